@@ -1,0 +1,275 @@
+"""What each configuration calls by itself: where the bundle is, and a start that catches mistakes early."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.scripts import create_workflow, run, run_workflow
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.utils import set_determinism
+
+from monai_regplugins.checks import InputError, suggest
+
+__all__ = ["bundle_root", "check_overrides", "start"]
+
+ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
+
+# keys that MONAI's configuration language understands in any component, present or not
+LANGUAGE_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_mode_", "_desc_", "_debug_"})
+
+BELOW_ALL_HANDLERS = logging.NOTSET - 1
+
+# an error raised in a data loading worker arrives as text: the traceback, closed by this line
+WORKER_ERROR = re.compile(rf"^{re.escape(InputError.__module__)}\.{InputError.__name__}: (.+)$", re.MULTILINE)
+
+
+def bundle_root() -> str:
+    """Return the absolute path of the bundle whose configuration is being evaluated; never raises.
+
+    The first of these that is known: the configuration folder of an enclosing workflow (or of a parser that a workflow
+    initialized), the ``config_file`` of the command line (also inside ``args_file``), the working directory if it holds
+    ``configs/metadata.json``. Otherwise it is ``"."``, since a host that reads a configuration by itself sets
+    ``bundle_root`` or does without.
+
+    Example:
+        >>> import os
+        >>> os.path.isdir(bundle_root())
+        True
+    """
+    try:
+        folder = _workflow_config_folder() or _command_line_config_folder()
+        if folder is not None:
+            absolute = Path(os.path.abspath(folder))
+            return str(absolute.parent if absolute.name == "configs" else absolute)
+        return os.getcwd() if Path("configs", "metadata.json").is_file() else "."
+    except (OSError, ValueError):  # such as a working directory that was removed
+        return "."
+
+
+def start(seed: int | None = None) -> None:
+    """Begin a run: the first item of each configuration's ``initialize``.
+
+    From here on an :class:`~monai_regplugins.checks.InputError` that ends the program is shown as one line instead of
+    a traceback (exit status 1 stays), and unknown overrides end it at once.
+
+    Args:
+        seed: fixes all random numbers (Python, NumPy, PyTorch); None leaves them free.
+
+    Raises:
+        InputError: When an override names a key that the configuration does not have.
+    """
+    _show_input_errors_in_one_line()
+    _remember_config_folder()
+    check_overrides()
+    if seed is not None:
+        set_determinism(seed)
+
+
+def check_overrides() -> None:
+    """Refuse overrides, from the command line or ``create_workflow``, that name no key of the configuration files.
+
+    MONAI accepts any name and lets a mistyped one have no effect. Keys are compared with the files, since overrides
+    have already entered the parsed configuration. A new argument of an existing component
+    (``--optimizer#weight_decay 1e-4``) passes, the component itself refuses what it does not know. Without an
+    enclosing ``create_workflow`` there is nothing to compare, and the check is silent.
+
+    Raises:
+        InputError: When there are unknown overrides; the message gives the closest key of each.
+    """
+    call = next((frame for frame in _caller_frames() if frame.f_code is create_workflow.__code__), None)
+    if call is None or call.f_locals.get("config_file") is None:
+        return
+    arguments = {**call.f_locals["kwargs"], **call.f_locals["_args"]}  # the second lacks those that are None
+    allowed = _argument_names(call.f_locals["workflow_class"]) | _tracking_keys(arguments.get("tracking"))
+    config_file = call.f_locals["config_file"]
+    config = ConfigParser.load_config_files(config_file)
+    unknown = [key for key in arguments if key not in allowed and not _names_a_key(key, config)]
+    if unknown:
+        raise InputError(_phrase_unknown(unknown, config, config_file))
+
+
+def _caller_frames() -> Iterator[FrameType]:
+    """Yield the stack of callers, innermost first."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _workflow_config_folder() -> str | None:
+    """Return ``config_root_path`` of the innermost calling workflow."""
+    for frame in _caller_frames():
+        # static, because a ConfigParser on the way would try to resolve the attribute as a key
+        folder = inspect.getattr_static(frame.f_locals.get("self"), "config_root_path", None)
+        if isinstance(folder, str | Path):
+            return str(folder)
+    return None
+
+
+def _remember_config_folder() -> None:
+    """Note the workflow's folder on its parser, which is also asked when no workflow is among the callers."""
+    folder = _workflow_config_folder()
+    for frame in _caller_frames():
+        if folder is not None and isinstance(parser := frame.f_locals.get("self"), ConfigParser):
+            vars(parser)["config_root_path"] = os.path.abspath(folder)
+            return
+
+
+def _command_line_config_folder() -> str | None:
+    """Return the folder of the first ``config_file`` that the command line, or its ``args_file``, names."""
+    text = _command_line_value("config_file")
+    if text is None and (args_file := _command_line_value("args_file")) and Path(args_file).is_file():
+        text = ConfigParser.load_config_file(args_file).get("config_file")
+    first = _first_path(text)
+    return os.path.dirname(first) or "." if first and Path(first).is_file() else None
+
+
+def _command_line_value(name: str) -> str | None:
+    """Return the value of ``--name value`` or ``--name=value``, spelled as the ``fire`` package allows."""
+    words: list[str] = getattr(sys, "argv", [])  # absent where Python is embedded
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        key, equals, value = word.partition("=")
+        if key.lstrip("-").replace("-", "_") == name and (equals or word.startswith("-")):
+            return value if equals else following
+    return None
+
+
+def _first_path(files: str | Sequence[str] | None) -> str | None:
+    """Return the first of one path, a list of paths, or a list written as text."""
+    if isinstance(files, str) and files.lstrip().startswith(("[", "(")):
+        try:
+            files = ast.literal_eval(files.strip())
+        except (SyntaxError, ValueError):
+            return None
+    if not files:
+        return None
+    return files if isinstance(files, str) else str(files[0])
+
+
+def _argument_names(workflow_class: type) -> set[str]:
+    """Return the names that MONAI's own functions take, so that no configuration has to."""
+    parameters = [
+        parameter
+        for function in (run, run_workflow, create_workflow, ConfigWorkflow, workflow_class)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+    return {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+
+
+def _tracking_keys(tracking: str | dict[str, Any] | None) -> set[str]:
+    """Return the top-level keys that experiment tracking adds to a configuration."""
+    if tracking is None:
+        return set()
+    built_in = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) if isinstance(tracking, str) else None
+    settings: dict[str, Any] = built_in or ConfigParser.load_config_files(tracking)
+    return {"save_execute_config", *settings["configs"]}
+
+
+def _names_a_key(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether the id ``key`` (``a``, ``a#b``, ``a::0::b``) exists in ``config`` or may be added to it."""
+    parent, last = _parent_of(key, config)
+    if not isinstance(parent, Mapping):  # inside a list or a replaced item: MONAI has already found the place
+        return True
+    return last in parent or last in LANGUAGE_KEYS or "_target_" in parent
+
+
+def _parent_of(key: str, config: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the item that would hold ``key``, None if the files do not have it, and the last part of ``key``."""
+    *path, last = ReferenceResolver.split_id(key.removeprefix("+"))
+    parent: Any = config
+    for part in path:
+        if isinstance(parent, Mapping):
+            parent = parent.get(part)
+        elif isinstance(parent, list) and part.isdigit() and int(part) < len(parent):
+            parent = parent[int(part)]
+        else:
+            return None, last
+    return parent, last
+
+
+def _phrase_unknown(unknown: Sequence[str], config: Mapping[str, Any], config_file: str | Sequence[str]) -> str:
+    """Say which overrides are unknown and what was likely meant, or which settings there are."""
+    hints = {key: _hint(key, config) for key in unknown}
+    files = config_file if isinstance(config_file, str) else ", ".join(config_file)
+    message = f"unknown override {', '.join(repr(key) for key in unknown)}, {files} has no such key."
+    if all(hints.values()):
+        return message + "".join(hints.values())
+    settings = [key for key, value in config.items() if not isinstance(value, dict | list)]
+    return f"{message}{''.join(hints.values())} Settings: {', '.join(settings)}."
+
+
+def _hint(key: str, config: Mapping[str, Any]) -> str:
+    """Suggest the closest existing id for ``key``."""
+    parent, last = _parent_of(key, config)
+    path = key[: len(key) - len(last)]
+    return suggest(key, [path + str(name) for name in parent])
+
+
+def _show_input_errors_in_one_line() -> None:
+    """Install the exception hook and the log record factory, once."""
+    if not _is_installed(sys.excepthook, _report):
+        sys.excepthook = functools.partial(_report, sys.excepthook)
+    factory = logging.getLogRecordFactory()
+    if not _is_installed(factory, _make_record):
+        logging.setLogRecordFactory(functools.partial(_make_record, factory))
+
+
+def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool:
+    """Whether ``current`` is ``ours``, bound to what was there before."""
+    return isinstance(current, functools.partial) and current.func is ours
+
+
+def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an input error as one line, leave any other error to the hook that was there before."""
+    message = _input_error_message(error)
+    if message is None:
+        previous(kind, error, trace)
+    else:
+        sys.stderr.write(f"error: {message}\n")
+
+
+def _make_record(previous: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:
+    """Make a log record, out of reach of all handlers if it is an engine's report of an input error.
+
+    Engines and their handlers log an error, with traceback, before they pass it on. A filter would have to sit on
+    each of their loggers, and those are made after the start.
+    """
+    record = previous(*args, **kwargs)
+    from_engine = record.name.startswith("ignite.") or record.funcName == "exception_raised"
+    error = sys.exc_info()[1] if from_engine and record.levelno >= logging.ERROR else None
+    if error is not None and _input_error_message(error) is not None:
+        record.levelno = BELOW_ALL_HANDLERS
+    return record
+
+
+def _input_error_message(error: BaseException) -> str | None:
+    """Return the message of the input error among ``error`` and its causes, None if there is none."""
+    for link in _chain(error):
+        if isinstance(link, InputError) and "\n" not in str(link):
+            return str(link)
+        if found := WORKER_ERROR.findall(str(link)):
+            return str(found[-1])
+    return None
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    """Return ``error`` and everything it was raised from or during, outermost first."""
+    links: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop(0)
+        if link is not None and link not in links:
+            links.append(link)
+            pending += [link.__cause__, link.__context__]
+    return links

@@ -1,0 +1,238 @@
+"""The one place that phrases input errors: what was wrong, what was expected, what to do, in one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = [
+    "InputError",
+    "check_affine",
+    "check_choice",
+    "check_file",
+    "check_image",
+    "check_mask",
+    "check_minimum_size",
+    "check_same_size",
+    "load_into",
+    "load_weights",
+    "suggest",
+]
+
+SHEAR_TOLERANCE = 1e-3  # largest |cosine| between two voxel axes that still counts as a right angle
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave, not in the program; its message is one line that says how to put it right."""
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the choice closest to ``word``, or ``""`` if none is close."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
+
+
+def check_file(path: str | Path, what: str) -> Path:
+    """Check that ``path`` is an existing, non-empty file.
+
+    Args:
+        path: the file that the user named.
+        what: what the file is for, in the user's words, e.g. ``"fixed image"``.
+
+    Returns:
+        ``path`` as a :class:`pathlib.Path`.
+
+    Raises:
+        InputError: When there is no such file, it is a folder, or it is empty.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{what} '{path}' is a folder; give the path of a file in it.")
+    if not file.is_file():
+        neighbors = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+        hint = suggest(file.name, neighbors) if file.parent.is_dir() else f" The folder '{file.parent}' does not exist."
+        raise InputError(f"{what} '{path}' does not exist; give the path of an existing file.{hint}")
+    if file.stat().st_size == 0:
+        raise InputError(f"{what} '{path}' is empty (0 bytes); copy or download it again.")
+    return file
+
+
+def check_choice(value: str, choices: Iterable[str], name: str) -> None:
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+        InputError: When it is not; the message lists the choices and the closest one.
+    """
+    options = list(choices)
+    if value not in options:
+        listed = ", ".join(f"'{option}'" for option in options)
+        raise InputError(f"{name} is {value!r}; choose one of {listed}.{suggest(str(value), options)}")
+
+
+def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_dims: int) -> None:
+    """Check an image: one channel, ``spatial_dims`` axes, finite, not constant.
+
+    Args:
+        data: intensities, shape (1, *spatial).
+        name: what the image is, e.g. ``"fixed image"``.
+        spatial_dims: number of spatial axes expected.
+
+    Raises:
+        InputError: When the shape is another one, or the intensities hold NaN or infinity or are all the same.
+    """
+    shape = tuple(data.shape)
+    if len(shape) != spatial_dims + 1:
+        raise InputError(
+            f"{name} has {len(shape) - 1} spatial dimensions (shape {shape}, channel first), expected {spatial_dims}; "
+            f"give a {spatial_dims}D image."
+        )
+    if shape[0] != 1:
+        raise InputError(f"{name} has {shape[0]} channels (shape {shape}), expected 1; give a single-channel image.")
+    if 0 in shape:
+        raise InputError(f"{name} has no voxels (shape {shape}); give an image of at least one voxel along each axis.")
+    low, high = float(data.min()), float(data.max())  # both carry NaN, and one of them any infinity
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name} holds NaN or infinite intensities, expected finite ones; replace them in the file.")
+    if low == high:
+        raise InputError(
+            f"{name} is constant ({low:g} everywhere), nothing to register; check that it is the right file."
+        )
+
+
+def check_mask(data: np.ndarray[Any, Any] | torch.Tensor, name: str) -> None:
+    """Check that a mask marks at least one voxel.
+
+    Raises:
+        InputError: When no value is above zero.
+    """
+    if not bool((data > 0).any()):
+        raise InputError(
+            f"{name} is empty (no value above 0), expected at least one voxel; check the file or leave it out."
+        )
+
+
+def check_minimum_size(spatial_shape: Sequence[int], minimum: int | Sequence[int], name: str) -> None:
+    """Check that an image has at least ``minimum`` voxels along each axis.
+
+    Args:
+        spatial_shape: number of voxels along each axis.
+        minimum: smallest number allowed, one for all axes or one each.
+        name: what the image is, e.g. ``"moving image"``.
+
+    Raises:
+        InputError: When one axis is too short.
+    """
+    smallest = (minimum,) * len(spatial_shape) if isinstance(minimum, int) else tuple(minimum)
+    if any(size < least for size, least in zip(spatial_shape, smallest, strict=True)):
+        raise InputError(
+            f"{name} has {_times(spatial_shape)} voxels, expected at least {_times(smallest)}; "
+            "give a larger image or resample it to smaller voxels."
+        )
+
+
+def check_same_size(a: Any, b: Any, name_a: str, name_b: str) -> None:
+    """Check that two arrays, tensors or shapes have the same size.
+
+    Raises:
+        InputError: When they differ.
+    """
+    size_a, size_b = (tuple(getattr(item, "shape", item)) for item in (a, b))
+    if size_a != size_b:
+        raise InputError(
+            f"{name_a} has size {_times(size_a)} but {name_b} has {_times(size_b)}, expected the same; "
+            "give files on one grid or resample one onto the other."
+        )
+
+
+def check_affine(affine: np.ndarray[Any, Any] | torch.Tensor, name: str) -> None:
+    """Check a voxel-to-world matrix: square, finite, invertible and without shear.
+
+    Args:
+        affine: homogeneous matrix, shape (d + 1, d + 1), voxels to mm.
+        name: what it belongs to, e.g. ``"fixed image"``.
+
+    Raises:
+        InputError: When it is no such matrix; two axes count as sheared when the cosine between them exceeds 1e-3.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
+        raise InputError(f"affine of {name} has shape {matrix.shape}, expected a square one; save the image again.")
+    axes = matrix[:-1, :-1]
+    spacing = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(matrix).all() or not (spacing > 0).all():
+        raise InputError(f"affine of {name} is not invertible, expected finite, positive voxel sizes; fix its header.")
+    directions = axes / spacing
+    cosines = np.abs(directions.T @ directions - np.eye(len(spacing)))
+    if not abs(np.linalg.det(directions)) > SHEAR_TOLERANCE:
+        raise InputError(f"affine of {name} is not invertible (two axes are parallel); fix the image's header.")
+    if cosines.max() > SHEAR_TOLERANCE:
+        raise InputError(
+            f"affine of {name} is sheared (cosine {cosines.max():.2g} between two axes), expected right angles; "
+            "resample the image onto a grid without shear."
+        )
+
+
+def load_weights(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors onto the CPU; nothing in the file is executed.
+
+    Raises:
+        InputError: When the file is missing, damaged, not a PyTorch checkpoint, or holds no dictionary.
+    """
+    file = check_file(path, "checkpoint")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file can fail in any way inside the unpickler
+        raise InputError(
+            f"checkpoint '{path}' cannot be read, expected a PyTorch file of weights; it is damaged, cut short or "
+            "something else, so copy or download it again."
+        ) from error
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"checkpoint '{path}' holds a {type(state).__name__}, expected a dictionary of weights; "
+            "save it with torch.save(network.state_dict(), path)."
+        )
+    return dict(state)
+
+
+def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+    """Load ``state`` into ``network``, all of it or nothing.
+
+    Args:
+        network: the network to fill.
+        state: its weights by name, as :func:`load_weights` returns them.
+        path: where they came from, for the message.
+
+    Raises:
+        InputError: When names or shapes differ, as they do for a checkpoint of another preset.
+    """
+    expected = network.state_dict()
+    common = expected.keys() & state.keys()
+    differences = {
+        "missing": [key for key in expected if key not in state],
+        "unknown": [key for key in state if key not in expected],
+        "of another shape": [key for key in expected if key in common and not _same_shape(expected[key], state[key])],
+    }
+    found = [f"{len(keys)} {kind} (first '{keys[0]}')" for kind, keys in differences.items() if keys]
+    if found:
+        raise InputError(
+            f"checkpoint '{path}' does not fit {type(network).__name__}: weights {', '.join(found)}; "
+            "it belongs to another preset or network, so give the preset it was trained with, or another checkpoint."
+        )
+    network.load_state_dict(state)
+
+
+def _same_shape(expected: torch.Tensor, value: Any) -> bool:
+    """Whether ``value`` is a tensor of the same shape."""
+    return isinstance(value, torch.Tensor) and value.shape == expected.shape
+
+
+def _times(size: Iterable[int]) -> str:
+    """Write a size the way people do: ``64 x 64 x 48``."""
+    return " x ".join(str(int(length)) for length in size)

@@ -1,0 +1,42 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Return the folder of a data set of real images beside the repository, or skip the test."""
+
+    def find(name: str) -> Path:
+        folder = ROOT.parent / "shared" / "data" / name
+        if not folder.is_dir():
+            pytest.skip(f"needs the real images of {name}, expected in ../shared/data beside the repository")
+        return folder
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Fix all global random numbers before each test."""
+    value = 0
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002 -- MONAI's transforms may draw from the global state
+    torch.manual_seed(value)
+    return value
