@@ -1,0 +1,24 @@
+"""Transforms of a pair: loading, one grid, intensities, sizes, augmentation, and the way back to the originals."""
+
+from __future__ import annotations
+
+from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd
+from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
+from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird
+from monai_regplugins.transforms.synthetic import RandSyntheticPaird
+from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
+
+__all__ = [
+    "LoadPaird",
+    "MovingToFixedGridd",
+    "RandIntensityFactord",
+    "RandPairCropd",
+    "RandSyntheticPaird",
+    "ResizePaird",
+    "ScalePaird",
+    "SimpleITKReader",
+    "WarpOriginald",
+    "load_points",
+    "resample_original",
+    "total_displacement",
+]

@@ -1,0 +1,183 @@
+r"""Voxel grids in the world: affines, the maps between them, and sampling through such a map.
+
+A grid has an affine ``A`` (homogeneous, voxels to RAS mm). Everything here is exact up to rounding: affine maps are
+multiplied in float64 and applied to the voxel grid once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError, check_affine
+
+__all__ = [
+    "affine_field",
+    "as_meta_tensor",
+    "inside_mask",
+    "map_points",
+    "offset_field",
+    "plane_axis",
+    "rescaled_affine",
+    "same_affine",
+    "sample_with_offset",
+    "shifted_affine",
+    "voxel_spacing",
+    "world_affine",
+]
+
+SAME_GRID_TOLERANCE = 1e-3  # mm; headers in float32 or written as text round below this
+PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D slice may leave its world plane
+
+
+def world_affine(affine: torch.Tensor, spatial_dims: int, name: str) -> torch.Tensor:
+    """Return the voxel-to-world matrix of a grid with as many world axes as voxel axes.
+
+    Volumes keep their 4 x 4 matrix. A slice with a 4 x 4 matrix lives in an axial, coronal or sagittal plane; the world
+    axis along its normal is left out.
+
+    Args:
+        affine: homogeneous matrix, shape (d + 1, d + 1) or (4, 4), voxels to RAS mm.
+        spatial_dims: ``d``, 2 or 3.
+        name: what the affine belongs to, e.g. ``"fixed image"``.
+
+    Returns:
+        Matrix of shape (d + 1, d + 1), float64.
+
+    Raises:
+        InputError: When the matrix is sheared, singular, of another shape, or a slice is oblique to the world axes.
+    """
+    matrix = torch.as_tensor(affine).detach().cpu().to(torch.float64)
+    check_affine(matrix, name)
+    if spatial_dims == 2 and matrix.shape[0] == 4:
+        axis = plane_axis(matrix, name)
+        rows = [k for k in range(4) if k != axis]
+        matrix = matrix[rows][:, [0, 1, 3]]
+    if matrix.shape[0] != spatial_dims + 1:
+        raise InputError(
+            f"affine of {name} has shape {tuple(matrix.shape)}, expected {(spatial_dims + 1,) * 2} for "
+            f"{spatial_dims}D images; save the image again."
+        )
+    return matrix
+
+
+def plane_axis(affine: torch.Tensor, name: str) -> int:
+    """Return the world axis (0, 1 or 2) that is normal to a slice with a 4 x 4 affine.
+
+    Raises:
+        InputError: When the slice is oblique to the world axes.
+    """
+    normal = torch.linalg.cross(affine[:3, 0], affine[:3, 1])
+    normal = (normal / normal.norm()).abs()
+    axis = int(normal.argmax())
+    if float(normal.norm() ** 2 - normal[axis] ** 2) > PLANE_TOLERANCE**2:
+        raise InputError(
+            f"{name} is an oblique slice (normal {[round(float(n), 3) for n in normal]}), expected an axial, coronal "
+            "or sagittal one; reset the orientation in its header."
+        )
+    return axis
+
+
+def voxel_spacing(affine: torch.Tensor, spatial_dims: int) -> torch.Tensor:
+    """Return the voxel size along each array axis, shape (d,), float32, mm."""
+    columns = affine[:-1, :spatial_dims].to(torch.float64)
+    return columns.square().sum(dim=0).sqrt().to(torch.float32)
+
+
+def same_affine(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two affines agree to 1e-3 in each entry."""
+    return a.shape == b.shape and bool(torch.allclose(a.double(), b.double(), rtol=0.0, atol=SAME_GRID_TOLERANCE))
+
+
+def map_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Apply a homogeneous matrix, shape (d + 1, d + 1), to points of shape (N, d); the dtype of the points is kept."""
+    matrix = matrix.to(torch.float64)
+    return (points.to(torch.float64) @ matrix[:-1, :-1].T + matrix[:-1, -1]).to(points.dtype)
+
+
+def offset_field(
+    matrix: torch.Tensor, spatial_shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Displacement field of an affine map of the voxel grid: ``M x - x`` at every voxel ``x``.
+
+    Args:
+        matrix: homogeneous matrix ``M``, shape (d + 1, d + 1).
+        spatial_shape: number of voxels along each axis.
+        dtype: of the result.
+
+    Returns:
+        Field of shape (d, *spatial), in the unit that ``M`` maps to.
+    """
+    difference = matrix.to(torch.float64) - torch.eye(matrix.shape[0], dtype=torch.float64)
+    return affine_field(difference, spatial_shape, dtype)
+
+
+def affine_field(
+    matrix: torch.Tensor, spatial_shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Values of an affine function ``M x`` at every voxel ``x``, shape (d, *spatial)."""
+    grid = fields.identity_grid(spatial_shape, dtype=dtype)
+    linear = torch.einsum("kj,j...->k...", matrix[:-1, :-1].to(dtype), grid)
+    return linear + matrix[:-1, -1].to(dtype).reshape(-1, *[1] * len(spatial_shape))
+
+
+def sample_with_offset(image: torch.Tensor, offset: torch.Tensor, mode: str, padding_value: float) -> torch.Tensor:
+    """Sample ``image`` at ``x + offset(x)``; positions outside its field of view get ``padding_value``.
+
+    The field of view ends at the outer faces of the border voxels, half a voxel beyond their centers; up to there
+    the border value holds, as in ITK.
+
+    Args:
+        image: shape (C, *spatial_m), any dtype.
+        offset: shape (d, *spatial_f), voxels of ``image``.
+        mode: ``"linear"`` or ``"nearest"``.
+        padding_value: value outside.
+
+    Returns:
+        Sampled image, shape (C, *spatial_f), dtype of ``image``.
+    """
+    values = image.to(torch.promote_types(offset.dtype, image.dtype))
+    sampled = fields.warp(values[None], offset[None], mode=mode, padding="border")[0]
+    inside = inside_mask(offset, image.shape[1:])
+    return torch.where(inside[None], sampled, torch.full_like(sampled, padding_value)).to(image.dtype)
+
+
+def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int]) -> torch.Tensor:
+    """Where ``x + offset(x)`` lies in an image of ``spatial_shape``: boolean, shape (*spatial_f)."""
+    position = offset + fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
+    last = torch.tensor(spatial_shape, dtype=offset.dtype, device=offset.device) - 0.5
+    within = (position >= -0.5) & (position <= last.reshape(-1, *[1] * len(spatial_shape)))
+    return torch.all(within, dim=0)
+
+
+def shifted_affine(affine: torch.Tensor, offset: Sequence[float]) -> torch.Tensor:
+    """Affine of a crop whose first voxel is voxel ``offset`` of the old grid."""
+    return _regridded(affine, [1.0] * len(offset), offset)
+
+
+def rescaled_affine(affine: torch.Tensor, old_shape: Sequence[int], new_shape: Sequence[int]) -> torch.Tensor:
+    """Affine after a cell-centered change of size: old voxel = (new voxel + 0.5) * old / new - 0.5."""
+    scale = [old / new for old, new in zip(old_shape, new_shape, strict=True)]
+    return _regridded(affine, scale, [0.5 * factor - 0.5 for factor in scale])
+
+
+def _regridded(affine: torch.Tensor, scale: Sequence[float], offset: Sequence[float]) -> torch.Tensor:
+    """``A C`` with ``C``: new voxel -> old voxel = scale * new voxel + offset; axes beyond ``d`` stay as they are."""
+    change = torch.eye(affine.shape[0], dtype=torch.float64)
+    for axis, (factor, shift) in enumerate(zip(scale, offset, strict=True)):
+        change[axis, axis] = factor
+        change[axis, -1] = shift
+    return affine.to(torch.float64) @ change
+
+
+def as_meta_tensor(data: torch.Tensor, affine: torch.Tensor, meta: Mapping[str, Any] | None = None) -> MetaTensor:
+    """Put ``data`` on the grid of ``affine``; of ``meta`` only the file name is kept.
+
+    MONAI's writers resample to ``original_affine`` and ``spatial_shape`` if they find them, so stale ones must go.
+    """
+    kept = {key: value for key, value in (meta or {}).items() if key == "filename_or_obj"}
+    return MetaTensor(data, affine=affine.clone(), meta=kept)

@@ -1,0 +1,23 @@
+"""The keys of a pair: what each entry of the dictionary is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MASK_KEYS", "POINT_KEYS", "present", "side_of"]
+
+IMAGE_KEYS = ("moving", "fixed")
+LABEL_KEYS = ("moving_label", "fixed_label")
+MASK_KEYS = ("moving_mask", "fixed_mask")
+POINT_KEYS = ("moving_keypoints", "fixed_keypoints", "moving_landmarks", "fixed_landmarks")
+
+
+def present(pair: Mapping[Any, Any], *groups: tuple[str, ...]) -> Iterator[str]:
+    """Yield the keys of ``groups`` that ``pair`` holds, in the order of the groups."""
+    return (key for group in groups for key in group if key in pair)
+
+
+def side_of(key: str) -> str:
+    """Return the image that a key belongs to: ``"moving"`` or ``"fixed"``."""
+    return key.split("_", maxsplit=1)[0]

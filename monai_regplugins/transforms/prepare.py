@@ -1,0 +1,227 @@
+"""From two loaded images to what a network takes: one grid, intensities in [0, 1], one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from torch.nn import functional
+
+from monai_regplugins.checks import InputError, check_choice, check_image, check_same_size
+from monai_regplugins.transforms.grids import (
+    as_meta_tensor,
+    inside_mask,
+    map_points,
+    offset_field,
+    plane_axis,
+    rescaled_affine,
+    same_affine,
+    sample_with_offset,
+    voxel_spacing,
+    world_affine,
+)
+from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
+from monai_regplugins.transforms.prealign import affine_matrix, moments_matrix
+
+__all__ = ["MovingToFixedGridd", "ResizePaird", "ScalePaird", "resize_image"]
+
+MOVING_KEYS = ("moving", "moving_label", "moving_mask")
+MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
+
+_PREALIGNMENTS: dict[str, Callable[..., torch.Tensor]] = {"moments": moments_matrix, "affine": affine_matrix}
+
+
+class MovingToFixedGridd(Transform):
+    r"""Bring the moving image, its label, mask and points onto the fixed grid, in world coordinates.
+
+    With affines ``A_f``, ``A_m`` (voxels to RAS mm) and the pre-alignment ``T`` (fixed world to moving world), fixed
+    voxel ``x`` shows moving voxel ``A_m^-1 T A_f x``: linear for the image, nearest for label and mask. Outside the
+    moving field of view the image has its minimum, label and mask 0. Nothing is sampled when the grids agree already.
+    Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
+
+    Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm.
+
+    Args:
+        prealign: ``"none"``, ``"moments"`` (centers of mass) or ``"affine"`` (mutual information, seeded).
+        keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
+            ``<points>_original``, for one exact sampling at the end.
+    """
+
+    def __init__(self, prealign: str = "none", keep_original: bool = False) -> None:
+        check_choice(prealign, ("none", *_PREALIGNMENTS), "prealign")
+        self.prealign = prealign
+        self.keep_original = keep_original
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring the moving entries of a pair onto the fixed grid.
+
+        Args:
+            data: a loaded pair, images of shape (1, *spatial) with their own affines.
+
+        Raises:
+            InputError: When an affine is sheared or singular, 2D slices lie in different planes, or the images do not
+                overlap.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        moving, fixed = pair["moving"], pair["fixed"]
+        d = fixed.ndim - 1
+        moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
+        _check_common_plane(moving.affine, fixed.affine, d)
+        matrix = self._prealign(fixed, fixed_affine, moving, moving_affine)
+        if self.keep_original:
+            kept = present(data, ("moving", "moving_label"), MOVING_POINTS)
+            pair.update({f"{key}_original": data[key] for key in kept})
+        pair["prealign_matrix"] = matrix
+        pair["spacing"] = voxel_spacing(fixed_affine, d)
+        moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
+        if moving.shape == fixed.shape and same_affine(moved_affine, fixed_affine):
+            for key in present(pair, MOVING_KEYS):
+                pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
+        else:
+            _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine)
+        return pair
+
+    def _prealign(
+        self, fixed: MetaTensor, fixed_affine: torch.Tensor, moving: MetaTensor, moving_affine: torch.Tensor
+    ) -> torch.Tensor:
+        """The pre-alignment matrix, identity for ``"none"``."""
+        if self.prealign == "none":
+            return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
+        return _PREALIGNMENTS[self.prealign](fixed.as_tensor(), fixed_affine, moving.as_tensor(), moving_affine)
+
+
+class ScalePaird(Transform):
+    """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
+
+    Source: Zheng et al. 2022, arXiv:2205.04290, with the window [-100, 300] HU for abdominal CT.
+
+    Args:
+        window: lower and upper bound, in the unit of the images; None for no clipping.
+    """
+
+    def __init__(self, window: Sequence[float] | None = None) -> None:
+        if window is not None and (len(window) != 2 or not window[0] < window[1]):
+            raise InputError(f"window is {list(window)}, expected [lower, upper] with lower < upper; give two numbers.")
+        self.window = window
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale the intensities of a pair.
+
+        Args:
+            data: a pair with images of shape (1, *spatial).
+
+        Raises:
+            InputError: When an image is constant, in the window or at all.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        for key in IMAGE_KEYS:
+            image = pair[key].as_tensor().to(torch.float32)
+            name = f"{key} image"
+            if self.window is not None:
+                image = image.clamp(*self.window)
+                name += f" clipped to window {list(self.window)}"
+            check_image(image, name, image.ndim - 1)
+            low, high = image.min(), image.max()
+            pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
+        return pair
+
+
+class ResizePaird(Transform):
+    """Change the number of voxels of a pair, cell-centered: new = (old + 0.5) * new size / old size - 0.5.
+
+    The field of view stays, so affines, ``spacing`` and points follow. Images shrunk by a whole factor are averaged
+    (no aliasing), else interpolated linearly; labels and masks take the nearest voxel.
+
+    Args:
+        spatial_size: voxels along each axis, -1 keeps an axis; one number for all axes.
+    """
+
+    def __init__(self, spatial_size: int | Sequence[int]) -> None:
+        self.spatial_size = spatial_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize all entries of a pair alike.
+
+        Args:
+            data: a pair on one grid, images of shape (1, *spatial).
+
+        Raises:
+            InputError: When the images differ in size, or ``spatial_size`` does not fit them.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        check_same_size(pair["moving"], pair["fixed"], "moving image", "fixed image")
+        old = tuple(pair["fixed"].shape[1:])
+        new = self._target(old)
+        if new == old:
+            return pair
+        for key in present(pair, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS):
+            resized = resize_image(pair[key].as_tensor(), new, nearest=key not in IMAGE_KEYS)
+            pair[key] = as_meta_tensor(resized, rescaled_affine(pair[key].affine, old, new), pair[key].meta)
+        scale = torch.tensor([n / o for n, o in zip(new, old, strict=True)], dtype=torch.float32)
+        for key in present(pair, POINT_KEYS):
+            pair[key] = (pair[key] + 0.5) * scale - 0.5
+        if "spacing" in pair:
+            pair["spacing"] = pair["spacing"] / scale
+        return pair
+
+    def _target(self, old: tuple[int, ...]) -> tuple[int, ...]:
+        """The new size, with -1 filled in."""
+        size = (self.spatial_size,) * len(old) if isinstance(self.spatial_size, int) else tuple(self.spatial_size)
+        if len(size) != len(old) or any(n < 1 and n != -1 for n in size):
+            raise InputError(
+                f"spatial_size is {list(size)}, expected {len(old)} numbers of voxels (-1 keeps an axis); change it."
+            )
+        return tuple(o if n == -1 else int(n) for n, o in zip(size, old, strict=True))
+
+
+def resize_image(image: torch.Tensor, spatial_size: Sequence[int], nearest: bool = False) -> torch.Tensor:
+    """Resize (C, *spatial) to ``spatial_size``, cell-centered; the dtype is kept.
+
+    Axes that shrink by a whole factor are averaged first, the others are interpolated linearly after that; with
+    ``nearest`` the voxel that holds the new center is taken.
+    """
+    size = [int(n) for n in spatial_size]
+    values = image[None].to(torch.promote_types(image.dtype, torch.float32))
+    if nearest:
+        return functional.interpolate(values, size=size, mode="nearest-exact")[0].to(image.dtype)
+    pool, linear = _AVERAGE_AND_LINEAR[len(size)]
+    averaged = [new if old % new == 0 else old for old, new in zip(image.shape[1:], size, strict=True)]
+    values = pool(values, averaged)
+    return functional.interpolate(values, size=size, mode=linear, align_corners=False)[0].to(image.dtype)
+
+
+_AVERAGE_AND_LINEAR: dict[int, tuple[Callable[..., torch.Tensor], str]] = {
+    2: (functional.adaptive_avg_pool2d, "bilinear"),
+    3: (functional.adaptive_avg_pool3d, "trilinear"),
+}
+
+
+def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor, spatial_dims: int) -> None:
+    """Slices in 3D world coordinates must both be axial, both coronal or both sagittal."""
+    if spatial_dims == 2 and moving_affine.shape[0] == fixed_affine.shape[0] == 4:
+        moving, fixed = plane_axis(moving_affine, "moving image"), plane_axis(fixed_affine, "fixed image")
+        if moving != fixed:
+            raise InputError(
+                f"the slices lie in different planes (normal to {'xyz'[moving]} and {'xyz'[fixed]}), expected one; "
+                "give two axial, two coronal or two sagittal slices."
+            )
+
+
+def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor) -> None:
+    """Replace the moving entries of ``pair`` through ``matrix``, fixed voxels to moving voxels."""
+    fixed = pair["fixed"]
+    offset = offset_field(matrix, fixed.shape[1:])
+    if not bool(inside_mask(offset, pair["moving"].shape[1:]).any()):
+        raise InputError(
+            "the moving and the fixed image do not overlap in world coordinates; check their headers or use "
+            "prealign='moments'."
+        )
+    for key in present(pair, MOVING_KEYS):
+        image = pair[key].as_tensor()
+        mode, padding = ("linear", float(image.min())) if key == "moving" else ("nearest", 0.0)
+        pair[key] = as_meta_tensor(sample_with_offset(image, offset, mode, padding), fixed.affine, pair[key].meta)
+    for key in present(pair, MOVING_POINTS):
+        pair[key] = map_points(pair[key], torch.linalg.inv(matrix))

@@ -1,0 +1,140 @@
+r"""From a network's field back to the user's images: the whole map from fixed world to moving world, applied once.
+
+With the fixed grid's affine ``A``, the network's field ``u`` (voxels) and a pre-alignment ``T`` (fixed world to moving
+world, RAS mm), the fixed point ``p = A x`` corresponds to the moving point
+
+.. math:: p + D(p) = T(p + A_{lin} u(x)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+from monai_regplugins.checks import InputError, check_choice, check_same_size
+from monai_regplugins.transforms.grids import (
+    affine_field,
+    as_meta_tensor,
+    offset_field,
+    sample_with_offset,
+    world_affine,
+)
+
+__all__ = ["WarpOriginald", "resample_original", "total_displacement"]
+
+
+def total_displacement(
+    ddf: torch.Tensor, fixed_affine: torch.Tensor, prealign_matrix: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""Displacement from the fixed to the moving world, pre-alignment included: ``D(p) = T(p + A u) - p``, ``p = A x``.
+
+    Args:
+        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
+        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+
+    Returns:
+        ``D`` at the voxels of the fixed grid, shape (d, *spatial), RAS mm, float32 or better.
+
+    Raises:
+        InputError: When the affine is sheared, singular, or does not fit the field.
+    """
+    u = _upcast(ddf)
+    d = u.shape[0]
+    affine = world_affine(fixed_affine, d, "fixed image")
+    identity = torch.eye(d + 1, dtype=torch.float64)
+    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    if matrix.shape != affine.shape:
+        raise InputError(
+            f"prealign_matrix has shape {tuple(matrix.shape)}, expected {tuple(affine.shape)} for {d}D images; "
+            "take the one that MovingToFixedGridd gave."
+        )
+    # T(p + A u) - p = (T - 1) A x + T_lin A_lin u: no large world coordinates are added and subtracted again
+    prealigned = affine_field(matrix @ affine - affine, u.shape[1:], u.dtype).to(u.device)
+    linear = (matrix @ affine)[:d, :d].to(u)
+    return prealigned + torch.einsum("kj,j...->k...", linear, u)
+
+
+def resample_original(
+    moving: torch.Tensor,
+    moving_affine: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    displacement_ras: torch.Tensor,
+    mode: str = "linear",
+    padding_value: float | None = None,
+) -> torch.Tensor:
+    """Sample the original moving data once, at each fixed world point plus its displacement.
+
+    Args:
+        moving: data on the moving grid, shape (C, *spatial_m).
+        moving_affine: voxel-to-RAS matrix of the moving grid, shape (d + 1, d + 1) or (4, 4).
+        fixed_affine: the same of the fixed grid.
+        displacement_ras: on the fixed grid, shape (d, *spatial_f), RAS mm.
+        mode: ``"linear"``, or ``"nearest"`` for labels.
+        padding_value: value outside the moving field of view; None for the minimum of ``moving`` (``"nearest"``: 0).
+
+    Returns:
+        Data on the fixed grid, shape (C, *spatial_f), dtype of ``moving``.
+
+    Raises:
+        InputError: When an affine is sheared or singular, or ``mode`` is another one.
+    """
+    check_choice(mode, ("linear", "nearest"), "mode")
+    image, displacement = _plain(moving), _upcast(displacement_ras)
+    d = displacement.shape[0]
+    to_voxel = torch.linalg.inv(world_affine(moving_affine, d, "moving image"))
+    matrix = to_voxel @ world_affine(fixed_affine, d, "fixed image")
+    offset = offset_field(matrix, displacement.shape[1:], displacement.dtype).to(displacement.device)
+    offset = offset + torch.einsum("kj,j...->k...", to_voxel[:d, :d].to(displacement), displacement)
+    if padding_value is None:
+        padding_value = 0.0 if mode == "nearest" else float(image.min())
+    return sample_with_offset(image.to(offset.device), offset, mode, padding_value)
+
+
+class WarpOriginald(Transform):
+    """Warp the original moving image (and label) onto the fixed grid, through field and pre-alignment, in one sampling.
+
+    Needs ``ddf`` (d, *spatial) on the grid of ``fixed``, ``moving_original`` and ``prealign_matrix`` as
+    :class:`~monai_regplugins.transforms.prepare.MovingToFixedGridd` leaves them, and takes ``moving_label_original``
+    where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
+    (d, *spatial, RAS mm), ``warped`` and ``warped_label``.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Warp the originals of one pair.
+
+        Args:
+            data: one item (no batch axis).
+
+        Raises:
+            InputError: When the field is not on the fixed grid, or an affine does not fit.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        fixed, moving = pair["fixed"], pair["moving_original"]
+        check_same_size(pair["ddf"].shape[1:], fixed.shape[1:], "the field", "the fixed image")
+        displacement = total_displacement(pair["ddf"], fixed.affine, pair["prealign_matrix"])
+
+        def warp(image: MetaTensor, mode: str) -> MetaTensor:
+            warped = resample_original(image, image.affine, fixed.affine, displacement, mode)
+            return as_meta_tensor(warped, fixed.affine, image.meta)
+
+        pair["displacement"] = as_meta_tensor(displacement, fixed.affine, fixed.meta)
+        pair["warped"] = warp(moving, "linear")
+        if "moving_label_original" in pair:
+            pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
+        return pair
+
+
+def _plain(data: torch.Tensor) -> torch.Tensor:
+    """The tensor without metadata."""
+    return data.as_tensor() if isinstance(data, MetaTensor) else data
+
+
+def _upcast(field: torch.Tensor) -> torch.Tensor:
+    """A field without metadata, in float32 at least."""
+    plain = _plain(field)
+    return plain.to(torch.promote_types(plain.dtype, torch.float32))

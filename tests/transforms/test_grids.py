@@ -1,0 +1,136 @@
+"""Affines, grid changes and sampling, against NumPy, SciPy and SimpleITK."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.transforms import grids
+
+AXIAL = [[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.0, 7.0], [0.0, 0.0, 0.0, 1.0]]
+SAGITTAL = [[0.0, 0.0, 4.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 2.0, 0.0, 7.0], [0.0, 0.0, 0.0, 1.0]]
+
+
+def test_world_affine_keeps_the_matrix_of_a_volume() -> None:
+    assert torch.equal(grids.world_affine(torch.tensor(AXIAL), 3, "x"), torch.tensor(AXIAL, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("affine", "expected"),
+    [
+        (AXIAL, [[0.0, 2.0, 5.0], [3.0, 0.0, 6.0], [0.0, 0.0, 1.0]]),
+        (SAGITTAL, [[3.0, 0.0, 6.0], [0.0, 2.0, 7.0], [0.0, 0.0, 1.0]]),
+        ([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [0.0, 0.0, 1.0]], [[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [0.0, 0.0, 1.0]]),
+    ],
+    ids=["axial", "sagittal", "3x3"],
+)
+def test_world_affine_of_a_slice_leaves_out_its_normal(affine: list[list[float]], expected: list[list[float]]) -> None:
+    assert grids.world_affine(torch.tensor(affine), 2, "slice").tolist() == expected
+
+
+def test_an_oblique_slice_is_refused() -> None:
+    affine = torch.eye(4)
+    affine[:3, :3] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.8, -0.6], [0.0, 0.6, 0.8]])
+    with pytest.raises(InputError, match="oblique slice"):
+        grids.world_affine(affine, 2, "slice")
+
+
+def test_a_sheared_affine_is_refused() -> None:
+    affine = torch.eye(4)
+    affine[0, 1] = 0.2
+    with pytest.raises(InputError, match="sheared"):
+        grids.world_affine(affine, 3, "image")
+
+
+def test_an_affine_of_the_wrong_size_is_refused() -> None:
+    with pytest.raises(InputError, match=r"shape \(3, 3\), expected \(4, 4\)"):
+        grids.world_affine(torch.eye(3), 3, "image")
+
+
+def test_voxel_spacing_is_nibabels() -> None:
+    affine = np.array([[0.0, -1.2, 1.6, 0.0], [3.0, 0.0, 0.0, 0.0], [0.0, 1.6, 1.2, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    expected = nib.affines.voxel_sizes(affine)
+    spacing = grids.voxel_spacing(torch.from_numpy(affine), 3)
+    assert spacing.dtype == torch.float32
+    np.testing.assert_allclose(spacing, expected, rtol=1e-6)
+
+
+def test_same_affine_has_a_tolerance_of_a_thousandth() -> None:
+    a = torch.eye(4)
+    assert grids.same_affine(a, a + 9e-4)
+    assert not grids.same_affine(a, a + 2e-3)
+    assert not grids.same_affine(a, torch.eye(3))
+
+
+def test_map_points_is_the_homogeneous_product() -> None:
+    matrix, points = torch.tensor(SAGITTAL), torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    expected = np.asarray(matrix) @ np.c_[points.numpy(), np.ones(2)].T
+    np.testing.assert_allclose(grids.map_points(points, matrix), expected[:3].T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+def test_offset_field_is_the_affine_map_minus_identity(shape: tuple[int, ...]) -> None:
+    d = len(shape)
+    matrix = torch.eye(d + 1, dtype=torch.float64)
+    matrix[:d] += torch.from_numpy(np.random.default_rng(0).normal(size=(d, d + 1)))
+    voxels = np.indices(shape).reshape(d, -1)
+    expected = (matrix.numpy() @ np.r_[voxels, np.ones((1, voxels.shape[1]))])[:d] - voxels
+    field = grids.offset_field(matrix, shape, torch.float64)
+    np.testing.assert_allclose(field.reshape(d, -1), expected, atol=1e-12)
+
+
+def test_sampling_pads_beyond_half_a_voxel_and_holds_the_border_value_before() -> None:
+    image = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    offset = torch.zeros(2, 2, 2)
+    offset[0, 1] = torch.tensor([0.4, 0.6])
+    assert grids.sample_with_offset(image, offset, "linear", -9.0).tolist() == [[[1.0, 2.0], [3.0, -9.0]]]
+
+
+def test_nearest_sampling_keeps_the_integer_type() -> None:
+    label = torch.tensor([[[1, 2], [3, 250]]], dtype=torch.uint8)
+    sampled = grids.sample_with_offset(label, torch.full((2, 2, 2), 0.4), "nearest", 0.0)
+    assert torch.equal(sampled, label)
+    assert sampled.dtype == torch.uint8
+
+
+def test_shifted_affine_is_nibabels_slicer() -> None:
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), dtype=np.float32), np.array(SAGITTAL))
+    expected = image.slicer[1:, 2:, 3:].affine
+    np.testing.assert_allclose(grids.shifted_affine(torch.tensor(SAGITTAL), (1, 2, 3)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("affine", [torch.eye(4), torch.eye(3)], ids=["4x4", "3x3"])
+def test_rescaled_affine_keeps_the_outer_corners_of_a_slice(affine: torch.Tensor) -> None:
+    scaled = grids.rescaled_affine(affine, (8, 6), (4, 9))
+    corners = np.array([[-0.5, -0.5], [7.5, 5.5]]), np.array([[-0.5, -0.5], [3.5, 8.5]])
+    old, new = (
+        points @ matrix[:2, :2].double().numpy().T + matrix[:2, -1].double().numpy()
+        for points, matrix in zip(corners, (affine, scaled), strict=True)
+    )
+    np.testing.assert_allclose(new, old, atol=1e-12)
+
+
+def test_as_meta_tensor_keeps_the_file_name_and_drops_stale_geometry() -> None:
+    stale = {"filename_or_obj": "a.nii", "original_affine": np.eye(4), "spatial_shape": (9, 9, 9)}
+    result = grids.as_meta_tensor(torch.zeros(1, 2, 2, 2), torch.tensor(AXIAL), stale)
+    assert isinstance(result, MetaTensor)
+    assert result.meta["filename_or_obj"] == "a.nii"
+    assert not {"original_affine", "spatial_shape"} & set(result.meta)
+    assert result.affine.tolist() == AXIAL
+
+
+def test_sampling_through_an_offset_equals_simpleitk() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(6, 7, 8)).astype(np.float32)
+    offset = rng.uniform(-3, 3, size=(3, 5, 6, 7))
+    field = sitk.GetImageFromArray(offset.transpose(3, 2, 1, 0), isVector=True)
+    transform = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+    reference = sitk.Image(5, 6, 7, sitk.sitkFloat32)
+    expected = sitk.Resample(sitk.GetImageFromArray(image.T), reference, transform, sitk.sitkLinear, -5.0)
+    sampled = grids.sample_with_offset(torch.from_numpy(image)[None], torch.from_numpy(offset), "linear", -5.0)[0]
+    np.testing.assert_allclose(sampled, sitk.GetArrayFromImage(expected).T, atol=1e-5)

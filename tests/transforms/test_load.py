@@ -1,0 +1,236 @@
+"""Loading a pair: formats, types, affines, and one message for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
+
+RNG = np.random.default_rng(0)
+VOLUME = RNG.normal(size=(4, 5, 6)).astype(np.float32)
+LABELS = np.arange(120, dtype=np.int16).reshape(4, 5, 6) % 7
+SLICE = RNG.integers(0, 255, size=(6, 4), dtype=np.uint8)  # PNG rows, columns
+AFFINE = np.array([[0.0, -1.2, 1.6, 3.0], [-3.0, 0.0, 0.0, 4.0], [0.0, 1.6, 1.2, 5.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def write_nifti(path: Path, data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any] = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, Any]:
+    """A valid pair of volumes on one oblique, left-handed grid."""
+    return {
+        "moving": write_nifti(tmp_path / "moving.nii.gz", VOLUME),
+        "fixed": write_nifti(tmp_path / "fixed.nii", VOLUME + 1),
+        "pair_id": "moving_to_fixed",
+    }
+
+
+def test_images_labels_masks_and_points(pair: dict[str, Any], tmp_path: Path) -> None:
+    pair["fixed_label"] = write_nifti(tmp_path / "label.nii.gz", LABELS)
+    pair["moving_mask"] = write_nifti(tmp_path / "mask.nii.gz", LABELS)
+    pair["fixed_keypoints"] = tmp_path / "points.csv"
+    pair["fixed_keypoints"].write_text("1,2,3\n4.5,5,6\n")
+    loaded = LoadPaird()(pair)
+    np.testing.assert_array_equal(loaded["moving"][0], VOLUME)
+    assert loaded["moving"].dtype == torch.float32
+    np.testing.assert_allclose(loaded["fixed"].affine, AFFINE, atol=1e-6)
+    np.testing.assert_array_equal(loaded["fixed_label"][0], LABELS)
+    assert loaded["fixed_label"].dtype == torch.uint8
+    np.testing.assert_array_equal(loaded["moving_mask"][0], LABELS > 0)
+    assert loaded["fixed_keypoints"].tolist() == [[1.0, 2.0, 3.0], [4.5, 5.0, 6.0]]
+    assert loaded["fixed_keypoints"].dtype == torch.float32
+    assert loaded["pair_id"] == "moving_to_fixed"
+    assert str(loaded["fixed"].meta["filename_or_obj"]).endswith("fixed.nii")
+    assert isinstance(pair["moving"], Path), "the given dictionary must not change"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(255, torch.uint8), (256, torch.int16), (-1, torch.int16), (40_000, torch.int32)]
+)
+def test_labels_take_the_smallest_type_that_holds_them(
+    pair: dict[str, Any], tmp_path: Path, value: int, dtype: torch.dtype
+) -> None:
+    labels = LABELS.astype(np.int32)
+    labels[0, 0, 0] = value
+    pair["moving_label"] = write_nifti(tmp_path / "label.nii.gz", labels)
+    label = LoadPaird()(pair)["moving_label"]
+    assert label.dtype == dtype
+    np.testing.assert_array_equal(label[0], labels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
+def test_png_in_2d_has_array_axes_x_y_and_an_identity_affine(tmp_path: Path, mode: str) -> None:
+    picture = Image.fromarray(SLICE.astype(np.uint16) * 3) if mode == "I;16" else Image.fromarray(SLICE).convert(mode)
+    picture.save(tmp_path / "slice.png")
+    loaded = LoadPaird(spatial_dims=2)({"moving": tmp_path / "slice.png", "fixed": tmp_path / "slice.png"})
+    expected = SLICE.T.astype(np.float32) * (3 if mode == "I;16" else 1)
+    np.testing.assert_array_equal(loaded["moving"][0], expected)
+    np.testing.assert_array_equal(loaded["moving"].affine, np.eye(4))
+
+
+def test_a_slice_stored_as_a_volume_loses_its_trailing_axis(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "slice.nii.gz", VOLUME[:, :, :1])
+    loaded = LoadPaird(spatial_dims=2)({"moving": path, "fixed": path})
+    np.testing.assert_array_equal(loaded["fixed"][0], VOLUME[:, :, 0])
+
+
+def test_a_volume_stored_as_one_time_point_loses_its_trailing_axis(pair: dict[str, Any], tmp_path: Path) -> None:
+    pair["moving"] = write_nifti(tmp_path / "time.nii.gz", VOLUME[..., None])
+    np.testing.assert_array_equal(LoadPaird()(pair)["moving"][0], VOLUME)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_itk_formats_give_the_array_and_affine_of_the_same_nifti(tmp_path: Path, suffix: str) -> None:
+    nifti = write_nifti(tmp_path / "image.nii.gz", VOLUME)
+    other = tmp_path / f"image{suffix}"
+    sitk.WriteImage(sitk.ReadImage(str(nifti)), str(other))
+    loaded = LoadPaird()({"moving": other, "fixed": nifti})
+    assert isinstance(loaded["moving"], MetaTensor)
+    np.testing.assert_array_equal(loaded["moving"], loaded["fixed"])
+    np.testing.assert_allclose(loaded["moving"].affine, AFFINE, atol=1e-5)
+
+
+def test_simpleitk_reader_flips_x_and_y_of_a_slice(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(SLICE)
+    image.SetSpacing((2.0, 3.0))
+    image.SetOrigin((5.0, 7.0))
+    sitk.WriteImage(image, str(tmp_path / "slice.mha"))
+    reader = SimpleITKReader()
+    assert reader.verify_suffix(tmp_path / "slice.mha")
+    assert not reader.verify_suffix(tmp_path / "slice.nii")
+    array, meta = reader.get_data(reader.read(tmp_path / "slice.mha"))
+    np.testing.assert_array_equal(array, SLICE.T)
+    expected = [[-2.0, 0.0, 0.0, -5.0], [0.0, -3.0, 0.0, -7.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    np.testing.assert_allclose(meta["affine"], expected)
+
+
+def test_points_may_be_a_single_row(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("1,2\n")
+    assert load_points(tmp_path / "points.csv", 2, "points").tolist() == [[1.0, 2.0]]
+
+
+# --- one test per mistake ---------------------------------------------------------------------------------------------
+
+
+def replaced(data: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
+    copy = data.copy()
+    copy[0, 0, 0] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (replaced(VOLUME, np.nan), "NaN or infinite"),
+        (replaced(VOLUME, np.inf), "NaN or infinite"),
+        (np.ones((4, 5, 6), np.float32), "constant"),
+        (VOLUME[:, :, 0], "2 spatial dimensions"),
+        (VOLUME[:, :, :1], "2 spatial dimensions|single slice"),
+        (VOLUME[:1], "single slice"),
+        (np.stack([VOLUME, VOLUME], axis=-1), "4 spatial dimensions"),
+    ],
+    ids=["nan", "inf", "constant", "2d", "one-slice", "one-sagittal-slice", "4d"],
+)
+def test_bad_image(pair: dict[str, Any], tmp_path: Path, data: np.ndarray[Any, Any], message: str) -> None:
+    pair["moving"] = write_nifti(tmp_path / "bad.nii.gz", data)
+    with pytest.raises(InputError, match=message) as error:
+        LoadPaird()(pair)
+    assert "\n" not in str(error.value)
+    assert "moving image" in str(error.value)
+    assert "bad.nii.gz" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "affine", "message"),
+    [
+        (LABELS[:, :, :5], AFFINE, "size"),
+        (LABELS, AFFINE + 0.01 * np.eye(4, k=3), "another affine"),
+        (np.zeros_like(LABELS), AFFINE, "empty"),
+        (LABELS + np.float32(0.5), AFFINE, "fractions"),
+        (replaced(LABELS.astype(np.float32), np.nan), AFFINE, "fractions"),
+    ],
+    ids=["shape", "affine", "empty", "fractions", "nan"],
+)
+def test_bad_label(
+    pair: dict[str, Any], tmp_path: Path, data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], message: str
+) -> None:
+    pair["fixed_label"] = write_nifti(tmp_path / "label.nii.gz", data, affine)
+    with pytest.raises(InputError, match=message):
+        LoadPaird()(pair)
+
+
+def test_empty_mask(pair: dict[str, Any], tmp_path: Path) -> None:
+    pair["moving_mask"] = write_nifti(tmp_path / "mask.nii.gz", np.zeros_like(LABELS))
+    with pytest.raises(InputError, match=r"moving mask .*empty"):
+        LoadPaird()(pair)
+
+
+def test_missing_file(pair: dict[str, Any]) -> None:
+    pair["fixed"] = Path(pair["fixed"]).with_name("fixd.nii")
+    with pytest.raises(InputError, match=r"fixed image .*does not exist.*'fixed.nii'"):
+        LoadPaird()(pair)
+
+
+@pytest.mark.parametrize("name", ["bad.nii.gz", "bad.nii", "bad.png", "bad.nrrd", "bad.mha", "bad.docx"])
+def test_not_an_image(pair: dict[str, Any], tmp_path: Path, name: str) -> None:
+    pair["moving"] = tmp_path / name
+    pair["moving"].write_bytes(b"not an image at all" * 40)
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        LoadPaird()(pair)
+
+
+def test_missing_key(pair: dict[str, Any]) -> None:
+    del pair["moving"]
+    with pytest.raises(InputError, match="no 'moving'"):
+        LoadPaird()(pair)
+
+
+def test_color_picture(tmp_path: Path) -> None:
+    path = tmp_path / "color.png"
+    Image.fromarray(RNG.integers(0, 255, size=(5, 4, 3), dtype=np.uint8)).save(path)
+    with pytest.raises(InputError, match="color picture"):
+        LoadPaird(spatial_dims=2)({"moving": path, "fixed": path})
+
+
+def test_png_for_a_3d_method(tmp_path: Path) -> None:
+    path = tmp_path / "slice.png"
+    Image.fromarray(SLICE).save(path)
+    with pytest.raises(InputError, match="expected 3"):
+        LoadPaird(spatial_dims=3)({"moving": path, "fixed": path})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y,z\n1,2,3\n", "not a table"),
+        ("1,2\n3,4\n", "3 finite"),
+        ("1,2,nan\n", "3 finite"),
+        ("\n", "at least one row"),
+    ],
+    ids=["header", "columns", "nan", "none"],
+)
+def test_bad_points(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_points(tmp_path / "points.csv", 3, "moving landmarks")
+
+
+def test_points_without_partner(pair: dict[str, Any], tmp_path: Path) -> None:
+    for side, text in (("moving", "1,2,3\n"), ("fixed", "1,2,3\n4,5,6\n")):
+        pair[f"{side}_landmarks"] = tmp_path / f"{side}.csv"
+        pair[f"{side}_landmarks"].write_text(text)
+    with pytest.raises(InputError, match="moving landmarks has 1 points but fixed landmarks has 2"):
+        LoadPaird()(pair)

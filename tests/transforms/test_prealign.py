@@ -1,0 +1,105 @@
+"""Pre-alignment recovers known maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy.ndimage import center_of_mass
+from scipy.spatial.transform import Rotation
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.transforms import prealign
+
+SHAPE = (24, 24, 24)
+FIXED_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+DRAW = np.random.default_rng(1)
+BLOBS = np.column_stack([DRAW.uniform(12, 34, (12, 3)), DRAW.uniform(2.5, 6, 12), DRAW.uniform(0.4, 1, 12)])
+
+
+def phantom(points: np.ndarray) -> np.ndarray:
+    """Sum of Gaussian blobs at world points (..., d): positions in mm, standard deviation in mm, height."""
+    d = points.shape[-1]
+    distance = ((points[..., None, :] - BLOBS[:, :d]) ** 2).sum(-1)
+    return (BLOBS[:, 4] * np.exp(-distance / (2 * BLOBS[:, 3] ** 2))).sum(-1)
+
+
+def world(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """World points of all voxels, (*shape, d)."""
+    return np.moveaxis(np.indices(shape), 0, -1) @ affine[:-1, :-1].T + affine[:-1, -1]
+
+
+def image_pair(matrix: np.ndarray, moving_affine: np.ndarray, d: int = 3) -> tuple[torch.Tensor, ...]:
+    """Fixed and moving phantom such that fixed world -> moving world is ``matrix``, with air at -1000."""
+    fixed_affine = np.diag([2.0] * d + [1.0])
+    inverse = np.linalg.inv(matrix)
+    fixed = phantom(world(SHAPE[:d], fixed_affine))
+    moving = phantom(world(SHAPE[:d], moving_affine) @ inverse[:-1, :-1].T + inverse[:-1, -1])
+    images = [torch.from_numpy(1000 * image - 1000).float()[None] for image in (fixed, moving)]
+    return images[0], torch.from_numpy(fixed_affine), images[1], torch.from_numpy(moving_affine)
+
+
+def mean_error(found: torch.Tensor, matrix: np.ndarray) -> float:
+    """Mean distance of the mapped fixed points in the middle half of the phantom, mm."""
+    points = world(SHAPE, FIXED_AFFINE)[6:18, 6:18, 6:18].reshape(-1, 3)
+    difference = found.numpy() - matrix
+    return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
+
+
+def test_center_of_mass_equals_scipys() -> None:
+    image = np.random.default_rng(0).gamma(2.0, size=(5, 6, 7))
+    affine = np.array([[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
+    expected = affine @ np.r_[center_of_mass(np.maximum(image - image.mean(), 0)), 1.0]
+    found = prealign.center_of_mass(torch.from_numpy(image)[None], torch.from_numpy(affine))
+    np.testing.assert_allclose(found, expected[:3], atol=1e-10)
+
+
+def test_moments_recover_a_shift_of_20_mm() -> None:
+    shift = 20.0 * np.array([0.6, -0.48, 0.64])  # a unit vector
+    matrix, moving_affine = np.eye(4), FIXED_AFFINE.copy()
+    matrix[:3, 3] = shift
+    moving_affine[:3, 3] = shift + np.array([1.0, -1.0, 0.5])
+    found = prealign.moments_matrix(*image_pair(matrix, moving_affine))
+    assert np.linalg.norm(found[:3, 3].numpy() - shift) < 0.5
+    assert torch.equal(found[:3, :3], torch.eye(3, dtype=torch.float64))
+
+
+def test_affine_recovers_rotation_scale_and_shift_on_another_grid() -> None:
+    matrix = np.eye(4)
+    center = np.full(3, 23.0)
+    matrix[:3, :3] = Rotation.from_euler("xyz", [12, -10, 15], degrees=True).as_matrix() @ np.diag([1.1, 0.92, 1.05])
+    matrix[:3, 3] = center - matrix[:3, :3] @ center + [6.0, -4.0, 5.0]
+    moving_affine = np.diag([-2.0, 2.0, 2.0, 1.0])  # left-handed
+    moving_affine[:3, 3] = [51.0, -3.0, 4.0]
+    pair = image_pair(matrix, moving_affine)
+    found = prealign.affine_matrix(*pair)
+    assert mean_error(prealign.moments_matrix(*pair), matrix) > 2.0, "the moments alone must not be enough"
+    assert mean_error(found, matrix) < 1.0, "half a voxel"
+
+
+def test_the_same_images_give_the_same_matrix() -> None:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("z", 10, degrees=True).as_matrix()
+    pair = image_pair(matrix, FIXED_AFFINE)
+    found = {prealign.affine_matrix(*pair, iterations=10).numpy().tobytes() for _ in range(3)}
+    assert len(found) == 1
+    assert found != {prealign.affine_matrix(*pair, iterations=10, seed=2).numpy().tobytes()}
+
+
+def test_affine_in_2d() -> None:
+    angle = np.deg2rad(10)
+    matrix = np.array([[np.cos(angle), -np.sin(angle), 5.0], [np.sin(angle), np.cos(angle), -6.0], [0.0, 0.0, 1.0]])
+    found = prealign.affine_matrix(*image_pair(matrix, np.diag([2.0, 2.0, 1.0]), d=2))
+    points = world((24, 24), np.diag([2.0, 2.0, 1.0]))[6:18, 6:18].reshape(-1, 2)
+    difference = found.numpy() - matrix
+    assert np.linalg.norm(points @ difference[:2, :2].T + difference[:2, 2], axis=1).mean() < 1.0
+
+
+def test_a_failing_optimizer_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("All samples map outside moving image buffer")
+
+    monkeypatch.setattr(sitk.ImageRegistrationMethod, "Execute", fail)
+    with pytest.raises(InputError, match="affine pre-alignment failed"):
+        prealign.affine_matrix(*image_pair(np.eye(4), FIXED_AFFINE))

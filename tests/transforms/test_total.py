@@ -1,0 +1,209 @@
+"""The whole map from fixed to moving world, against the formula in float64 and SimpleITK's composite transform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
+
+RNG = np.random.default_rng(0)
+FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
+FIXED_AFFINE = np.array(
+    [[-1.5, 0.0, 0.0, 115.0], [0.0, 1.6, -1.8, 203.0], [0.0, 1.2, 2.4, -304.0], [0.0, 0.0, 0.0, 1.0]]
+)
+MOVING_AFFINE = np.array(
+    [[2.0, 0.0, 0.0, 101.0], [0.0, 1.5, 0.0, 190.0], [0.0, 0.0, 2.5, -302.0], [0.0, 0.0, 0.0, 1.0]]
+)
+FIXED_SHAPE, MOVING_SHAPE = (7, 8, 6), (9, 10, 11)
+
+
+def prealignment() -> np.ndarray[Any, Any]:
+    """A rotation about the middle of the fixed image, with some scale and a shift."""
+    center = (FIXED_AFFINE @ [3, 4, 3, 1])[:3]
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", [5, -4, 6], degrees=True).as_matrix() * 1.05
+    matrix[:3, 3] = center - matrix[:3, :3] @ center + [1.0, 2.0, -1.5]
+    return matrix
+
+
+def geometry(shape: tuple[int, ...], affine: np.ndarray[Any, Any]) -> sitk.Image:
+    """An empty ITK image on the grid."""
+    lps = FLIP @ affine
+    image = sitk.Image(*shape, sitk.sitkFloat64)
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def on_grid(data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], is_vector: bool = False) -> sitk.Image:
+    image = sitk.GetImageFromArray(data, isVector=is_vector)
+    image.CopyInformation(geometry(image.GetSize(), affine))
+    return image
+
+
+def composite(ddf: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any]) -> sitk.CompositeTransform:
+    """The same map built from ITK parts: the field meets the point first, then the pre-alignment."""
+    lps_vectors = np.einsum("kj,jxyz->zyxk", (FLIP @ FIXED_AFFINE)[:3, :3], ddf)
+    warp = sitk.DisplacementFieldTransform(on_grid(np.ascontiguousarray(lps_vectors), FIXED_AFFINE, is_vector=True))
+    lps_matrix = FLIP @ matrix @ FLIP
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(lps_matrix[:3, :3].ravel().tolist())
+    affine.SetTranslation(lps_matrix[:3, 3].tolist())
+    return sitk.CompositeTransform([affine, warp])
+
+
+@pytest.mark.parametrize("with_prealignment", [True, False])
+def test_total_displacement_equals_simpleitks_composite(with_prealignment: bool) -> None:
+    ddf = RNG.normal(size=(3, *FIXED_SHAPE))
+    matrix = prealignment() if with_prealignment else np.eye(4)
+    given = torch.from_numpy(matrix) if with_prealignment else None
+    displacement = total_displacement(torch.from_numpy(ddf), torch.from_numpy(FIXED_AFFINE), given).numpy()
+    transform, grid = composite(ddf, matrix), geometry(FIXED_SHAPE, FIXED_AFFINE)
+    for voxel in [(0, 0, 0), (6, 7, 5), (3, 2, 4), (1, 6, 0)]:
+        point = np.array(grid.TransformIndexToPhysicalPoint(voxel))
+        expected = FLIP[:3, :3] @ (np.array(transform.TransformPoint(point.tolist())) - point)
+        np.testing.assert_allclose(displacement[(slice(None), *voxel)], expected, atol=1e-9)
+
+
+def test_single_precision_is_enough_for_a_micrometer() -> None:
+    ddf = torch.from_numpy(RNG.normal(size=(3, *FIXED_SHAPE)))
+    affine, matrix = torch.from_numpy(FIXED_AFFINE), torch.from_numpy(prealignment())
+    single = total_displacement(ddf.float(), affine.float(), matrix)
+    assert single.dtype == torch.float32
+    assert total_displacement(ddf.half(), affine, matrix).dtype == torch.float32
+    assert float((single - total_displacement(ddf, affine.float(), matrix)).abs().max()) < 1e-4
+
+
+def test_warping_the_original_equals_simpleitks_composite() -> None:
+    ddf, matrix = RNG.normal(size=(3, *FIXED_SHAPE)), prealignment()
+    moving = RNG.normal(size=MOVING_SHAPE)
+    affines = torch.from_numpy(MOVING_AFFINE), torch.from_numpy(FIXED_AFFINE)
+    displacement = total_displacement(torch.from_numpy(ddf), affines[1], torch.from_numpy(matrix))
+    for mode, interpolator in (("linear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor)):
+        reference = sitk.Resample(
+            on_grid(np.ascontiguousarray(moving.T), MOVING_AFFINE),
+            geometry(FIXED_SHAPE, FIXED_AFFINE),
+            composite(ddf, matrix),
+            interpolator,
+            -7.0,
+        )
+        expected = sitk.GetArrayFromImage(reference).T
+        warped = resample_original(torch.from_numpy(moving)[None], *affines, displacement, mode, padding_value=-7.0)
+        assert 0.3 < np.mean(expected != -7.0) < 1.0, "the case must have voxels inside and outside"
+        np.testing.assert_allclose(warped[0], expected, atol=1e-8)
+
+
+def test_padding_is_the_minimum_of_an_image_and_zero_for_a_label() -> None:
+    moving = torch.arange(5.0, 21.0).reshape(1, 4, 4)
+    away = torch.full((2, 3, 3), 99.0)
+    assert resample_original(moving, torch.eye(3), torch.eye(3), away).unique().tolist() == [5.0]
+    label = moving.to(torch.uint8)
+    assert resample_original(label, torch.eye(3), torch.eye(3), away, mode="nearest").unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("size", [3, 4], ids=["3x3", "4x4"])
+def test_slices_against_scipy(size: int) -> None:
+    moving, ddf = RNG.normal(size=(8, 9)), RNG.normal(size=(2, 6, 5))
+    fixed_affine = np.diag([0.5, 2.0, *[1.0] * (size - 2)])
+    moving_affine = np.diag([1.0, 1.5, *[1.0] * (size - 2)])
+    displacement = total_displacement(torch.from_numpy(ddf), torch.from_numpy(fixed_affine))
+    np.testing.assert_allclose(displacement, ddf * np.array([0.5, 2.0])[:, None, None], atol=1e-12)
+    warped = resample_original(
+        torch.from_numpy(moving)[None],
+        torch.from_numpy(moving_affine),
+        torch.from_numpy(fixed_affine),
+        displacement,
+        padding_value=0.0,
+    )[0]
+    position = (np.indices((6, 5)) + ddf) * np.array([0.5, 2.0 / 1.5])[:, None, None]
+    inside = ((position >= 0) & (position <= np.array([7, 8])[:, None, None])).all(0)
+    assert inside.sum() > 10
+    np.testing.assert_allclose(warped[inside], map_coordinates(moving, position, order=1)[inside], atol=1e-10)
+
+
+def image(data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], name: str) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(data)[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": name})
+
+
+@pytest.fixture
+def prepared() -> dict[str, Any]:
+    """A pair after preparation with its originals, and a field on the fixed grid."""
+    pair = {
+        "moving": image(RNG.normal(size=MOVING_SHAPE).astype(np.float32), MOVING_AFFINE, "moving.nii"),
+        "moving_label": image(RNG.integers(1, 200, size=MOVING_SHAPE).astype(np.uint8), MOVING_AFFINE, "label.nii"),
+        "fixed": image(RNG.normal(size=FIXED_SHAPE).astype(np.float32), FIXED_AFFINE, "fixed.nii"),
+    }
+    pair = MovingToFixedGridd(keep_original=True)(pair)
+    return pair | {"ddf": torch.zeros(3, *FIXED_SHAPE)}
+
+
+def test_warp_original_without_a_field_is_the_preparation(prepared: dict[str, Any]) -> None:
+    result = WarpOriginald()(prepared)
+    assert not result["displacement"].any()
+    torch.testing.assert_close(result["warped"].as_tensor(), prepared["moving"].as_tensor())
+    assert torch.equal(result["warped_label"].as_tensor(), prepared["moving_label"].as_tensor())
+
+
+def test_warp_original_samples_once_through_field_and_prealignment(prepared: dict[str, Any]) -> None:
+    prepared["ddf"] = torch.from_numpy(RNG.normal(size=(3, *FIXED_SHAPE)).astype(np.float32))
+    prepared["prealign_matrix"] = torch.from_numpy(prealignment())
+    result = WarpOriginald()(prepared)
+    moving, padding = prepared["moving_original"], float(prepared["moving_original"].min())
+    reference = sitk.Resample(
+        on_grid(np.ascontiguousarray(moving[0].numpy().T), MOVING_AFFINE),
+        geometry(FIXED_SHAPE, FIXED_AFFINE),
+        composite(prepared["ddf"].double().numpy(), prealignment()),
+        sitk.sitkLinear,
+        padding,
+    )
+    np.testing.assert_allclose(result["warped"][0], sitk.GetArrayFromImage(reference).T, atol=2e-4)
+    assert result["warped_label"].dtype == torch.uint8
+
+
+def test_warp_original_gives_everything_the_fixed_affine(prepared: dict[str, Any]) -> None:
+    result = WarpOriginald()(prepared)
+    for key in ("displacement", "warped", "warped_label"):
+        assert isinstance(result[key], MetaTensor)
+        np.testing.assert_array_equal(result[key].affine, FIXED_AFFINE)
+        assert result[key].shape[1:] == FIXED_SHAPE
+    assert result["warped"].meta["filename_or_obj"] == "moving.nii"
+
+
+def test_warp_original_needs_no_label(prepared: dict[str, Any]) -> None:
+    del prepared["moving_label_original"]
+    assert "warped_label" not in WarpOriginald()(prepared)
+
+
+def test_a_field_on_another_grid_is_refused(prepared: dict[str, Any]) -> None:
+    prepared["ddf"] = torch.zeros(3, 5, 5, 5)
+    with pytest.raises(InputError, match="the field has size 5 x 5 x 5"):
+        WarpOriginald()(prepared)
+
+
+def test_a_prealignment_of_another_dimension_is_refused() -> None:
+    with pytest.raises(InputError, match=r"prealign_matrix has shape \(4, 4\), expected \(3, 3\)"):
+        total_displacement(torch.zeros(2, 4, 4), torch.eye(3), torch.eye(4))
+
+
+def test_a_sheared_affine_is_refused() -> None:
+    affine = torch.eye(4)
+    affine[0, 1] = 0.3
+    with pytest.raises(InputError, match="fixed image is sheared"):
+        total_displacement(torch.zeros(3, 4, 4, 4), affine)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(InputError, match="mode is 'cubic'"):
+        resample_original(torch.zeros(1, 4, 4), torch.eye(3), torch.eye(3), torch.zeros(2, 4, 4), mode="cubic")
