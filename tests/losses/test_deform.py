@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss
+
+LOSSES = [
+    lambda ddf, fixed: EdgeAwareSmoothnessLoss("l1")(ddf, fixed),
+    lambda ddf, fixed: EdgeAwareSmoothnessLoss("l2", 25.0)(ddf, fixed),
+    lambda ddf, fixed: GradientLoss(1)(ddf),
+    lambda ddf, fixed: GradientLoss(2)(ddf),
+]
+
+
+def field_and_image(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ddf = torch.randn(2, len(shape), *shape, generator=generator, dtype=dtype)
+    return ddf, torch.rand(2, 1, *shape, generator=generator, dtype=dtype)
+
+
+def ramp(shape: tuple[int, ...], slope: float) -> torch.Tensor:
+    """A field whose first component rises along the last axis."""
+    ddf = torch.zeros(1, len(shape), *shape)
+    ddf[:, 0] = slope * torch.arange(shape[-1])
+    return ddf
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+def test_a_ramp_on_a_flat_image(shape: tuple[int, ...]) -> None:
+    d, ddf, flat = len(shape), ramp(shape, -3.0), torch.full((1, 1, *shape), 0.5)
+
+    # One of d components on one of d axes, and 4 of the 5 differences: the first index counts as zero.
+    assert EdgeAwareSmoothnessLoss("l1")(ddf, flat).item() == pytest.approx(3 * 0.8 / d**2)
+    assert EdgeAwareSmoothnessLoss("l2")(ddf, flat).item() == pytest.approx(9 * 0.8)
+    assert GradientLoss(1)(ddf).item() == pytest.approx(3 / d**2)
+    assert GradientLoss(2)(ddf).item() == pytest.approx(9 / d**2)
+
+
+def test_a_step_at_an_edge_costs_less() -> None:
+    fixed, ddf = torch.zeros(1, 1, 4, 6), torch.zeros(1, 2, 4, 6)
+    fixed[..., 3:], ddf[:, 0, :, 3:] = 0.8, 2.0
+    # All of the field's change is in one column of six, in one component of two along one axis of two.
+    l1 = 2 * math.exp(-25 * 0.8**2 / (0.2 + 0.8) ** 2) / 6 / 4
+    l2 = 4 * math.exp(-1 * 0.8**2) ** 2 / 6
+
+    assert EdgeAwareSmoothnessLoss("l1")(ddf, fixed).item() == pytest.approx(l1)
+    assert EdgeAwareSmoothnessLoss("l2")(ddf, fixed).item() == pytest.approx(l2)
+    assert EdgeAwareSmoothnessLoss("l1", 0.0)(ddf, fixed).item() == pytest.approx(2 / 6 / 4)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 5, 3)])
+def test_random_fields_against_numpy(shape: tuple[int, ...]) -> None:
+    ddf, fixed = field_and_image(shape)
+    axes = range(2, 2 + len(shape))
+
+    def backward(values: torch.Tensor) -> np.ndarray:
+        array = values.numpy()
+        return np.stack(
+            [array - np.concatenate([array.take([0], k), array.take(range(array.shape[k] - 1), k)], k) for k in axes]
+        )
+
+    du, di = backward(ddf), backward(fixed)
+    g1 = np.exp(-9 * (di**2).sum(0) / (0.2 + fixed.numpy()) ** 2)
+    g2 = np.exp(-3 * (di**2).sum(0))
+
+    assert EdgeAwareSmoothnessLoss("l1", 9.0)(ddf, fixed).item() == pytest.approx((np.abs(du) * g1).mean())
+    per_voxel = ((du * g2) ** 2).sum(axis=(0, 2))  # over axes and components
+    assert EdgeAwareSmoothnessLoss("l2", 3.0)(ddf, fixed).item() == pytest.approx(per_voxel.mean())
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_gradient_against_numpy(power: int) -> None:
+    ddf, _ = field_and_image((5, 4, 3))
+    expected = np.mean([(np.abs(np.diff(ddf.numpy(), axis=k)) ** power).mean() for k in (2, 3, 4)])
+
+    assert GradientLoss(power)(ddf).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4, 3)])
+def test_gradients(loss, shape: tuple[int, ...]) -> None:
+    ddf, fixed = field_and_image(shape)
+
+    assert torch.autograd.gradcheck(lambda u: loss(u, fixed), ddf.requires_grad_())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_displacement_gives_zero_and_no_gradient(loss) -> None:
+    ddf = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
+    value = loss(ddf, torch.rand(1, 1, 4, 4, 4))
+
+    value.backward()
+
+    assert value.item() == 0
+    assert ddf.grad is not None
+    assert torch.equal(ddf.grad, torch.zeros_like(ddf))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_half_precision_is_widened_and_autocast_ignored(loss) -> None:
+    ddf, fixed = (values.bfloat16() for values in field_and_image((4, 4, 4), torch.float32))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(ddf, fixed)
+
+    assert value.dtype == torch.float32
+    assert torch.equal(value, loss(ddf.float(), fixed.float()))
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(InputError, match="form"):
+        EdgeAwareSmoothnessLoss("l3")
+    with pytest.raises(InputError, match="edge_scale"):
+        EdgeAwareSmoothnessLoss(edge_scale=-1.0)
+    with pytest.raises(InputError, match="power"):
+        GradientLoss(3)
+    with pytest.raises(InputError, match="fixed"):
+        EdgeAwareSmoothnessLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 1))
