@@ -1,0 +1,29 @@
+"""Handlers of training and evaluation: measures, tables, pictures, progress, checkpoints, seeds."""
+
+from __future__ import annotations
+
+from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.handlers.checkpoint import Checkpointing, WeightsLoader
+from monai_regplugins.handlers.curves import CurvesFigure, curves_figure
+from monai_regplugins.handlers.figure import PairFigure, pair_figure
+from monai_regplugins.handlers.metric_table import MetricTable, metrics_csv, summary_table
+from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
+from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
+from monai_regplugins.handlers.seeding import EpochSeed
+
+__all__ = [
+    "Checkpointing",
+    "CurvesFigure",
+    "EpochSeed",
+    "LossTerms",
+    "MetricTable",
+    "PairFigure",
+    "RegistrationMetrics",
+    "TrainingProgress",
+    "WeightsLoader",
+    "curves_figure",
+    "metrics_csv",
+    "pair_figure",
+    "summary_table",
+    "write_file",
+]

@@ -1,0 +1,90 @@
+"""The course of a training as a picture: loss and validation score over the epochs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from monai_regplugins.handlers.atomic import write_file
+
+__all__ = ["CurvesFigure", "curves_figure"]
+
+
+class CurvesFigure:
+    """Draw mean loss and validation score of each epoch into a PNG, and write both beside it as CSV.
+
+    The CSV file is the record: a resumed training goes on with it. Put the handler after the ``ValidationHandler``;
+    only the first process writes.
+
+    Args:
+        path: the PNG file; both files are replaced as a whole after each epoch.
+        evaluator: the engine that validates.
+        score_name: the metric of the evaluator to draw.
+    """
+
+    def __init__(self, path: str | Path, evaluator: Any = None, score_name: str = "score") -> None:
+        self.path = Path(path)
+        self.evaluator, self.score_name = evaluator, score_name
+        self._losses: dict[int, float] = {}
+        self._scores: dict[int, float] = {}
+        self._sum, self._count = 0.0, 0
+
+    def attach(self, trainer: Any) -> None:
+        """Follow ``trainer``, whose output must have a ``loss``."""
+        if trainer.state.rank == 0:
+            trainer.add_event_handler(Events.STARTED, self._load)
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _load(self, trainer: Any) -> None:
+        """Take over the record up to the epoch that the training starts from."""
+        record = self.path.with_suffix(".csv")
+        lines = record.read_text().splitlines() if trainer.state.epoch and record.is_file() else []
+        rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= trainer.state.epoch]
+        self._losses = {int(row["epoch"]): float(row["loss"]) for row in rows}
+        self._scores = {int(row["epoch"]): float(row["score"]) for row in rows if row["score"]}
+
+    def _add(self, trainer: Any) -> None:
+        output = trainer.state.output
+        self._sum += float((output[0] if isinstance(output, (list, tuple)) else output)["loss"])
+        self._count += 1
+
+    def _write(self, trainer: Any) -> None:
+        epoch = trainer.state.epoch
+        self._losses[epoch] = self._sum / self._count
+        self._sum, self._count = 0.0, 0
+        if self.evaluator is not None and self.evaluator.state.epoch == epoch:
+            self._scores[epoch] = float(self.evaluator.state.metrics[self.score_name])
+        lines = [f"{at},{loss:.6g},{self._scores.get(at, '')}\n" for at, loss in self._losses.items()]
+        write_file(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
+        stream = io.BytesIO()
+        curves_figure(self._losses, self._scores).savefig(stream, format="png", dpi=120)
+        write_file(self.path, stream.getvalue())
+
+
+def curves_figure(losses: Mapping[int, float], scores: Mapping[int, float]) -> Figure:
+    """Draw loss (left) and score (right, its best epoch marked) over the epochs."""
+    finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
+    figure = Figure(figsize=(10 if finite else 5, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2 if finite else 1, squeeze=False)[0]
+    axes[0].plot(list(losses), list(losses.values()), marker=".", color="tab:blue")
+    axes[0].set(title="training loss", xlabel="epoch")
+    if finite:
+        best = max(finite, key=lambda epoch: finite[epoch])
+        axes[1].plot(list(finite), list(finite.values()), marker=".", color="tab:orange")
+        axes[1].plot(best, finite[best], marker="o", color="tab:red")
+        axes[1].set(title=f"validation score, best {finite[best]:.3f} in epoch {best}", xlabel="epoch")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure

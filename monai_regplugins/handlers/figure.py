@@ -1,0 +1,243 @@
+"""A picture of one registered pair that lets a person judge it: images, differences, contours, deformed grid."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Events
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.metrics.pair import pair_metrics
+
+__all__ = ["PairFigure", "pair_figure"]
+
+Array = npt.NDArray[Any]
+
+COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
+GRID_LINES = 24  # along the longest side of a plane
+
+
+class PairFigure:
+    """Save pictures of the first pairs of an evaluation, see :func:`pair_figure`.
+
+    Args:
+        path: the PNG file of the first pair; further ones get ``_2``, ``_3``, ... before the suffix.
+        interval: draw in every so many evaluations, beginning with the first.
+        max_pairs: number of pairs.
+    """
+
+    def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 1) -> None:
+        self.path, self.interval, self.max_pairs = Path(path), interval, max_pairs
+        self._evaluations, self._drawn = 0, 0
+
+    def attach(self, engine: Any) -> None:
+        """Follow the evaluations of ``engine``; only its first process draws."""
+        if engine.state.rank == 0:
+            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
+
+    def _begin(self, engine: Any) -> None:
+        self._drawn = 0 if self._evaluations % self.interval == 0 else self.max_pairs
+        self._evaluations += 1
+
+    def _draw(self, engine: Any) -> None:
+        left = self.max_pairs - self._drawn
+        for item, output in list(zip(engine.state.batch, engine.state.output, strict=True))[:left]:
+            pred, targets = output["pred"], output["label"]
+            figure = pair_figure(
+                targets["moving"],
+                targets["fixed"],
+                pred["warped"],
+                pred["ddf"],
+                targets["spacing"],
+                targets.get("moving_label"),
+                targets.get("fixed_label"),
+                affine=getattr(item.get("fixed"), "affine", None),
+                title=str(item.get("pair_id", "")),
+            )
+            self._drawn += 1
+            stream = io.BytesIO()
+            figure.savefig(stream, format="png", dpi=110)
+            suffix = f"_{self._drawn}" if self._drawn > 1 else ""
+            write_file(self.path.with_stem(self.path.stem + suffix), stream.getvalue())
+
+
+class Plane(NamedTuple):
+    """One plane through the volume: its normal axis (None in 2D), its position, and how it lies on the page."""
+
+    normal: int | None
+    position: int
+    across: int  # array axis that runs from left to right
+    upward: int  # array axis that runs along the page's height
+    mirrored: bool  # whether the first voxel is at the right
+    upright: bool  # whether the first voxel is at the bottom
+
+    def cut(self, volume: Array) -> Array:
+        """Return the plane of a volume (*spatial), rows along the height of the page."""
+        plane: Array = volume if self.normal is None else volume.take(self.position, axis=self.normal)
+        return np.transpose(plane)
+
+    def show(self, axes: Axes, spacing: Sequence[float]) -> None:
+        """Turn the axes as the plane lies, in voxels of true proportion, without ticks."""
+        axes.set_aspect(spacing[self.upward] / spacing[self.across])
+        axes.set(xticks=[], yticks=[])
+        if self.mirrored:
+            axes.invert_xaxis()
+        if axes.yaxis_inverted() == self.upright:
+            axes.invert_yaxis()
+
+
+def pair_figure(
+    moving: Tensor,
+    fixed: Tensor,
+    warped: Tensor,
+    ddf: Tensor,
+    spacing: Sequence[float] | Tensor,
+    moving_label: Tensor | None = None,
+    fixed_label: Tensor | None = None,
+    affine: Tensor | Array | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw a registered pair.
+
+    Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in one
+    color window, and the field as a grid: each line joins the points x + u(x) of a straight line of fixed voxels. The
+    contours of the fixed labels lie over all three images. One row per orthogonal plane, through the largest cross
+    section of the labels, or the brightest one; a single row in 2D.
+
+    Args:
+        moving: moving image on the fixed grid, shape (1, *spatial), 2D or 3D, as all others.
+        fixed: fixed image.
+        warped: moving image after the registration.
+        ddf: displacement field in voxels, shape (d, *spatial).
+        spacing: voxel size along each axis in mm, shape (d,).
+        moving_label: label map of the moving image, for the overlap.
+        fixed_label: label map of the fixed image.
+        affine: voxel-to-world matrix (RAS) of the fixed grid; a volume then lies as radiologists look at it. Without
+            it the first voxel of a volume is at the lower left. A 2D image is drawn with its first row on top.
+        title: name of the pair.
+
+    Returns:
+        The figure, to be saved with ``savefig``; no global state of matplotlib is touched.
+    """
+    values = pair_metrics(
+        moving=moving,
+        fixed=fixed,
+        warped=warped,
+        ddf=ddf,
+        spacing=spacing,
+        moving_label=moving_label,
+        fixed_label=fixed_label,
+        surface=False,
+    )
+    steps = [float(step) for step in spacing]
+    images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
+    labels = None if fixed_label is None else _array(fixed_label[0])
+    differences = {
+        "moving": np.abs(images["fixed"] - images["moving"]),
+        "warped": np.abs(images["fixed"] - images["warped"]),
+    }
+    gray = np.percentile(np.stack([images["fixed"], images["moving"]]), [0.5, 99.5])
+    strongest = float(np.percentile(differences["moving"], 99.5)) or 1.0
+    planes = _planes(images["fixed"] if labels is None else labels > 0, affine)
+    figure, grid = _canvas(planes, images["fixed"].shape, steps)
+    for plane, row in zip(planes, grid, strict=True):
+        for axes, image in zip(row, images.values(), strict=False):
+            axes.imshow(plane.cut(image), cmap="gray", vmin=gray[0], vmax=gray[1], interpolation="nearest")
+            if labels is not None:
+                _draw_contours(axes, plane.cut(labels))
+        for axes, image in zip(row[3:], differences.values(), strict=False):
+            axes.imshow(plane.cut(image), cmap="magma", vmin=0, vmax=strongest, interpolation="nearest")
+        _draw_grid(row[5], plane, _array(ddf))
+        for axes in row:
+            plane.show(axes, steps)
+    for axes, text in zip(grid[0], _column_titles(values), strict=True):
+        axes.set_title(text, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return a tensor as a float32 array."""
+    return tensor.detach().cpu().float().numpy()
+
+
+def _column_titles(values: dict[str, float]) -> list[str]:
+    """Name the six columns, with the measures before and after."""
+
+    def measures(suffix: str) -> str:
+        dsc = f"DSC {values['dsc' + suffix]:.3f}, " if "dsc" in values else ""
+        return f"{dsc}NCC {values['ncc' + suffix]:.3f}"
+
+    return [
+        "fixed\n",
+        f"moving\n{measures('_before')}",
+        f"warped\n{measures('')}",
+        "|fixed - moving|\nbefore",
+        "|fixed - warped|\nafter",
+        f"deformed grid\nfolding {values['folding_percent']:.2g} %",
+    ]
+
+
+def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
+    """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region (*spatial) in them."""
+    if region.ndim == 2:
+        return [Plane(None, 0, across=0, upward=1, mirrored=False, upright=False)]
+    world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)[:3, :3]
+    right, front, top = _closest_axes(world)
+    planes = []
+    for normal, across, upward in ((top, right, front), (front, right, top), (right, front, top)):
+        others = tuple(axis for axis in range(3) if axis != normal)
+        position = int(region.sum(axis=others, dtype=np.float64).argmax())
+        to_right = world[[right, front, top].index(across), across] > 0
+        upright = world[[right, front, top].index(upward), upward] > 0
+        planes.append(Plane(normal, position, across, upward, affine is not None and bool(to_right), bool(upright)))
+    return planes
+
+
+def _closest_axes(world: Array) -> list[int]:
+    """Return for each world axis (right, front, top) the array axis that lies closest to it, each once."""
+    strength = np.abs(world / np.linalg.norm(world, axis=0))
+    chosen: list[int] = []
+    for direction in strength:
+        chosen.append(max((axis for axis in range(3) if axis not in chosen), key=lambda axis: float(direction[axis])))
+    return chosen
+
+
+def _canvas(planes: Sequence[Plane], shape: Sequence[int], spacing: Sequence[float]) -> tuple[Figure, Any]:
+    """Return a figure with one row of six axes per plane, each row as high as its plane needs."""
+    extent = [size * step for size, step in zip(shape, spacing, strict=True)]
+    heights = [extent[plane.upward] / extent[plane.across] for plane in planes]
+    width = 2.6
+    figure = Figure(figsize=(6 * width, width * sum(heights) + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(len(planes), 6, squeeze=False, height_ratios=heights)
+
+
+def _draw_contours(axes: Axes, labels: Array) -> None:
+    """Draw the outline of every label of a plane in its color."""
+    for label in np.unique(labels[labels > 0]):
+        color = to_rgb(COLORS[int(label - 1) % len(COLORS)])
+        axes.contour(labels == label, levels=[0.5], colors=[color], linewidths=0.9)
+
+
+def _draw_grid(axes: Axes, plane: Plane, ddf: Array) -> None:
+    """Draw straight lines of fixed voxels where the field (d, *spatial) takes them, within the plane."""
+    rows, columns = np.indices(plane.cut(ddf[0]).shape, dtype=np.float32)
+    x, y = columns + plane.cut(ddf[plane.across]), rows + plane.cut(ddf[plane.upward])
+    step = max(1, round(max(x.shape) / GRID_LINES))
+    points = np.stack([x, y], axis=-1)
+    lines = [*points[step // 2 :: step], *points[:, step // 2 :: step].swapaxes(0, 1)]
+    axes.add_collection(LineCollection(lines, colors="tab:blue", linewidths=0.7))
+    axes.set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(-0.5, x.shape[0] - 0.5))

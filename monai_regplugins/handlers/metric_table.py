@@ -1,0 +1,90 @@
+"""The measures of an evaluation as a table: in full as CSV, in short in the log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+
+from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.metrics.pair import finite_values, mean_metrics
+
+__all__ = ["MetricTable", "metrics_csv", "summary_table"]
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = {  # name in the table: measure, number of decimals
+    "DSC": ("dsc", 3),
+    "HD95 [mm]": ("hd95", 2),
+    "ASD [mm]": ("asd", 2),
+    "NCC": ("ncc", 3),
+    "folding [%]": ("folding_percent", 3),
+    "SDlogJ": ("sdlogj", 3),
+}
+
+
+class MetricTable:
+    """Write ``metrics.csv`` after each evaluation and log a summary, before and after the registration.
+
+    Needs :class:`RegistrationMetrics` on the same engine, which collects the pairs. Only the first process writes.
+
+    Args:
+        path: the CSV file; it is replaced as a whole each time.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Any) -> None:
+        """Write at the end of each evaluation of ``engine``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Write and log the table of the evaluation that has just ended."""
+        if engine.state.rank == 0:
+            rows = engine.state.pair_rows
+            write_file(self.path, metrics_csv(rows).encode())
+            logger.info("%s\n%s", self.path, summary_table(rows))
+
+
+def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line per pair, then their mean and standard deviation (of a sample); a missing value is empty."""
+    means = mean_metrics(rows)
+    deviations = {
+        name: statistics.stdev(values) if len(values := finite_values(rows, name)) > 1 else math.nan for name in means
+    }
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["pair_id", *means])
+    for row in [*rows, {"pair_id": "mean", **means}, {"pair_id": "sd", **deviations}]:
+        writer.writerow([row["pair_id"], *(_cell(row.get(name, math.nan)) for name in means)])
+    return stream.getvalue()
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a few aligned lines: the mean of each measure before and after the registration."""
+    means = mean_metrics(rows)
+    pairs = f"{len(rows)} pair{'s' if len(rows) != 1 else ''}"
+    lines = [f"{pairs:<12}{'before':>10}{'after':>10}"]
+    for title, (name, decimals) in SUMMARY.items():
+        if name in means:
+            before, after = (_rounded(means.get(key, math.nan), decimals) for key in (f"{name}_before", name))
+            lines.append(f"{title:<12}{before:>10}{after:>10}")
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    """Return a value for the CSV file with six digits, nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _rounded(value: float, decimals: int) -> str:
+    """Return a value for the log, a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"

@@ -1,0 +1,104 @@
+"""The measures of every pair of an evaluation, their means, and the one score that picks the best model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine
+from ignite.metrics import Metric
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
+
+__all__ = ["RegistrationMetrics"]
+
+PairRow = dict[str, Any]  # "pair_id" and the values of monai_regplugins.metrics.pair_metrics
+
+
+class RegistrationMetrics(Metric):
+    """Key metric of a MONAI evaluator: ``key_val_metric={"score": RegistrationMetrics()}``.
+
+    At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean Dice
+    overlap over the pairs if there are labels, else the mean correlation. The mean of every other measure goes
+    into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes, each pair
+    once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes minus
+    infinity: it compares with other scores as the worst.
+
+    Args:
+        labels: labels to compare; by default those that both images of a pair have.
+        surface: whether to measure surface distances too, by far the slowest part.
+        output_transform: applied to the engine's output, must return a list of items with ``pred`` and ``label``.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | None = None,
+        surface: bool = True,
+        output_transform: Callable[[Any], Any] = lambda output: output,
+    ) -> None:
+        self.labels, self.surface = labels, surface
+        super().__init__(output_transform)
+
+    def reset(self) -> None:
+        """Forget all pairs."""
+        self._rows: list[PairRow] = []
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Measure the pairs of a batch; the engine has to decollate it, which MONAI's do by default."""
+        state: Any = engine.state
+        self.update(zip(state.batch, self._output_transform(state.output), strict=True))
+
+    def update(self, output: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Measure pairs.
+
+        Args:
+            output: for each pair its item of the batch, with ``pair_id``, and its item of the engine's output.
+
+        Raises:
+            InputError: When a pair has no ``pair_id``.
+        """
+        for item, result in output:
+            if "pair_id" not in item:
+                raise InputError(f"a pair has only the keys {', '.join(item)}; each needs a 'pair_id', a unique name.")
+            pred, targets = result["pred"], result["label"]
+            values = pair_metrics(
+                moving=targets["moving"],
+                fixed=targets["fixed"],
+                warped=pred["warped"],
+                ddf=pred["ddf"],
+                spacing=targets["spacing"],
+                moving_label=targets.get("moving_label"),
+                fixed_label=targets.get("fixed_label"),
+                mask=targets.get("fixed_mask"),
+                labels=self.labels,
+                surface=self.surface,
+            )
+            self._rows.append({"pair_id": item["pair_id"], **values})
+
+    def compute(self) -> list[PairRow]:
+        """Return the rows of all processes, each pair once: samplers repeat pairs to give every process as many."""
+        gathered = [self._rows]
+        if dist.is_available() and dist.is_initialized():
+            gathered = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, self._rows)
+        return list({row["pair_id"]: row for rows in gathered for row in rows}.values())
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put score, means and rows into the state of ``engine``."""
+        state: Any = engine.state
+        state.pair_rows = self.compute()
+        means = mean_metrics(state.pair_rows)
+        state.metrics.update(means)
+        state.metrics[name] = score_of(state.pair_rows, means)
+
+
+def score_of(rows: Sequence[PairRow], means: Mapping[str, float]) -> float:
+    """Return mean Dice if there is any, else mean correlation; minus infinity where a pair spoils the mean."""
+    values = [means["dsc"]] if "dsc" in means else [row["ncc"] for row in rows]
+    score = sum(values) / len(values) if values else math.nan
+    return score if math.isfinite(score) else -math.inf

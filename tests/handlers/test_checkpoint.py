@@ -1,0 +1,293 @@
+"""Saving and resuming: exact continuation, the best model kept through every kind of accident."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Metric
+from torch import nn
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.handlers import Checkpointing, EpochSeed, WeightsLoader
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at this very moment."""
+
+
+class ScriptedScore(Metric):
+    """Gives the scores it was told, one per evaluation."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = list(scores)
+        super().__init__()
+
+    def reset(self) -> None: ...
+
+    def update(self, output: Any) -> None: ...
+
+    def compute(self) -> float:
+        return self.scores.pop(0)
+
+
+@pytest.fixture
+def start(make_training: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes a training with checkpoints in a folder and a script of scores."""
+
+    def begin(folder: Path, scores: list[float] | None = None, ckpt: Path | None = None, **kwargs: Any) -> Any:
+        metric = None if scores is None else ScriptedScore(scores)
+        training = make_training(metric=metric, train_handlers=(EpochSeed(3),), **kwargs)
+        saver = Checkpointing(folder, training.network, training.optimizer, training.scheduler, ckpt)
+        saver.attach(training.trainer, training.evaluator)
+        return training
+
+    return begin
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("epoch_length", [None, 2])
+def test_resumed_training_equals_straight_one(start: Any, tmp_path: Path, epoch_length: int | None) -> None:
+    straight = start(tmp_path / "straight", max_epochs=4, epoch_length=epoch_length)
+    straight.trainer.run()
+    start(tmp_path / "broken", max_epochs=2, epoch_length=epoch_length).trainer.run()
+    ckpt = tmp_path / "broken" / "checkpoint.pt"
+    resumed = start(tmp_path / "broken", max_epochs=4, ckpt=ckpt, epoch_length=epoch_length)
+    assert not torch.equal(resumed.weights(), straight.weights())
+    resumed.trainer.run()
+    assert torch.equal(resumed.weights(), straight.weights())
+    assert resumed.trainer.state.iteration == straight.trainer.state.iteration == 4 * (epoch_length or 3)
+    a, b = load(tmp_path / "straight" / "checkpoint.pt"), load(ckpt)
+    assert a["lr_scheduler"] == b["lr_scheduler"]
+    assert a["optimizer"]["param_groups"] == b["optimizer"]["param_groups"]
+    assert {key: a[key] for key in a if key.startswith("best")} == {key: b[key] for key in b if key.startswith("best")}
+    model = tmp_path / "straight" / "model.pt"
+    assert model.read_bytes() == (tmp_path / "broken" / "model.pt").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
+def test_mixed_precision_scale_is_resumed(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale doubles after every second step: three steps per epoch take it from 2^6 to 2^9 in two epochs."""
+    scaler = partial(torch.amp.GradScaler, "cpu", init_scale=2.0**6, growth_interval=2)
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", scaler)
+    ckpt = tmp_path / "checkpoint.pt"
+    for epochs, scale in ((1, 2.0**7), (2, 2.0**9)):
+        start(tmp_path, max_epochs=epochs, amp=True, ckpt=ckpt if ckpt.exists() else None).trainer.run()
+        assert load(ckpt)["scaler"]["scale"] == scale
+
+
+def test_epoch_seed_decides_shuffling_and_noise(make_training: Any) -> None:
+    weights = []
+    for handlers in ((EpochSeed(3),), (EpochSeed(4),), (EpochSeed(3),)):
+        training = make_training(max_epochs=1, train_handlers=handlers)
+        training.trainer.run()
+        weights.append(training.weights())
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_best_model_follows_strict_improvement(start: Any, tmp_path: Path) -> None:
+    training = start(tmp_path, [0.3, 0.6, 0.6, float("nan"), 0.5], max_epochs=5)
+    seen: list[dict[str, torch.Tensor]] = []
+    training.trainer.add_event_handler("EPOCH_COMPLETED", lambda: seen.append(deepcopy(training.network.state_dict())))
+    training.trainer.run()
+    assert same(load(tmp_path / "model.pt"), seen[1])
+    checkpoint = load(tmp_path / "checkpoint.pt")
+    assert same(checkpoint["model"], seen[4])
+    assert (checkpoint["best_metric"], checkpoint["best_epoch"]) == (0.6, 2)
+    assert checkpoint["trainer"] == {"epoch": 5, "iteration": 15}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+def test_score_that_is_not_finite_never_makes_a_model(start: Any, tmp_path: Path) -> None:
+    start(tmp_path, [float("nan"), float("-inf")], max_epochs=2).trainer.run()
+    assert not (tmp_path / "model.pt").exists()
+    assert load(tmp_path / "checkpoint.pt")["best_epoch"] is None
+
+
+def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None:
+    start(tmp_path, [0.9, 0.8], max_epochs=2).trainer.run()
+    best = (tmp_path / "model.pt").read_bytes()
+    resumed = start(tmp_path, [0.7, 0.85], tmp_path / "checkpoint.pt", max_epochs=4)
+    assert (resumed.evaluator.state.best_metric, resumed.evaluator.state.best_metric_epoch) == (0.9, 1)
+    resumed.trainer.run()
+    assert (tmp_path / "model.pt").read_bytes() == best
+    assert resumed.evaluator.state.best_metric == 0.9
+    again = start(tmp_path, [0.95], tmp_path / "checkpoint.pt", max_epochs=5)
+    again.trainer.run()
+    assert same(load(tmp_path / "model.pt"), again.network.state_dict())
+    assert not list(tmp_path.glob("*previous*"))
+
+
+def test_validation_every_second_epoch(start: Any, tmp_path: Path) -> None:
+    start(tmp_path, [0.4], max_epochs=3, interval=2).trainer.run()
+    assert load(tmp_path / "checkpoint.pt")["best_epoch"] == 2
+
+
+def test_without_evaluator_model_is_the_last(make_training: Any, tmp_path: Path) -> None:
+    training = make_training(max_epochs=2)
+    Checkpointing(tmp_path, nn.DataParallel(training.network), training.optimizer).attach(training.trainer)
+    training.trainer.run()
+    assert same(load(tmp_path / "model.pt"), training.network.state_dict())
+    assert load(tmp_path / "checkpoint.pt")["lr_scheduler"] is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("write", range(5))
+def test_killed_at_any_write_the_best_survives(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, moment: str
+) -> None:
+    """Three epochs write five files, as the second does not improve; the process dies just before or after each."""
+    (tmp_path / "model.pt").write_bytes(b"of somebody else")
+    scores, replace, calls = [0.5, 0.4, 0.7], os.replace, 0
+
+    def deadly(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= write or moment == "after":
+            replace(source, target)
+        if calls > write:
+            raise Killed
+
+    training, models = start(tmp_path, scores, max_epochs=4), []
+    training.trainer.add_event_handler(
+        "EPOCH_COMPLETED", lambda: models.append(deepcopy(training.network.state_dict()))
+    )
+    monkeypatch.setattr(os, "replace", deadly)
+    with pytest.raises(Killed):
+        training.trainer.run()
+    monkeypatch.setattr(os, "replace", replace)
+
+    assert (tmp_path / "model_previous.pt").read_bytes() == b"of somebody else"
+    if write == 0 and moment == "before":
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model_previous.pt"]
+        return
+    stored = load(tmp_path / "checkpoint.pt")
+    reached = [0.5, 0.4, 0.7][: stored["trainer"]["epoch"]]
+    assert stored["best_metric"] == max(reached)
+    best = models[reached.index(max(reached))]
+    resumed = start(tmp_path, [0.1] * 4, tmp_path / "checkpoint.pt", max_epochs=4)
+    assert same(load(tmp_path / "model.pt"), best)
+    resumed.trainer.run()
+    assert same(load(tmp_path / "model.pt"), best)
+    assert load(tmp_path / "checkpoint.pt")["best_metric"] == max(reached)
+
+
+def test_full_disk_keeps_the_old_file(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(tmp_path, [0.5], max_epochs=1).trainer.run()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    resumed = start(tmp_path, [0.9], tmp_path / "checkpoint.pt", max_epochs=2)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write '.*checkpoint\.pt' \(No space left on device\).*unchanged"):
+        resumed.trainer.run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_foreign_model_is_kept_once(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"downloaded")
+    start(tmp_path, [0.5], max_epochs=1)  # stopped before its first epoch
+    assert (tmp_path / "model.pt").read_bytes() == b"downloaded"
+    start(tmp_path, [0.5], max_epochs=1).trainer.run()
+    assert (tmp_path / "model_previous.pt").read_bytes() == b"downloaded"
+    first = (tmp_path / "model.pt").read_bytes()
+    assert first != b"downloaded"
+    start(tmp_path, [0.5, 0.6], max_epochs=2).trainer.run()
+    assert (tmp_path / "model_previous_2.pt").read_bytes() == first
+    assert len(list(tmp_path.glob("*previous*"))) == 2
+
+
+def test_resume_into_another_folder_takes_the_best_along(start: Any, tmp_path: Path) -> None:
+    start(tmp_path / "old", [0.9, 0.8], max_epochs=2).trainer.run()
+    start(tmp_path / "new", [0.7], tmp_path / "old" / "checkpoint.pt", max_epochs=3).trainer.run()
+    assert (tmp_path / "new" / "model.pt").read_bytes() == (tmp_path / "old" / "model.pt").read_bytes()
+
+
+def test_lost_best_model_is_not_held_against_the_next(
+    start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(tmp_path, [0.9, 0.8], max_epochs=2).trainer.run()
+    (tmp_path / "model.pt").unlink()
+    resumed = start(tmp_path, [0.7], tmp_path / "checkpoint.pt", max_epochs=3)
+    assert "is gone" in caplog.text
+    resumed.trainer.run()
+    assert same(load(tmp_path / "model.pt"), resumed.network.state_dict())
+    assert load(tmp_path / "checkpoint.pt")["best_metric"] == 0.7
+
+
+def test_bare_weights_only_initialize(start: Any, tmp_path: Path) -> None:
+    start(tmp_path / "a", [0.9], max_epochs=1).trainer.run()
+    model = tmp_path / "a" / "model.pt"
+    training = start(tmp_path / "b", [0.1], model, max_epochs=1)
+    assert same(load(model), training.network.state_dict())
+    assert (training.trainer.state.epoch, training.evaluator.state.best_metric_epoch) == (0, -1)
+    assert not training.optimizer.state
+    training.trainer.run()
+    assert load(tmp_path / "b" / "checkpoint.pt")["best_metric"] == 0.1
+
+
+def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
+    start(tmp_path, [0.5, 0.5], max_epochs=2).trainer.run()
+    ckpt = tmp_path / "checkpoint.pt"
+    with pytest.raises(InputError, match="has completed 2 epochs and max_epochs is 2"):
+        start(tmp_path, [], ckpt, max_epochs=2)
+    with pytest.raises(InputError, match="does not fit"):
+        start(tmp_path, [], ckpt, max_epochs=3, features=5)
+    with pytest.raises(InputError, match="does not exist"):
+        start(tmp_path, [], tmp_path / "nothing.pt", max_epochs=3)
+    short = tmp_path / "short.pt"
+    short.write_bytes(ckpt.read_bytes()[:2000])
+    with pytest.raises(InputError, match="cannot be read"):
+        start(tmp_path, [], short, max_epochs=3)
+    state = load(ckpt)
+    torch.save({**state, "optimizer": {"state": {}, "param_groups": []}}, short)
+    with pytest.raises(InputError, match="another optimizer or schedule"):
+        start(tmp_path, [], short, max_epochs=3)
+    del state["trainer"]
+    torch.save(state, short)
+    with pytest.raises(InputError, match="lacks trainer"):
+        start(tmp_path, [], short, max_epochs=3)
+
+
+def test_unknown_score_name(make_training: Any, tmp_path: Path) -> None:
+    training = make_training(max_epochs=1)
+    saver = Checkpointing(tmp_path, training.network, training.optimizer, score_name="dcs")
+    saver.attach(training.trainer, training.evaluator)
+    with pytest.raises(InputError, match="Did you mean 'dsc'"):
+        training.trainer.run()
+
+
+def test_weights_loader(start: Any, make_training: Any, tmp_path: Path) -> None:
+    start(tmp_path, [0.5, 0.4], max_epochs=2).trainer.run()
+    for name in ("model.pt", "checkpoint.pt"):
+        training = make_training()
+        nn.init.zeros_(training.network[0].weight)
+        WeightsLoader(training.network, tmp_path / name).attach(training.evaluator)
+        training.evaluator.run()
+        state = load(tmp_path / name)
+        assert same(training.network.state_dict(), state.get("model", state))
+
+
+def test_weights_loader_without_model(tmp_path: Path) -> None:
+    engine = Engine(lambda *_: None)
+    WeightsLoader(nn.Conv2d(1, 1, 1), tmp_path / "model.pt").attach(engine)
+    with pytest.raises(InputError, match="train or download one first"):
+        engine.run([0])

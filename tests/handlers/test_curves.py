@@ -1,0 +1,43 @@
+"""The record of a training and its picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from monai_regplugins.handlers import CurvesFigure, curves_figure
+
+
+def test_record_and_picture_survive_a_resume(make_training: Any, tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    losses: list[float] = []
+    for epochs, begin in ((2, 0), (3, 1)):  # the second training goes on after epoch 1 of the first
+        training = make_training(max_epochs=epochs, interval=2)
+        CurvesFigure(path, training.evaluator).attach(training.trainer)
+        training.trainer.state.epoch, training.trainer.state.iteration = begin, 3 * begin
+        training.trainer.add_event_handler(
+            "ITERATION_COMPLETED", lambda engine: losses.append(engine.state.output[0]["loss"])
+        )
+        training.trainer.run()
+        with Image.open(path) as image:
+            assert image.width > image.height > 100
+    with path.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    kept = losses[:3] + losses[6:]
+    means = [sum(kept[i : i + 3]) / 3 for i in range(0, 9, 3)]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [float(row["loss"]) for row in rows] == pytest.approx(means, rel=1e-5)
+    assert [bool(row["score"]) for row in rows] == [False, True, False]
+
+
+def test_best_epoch_is_marked() -> None:
+    figure = curves_figure({1: 3.0, 2: 2.0, 3: 1.0}, {1: 0.5, 2: 0.75, 3: float("-inf")})
+    loss, score = figure.axes
+    assert loss.lines[0].get_ydata().tolist() == [3.0, 2.0, 1.0]
+    assert score.get_title() == "validation score, best 0.750 in epoch 2"
+    assert (score.lines[1].get_xdata()[0], score.lines[1].get_ydata()[0]) == (2, 0.75)
+    assert len(curves_figure({1: 1.0}, {}).axes) == 1

@@ -1,0 +1,55 @@
+"""Progress bar and loss terms of a real training."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from monai_regplugins.handlers import LossTerms, TrainingProgress, progress
+
+
+def test_loss_terms_of_both_kinds_of_output(make_training: Any) -> None:
+    training = make_training()
+    terms = LossTerms(training.loss)
+    training.loss.last = {"image": torch.tensor(0.25), "size": torch.tensor(2.0)}
+    expected = {"loss": 0.5, "image": 0.25, "size": 2.0}
+    assert terms([{"loss": 0.5}, {"loss": 0.5}]) == terms({"loss": torch.tensor(0.5)}) == expected
+    assert LossTerms(torch.nn.L1Loss())({"loss": 1.5}) == {"loss": 1.5}
+
+
+def test_bar_covers_the_whole_training(
+    make_training: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOG_LINES", 0.0)
+    training = make_training(max_epochs=2)
+    bar = TrainingProgress(LossTerms(training.loss), training.evaluator)
+    bar.attach(training.trainer)
+    training.trainer.run()
+    text = capsys.readouterr().err
+    assert [int(count) for count in re.findall(r"(\d)/6 ", text)][-1] == 6
+    last = text.rstrip().splitlines()[-1].split("\r")[-1]
+    assert last.startswith("epoch 2/2: 100%")
+    score = training.evaluator.state.metrics["score"]
+    for name in ("loss=", "image=", "size=", "score="):
+        assert name in last
+    assert score > 0
+
+
+def test_bar_of_a_resumed_training_starts_where_it_stopped(
+    make_training: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = make_training(max_epochs=3)
+    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
+    training.trainer.state.epoch, training.trainer.state.iteration = 2, 6
+    training.trainer.run()
+    assert re.search(r"\b6/9 ", capsys.readouterr().err)
+
+
+def test_log_without_terminal_stays_short(make_training: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    training = make_training(max_epochs=6)
+    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
+    training.trainer.run()
+    assert len(re.findall("it/s|s/it", capsys.readouterr().err)) <= 2

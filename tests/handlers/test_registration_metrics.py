@@ -1,0 +1,94 @@
+"""Scores, means and rows of an evaluation, on one process and on several."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.handlers import RegistrationMetrics
+from monai_regplugins.metrics import pair_metrics
+
+
+def item(shift: int, labels: bool = True) -> dict[str, Any]:
+    """Return an engine's output for a pair of squares that are a shift apart, and an identity field."""
+    label = torch.zeros(1, 12, 12, dtype=torch.uint8)
+    label[:, 2:6, 2:6] = 1
+    moved = label.roll(shift, 1)
+    targets = {"moving": moved.float(), "fixed": label.float(), "spacing": torch.ones(2)}
+    targets |= {"moving_label": moved, "fixed_label": label} if labels else {}
+    return {"pred": {"ddf": torch.zeros(2, 12, 12), "warped": moved.float()}, "label": targets}
+
+
+def evaluated(batches: list[list[tuple[str, dict[str, Any]]]], **kwargs: Any) -> Any:
+    """Run an engine with the metric over batches of (pair_id, output)."""
+
+    def step(engine: Any, batch: list[tuple[str, dict[str, Any]]]) -> Any:
+        engine.state.batch = [{"pair_id": name} for name, _ in batch]
+        return [output for _, output in batch]
+
+    engine = Engine(step)
+    RegistrationMetrics(**kwargs).attach(engine, "score")
+    engine.run(batches)
+    return engine.state
+
+
+def test_score_is_mean_dice_of_the_pairs() -> None:
+    state = evaluated([[("a", item(0)), ("b", item(2))], [("c", item(4))]])
+    assert state.metrics["score"] == state.metrics["dsc"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert [row["pair_id"] for row in state.pair_rows] == ["a", "b", "c"]
+    assert [row["dsc"] for row in state.pair_rows] == pytest.approx([1, 0.5, 0])
+    assert state.metrics["hd95"] == pytest.approx((0 + 2 + 4) / 3)
+    expected = pair_metrics(**item(2)["pred"], **item(2)["label"])
+    assert {name: value for name, value in state.pair_rows[1].items() if name != "pair_id"} == expected
+    assert "hd95" not in evaluated([[("a", item(0))]], surface=False).metrics
+    assert "dsc_4" in evaluated([[("a", item(0))]], labels=[1, 4]).metrics
+
+
+def test_score_without_labels_is_mean_correlation() -> None:
+    state = evaluated([[("a", item(0, labels=False)), ("b", item(4, labels=False))]])
+    assert "dsc" not in state.metrics
+    ncc = [row["ncc"] for row in state.pair_rows]
+    assert state.metrics["score"] == pytest.approx((ncc[0] + ncc[1]) / 2)
+    assert ncc[0] == pytest.approx(1)
+
+
+def test_diverged_network_is_worst() -> None:
+    broken = item(0, labels=False)
+    broken["pred"]["warped"] = torch.full((1, 12, 12), math.nan)
+    assert evaluated([[("a", item(0, labels=False)), ("b", broken)]]).metrics["score"] == -math.inf
+
+
+def test_real_evaluator_keeps_the_best(make_training: Any) -> None:
+    training = make_training(max_epochs=2)
+    training.trainer.run()
+    state = training.evaluator.state
+    assert state.key_metric_name == "score"
+    assert isinstance(state.metrics["score"], float)
+    assert state.best_metric >= state.metrics["score"]
+    assert state.best_metric_epoch in (1, 2)
+    assert [row["pair_id"] for row in state.pair_rows] == ["0_to_1", "1_to_2"]
+
+
+def test_processes_are_gathered_and_repeated_pairs_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = evaluated([[("b", item(2)), ("a", item(0))]]).pair_rows
+
+    def gather(gathered: list[Any], rows: Any) -> None:
+        gathered[:] = [rows, other]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    metric = RegistrationMetrics()
+    metric.update([({"pair_id": "a"}, item(0))])
+    assert [row["pair_id"] for row in metric.compute()] == ["a", "b"]
+
+
+def test_pairs_need_a_name() -> None:
+    with pytest.raises(InputError, match="pair_id"):
+        RegistrationMetrics().update([({"moving": 1}, item(0))])

@@ -1,0 +1,83 @@
+"""All measures of a pair whose registration is known exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from monai_regplugins.metrics import finite_values, mean_metrics, pair_metrics
+
+
+def shifted_pair(dims: int) -> dict[str, Any]:
+    """Return a pair that a shift by two voxels along the first axis registers perfectly: fixed(x) = moving(x + 2)."""
+    fixed_label = torch.zeros(1, *[16] * dims, dtype=torch.uint8)
+    fixed_label[(0, slice(4, 8), *[slice(4, 10)] * (dims - 1))] = 1
+    fixed_label[(0, slice(8, 11), *[slice(4, 10)] * (dims - 1))] = 3
+    moving_label = fixed_label.roll(2, 1)
+    ddf = torch.zeros(dims, *[16] * dims)
+    ddf[0] = 2
+    images = {"fixed": fixed_label / 3, "moving": moving_label / 3, "warped": fixed_label / 3}
+    labels = {"fixed_label": fixed_label, "moving_label": moving_label}
+    return {**images, **labels, "ddf": ddf, "spacing": torch.tensor([0.5, 1.0, 2.0][:dims])}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_perfect_registration(dims: int) -> None:
+    values = pair_metrics(**shifted_pair(dims))
+    assert values["dsc_before"] == pytest.approx((2 / 4 + 1 / 3) / 2)
+    assert values["hd95_before"] == pytest.approx(2 * 0.5)
+    assert 0 < values["asd_before"] < 1
+    assert (values["dsc"], values["dsc_1"], values["dsc_3"], values["hd95"], values["asd"]) == (1, 1, 1, 0, 0)
+    assert (values["folding_percent"], values["sdlogj"]) == (0, 0)
+    assert values["ncc"] == pytest.approx(1)
+    assert values["ncc_before"] < 0.8
+    assert all(isinstance(value, float) for value in values.values())
+
+
+def test_without_labels_or_surfaces() -> None:
+    pair = shifted_pair(2)
+    assert not any("hd95" in name or "asd" in name for name in pair_metrics(**pair, surface=False))
+    del pair["moving_label"]
+    assert set(pair_metrics(**pair)) == {"ncc", "ncc_before", "folding_percent", "sdlogj"}
+
+
+def test_labels_that_one_image_lacks_do_not_count() -> None:
+    pair = shifted_pair(3)
+    pair["moving_label"] = pair["moving_label"].clone()
+    pair["moving_label"][pair["moving_label"] == 3] = 0
+    assert "dsc_3" not in pair_metrics(**pair)
+    values = pair_metrics(**pair, labels=[1, 3, 7])
+    assert (values["dsc"], values["dsc_1"]) == (1, 1)
+    assert math.isnan(values["dsc_3"])
+    assert math.isnan(values["dsc_7"])
+
+
+def test_label_that_the_warp_loses_counts_as_missed() -> None:
+    pair = shifted_pair(2)
+    pair["ddf"] = torch.full((2, 16, 16), 100.0)
+    values = pair_metrics(**pair)
+    assert (values["dsc"], values["dsc_1"]) == (0, 0)
+    assert math.isnan(values["hd95"])
+    assert values["hd95_before"] > 0
+
+
+def test_mask_limits_correlation_and_regularity() -> None:
+    pair = shifted_pair(2)
+    pair["ddf"][0, 12:] -= 40  # folds far from the mask
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :10] = 1
+    assert pair_metrics(**pair)["folding_percent"] > 0
+    assert pair_metrics(**pair, mask=mask)["folding_percent"] == 0
+
+
+def test_means_skip_what_is_missing() -> None:
+    rows = [{"pair_id": "a", "dsc": 0.5, "hd95": math.nan}, {"pair_id": "b", "dsc": 1.0}, {"pair_id": "c", "ncc": 0.25}]
+    means = mean_metrics(rows)
+    assert (means["dsc"], means["ncc"]) == (0.75, 0.25)
+    assert math.isnan(means["hd95"])
+    assert "pair_id" not in means
+    assert finite_values(rows, "dsc") == [0.5, 1.0]
+    assert mean_metrics([]) == {}
