@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_regplugins.data.given import given_pairs
 from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
     open_dataset,
@@ -18,6 +19,7 @@ __all__ = [
     "abdomen_displacement",
     "abdomen_map",
     "abdomen_subject",
+    "given_pairs",
     "make_abdomen",
     "open_dataset",
     "test_pairs",

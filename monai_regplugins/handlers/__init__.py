@@ -9,6 +9,7 @@ from monai_regplugins.handlers.figure import PairFigure, pair_figure
 from monai_regplugins.handlers.metric_table import MetricTable, metrics_csv, summary_table
 from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
 from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
+from monai_regplugins.handlers.registration_writer import RegistrationWriter
 from monai_regplugins.handlers.seeding import EpochSeed
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MetricTable",
     "PairFigure",
     "RegistrationMetrics",
+    "RegistrationWriter",
     "TrainingProgress",
     "WeightsLoader",
     "curves_figure",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from monai_regplugins.handlers.atomic import write_file
 from monai_regplugins.metrics.pair import pair_metrics
 
-__all__ = ["PairFigure", "pair_figure"]
+__all__ = ["PairFigure", "draw_pair", "pair_figure"]
 
 Array = npt.NDArray[Any]
 
@@ -54,23 +54,28 @@ class PairFigure:
     def _draw(self, engine: Any) -> None:
         left = self.max_pairs - self._drawn
         for item, output in list(zip(engine.state.batch, engine.state.output, strict=True))[:left]:
-            pred, targets = output["pred"], output["label"]
-            figure = pair_figure(
-                targets["moving"],
-                targets["fixed"],
-                pred["warped"],
-                pred["ddf"],
-                targets["spacing"],
-                targets.get("moving_label"),
-                targets.get("fixed_label"),
-                affine=getattr(item.get("fixed"), "affine", None),
-                title=str(item.get("pair_id", "")),
-            )
+            figure = draw_pair(item, output)
             self._drawn += 1
             stream = io.BytesIO()
             figure.savefig(stream, format="png", dpi=110)
             suffix = f"_{self._drawn}" if self._drawn > 1 else ""
             write_file(self.path.with_stem(self.path.stem + suffix), stream.getvalue())
+
+
+def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:
+    """Draw a pair from its item of the batch and its item of the engine's output, both decollated."""
+    pred, targets = output["pred"], output["label"]
+    return pair_figure(
+        targets["moving"],
+        targets["fixed"],
+        pred["warped"],
+        pred["ddf"],
+        targets["spacing"],
+        targets.get("moving_label"),
+        targets.get("fixed_label"),
+        affine=getattr(item.get("fixed"), "affine", None),
+        title=str(item.get("pair_id", "")),
+    )
 
 
 class Plane(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .deform import EdgeAwareSmoothnessLoss, GradientLoss
-from .similarity import MaskedLNCCLoss, MaskedMSELoss
-from .synthetic import SyntheticFieldLoss
-from .total import Term, WeightedSum
+from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss
+from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
+from monai_regplugins.losses.synthetic import SyntheticFieldLoss
+from monai_regplugins.losses.total import Term, WeightedSum
 
 __all__ = [
     "EdgeAwareSmoothnessLoss",

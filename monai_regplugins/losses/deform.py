@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..checks import InputError, check_choice
-from .numerics import at_least_float32, check_spatial_match
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
 __all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss"]
 
@@ -14,7 +14,7 @@ __all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss"]
 class EdgeAwareSmoothnessLoss(nn.Module):
     r"""Smoothness of the ddf that lets it break at the edges of the fixed image, where organs slide.
 
-    `form="l2"` is the RAN paper's (Zheng et al. 2022, arXiv:2205.04290, Eq. 13) with a mean over voxels,
+    `form="l2"` is the RAN paper's (Zheng et al. 2022, Eq. 13) with a mean over voxels,
 
     .. math::
         L = \frac{1}{|\Omega|} \sum_x \| \nabla\phi(x) \, e^{-s \|\nabla I(x)\|^2} \|^2,
@@ -71,7 +71,7 @@ class GradientLoss(nn.Module):
         L = \frac{1}{d} \sum_k \mathrm{mean} \, |\phi(x + e_k) - \phi(x)|^p
 
     over the voxels that have a neighbor and over the components. `power=2` is the regularization of the RAN paper's
-    supplement (arXiv:2205.04290, suppl. Eq. 11, up to the constant factor between its sums and these means), `power=1`
+    supplement (suppl. Eq. 11, up to the constant factor between its sums and these means), `power=1`
     that of the authors' code.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..checks import InputError
+from monai_regplugins.checks import InputError
 
 __all__ = ["at_least_float32", "check_spatial_match"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..checks import InputError
-from .box import box_sum
-from .numerics import at_least_float32, check_spatial_match
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses.box import box_sum
+from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
 __all__ = ["MaskedLNCCLoss", "MaskedMSELoss"]
 
@@ -21,7 +21,7 @@ class MaskedLNCCLoss(nn.Module):
         cc = \frac{(\sum (I - \bar I)(J - \bar J))^2}{\sum (I - \bar I)^2 \, \sum (J - \bar J)^2 + \epsilon}, \qquad
         L = -\frac{1}{B} \sum_b \frac{\sum_x m_b(x) \, cc_b(x)}{\sum_x m_b(x)}.
 
-    The term D of the RAN paper (Zheng et al. 2022, arXiv:2205.04290, Eq. 13) for abdominal CT; the authors' code uses
+    The term D of the RAN paper (Zheng et al. 2022, Eq. 13) for abdominal CT; the authors' code uses
     `window=8` and the mask "fixed brighter than 0.1". A box that crosses the image border is cut there and its means
     use the true voxel count (the authors pad with zeros, as if the image went on in black), so gain and offset of
     either image do not matter anywhere. An even window reaches one voxel further on the high side.
@@ -84,7 +84,7 @@ class MaskedMSELoss(nn.Module):
     .. math::
         L = \frac{1}{|\Omega|} \sum_{x \in \Omega} m(x) \, (I(x) - J(x))^2.
 
-    The term D of the RAN paper (Zheng et al. 2022, arXiv:2205.04290, Eq. 13) for lung CT. As in the authors' code the
+    The term D of the RAN paper (Zheng et al. 2022, Eq. 13) for lung CT. As in the authors' code the
     mean is over all voxels, not those of the mask: a small mask makes a small loss.
 
     Args:

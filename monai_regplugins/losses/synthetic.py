@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checks import InputError, check_choice
-from .numerics import at_least_float32
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.losses.numerics import at_least_float32
 
 __all__ = ["SyntheticFieldLoss"]
 
@@ -18,7 +18,7 @@ class SyntheticFieldLoss(nn.Module):
     .. math::
         L = \mathrm{mean}_{x, k} \, (\phi_k(x) - \tilde\phi_k(x))^2
 
-    in square voxels: the data term of the RAN paper's supplement (Zheng et al. 2022, arXiv:2205.04290, suppl. Eq. 11)
+    in square voxels: the data term of the RAN paper's supplement (Zheng et al. 2022, suppl. Eq. 11)
     with a mean in place of its sum, as in the authors' code; :class:`GradientLoss` is its regularization.
 
     Args:

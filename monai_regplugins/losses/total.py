@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from ..checks import InputError
+from monai_regplugins.checks import InputError
 
 __all__ = ["Term", "WeightedSum"]
 
@@ -57,7 +57,7 @@ class Term(nn.Module):
 class WeightedSum(nn.Module):
     """The sum of weighted terms, called as `loss(pred, targets)`.
 
-    The RAN paper's losses (Zheng et al. 2022, arXiv:2205.04290, Eq. 13 and suppl. Eq. 11) are sums of this kind.
+    The RAN paper's losses (Zheng et al. 2022, Eq. 13 and suppl. Eq. 11) are sums of this kind.
 
     Args:
         terms: the terms by name; the names are those under which a training logs them.

@@ -1,6 +1,6 @@
 """Random changes that keep a pair a pair: the same crop and the same intensity factor for both images.
 
-Source: Zheng et al. 2022, arXiv:2205.04290, training details; margins and amplitude as in the authors' code.
+Source: Zheng et al. 2022, training details; margins and amplitude as in the authors' code.
 """
 
 from __future__ import annotations

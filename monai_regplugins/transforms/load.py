@@ -15,13 +15,14 @@ from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
 
-from monai_regplugins.checks import InputError, check_file, check_image, check_mask, check_same_size
+from monai_regplugins.checks import InputError, check_choice, check_file, check_image, check_mask, check_same_size
 from monai_regplugins.transforms.grids import as_meta_tensor, same_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 
 __all__ = ["LoadPaird", "SimpleITKReader", "load_points"]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+COMPANIONS = ("label", "mask", "keypoints", "landmarks")
 COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}  # PNG modes with more than one channel; the rest is transparency
 LABEL_TOLERANCE = 1e-3  # scaled headers give 0.99998 for label 1
 
@@ -37,14 +38,22 @@ class LoadPaird(Transform):
 
     Args:
         spatial_dims: 2 or 3.
+        companions: what to load beside the images, any of ``label``, ``mask``, ``keypoints``, ``landmarks``; the other
+            companions of the pair are dropped.
+
+    Raises:
+        InputError: When a companion is unknown.
 
     Example:
         >>> pair = {"moving": "a.nii.gz", "fixed": "b.nii.gz", "pair_id": "a_to_b"}
         >>> loaded = LoadPaird(spatial_dims=3)(pair)  # doctest: +SKIP
     """
 
-    def __init__(self, spatial_dims: int = 3) -> None:
+    def __init__(self, spatial_dims: int = 3, companions: Sequence[str] = COMPANIONS) -> None:
+        for companion in companions:
+            check_choice(companion, COMPANIONS, "companion")
         self.spatial_dims = spatial_dims
+        self._dropped = {f"{side}_{kind}" for kind in COMPANIONS if kind not in companions for side in IMAGE_KEYS}
         self._load = LoadImage(image_only=True, dtype=np.float32)
         self._reader = SimpleITKReader()
 
@@ -59,15 +68,15 @@ class LoadPaird(Transform):
             InputError: When a file is missing, unreadable, of the wrong dimension, not on the grid of its image, or
                 holds nothing to register (NaN, constant, empty); when point lists do not correspond.
         """
-        pair: dict[Hashable, Any] = dict(data)
+        pair: dict[Hashable, Any] = {key: value for key, value in data.items() if key not in self._dropped}
         for key in IMAGE_KEYS:
             if key not in pair:
                 found = sorted(map(str, pair))
                 raise InputError(f"the pair has no '{key}', found {found}; give the path of the image.")
             pair[key] = self._image(pair[key], f"{key} image")
-        for key in present(data, LABEL_KEYS, MASK_KEYS):
+        for key in present(pair, LABEL_KEYS, MASK_KEYS):
             pair[key] = self._label(pair[key], key, pair[side_of(key)])
-        for key in present(data, POINT_KEYS):
+        for key in present(pair, POINT_KEYS):
             pair[key] = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
         for kind in ("keypoints", "landmarks"):
             _check_correspondence(pair, kind)

@@ -96,7 +96,7 @@ class MovingToFixedGridd(Transform):
 class ScalePaird(Transform):
     """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
 
-    Source: Zheng et al. 2022, arXiv:2205.04290, with the window [-100, 300] HU for abdominal CT.
+    Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT.
 
     Args:
         window: lower and upper bound, in the unit of the images; None for no clipping.

@@ -11,10 +11,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandomizableTransform
 
-from ..checks import InputError
-from ..fields import compose, identity_grid, warp
-from .keys import POINT_KEYS
-from .synthetic_fields import (
+from monai_regplugins.checks import InputError
+from monai_regplugins.fields import compose, identity_grid, warp
+from monai_regplugins.transforms.keys import POINT_KEYS
+from monai_regplugins.transforms.synthetic_fields import (
     affine_displacement,
     gaussian_seed_field,
     image_center,
@@ -43,7 +43,7 @@ class RandSyntheticPaird(RandomizableTransform):
     `(d, *spatial)` float32 voxels, and `known_ddf`, 1.0; a pair that stays real gets zeros and 0.0, so that batches can
     mix both kinds for :class:`~monai_regplugins.losses.SyntheticFieldLoss`.
 
-    The field follows the supplement of the RAN paper (Zheng et al. 2022, arXiv:2205.04290): rotation by
+    The field follows the supplement of the RAN paper (Zheng et al. 2022): rotation by
     U(-pi/4, pi/4) about an arbitrary axis through the image center, thin-plate spline, Gaussian bumps at 20 uniform
     seeds. Amplitudes are not published; the translation of 8, the 20 spline points, their 2 voxels and the sigma of 5
     to 16 are in the authors' code. The parts are composed, x + total(x) = affine(tps(gauss(x))), not added up, and

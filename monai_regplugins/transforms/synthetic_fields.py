@@ -1,7 +1,7 @@
 """Displacement fields in closed form: affine, thin-plate spline, Gaussian bumps.
 
 Fields are `(d, *spatial)` in voxels, pull-back: warped(x) = image(x + u(x)). They are the parts of the synthetic fields
-of the RAN paper (Zheng et al. 2022, arXiv:2205.04290, supplement).
+of the RAN paper (Zheng et al. 2022, supplement).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ..checks import InputError
-from ..fields import identity_grid
+from monai_regplugins.checks import InputError
+from monai_regplugins.fields import identity_grid
 
 __all__ = [
     "affine_displacement",

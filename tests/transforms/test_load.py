@@ -234,3 +234,14 @@ def test_points_without_partner(pair: dict[str, Any], tmp_path: Path) -> None:
         pair[f"{side}_landmarks"].write_text(text)
     with pytest.raises(InputError, match="moving landmarks has 1 points but fixed landmarks has 2"):
         LoadPaird()(pair)
+
+
+def test_companions_that_are_not_wanted_are_dropped_unread(pair: dict[str, Any]) -> None:
+    absent = {"moving_label": "none.nii.gz", "fixed_landmarks": "none.csv"}
+    loaded = LoadPaird(companions=["mask"])({**pair, **absent})
+    assert not absent.keys() & loaded.keys()
+
+
+def test_unknown_companion_is_refused() -> None:
+    with pytest.raises(InputError, match="label"):
+        LoadPaird(companions=["labels"])

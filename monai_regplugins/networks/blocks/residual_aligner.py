@@ -36,6 +36,25 @@ class AlignerHeads(nn.Module):
         self.mask_fusion = same_conv(spatial_dims, width, num_heads)
         self.field = same_conv(spatial_dims, width, 1)
 
+    @torch.no_grad()
+    def start_as_sum(self) -> None:
+        """Let the Accumulator begin as the plain sum of the previous field and a small mean residual.
+
+        Two channels bring plus and minus that sum through the LeakyReLU, and the field convolution takes their
+        difference; its other weights begin at a tenth of their random values. What the module can learn is the same,
+        but gradients reach the coarse levels from the first step, not through five random filters.
+        """
+        self.displacement[-1].get_parameter("weight").mul_(0.1)
+        weight = self.field.get_parameter("weight")
+        weight[:, 2:] *= 0.1
+        weight[:, :2] = 0
+        weight[(0, slice(2)) + (1,) * (weight.ndim - 2)] = torch.tensor([1.0, -1.0]) / (1 + SLOPE)
+
+
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, anything else as it is."""
+    return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
+
 
 def regressor_width(spatial_dims: int) -> int:
     """Width i = 3^d - 3^(d-1) of the Regressor: 18 in 3D, 6 in 2D."""
@@ -74,7 +93,7 @@ class AlignerRegressor(nn.Module):
 
 
 class ResidualAligner(nn.Module):
-    r"""Residual Aligner of one level (Zheng et al. 2022, arXiv:2205.04290, Fig. 4, Eq. 10-12, suppl. Table 4).
+    r"""Residual Aligner of one level (Zheng et al. 2022, Fig. 4, Eq. 10-12, suppl. Table 4).
 
     From the features of a target and a source stream and the previous field and head mask it predicts
 
@@ -160,9 +179,18 @@ class ResidualAligner(nn.Module):
             phi_new = self.accumulate(varphi, vartheta, theta_new, phi, theta)
         else:
             with torch.autocast(target.device.type, enabled=False):  # a field in half precision is off by a tenth voxel
-                phi_new = self.accumulate(varphi.float(), vartheta.float(), theta_new.float(), phi, theta)
+                phi_new = self.accumulate(widened(varphi), widened(vartheta), widened(theta_new), phi, theta)
         aligned = channels_last(fields.warp(source, phi_new).to(g.dtype))
         return target + self.act(self.feedback(torch.cat([aligned, g], dim=1))), phi_new, theta_new
+
+    @torch.no_grad()
+    def start_as_sum(self) -> None:
+        """Let two channels carry plus and minus the sum of previous field and mean residual; see the heads' twin."""
+        center = (slice(None),) + (1,) * self.spatial_dims
+        weight = self.accumulator.get_parameter("weight")
+        weight[:2] = 0
+        for channel in {self.num_heads, weight.shape[1] - 1}:  # mean residual and previous field
+            weight[:2, channel][center] = torch.tensor([1.0, -1.0])
 
     def weigh(self, theta: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Head weights from the head mask ``theta`` and the mask that the confidence looks at (Eq. 12)."""

@@ -14,7 +14,7 @@ class SampleNorm(nn.Module):
         \qquad \gamma, \beta \in \mathbb{R}
 
     with the population standard deviation, the same in training and in evaluation. The RAN paper (Zheng et al. 2022,
-    arXiv:2205.04290, suppl. Tables 2-4) only says "norm"; this form, the epsilon added to the standard deviation
+    suppl. Tables 2-4) only says "norm"; this form, the epsilon added to the standard deviation
     included, is that of the authors' code.
 
     Args:

@@ -1,4 +1,4 @@
-"""RAN, the Residual Aligner Network (Zheng et al. 2022, arXiv:2205.04290)."""
+"""RAN, the Residual Aligner Network (Zheng et al. 2022)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_regplugins.checks import check_choice, check_minimum_size
-from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner
+from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner, widened
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
 
 
@@ -139,6 +139,8 @@ class RAN(nn.Module):
         num_heads: number m of displacement heads.
         head_weighting: ``softmax_confidence`` (paper, Eq. 12), ``softmax`` or ``raw``.
         checkpointing: recompute each level in the backward pass, which saves memory; gradients are equal.
+        start_as_sum: begin with small residuals that simply add up over the levels; False keeps the authors' random
+            weights, with which short trainings learn little. The architecture is the same.
         **geometry: fields of :class:`RANGeometry` that differ from the preset.
 
     Raises:
@@ -160,6 +162,7 @@ class RAN(nn.Module):
         num_heads: int = 6,
         head_weighting: str = "softmax_confidence",
         checkpointing: bool = False,
+        start_as_sum: bool = True,
         **geometry: Any,
     ) -> None:
         super().__init__()
@@ -206,6 +209,19 @@ class RAN(nn.Module):
             self.levels.append(RANLevel(spatial_dims, width, channels, finer, aligner))
         self.field = same_conv(spatial_dims, g.decoder_channels[-1] + spatial_dims, spatial_dims)
         nn.init.xavier_uniform_(self.field.get_parameter("weight"))
+        if start_as_sum:
+            self._start_as_sum()
+
+    @torch.no_grad()
+    def _start_as_sum(self) -> None:
+        """Let the first field be about zero, the sum of the levels' mean residuals."""
+        for module in self.modules():  # names shared heads once
+            if isinstance(module, (AlignerHeads, ResidualAligner)):
+                module.start_as_sum()
+        weight, d = self.field.get_parameter("weight"), self.spatial_dims
+        weight[:, :-d] *= 0.1
+        weight[:, -d:] = 0
+        weight[(slice(None), slice(-d, None)) + (1,) * d] = torch.eye(d)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Register a batch of pairs.
@@ -265,7 +281,7 @@ class RAN(nn.Module):
             else:
                 x, phi, theta = level(x, phi, theta, size, both or not last)
         assert phi is not None
-        x = channels_last(torch.cat([x.float(), phi], dim=1))
+        x = channels_last(torch.cat([widened(x), phi], dim=1))
         if torch.jit.is_scripting():
             ddf: torch.Tensor = self.field(x)
         else:

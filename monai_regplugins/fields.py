@@ -1,0 +1,460 @@
+"""The algebra of displacement fields, as pure functions.
+
+A displacement field (``ddf``) is a tensor ``(B, d, *spatial)``, d = 2 or 3. Component k moves along array axis k, in
+voxels of the fixed grid, and pulls back: ``warped(x) = moving(x + ddf(x))`` with voxel centers at integers. Everything
+is computed in float32 at least: half and bfloat16 are widened, float64 stays. The result then has the wider type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from monai_regplugins.checks import InputError, check_minimum_size
+
+__all__ = [
+    "InversionReport",
+    "compose",
+    "identity_grid",
+    "invert",
+    "jacobian",
+    "jacobian_determinant",
+    "lps_to_voxel",
+    "normalized_to_voxel",
+    "ras_to_voxel",
+    "resize",
+    "sample_at",
+    "voxel_to_lps",
+    "voxel_to_normalized",
+    "voxel_to_ras",
+    "warp",
+]
+
+Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Affine: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
+
+MOST_CHUNKS_WITH_GRADIENT = 8  # each chunk holds its own gradient of the whole image until they are added up
+
+
+class InversionReport(NamedTuple):
+    """How well a field was inverted; residuals are lengths of ``compose(ddf, inverse)``, in voxels."""
+
+    iterations: int
+    mean_residual: float
+    max_residual: float
+    converged: bool
+
+
+def identity_grid(
+    spatial_shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """Return the voxel coordinates x of a grid, made on ``device`` itself.
+
+    Args:
+        spatial_shape: number of voxels along each of d axes.
+        dtype: type of the result.
+        device: where to make it.
+
+    Returns:
+        ``(d, *spatial)``, component k the index along array axis k.
+    """
+    axes = [torch.arange(n, dtype=dtype, device=device) for n in spatial_shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def warp(image: torch.Tensor, ddf: torch.Tensor, mode: str = "linear", padding: str = "zeros") -> torch.Tensor:
+    """Pull an image back along a field: ``warped(x) = image(x + u(x))``.
+
+    Works in ``torch.jit.script`` too.
+
+    Args:
+        image: ``(B, C, *size)``, any size: ``x + u(x)`` are voxel coordinates of this image.
+        ddf: field u, ``(B, d, *spatial)`` in voxels.
+        mode: ``"linear"`` or ``"nearest"``.
+        padding: value outside the image, ``"zeros"`` or ``"border"`` (that of the closest voxel).
+
+    Returns:
+        ``(B, C, *spatial)``. Integer images, such as labels, keep their type in mode ``"nearest"``.
+
+    Raises:
+        InputError: When shapes do not fit, or ``mode`` or ``padding`` is none of the above.
+    """
+    _check_sampling(image, ddf, 1, mode, padding)
+    u = ddf.to(_working_type(image, ddf))
+    return _sample(image, [u[:, k] + _axis(u, k) for k in range(u.shape[1])], mode, padding)
+
+
+def sample_at(
+    volume: torch.Tensor, points: torch.Tensor, mode: str = "linear", padding: str = "border"
+) -> torch.Tensor:
+    """Read a volume at arbitrary points.
+
+    Args:
+        volume: ``(B, C, *spatial)``.
+        points: ``(B, N, d)``, voxel coordinates of ``volume``.
+        mode: ``"linear"`` or ``"nearest"``.
+        padding: value outside the volume, ``"border"`` (that of the closest voxel) or ``"zeros"``.
+
+    Returns:
+        ``(B, N, C)``. Integer volumes keep their type in mode ``"nearest"``.
+
+    Raises:
+        InputError: When shapes do not fit, or ``mode`` or ``padding`` is none of the above.
+    """
+    _check_sampling(volume, points, 2, mode, padding)
+    wide = points.to(_working_type(volume, points))
+    line = [wide.shape[0], wide.shape[1]] + [1] * (wide.shape[2] - 1)
+    values = _sample(volume, [wide[..., k].reshape(line) for k in range(wide.shape[2])], mode, padding)
+    return values.flatten(2).transpose(1, 2)
+
+
+def compose(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return the total field ``v(x) + u(x + v(x))``: first v, then u continued constantly beyond its border.
+
+    With it ``warp(image, compose(u, v))`` is ``warp(warp(image, u), v)`` with one interpolation of the image.
+
+    Args:
+        u: field that is applied second to a point, ``(B, d, *size)`` in voxels.
+        v: field that is applied first to a point, ``(B, d, *spatial)``, pointing into the grid of ``u``.
+
+    Returns:
+        ``(B, d, *spatial)``, in voxels.
+
+    Raises:
+        InputError: When shapes do not fit.
+    """
+    return v + warp(u, v, "linear", "border")
+
+
+@torch.no_grad()
+def invert(ddf: torch.Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[torch.Tensor, InversionReport]:
+    """Solve ``v(x) + u(x + v(x)) = 0`` by the fixed point ``v <- -u(x + v(x))``, Chen et al. 2008, Med. Phys. 35, 81.
+
+    It converges where neighboring displacements differ by less than their distance; elsewhere the report says
+    how far off the result is. No gradient flows through it.
+
+    Args:
+        ddf: field u, ``(B, d, *spatial)`` in voxels.
+        iterations: most steps to take.
+        tolerance: largest residual, in voxels, at which to stop.
+
+    Returns:
+        The inverse v, ``(B, d, *spatial)`` in voxels, and its :class:`InversionReport`.
+
+    Raises:
+        InputError: When ``ddf`` is not a field or ``iterations`` is below 1.
+    """
+    if iterations < 1:
+        raise InputError(f"iterations is {iterations}, expected at least 1; give a positive number.")
+    inverse = -_field(ddf)  # the first step, from zero
+    residual, step = compose(ddf, inverse), 1
+    while (worst := _length(residual).max().item()) > tolerance and step < iterations:
+        inverse = inverse - residual  # -u(x + v(x)) = v(x) - (v(x) + u(x + v(x)))
+        residual, step = compose(ddf, inverse), step + 1
+    return inverse, InversionReport(step, _length(residual).mean().item(), worst, worst <= tolerance)
+
+
+def resize(ddf: torch.Tensor, spatial_shape: Sequence[int], align_corners: bool = False) -> torch.Tensor:
+    """Bring a field to a finer or coarser grid over the same region, by linear interpolation (no smoothing first).
+
+    By default the grids share the outer faces of their cells: ``x_new = (x_old + 0.5) new / old - 0.5``, and values
+    grow by ``new / old``. With ``align_corners`` they share the outer voxel centers, and values grow by
+    ``(new - 1) / (old - 1)``.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in voxels of the old grid.
+        spatial_shape: new size.
+        align_corners: which points the two grids share.
+
+    Returns:
+        ``(B, d, *spatial_shape)``, in voxels of the new grid.
+
+    Raises:
+        InputError: When ``ddf`` is not a field, ``spatial_shape`` has another length, or with ``align_corners`` an axis
+            of one voxel, which has no length between centers, is to grow.
+    """
+    wide = _field(ddf)
+    shape = [int(n) for n in spatial_shape]
+    if len(shape) != wide.shape[1] or min(shape) < 1:
+        raise InputError(f"spatial_shape is {shape}, expected {wide.shape[1]} sizes above 0; give one size per axis.")
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    resized = functional.interpolate(wide, size=shape, mode=mode, align_corners=align_corners)
+    return _scale(resized, [_growth(old, new, align_corners) for old, new in zip(ddf.shape[2:], shape, strict=True)])
+
+
+def jacobian(ddf: torch.Tensor) -> torch.Tensor:
+    """Return the Jacobian of ``x + u(x)``: central differences inside, one-sided ones at the border.
+
+    Args:
+        ddf: field u, ``(B, d, *spatial)`` in voxels.
+
+    Returns:
+        ``(B, d, d, *spatial)``, entry ``[:, i, j]`` the derivative of component i along axis j.
+
+    Raises:
+        InputError: When ``ddf`` is not a field or has an axis of less than 2 voxels.
+    """
+    u = _field(ddf)
+    check_minimum_size(list(u.shape[2:]), 2, "displacement field")
+    d = u.shape[1]
+    derivatives = torch.stack(torch.gradient(u, dim=list(range(2, 2 + d))), dim=2)
+    return derivatives + torch.eye(d, dtype=u.dtype, device=u.device).view(1, d, d, *[1] * d)
+
+
+def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
+    """Return the determinant of :func:`jacobian`: local volume change, not positive where the field folds.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in voxels.
+
+    Returns:
+        ``(B, *spatial)``.
+
+    Raises:
+        InputError: When ``ddf`` is not a field or has an axis of less than 2 voxels.
+    """
+    J = jacobian(ddf)
+    if J.shape[1] == 2:
+        return J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
+    normal: torch.Tensor = torch.linalg.cross(J[:, 1], J[:, 2], dim=1)
+    return (J[:, 0] * normal).sum(dim=1)
+
+
+def voxel_to_normalized(ddf: torch.Tensor) -> torch.Tensor:
+    """Express a field in units of half its grid, ``2 u / (n - 1)``: the outer voxel centers lie at -1 and 1.
+
+    This is the unit of ``grid_sample(align_corners=True)``, but components stay in the order of the array axes. An axis
+    of one voxel counts as two voxels long.
+
+    Args:
+        ddf: field u, ``(B, d, *spatial)`` in voxels.
+
+    Returns:
+        ``(B, d, *spatial)``, without unit.
+
+    Raises:
+        InputError: When ``ddf`` is not a field.
+    """
+    return _scale(_field(ddf), [2.0 / max(n - 1, 1) for n in ddf.shape[2:]])
+
+
+def normalized_to_voxel(ddf: torch.Tensor) -> torch.Tensor:
+    """Undo :func:`voxel_to_normalized`: ``u (n - 1) / 2``.
+
+    Args:
+        ddf: field u, ``(B, d, *spatial)`` in halves of its grid.
+
+    Returns:
+        ``(B, d, *spatial)`` in voxels.
+
+    Raises:
+        InputError: When ``ddf`` is not a field.
+    """
+    return _scale(_field(ddf), [max(n - 1, 1) / 2.0 for n in ddf.shape[2:]])
+
+
+def voxel_to_ras(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
+    """Express a field in mm of the world axes right, anterior, superior: ``A u``, rotation and spacing included.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in voxels.
+        affine: voxel-to-RAS matrix of the fixed grid, ``(d + 1, d + 1)``.
+
+    Returns:
+        ``(B, d, *spatial)`` in mm.
+
+    Raises:
+        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+    """
+    return _transform(ddf, _linear_part(affine, ddf))
+
+
+def ras_to_voxel(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
+    """Undo :func:`voxel_to_ras`: ``inv(A) u``.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in mm along right, anterior, superior.
+        affine: voxel-to-RAS matrix of the fixed grid, ``(d + 1, d + 1)``.
+
+    Returns:
+        ``(B, d, *spatial)`` in voxels.
+
+    Raises:
+        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+    """
+    return _transform(ddf, np.linalg.inv(_linear_part(affine, ddf)))
+
+
+def voxel_to_lps(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
+    """Express a field in mm of the world axes left, posterior, superior (ITK, DICOM): ``diag(-1, -1, 1) A u``.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in voxels.
+        affine: voxel-to-**RAS** matrix of the fixed grid, ``(d + 1, d + 1)``, as in :func:`voxel_to_ras`.
+
+    Returns:
+        ``(B, d, *spatial)`` in mm.
+
+    Raises:
+        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+    """
+    A = _linear_part(affine, ddf)
+    return _transform(ddf, _flip_first_two(len(A)) @ A)
+
+
+def lps_to_voxel(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
+    """Undo :func:`voxel_to_lps`: ``inv(L A) u`` with ``L = diag(-1, -1, 1)``.
+
+    Args:
+        ddf: ``(B, d, *spatial)`` in mm along left, posterior, superior.
+        affine: voxel-to-**RAS** matrix of the fixed grid, ``(d + 1, d + 1)``, as in :func:`voxel_to_ras`.
+
+    Returns:
+        ``(B, d, *spatial)`` in voxels.
+
+    Raises:
+        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+    """
+    A = _linear_part(affine, ddf)
+    return _transform(ddf, np.linalg.inv(A) @ _flip_first_two(len(A)))
+
+
+def _sample(image: torch.Tensor, positions: list[torch.Tensor], mode: str, padding: str) -> torch.Tensor:
+    """Sample ``image`` ``(B, C, *size)`` at voxel coordinates, one tensor ``(B, *spatial)`` per array axis."""
+    # Cell faces at -1 and 1 (align_corners=False): the same points and paddings, and an axis of one voxel needs no care
+    sizes = image.shape[2:]
+    axes = [(2.0 * positions[k] + 1.0) / sizes[k] - 1.0 for k in range(len(positions))]
+    grid = torch.stack(axes[::-1], dim=-1)  # grid_sample counts the last array axis first
+    values = image.to(grid.dtype)
+    kind = "bilinear" if mode == "linear" else mode
+    if torch.jit.is_scripting():
+        sampled = functional.grid_sample(values, grid, mode=kind, padding_mode=padding, align_corners=False)
+    else:
+        sampled = _sampler(values, grid)(values, grid, mode=kind, padding_mode=padding, align_corners=False)
+    return sampled if mode == "linear" or image.is_floating_point() else sampled.to(image.dtype)
+
+
+def _sampler(values: torch.Tensor, grid: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """Choose between ``grid_sample`` and the same in chunks, for a CPU whose threads would stay idle."""
+    if values.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return functional.grid_sample
+    idle = values.shape[0] < torch.get_num_threads() and grid.shape[1:-1].numel() >= 4096
+    return _grid_sample_in_chunks if idle else functional.grid_sample
+
+
+def _grid_sample_in_chunks(values: torch.Tensor, grid: torch.Tensor, **options: Any) -> torch.Tensor:
+    """``grid_sample`` with the points of ``grid`` ``(B, *spatial, d)`` dealt out to the threads.
+
+    On a CPU torch divides only the batch among the threads, so one image pair would be sampled by a single one.
+    """
+    chunks, d = torch.get_num_threads(), grid.shape[-1]
+    if values.requires_grad and torch.is_grad_enabled():
+        chunks = min(chunks, MOST_CHUNKS_WITH_GRADIENT)
+    points = grid.flatten(1, -2)
+    count = points.shape[1]
+    if count % chunks:
+        points = functional.pad(points, (0, 0, 0, -count % chunks))
+    parts = points.reshape(len(points), chunks, *[1] * (d - 1), -1, d)
+    sampled = [
+        functional.grid_sample(image.expand(chunks, *image.shape), part, **options)  # the image is shared, not copied
+        for image, part in zip(values, parts, strict=True)
+    ]
+    lines = [item.transpose(0, 1).flatten(1)[:, :count] for item in sampled]
+    return torch.stack(lines).reshape(*values.shape[:2], *grid.shape[1:-1])
+
+
+def _axis(ddf: torch.Tensor, k: int) -> torch.Tensor:
+    """Voxel coordinates along array axis ``k``, shaped to be added to one component ``(B, *spatial)``."""
+    shape = [1] * (ddf.dim() - 1)
+    shape[k + 1] = ddf.shape[k + 2]
+    return torch.arange(ddf.shape[k + 2], dtype=ddf.dtype, device=ddf.device).view(shape)
+
+
+def _working_type(image: torch.Tensor, ddf: torch.Tensor) -> torch.dtype:
+    """Float32, or float64 where that would lose digits of a float64 tensor or of large integers."""
+    wide = image.dtype == torch.float64 or image.dtype == torch.int64 or image.dtype == torch.int32
+    return torch.float64 if wide or ddf.dtype == torch.float64 else torch.float32
+
+
+def _field(ddf: torch.Tensor) -> torch.Tensor:
+    """Check that ``ddf`` has the shape of a field, and widen it."""
+    if ddf.dim() not in (4, 5) or ddf.shape[1] != ddf.dim() - 2:
+        raise InputError(
+            f"displacement field has shape {list(ddf.shape)}, expected (B, 2, X, Y) or (B, 3, X, Y, Z); "
+            "give one component per spatial axis, with a batch axis."
+        )
+    return ddf if ddf.dtype == torch.float64 else ddf.to(torch.float32)
+
+
+def _check_sampling(image: torch.Tensor, where: torch.Tensor, axis: int, mode: str, padding: str) -> None:
+    """Check the arguments of :func:`warp` and :func:`sample_at`; ``axis`` of ``where`` counts spatial dimensions."""
+    if torch.jit.is_tracing():
+        return  # a trace sees sizes as tensors, and would freeze what is decided on them
+    d = image.dim() - 2
+    if d not in (2, 3) or where.dim() != (d + 2 if axis == 1 else 3) or where.shape[axis] != d:
+        expected = "(B, d, *spatial)" if axis == 1 else "(B, N, d)"
+        raise InputError(
+            f"image of shape {list(image.shape)} cannot be sampled at positions of shape {list(where.shape)}, "
+            f"expected (B, C, *spatial) with d = 2 or 3 spatial axes and {expected}; check the order of the arguments."
+        )
+    if image.shape[0] != where.shape[0]:
+        raise InputError(
+            f"image has batch size {image.shape[0]} but the positions have {where.shape[0]}, expected the same; "
+            "repeat the one that is shared."
+        )
+    if mode not in ("linear", "nearest"):
+        raise InputError(f"mode is '{mode}'; choose one of 'linear', 'nearest'.")
+    if padding not in ("zeros", "border"):
+        raise InputError(f"padding is '{padding}'; choose one of 'zeros', 'border'.")
+
+
+def _length(ddf: torch.Tensor) -> torch.Tensor:
+    """Length of each displacement, ``(B, *spatial)``."""
+    length: torch.Tensor = torch.linalg.vector_norm(ddf, dim=1)
+    return length
+
+
+def _scale(ddf: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
+    """Multiply each component by its factor, with no copy of the factors to the device."""
+    return torch.stack([ddf[:, k] * factor for k, factor in enumerate(factors)], dim=1)
+
+
+def _growth(old: int, new: int, align_corners: bool) -> float:
+    """How much longer a displacement is in voxels of the new grid."""
+    if not align_corners:
+        return new / old
+    if old == 1 and new > 1:
+        raise InputError(
+            f"an axis of 1 voxel cannot be resized to {new} with align_corners=True, expected at least 2 voxels; "
+            "use align_corners=False."
+        )
+    return (new - 1) / max(old - 1, 1) if old > 1 else 1.0
+
+
+def _linear_part(affine: Affine, ddf: torch.Tensor) -> Matrix:
+    """The part of an affine that moves vectors, ``(d, d)``."""
+    d = _field(ddf).shape[1]
+    matrix = np.asarray(affine.detach().cpu() if isinstance(affine, torch.Tensor) else affine, dtype=np.float64)
+    if matrix.shape != (d + 1, d + 1):
+        raise InputError(
+            f"affine has shape {matrix.shape}, expected {(d + 1, d + 1)} for a {d}D field; give the fixed grid's."
+        )
+    if not np.isfinite(matrix).all() or np.linalg.det(matrix[:d, :d]) == 0:
+        raise InputError("affine is not invertible, expected finite, positive voxel sizes; fix the image's header.")
+    return matrix[:d, :d]
+
+
+def _flip_first_two(d: int) -> Matrix:
+    """Matrix between RAS and LPS."""
+    return np.diag([-1.0, -1.0, 1.0][:d])
+
+
+def _transform(ddf: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    """Multiply each displacement by ``matrix``; sums of components, which mixed precision leaves alone."""
+    u = _field(ddf)
+    columns = [torch.stack([u[:, k] * float(a) for a in matrix[:, k]], dim=1) for k in range(len(matrix))]
+    return torch.stack(columns).sum(dim=0)

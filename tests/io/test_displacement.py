@@ -1,0 +1,218 @@
+"""Displacement field files against SimpleITK, nibabel and SciPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.affines import apply_affine
+from scipy.ndimage import map_coordinates
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.io import load_itk_nifti, save_itk_nifti
+
+SHAPE = (9, 8, 7)
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def oblique(spacing: tuple[float, ...], angles: tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A voxel-to-RAS matrix along no world axis, its grid around a fixed point; a negative spacing turns the hand."""
+    a, b = angles
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x * spacing
+    affine[:3, 3] = np.array([-40.0, 25.0, 130.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+GRIDS = {
+    "right-handed": oblique((0.9, 1.5, 2.0), (0.3, -0.4), SHAPE),
+    "left-handed": oblique((-0.9, 1.5, 2.0), (0.3, -0.4), SHAPE),
+}
+MOVING_SHAPE = (20, 22, 18)
+MOVING_AFFINE = oblique((1.1, 0.8, 1.3), (-0.2, 0.3), MOVING_SHAPE)
+
+
+def field_ras() -> np.ndarray:
+    """A field in mm with another pattern in each component, so that no swap or sign goes unnoticed."""
+    x, y, z = np.indices(SHAPE) / 3.0
+    return np.stack([1.0 + np.sin(x + z), 0.5 * np.cos(y) - 2.0, 1.5 * np.sin(y - z)]).astype(np.float32)
+
+
+def itk_image(values: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """An image of SimpleITK on a grid given in RAS, made without a file."""
+    lps, d = LPS @ affine, values.ndim
+    spacing = np.linalg.norm(lps[:d, :d], axis=0)
+    image = sitk.GetImageFromArray(values.T)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:d, :d] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:d, 3].tolist())
+    return image
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_simpleitk_moves_an_image_of_another_grid_to_the_same_place(tmp_path: Path, name: str, suffix: str) -> None:
+    affine, displacement = GRIDS[name], field_ras()
+    save_itk_nifti(displacement, affine, tmp_path / f"field{suffix}")
+    i, j, k = np.indices(MOVING_SHAPE)
+    moving = np.sin(i / 3.0) + np.cos(j / 2.5) * np.sin(k / 4.0)
+
+    read = sitk.ReadImage(str(tmp_path / f"field{suffix}"), sitk.sitkVectorFloat64)
+    assert (read.GetDimension(), read.GetNumberOfComponentsPerPixel(), read.GetSize()) == (3, 3, SHAPE)
+    fixed = itk_image(np.zeros(SHAPE), affine)
+    transform = sitk.DisplacementFieldTransform(read)  # takes the field out of the image
+    resampled = sitk.Resample(itk_image(moving, MOVING_AFFINE), fixed, transform, sitk.sitkLinear, -100.0)
+    found = sitk.GetArrayFromImage(resampled).transpose(2, 1, 0)
+
+    world = apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1)) + np.moveaxis(displacement, 0, -1)
+    at = np.moveaxis(apply_affine(np.linalg.inv(MOVING_AFFINE), world), -1, 0)
+    expected = map_coordinates(moving, at, order=1, mode="constant", cval=-100.0)
+    inside = (expected > -2) & (found > -2)  # at the very border ITK continues by half a voxel and SciPy does not
+    assert inside.mean() > 0.7
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-4)
+
+
+def test_axis_of_one_voxel_comes_back(tmp_path: Path) -> None:
+    for shape in [(3, 5, 4, 1), (3, 1, 4, 5), (2, 1, 4), (2, 4, 1)]:
+        displacement = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        save_itk_nifti(displacement, np.eye(4), tmp_path / "field.nii.gz")
+        assert np.array_equal(load_itk_nifti(tmp_path / "field.nii.gz")[0], displacement)
+
+
+@pytest.mark.parametrize("first_spacing", [0.9, -0.9])
+def test_simpleitk_moves_a_2d_image_to_the_same_place(tmp_path: Path, first_spacing: float) -> None:
+    affine = oblique((first_spacing, 1.5, 1.0), (0.3, 0.0), (5.0, 3.0, 0.0))
+    moving_affine = oblique((1.1, 1.2, 1.0), (-0.2, 0.0), (0.0, 0.0, 0.0))
+    moving_affine[:, 3] = affine @ [4, 3.5, 0, 1] - moving_affine @ [14.5, 15.5, 0, 0]  # around the fixed image
+    displacement = field_ras()[:2, ..., 0]
+    save_itk_nifti(displacement, affine, tmp_path / "field.nii.gz")
+    i, j = np.indices((30, 32))
+    moving = np.sin(i / 3.0) + np.cos(j / 2.5)
+
+    read = sitk.ReadImage(str(tmp_path / "field.nii.gz"), sitk.sitkVectorFloat64)
+    assert (read.GetDimension(), read.GetNumberOfComponentsPerPixel(), read.GetSize()) == (2, 2, SHAPE[:2])
+    transform = sitk.DisplacementFieldTransform(read)  # takes the field out of the image
+    fixed, image = itk_image(np.zeros(SHAPE[:2]), affine), itk_image(moving, moving_affine)
+    found = sitk.GetArrayFromImage(sitk.Resample(image, fixed, transform, sitk.sitkLinear, -100.0)).T
+
+    x = np.moveaxis(np.indices(SHAPE[:2]), 0, -1)
+    world = x @ affine[:2, :2].T + affine[:2, 3] + np.moveaxis(displacement, 0, -1)
+    at = np.moveaxis((world - moving_affine[:2, 3]) @ np.linalg.inv(moving_affine[:2, :2]).T, -1, 0)
+    assert ((at > 0) & (at < np.array([29, 31]).reshape(2, 1, 1))).all()
+    np.testing.assert_allclose(found, map_coordinates(moving, at, order=1), atol=1e-4)
+
+    back, grid = load_itk_nifti(tmp_path / "field.nii.gz")
+    assert np.array_equal(back, displacement)
+    np.testing.assert_allclose(grid, affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_round_trip(tmp_path: Path, name: str, suffix: str) -> None:
+    path = tmp_path / f"field{suffix}"
+    save_itk_nifti(field_ras(), GRIDS[name], str(path))
+    displacement, affine = load_itk_nifti(str(path))
+    assert displacement.dtype == np.float32
+    assert affine.dtype == np.float64
+    assert np.array_equal(displacement, field_ras())
+    np.testing.assert_allclose(affine, GRIDS[name], atol=1e-5)  # the header holds float32
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert (path.read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".nii.gz")
+
+
+def test_reads_what_simpleitk_writes(tmp_path: Path) -> None:
+    affine, lps = GRIDS["left-handed"], field_ras() * np.array([-1, -1, 1], np.float32)[:, None, None, None]
+    image = sitk.GetImageFromArray(np.moveaxis(lps, 0, -1).transpose(2, 1, 0, 3).copy(), isVector=True)
+    image.CopyInformation(itk_image(np.zeros(SHAPE), affine))
+    sitk.WriteImage(image, str(tmp_path / "field.nii.gz"))
+    displacement, found = load_itk_nifti(tmp_path / "field.nii.gz")
+    assert np.array_equal(displacement, field_ras())
+    np.testing.assert_allclose(found, affine, atol=1e-4)
+
+
+def test_header_says_what_the_numbers_are(tmp_path: Path) -> None:
+    save_itk_nifti(field_ras(), GRIDS["left-handed"], tmp_path / "field.nii.gz")
+    image = nib.load(tmp_path / "field.nii.gz")
+    assert image.shape == (*SHAPE, 1, 3)
+    assert image.get_data_dtype() == np.float32
+    assert image.header.get_intent()[0] == "vector"
+    assert int(image.header["intent_code"]) == 1007
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert int(image.header["sform_code"]) == int(image.header["qform_code"]) > 0
+    np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
+    np.testing.assert_allclose(image.header.get_zooms()[:3], [0.9, 1.5, 2.0], rtol=1e-5)
+
+
+def write(path: Path, shape: tuple[int, ...], intent: int) -> Path:
+    """Write some NIfTI file."""
+    image = nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4))
+    image.header.set_intent(intent)
+    nib.save(image, path)
+    return path
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    garbage, cut, other = tmp_path / "garbage.nii.gz", tmp_path / "cut.nii.gz", tmp_path / "other.mgz"
+    garbage.write_bytes(b"not a NIfTI file")
+    save_itk_nifti(field_ras(), np.eye(4), cut)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    nib.save(nib.MGHImage(np.zeros(SHAPE, np.float32), np.eye(4)), other)
+    refused = {
+        tmp_path / "missing.nii.gz": "does not exist",
+        garbage: "cannot be read as NIfTI",
+        cut: "cannot be read as NIfTI",
+        other: "cannot be read as NIfTI",
+        write(tmp_path / "ras.nii.gz", (*SHAPE, 1, 3), 1006): "intent 1006, expected",
+        write(tmp_path / "scalar.nii.gz", (*SHAPE, 1, 3), 0): "intent 0, expected",
+        write(tmp_path / "channels.nii.gz", (*SHAPE, 3), 1007): "expected \\(X, Y, Z, 1, 3\\) or \\(X, Y, 1, 1, 2\\)",
+        write(tmp_path / "two.nii.gz", (*SHAPE, 1, 2), 1007): "expected \\(X, Y, Z, 1, 3\\) or \\(X, Y, 1, 1, 2\\)",
+    }
+    for path, message in refused.items():
+        with pytest.raises(InputError, match=message) as caught:
+            load_itk_nifti(path)
+        assert "\n" not in str(caught.value)
+
+
+SHEARED = np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "name", "message"),
+    [
+        ((1, 3, 4, 4, 4), np.eye(4), "field.nii.gz", "expected \\(3, X, Y, Z\\)"),
+        ((3, 4, 4), np.eye(4), "field.nii.gz", "expected \\(3, X, Y, Z\\) or \\(2, X, Y\\)"),
+        ((2, 4, 4), np.eye(3), "field.nii.gz", "expected \\(4, 4\\)"),
+        ((2, 4, 4), GRIDS["left-handed"], "field.nii.gz", "leaves the world's x-y plane"),
+        ((3, 4, 4, 4), np.eye(3), "field.nii.gz", "expected \\(4, 4\\)"),
+        ((3, 4, 4, 4), np.diag([1.0, 0, 1, 1]), "field.nii.gz", "not invertible"),
+        ((3, 4, 4, 4), SHEARED, "field.nii.gz", "sheared"),
+        ((3, 4, 4, 4), np.eye(4), "field.nrrd", "ends in .nii"),
+    ],
+)
+def test_what_the_file_cannot_hold_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], affine: np.ndarray, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        save_itk_nifti(np.zeros(shape), affine, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failing_to_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "field.nii.gz"
+    save_itk_nifti(field_ras(), np.eye(4), path)
+    before = path.read_bytes()
+
+    def fail_half_way(image: nib.Nifti1Image, filename: Path) -> None:
+        Path(filename).write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(nib, "save", fail_half_way)
+    with pytest.raises(OSError, match="no space left"):
+        save_itk_nifti(2 * field_ras(), np.eye(4), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
