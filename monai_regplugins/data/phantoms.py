@@ -146,7 +146,7 @@ def _to_voxels(points: Array, affine: Array) -> Array:
 def make_abdomen(
     dataset_dir: str | Path,
     num_training: int = 24,
-    num_validation: int = 6,
+    num_validation: int = 4,
     spatial_shape: Sequence[int] = (80, 64, 80),
     spacing: float | Sequence[float] = 4.0,
     seed: int = 0,

@@ -23,6 +23,8 @@ __all__ = ["Checkpointing", "WeightsLoader"]
 
 logger = logging.getLogger(__name__)
 
+SCHEDULE_LENGTH = ("t_total", "warmup_steps", "T_max")  # of MONAI's and PyTorch's cosine schedules
+
 
 class Best(NamedTuple):
     """The best model so far: its validation score (None without validation), its epoch, the SHA-256 of its file."""
@@ -115,7 +117,7 @@ class Checkpointing:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.lr_scheduler is not None and state["lr_scheduler"] is not None:
-                self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+                load_schedule(self.lr_scheduler, state["lr_scheduler"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"checkpoint '{self.ckpt}' belongs to another optimizer or schedule ({error}); "
@@ -221,6 +223,13 @@ class WeightsLoader:
                 f"there is no model at '{self.ckpt}'; train or download one first, or give its path (ckpt)."
             )
         load_into(self.network, model_part(load_weights(self.ckpt)), self.ckpt)
+
+
+def load_schedule(schedule: Any, state: dict[str, Any]) -> None:
+    """Restore the position of a schedule, not its length: that follows this training's ``max_epochs``."""
+    length = {key: value for key, value in vars(schedule).items() if key in SCHEDULE_LENGTH}
+    schedule.load_state_dict(state)
+    vars(schedule).update(length)
 
 
 def bare(network: nn.Module) -> nn.Module:

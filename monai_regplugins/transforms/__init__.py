@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd
+from monai_regplugins.transforms.border import ExtendBorderd
 from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
 from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird
 from monai_regplugins.transforms.synthetic import RandSyntheticPaird
 from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
 
 __all__ = [
+    "ExtendBorderd",
     "LoadPaird",
     "MovingToFixedGridd",
     "RandIntensityFactord",

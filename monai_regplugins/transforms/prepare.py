@@ -99,11 +99,11 @@ class ScalePaird(Transform):
     Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT.
 
     Args:
-        window: lower and upper bound, in the unit of the images; None for no clipping.
+        window: lower and upper bound, in the unit of the images; None or empty for no clipping.
     """
 
     def __init__(self, window: Sequence[float] | None = None) -> None:
-        if window is not None and (len(window) != 2 or not window[0] < window[1]):
+        if window and (len(window) != 2 or not window[0] < window[1]):
             raise InputError(f"window is {list(window)}, expected [lower, upper] with lower < upper; give two numbers.")
         self.window = window
 
@@ -120,7 +120,7 @@ class ScalePaird(Transform):
         for key in IMAGE_KEYS:
             image = pair[key].as_tensor().to(torch.float32)
             name = f"{key} image"
-            if self.window is not None:
+            if self.window:
                 image = image.clamp(*self.window)
                 name += f" clipped to window {list(self.window)}"
             check_image(image, name, image.ndim - 1)

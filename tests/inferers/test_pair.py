@@ -176,3 +176,12 @@ def test_samples_do_not_mix() -> None:
         alone = inferer(image[i : i + 1], network)
         for key in ("ddf", "warped"):
             torch.testing.assert_close(together[key][i : i + 1], alone[key])
+
+
+def test_gradient_of_the_warped_image_to_the_moving_one() -> None:
+    image = torch.rand(1, 2, 16, 16, requires_grad=True)
+    warped = PairInferer()(image, FakeNetwork(constant(2.0, 0.0)))["warped"]
+    (gradient,) = torch.autograd.grad(warped.sum(), image)
+    expected = torch.zeros(1, 2, 16, 16)
+    expected[:, 0, 2:] = 1.0  # rows 0 and 1 are sampled by no voxel, the fixed image by none at all
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=0.0)

@@ -11,7 +11,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_regplugins.checks import check_choice, check_minimum_size
+from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner, widened
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
 
@@ -144,7 +144,7 @@ class RAN(nn.Module):
         **geometry: fields of :class:`RANGeometry` that differ from the preset.
 
     Raises:
-        InputError: When the preset or the head weighting is unknown.
+        InputError: When a choice is unknown or the geometry does not fit together.
 
     Example:
         >>> ddf = RAN(spatial_dims=2)(torch.rand(1, 2, 16, 16))
@@ -168,10 +168,20 @@ class RAN(nn.Module):
         super().__init__()
         check_choice(preset, list(PRESETS), "preset")
         check_choice(head_weighting, list(HEAD_WEIGHTINGS), "head_weighting")
-        if in_channels != 2 or out_channels not in (None, spatial_dims):
-            raise ValueError(f"RAN takes 2 channels and returns {spatial_dims}, got {in_channels} and {out_channels}")
+        if spatial_dims not in (2, 3) or in_channels != 2 or out_channels not in (None, spatial_dims):
+            raise InputError(
+                f"spatial_dims, in_channels and out_channels are {spatial_dims}, {in_channels} and {out_channels}, "
+                "expected d = 2 or 3, 2 and d; RAN takes a moving and a fixed image and returns a field."
+            )
         lists_as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in geometry.items()}
+        for name in geometry:
+            check_choice(name, list(RANGeometry.__dataclass_fields__), "geometry field")
         g = replace(PRESETS[preset], **lists_as_tuples)
+        if not len(g.scales) == len(g.dilations) == len(g.decoder_channels) == len(g.encoder_channels) + 1:
+            raise InputError(
+                f"{g} does not fit together; give as many scales, dilations and decoder_channels, and one "
+                "encoder_channels less."
+            )
         self.geometry = asdict(g)
         self.spatial_dims, self.checkpointing = spatial_dims, checkpointing
         self.num_levels, self.first_skips = len(g.scales), g.first_skips

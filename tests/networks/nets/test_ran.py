@@ -189,8 +189,8 @@ def test_start_as_the_sum_of_the_residuals(spatial_dims: int, shared_heads: bool
 @pytest.mark.parametrize("preset", PRESETS)
 def test_first_field_is_short(preset: str) -> None:
     network, image = RAN(2, preset=preset), torch.rand(2, 2, 32, 32)
-    assert network(image).abs().mean() < 0.5
-    assert RAN(2, preset=preset, start_as_sum=False)(image).abs().mean() > 0.5
+    random = RAN(2, preset=preset, start_as_sum=False)(image)
+    assert 0 < network(image).abs().mean() < 0.5 * random.abs().mean()
     assert all(p.count_nonzero() > 0 for p in network.parameters() if p.dim() > 1)
 
 

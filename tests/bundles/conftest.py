@@ -1,0 +1,132 @@
+"""Fixtures for the bundles: tiny phantoms, tiny settings, and ways to run a configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
+from monai.utils import set_determinism
+
+from monai_regplugins.data import make_abdomen
+
+CPU = "$torch.device('cpu')"
+TINY: dict[str, Any] = {
+    "device": CPU,
+    "spatial_size": [16, 16, 16],
+    "max_epochs": 1,
+    "pairs_per_epoch": 2,
+    "batch_size": 2,
+    "val_pairs": 1,
+    "val_interval": 1,
+    "figures": 1,
+}
+
+
+@contextmanager
+def unchanged_process() -> Iterator[None]:
+    """Give back what the start and the run of a configuration change in the process."""
+    factory, hook, path = logging.getLogRecordFactory(), sys.excepthook, list(sys.path)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
+        sys.excepthook, sys.path[:] = hook, path
+        set_determinism(None)
+
+
+@pytest.fixture(autouse=True)
+def _process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Start in an empty folder with a bare command line."""
+    monkeypatch.setattr(sys, "argv", ["host"])
+    monkeypatch.chdir(tmp_path)
+    with unchanged_process():
+        yield
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The abdomen phantom with few and coarse subjects."""
+    folder = tmp_path_factory.mktemp("phantoms") / "abdomen"
+    return make_abdomen(folder, num_training=3, num_validation=2, spatial_shape=(20, 16, 20), spacing=16.0)
+
+
+@pytest.fixture(scope="session")
+def tiny(phantoms: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function that gives the overrides that make a configuration run in seconds, as far as it has them."""
+
+    def overrides(files: Sequence[Path], output_dir: str | Path, **changes: Any) -> dict[str, Any]:
+        config = ConfigParser.load_config_files([str(file) for file in files])
+        settings = {**TINY, "dataset_dir": str(phantoms), "output_dir": str(output_dir)}
+        return {key: value for key, value in settings.items() if key in config} | changes
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def create(tiny: Callable[..., dict[str, Any]]) -> Callable[..., ConfigWorkflow]:
+    """Return a function that makes a tiny workflow of configuration files."""
+
+    def make(
+        files: Sequence[Path], output_dir: str | Path, workflow_type: str = "train", **changes: Any
+    ) -> ConfigWorkflow:
+        overrides = tiny(files, output_dir, **changes)
+        names = [str(file) for file in files]
+        return create_workflow(config_file=names, workflow_type=workflow_type, logging_file=False, **overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def copy_bundle(repository: Path) -> Callable[[str, Path], Path]:
+    """Return a function that copies the text files of a bundle, as a user's own copy in another place."""
+
+    def copy(name: str, folder: Path) -> Path:
+        target = folder / name
+        for part in ("configs", "docs"):
+            shutil.copytree(repository / "bundles" / name / part, target / part)
+        shutil.copy(repository / "bundles" / name / "LICENSE", target)
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def ran(copy_bundle: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of RAN's bundle."""
+    return copy_bundle("ran", tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def trained_ran(ran: Path, create: Callable[..., ConfigWorkflow], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of one epoch of RAN's training; it was run in the folder above, empty until then."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as monkeypatch, unchanged_process():
+        monkeypatch.chdir(folder)
+        workflow = create([ran / "configs" / "train.json"], folder / "output")
+        workflow.run()
+        workflow.finalize()
+    return folder / "output"
+
+
+@pytest.fixture(scope="session")
+def start_cli(repository: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts MONAI's command line, on the CPU, in some folder."""
+
+    def start(
+        words: Sequence[str], cwd: Path, overrides: Mapping[str, Any], module: Sequence[str] = ("monai.bundle",)
+    ) -> subprocess.Popen[str]:
+        flags = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+        environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-m", *module, *words, *flags], cwd=cwd, env=environment, **pipes)
+
+    return start

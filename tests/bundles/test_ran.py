@@ -1,0 +1,312 @@
+"""RAN's configurations: training, resuming, evaluation and inference, each as small as it can be."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from monai_regplugins.data import validation_pairs
+from monai_regplugins.networks.nets import RAN
+
+pytestmark = pytest.mark.bundle
+Create = Callable[..., ConfigWorkflow]
+
+TABLES = ["eval/curves.csv", "eval/metrics.csv"]
+FIGURES = ["eval/curves.png", "eval/registration.png"]
+WEIGHTS = ["models/checkpoint.pt", "models/model.pt"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at this very moment."""
+
+
+def files_of(folder: Path) -> list[str]:
+    """Name all files below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    """Read a table of metrics, its rows by the name of the pair."""
+    with path.open(newline="") as stream:
+        return {row["pair_id"]: row for row in csv.DictReader(stream)}
+
+
+def configs(bundle: Path, *names: str) -> list[Path]:
+    return [bundle / "configs" / f"{name}.json" for name in names]
+
+
+class TestTraining:
+    """What one epoch leaves behind."""
+
+    def test_it_writes_its_files_and_no_others(self, trained_ran: Path) -> None:
+        names = files_of(trained_ran)
+        events = [name for name in names if name.startswith("eval/tensorboard/events.out.tfevents.")]
+        assert events
+        assert {*names} - {*events} == {*TABLES, *FIGURES, *WEIGHTS}
+        for name in FIGURES:
+            Image.open(trained_ran / name).verify()
+
+    def test_bundle_and_working_directory_stay_as_they_are(
+        self, trained_ran: Path, ran: Path, repository: Path
+    ) -> None:
+        shipped = repository / "bundles" / "ran"
+        assert {name.split("/")[0] for name in files_of(ran)} == {"LICENSE", "configs", "docs"}
+        assert all((ran / name).read_bytes() == (shipped / name).read_bytes() for name in files_of(ran))
+        assert [path.name for path in trained_ran.parent.iterdir()] == ["output"]
+
+    def test_model_is_a_bare_state_dict(self, trained_ran: Path) -> None:
+        network = RAN(spatial_dims=3, preset="ran4_released")
+        initial = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(load(trained_ran / "models" / "model.pt"), strict=True)
+        assert not same(network.state_dict(), initial)
+
+    def test_checkpoint_knows_the_model(self, trained_ran: Path) -> None:
+        checkpoint = load(trained_ran / "models" / "checkpoint.pt")
+        assert checkpoint["trainer"] == {"epoch": 1, "iteration": 1}
+        assert checkpoint["best_digest"] == digest(trained_ran / "models" / "model.pt")
+        assert same(checkpoint["model"], load(trained_ran / "models" / "model.pt"))
+
+    def test_score_is_the_mean_overlap_of_the_table(self, trained_ran: Path) -> None:
+        rows = table(trained_ran / "eval" / "metrics.csv")
+        assert [*rows] == ["0004_to_0005", "mean", "sd"] or [*rows] == ["0005_to_0004", "mean", "sd"]
+        score = load(trained_ran / "models" / "checkpoint.pt")["best_metric"]
+        assert float(rows["mean"]["dsc"]) == pytest.approx(score, rel=1e-5)
+
+    def test_tensorboard_shows_each_loss_term(self, trained_ran: Path) -> None:
+        events = EventAccumulator(str(trained_ran / "eval" / "tensorboard")).Reload()
+        assert {"loss", "similarity", "smoothness", "synthetic", "score"} <= set(events.Tags()["scalars"])
+        last = {name: events.Scalars(name)[-1].value for name in events.Tags()["scalars"]}
+        total = 2.0 * last["similarity"] + 0.5 * last["smoothness"] + last["synthetic"]
+        assert last["loss"] == pytest.approx(total, rel=1e-5)
+        assert -1.0 <= last["similarity"] < 0.0 < last["smoothness"]
+
+
+class TestConfigurations:
+    """The files as hosts read them, and the overlays."""
+
+    @pytest.mark.parametrize(
+        ("names", "workflow_type"),
+        [
+            (["train"], "train"),
+            (["train", "pretrain"], "train"),
+            (["train", "paper"], "train"),
+            (["evaluate"], "infer"),
+            (["inference"], "infer"),
+        ],
+        ids=lambda value: "+".join(value) if isinstance(value, list) else "",
+    )
+    def test_no_property_is_missing(
+        self, names: list[str], workflow_type: str, ran: Path, create: Create, tmp_path: Path
+    ) -> None:
+        changes = {"crop_margin": 0} if "paper" in names else {}
+        workflow = create(configs(ran, *names), tmp_path / "output", workflow_type, **changes)
+        assert workflow.check_properties() == []
+        assert workflow.version == json.loads((ran / "configs" / "metadata.json").read_text())["version"]
+        assert workflow.bundle_root == str(ran)
+
+    def test_pretraining_learns_from_true_fields(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        workflow = create(configs(ran, "train", "pretrain"), tmp_path)
+        workflow.run()
+        last = workflow.parser.get_parsed_content("loss").last
+        assert sorted(last) == ["field", "image", "smoothness"]
+        assert all(torch.isfinite(value) for value in last.values())
+        assert last["field"] > 0.0
+        assert same(load(tmp_path / "models" / "model.pt"), workflow.network_def.state_dict())
+
+    def test_the_papers_settings_train(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        workflow = create(configs(ran, "train", "paper"), tmp_path, crop_margin=[0, 1, 2], spatial_size=[16, 18, 20])
+        workflow.run()
+        checkpoint = load(tmp_path / "models" / "checkpoint.pt")
+        assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 0.001
+        assert checkpoint["trainer"]["epoch"] == 1
+        assert [item["fixed"].shape for item in workflow.trainer.state.batch] == [(1, 16, 16, 16)] * 2
+
+
+class TestResuming:
+    """A training that stops goes on as if it had not, and never loses its best model."""
+
+    def test_it_ends_with_the_same_weights(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        def training(name: str, **changes: Any) -> ConfigWorkflow:
+            return create(configs(ran, "train"), tmp_path / name, max_epochs=2, synthetic_probability=0.5, **changes)
+
+        def die() -> None:
+            raise Killed
+
+        training("straight").run()
+        broken = training("broken")
+        broken.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), die)
+        with pytest.raises(Killed):
+            broken.run()
+        ckpt = tmp_path / "broken" / "models" / "checkpoint.pt"
+        assert load(ckpt)["trainer"]["epoch"] == 1
+        training("broken", ckpt=str(ckpt)).run()
+        straight = tmp_path / "straight" / "models"
+        assert same(load(ckpt)["model"], load(straight / "checkpoint.pt")["model"])
+        assert load(ckpt)["lr_scheduler"] == load(straight / "checkpoint.pt")["lr_scheduler"]
+        assert digest(ckpt.with_name("model.pt")) == digest(straight / "model.pt")
+        assert (tmp_path / "broken" / "eval" / "curves.csv").read_text() == (
+            tmp_path / "straight" / "eval" / "curves.csv"
+        ).read_text()
+
+    def test_a_longer_training_has_a_longer_schedule(
+        self, trained_ran: Path, ran: Path, create: Create, tmp_path: Path
+    ) -> None:
+        ckpt = str(trained_ran / "models" / "checkpoint.pt")
+        workflow = create(configs(ran, "train"), tmp_path, max_epochs=8, warmup_steps=2, ckpt=ckpt)
+        parts = {name: workflow.parser.get_parsed_content(name) for name in ("checkpointing", "lr_scheduler")}
+        parts["checkpointing"].attach(workflow.trainer, workflow.evaluator)
+        schedule = parts["lr_scheduler"]
+        assert schedule.last_epoch == 1
+        rates = []
+        for _ in range(2, 9):
+            schedule.optimizer.step()
+            schedule.step()
+            rates += schedule.get_last_lr()
+        expected = [0.002 * (1.0 + math.cos(math.pi * step / 6.0)) for step in range(7)]
+        assert rates == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("best", "kept"), [(1.0, True), (-1.0, False)])
+    def test_a_worse_model_does_not_replace_the_best(
+        self, best: float, kept: bool, trained_ran: Path, ran: Path, create: Create, tmp_path: Path
+    ) -> None:
+        shutil.copytree(trained_ran, tmp_path / "output")
+        ckpt, model = (tmp_path / "output" / name for name in WEIGHTS)
+        torch.save(load(ckpt) | {"best_metric": best}, ckpt)
+        before = model.read_bytes()
+        create(configs(ran, "train"), tmp_path / "output", max_epochs=2, ckpt=str(ckpt)).run()
+        checkpoint = load(ckpt)
+        assert checkpoint["trainer"]["epoch"] == 2
+        assert (model.read_bytes() == before) is kept
+        assert (checkpoint["best_metric"] == best) is kept
+        assert checkpoint["best_epoch"] == (1 if kept else 2)
+
+    @pytest.mark.slow
+    def test_killed_three_times_it_still_finishes(self, ran: Path, tiny: Any, start_cli: Any, tmp_path: Path) -> None:
+        moments = random.Random(0)
+        output = tmp_path / "output"
+        ckpt, model = (output / name for name in WEIGHTS)
+        words = ["run", "training", "--config_file", str(ran / "configs" / "train.json")]
+
+        def start(max_epochs: int) -> Any:
+            resume = {"ckpt": str(ckpt)} if ckpt.exists() else {}
+            return start_cli(words, tmp_path, tiny(configs(ran, "train"), output, max_epochs=max_epochs, **resume))
+
+        epochs, scores = [0], [-1.0]
+        for _ in range(3):
+            before = digest(ckpt) if ckpt.exists() else ""
+            process = start(max_epochs=1000)
+            wait_until(lambda done=before: ckpt.exists() and digest(ckpt) != done, process)
+            time.sleep(moments.uniform(0.0, 3.0))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            assert process.returncode == -signal.SIGKILL
+            checkpoint = load(ckpt)
+            epochs.append(checkpoint["trainer"]["epoch"])
+            scores.append(checkpoint["best_metric"])
+            assert checkpoint["best_digest"] == digest(model) or checkpoint["best_epoch"] == epochs[-1]
+        assert epochs == sorted(set(epochs))
+        assert scores == sorted(scores)
+        last = start(max_epochs=epochs[-1] + 2)
+        _, errors = last.communicate(timeout=120)
+        assert last.returncode == 0, errors
+        checkpoint = load(ckpt)
+        assert checkpoint["trainer"]["epoch"] == epochs[-1] + 2
+        assert checkpoint["best_metric"] >= scores[-1]
+        assert checkpoint["best_digest"] == digest(model)
+        rows = (output / "eval" / "curves.csv").read_text().splitlines()[1:]
+        assert [int(row.split(",")[0]) for row in rows] == [*range(1, epochs[-1] + 3)]
+
+
+def wait_until(happened: Callable[[], bool], process: Any, seconds: float = 120.0) -> None:
+    """Wait for something that a running process does."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+class TestTrainedModel:
+    """Evaluation and inference with the weights of a training."""
+
+    def test_evaluation_repeats_the_validation(
+        self, trained_ran: Path, ran: Path, create: Create, tmp_path: Path
+    ) -> None:
+        ckpt = str(trained_ran / "models" / "model.pt")
+        create(configs(ran, "evaluate"), tmp_path / "output", "infer", ckpt=ckpt).run()
+        assert files_of(tmp_path) == ["output/eval/evaluation.csv", "output/eval/evaluation.png"]
+        Image.open(tmp_path / "output" / "eval" / "evaluation.png").verify()
+        evaluation = (tmp_path / "output" / "eval" / "evaluation.csv").read_text()
+        assert evaluation == (trained_ran / "eval" / "metrics.csv").read_text()
+
+    def test_inference_writes_what_itk_reads(
+        self, trained_ran: Path, ran: Path, create: Create, phantoms: Path, tmp_path: Path
+    ) -> None:
+        ckpt = str(trained_ran / "models" / "model.pt")
+        create(configs(ran, "inference"), tmp_path / "output", "infer", ckpt=ckpt).run()
+        pair = validation_pairs(phantoms)[0]
+        folder = tmp_path / "output" / pair["pair_id"]
+        names = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz", "warped_label.nii.gz"]
+        assert files_of(tmp_path) == [f"output/{pair['pair_id']}/{name}" for name in names]
+        field = sitk.ReadImage(str(folder / names[0]), sitk.sitkVectorFloat64)
+        assert np.abs(sitk.GetArrayFromImage(field)).max() > 0.01
+        transform = sitk.DisplacementFieldTransform(field)
+        fixed, moving, label = (sitk.ReadImage(pair[key]) for key in ("fixed", "moving", "moving_label"))
+        inner = sitk.BinaryErode(sitk.Add(sitk.Multiply(label, 0), 1), [1, 1, 1], boundaryToForeground=False)
+
+        def by_itk(image: sitk.Image, interpolator: int) -> Any:
+            return sitk.GetArrayFromImage(sitk.Resample(image, fixed, transform, interpolator, 0.0))
+
+        inside = by_itk(inner, sitk.sitkNearestNeighbor) > 0
+        assert inside.mean() > 0.5
+        warped, warped_label = (sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name))) for name in names[2:])
+        expected = by_itk(sitk.Cast(moving, sitk.sitkFloat32), sitk.sitkLinear)
+        np.testing.assert_allclose(warped[inside], expected[inside], atol=0.1)
+        assert np.mean(warped_label != by_itk(label, sitk.sitkNearestNeighbor)) < 0.002
+
+
+def test_two_workflows_do_not_disturb_each_other(
+    trained_ran: Path, create: Create, copy_bundle: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    """Both are made before either runs, and each writes into its own bundle."""
+    first, second = (copy_bundle("ran", tmp_path / name) for name in ("first", "second"))
+    workflows = [
+        create(configs(bundle, "train"), "@bundle_root", **changes)
+        for bundle, changes in ((first, {"preset": "ran0"}), (second, {}))
+    ]
+    for workflow in reversed(workflows):
+        workflow.run()
+    assert same(load(second / "models" / "model.pt"), load(trained_ran / "models" / "model.pt"))
+    RAN(spatial_dims=3, preset="ran0").load_state_dict(load(first / "models" / "model.pt"))
+    assert load(first / "models" / "checkpoint.pt")["trainer"]["epoch"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
