@@ -88,7 +88,8 @@ def test_importing_the_package_loads_no_subpackage() -> None:
 def test_tests_mirror_the_package() -> None:
     expected = {path.relative_to(PACKAGE).with_name(f"test_{path.name}").as_posix() for path in PLAIN_MODULES}
     found = {path.relative_to(ROOT / "tests").as_posix() for path in ROOT.glob("tests/**/test_*.py")}
-    found = {name for name in found if not name.startswith("bundles/")} - {"test_conventions.py"}
+    found -= {"test_conventions.py", "test_benchmarks.py"}  # about the repository, not about a module
+    found = {name for name in found if not name.startswith("bundles/")}
     assert sorted(expected - found) == [], "modules without a test file"
     assert sorted(found - expected) == [], "test files without a module"
 
@@ -96,7 +97,9 @@ def test_tests_mirror_the_package() -> None:
 def test_no_public_name_exists_in_monai() -> None:
     locator = ComponentLocator(excludes=[PACKAGE.name])
     assert locator.get_component_module_name("Warp") is not None, "MONAI's table is not what it was"
-    names = {node.name for path in MODULES for node in public_definitions(path)}
+    # fields.resize is called through its module; MONAI's resize is the inside of a transform, with its lazy state as
+    # arguments, so that no configuration targets either of them by the short name
+    names = {node.name for path in MODULES for node in public_definitions(path)} - {"resize"}
     assert {name: found for name in names if (found := locator.get_component_module_name(name))} == {}
 
 

@@ -58,14 +58,25 @@ class RegistrationWriter:
                 self.output_dir.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=self.output_dir) as workshop:
                     _write(Path(workshop) / "new", pair, item, output)
-                    if folder.exists():
-                        folder.rename(Path(workshop) / "old")
-                    (Path(workshop) / "new").rename(folder)
+                    _replace(folder, Path(workshop))
             except OSError as error:
                 raise InputError(
                     f"cannot write '{folder}' ({error.strerror or error}); free some space or give another output_dir."
                 ) from error
             logger.info("Wrote %s", folder)
+
+
+def _replace(folder: Path, workshop: Path) -> None:
+    """Put ``new`` of the workshop in the place of ``folder``, or leave ``folder`` as it was."""
+    new, old = workshop / "new", workshop / "old"
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
 
 
 def _write(folder: Path, pair: Mapping[Any, Any], item: Mapping[str, Any], output: Mapping[str, Any]) -> None:

@@ -117,9 +117,10 @@ def trained_ran(ran: Path, create: Callable[..., ConfigWorkflow], tmp_path_facto
     return folder / "output"
 
 
-@pytest.fixture(scope="session")
-def start_cli(repository: Path) -> Callable[..., subprocess.Popen[str]]:
+@pytest.fixture
+def start_cli(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts MONAI's command line, on the CPU, in some folder."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(
         words: Sequence[str], cwd: Path, overrides: Mapping[str, Any], module: Sequence[str] = ("monai.bundle",)
@@ -127,6 +128,11 @@ def start_cli(repository: Path) -> Callable[..., subprocess.Popen[str]]:
         flags = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
         environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-m", *module, *words, *flags], cwd=cwd, env=environment, **pipes)
+        command = [sys.executable, "-m", *module, *words, *flags]
+        started.append(subprocess.Popen(command, cwd=cwd, env=environment, **pipes))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:  # those that a failed test has left
+        process.terminate()
+        process.communicate(timeout=60)

@@ -18,6 +18,11 @@ from monai_regplugins.networks.nets import RAN
 
 pytestmark = pytest.mark.bundle
 
+
+def configs(bundle: Path, *names: str) -> list[Path]:
+    return [bundle / "configs" / f"{name}.json" for name in names]
+
+
 TENSOR = {
     "type": "object",
     "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
@@ -67,7 +72,7 @@ class TestMetadata:
     """The metadata against MONAI's schema, of which a copy lies where the tool would download it to."""
 
     @pytest.fixture
-    def schema(self, tmp_path: Path) -> dict[str, str]:
+    def schema(self, tmp_path: Path) -> dict[str, Any]:
         path = tmp_path / "schema.json"
         path.write_text(json.dumps(SCHEMA))
         return {
@@ -76,11 +81,11 @@ class TestMetadata:
             "hash_type": "sha256",
         }
 
-    def test_it_is_valid(self, ran: Path, schema: dict[str, str]) -> None:
+    def test_it_is_valid(self, ran: Path, schema: dict[str, Any]) -> None:
         verify_metadata(meta_file=str(ran / "configs" / "metadata.json"), **schema)
 
     @pytest.mark.parametrize("key", ["task", "network_data_format"])
-    def test_a_missing_key_would_be_found(self, key: str, ran: Path, schema: dict[str, str], tmp_path: Path) -> None:
+    def test_a_missing_key_would_be_found(self, key: str, ran: Path, schema: dict[str, Any], tmp_path: Path) -> None:
         metadata = json.loads((ran / "configs" / "metadata.json").read_text())
         del metadata[key]
         (tmp_path / "metadata.json").write_text(json.dumps(metadata))
@@ -130,11 +135,11 @@ class TestCommandLine:
     """The real program from everywhere a user may call it."""
 
     def finish(self, process: Any) -> str:
-        """Wait for a program that has to succeed and return what it said on stderr."""
-        _, errors = process.communicate(timeout=240)
+        """Wait for a program that has to succeed and return what it said."""
+        output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
         assert not re.search(r"Traceback|Error\b|\bERROR\b|destroy_process_group", errors), errors
-        return str(errors)
+        return str(output)
 
     @pytest.mark.parametrize("place", ["repository root", "bundle folder", "elsewhere"])
     def test_training_starts_from_anywhere(
@@ -156,15 +161,22 @@ class TestCommandLine:
         assert not any(elsewhere.iterdir())
         assert sorted(path.name for path in bundle.iterdir()) == ["LICENSE", "configs", "docs", "models"]
 
-    def test_two_processes_train_one_model(self, ran: Path, tiny: Any, start_cli: Any, tmp_path: Path) -> None:
-        files = [ran / "configs" / f"{name}.json" for name in ("train", "multi_gpu_train")]
+    @pytest.mark.parametrize("val_pairs", [1, 2])
+    def test_two_processes_train_one_model(
+        self, val_pairs: int, ran: Path, tiny: Any, start_cli: Any, tmp_path: Path
+    ) -> None:
+        """Also where there are fewer pairs to validate on than processes."""
+        files = configs(ran, "train", "multi_gpu_train")
         words = ["run", "training", "--config_file", str([str(file) for file in files])]
-        overrides = tiny(files, tmp_path / "output", val_pairs=2)
+        overrides = tiny(files, tmp_path / "output", val_pairs=val_pairs)
         module = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
-        self.finish(start_cli(words, tmp_path, overrides, module))
+        said = self.finish(start_cli(words, tmp_path, overrides, module))
+        assert len(re.findall(r"pairs? +before +after", said)) == 1
         rows = (tmp_path / "output" / "eval" / "metrics.csv").read_text().splitlines()
-        assert [row.split(",")[0] for row in rows[1:3]] == ["0004_to_0005", "0005_to_0004"]
-        assert [row.split(",")[0] for row in rows[3:]] == ["mean", "sd"]
+        pairs = {row.split(",")[0] for row in rows[1:-2]}
+        assert len(rows) == 1 + val_pairs + 2
+        assert len(pairs) == val_pairs
+        assert pairs <= {"0004_to_0005", "0005_to_0004"}
         assert len(list((tmp_path / "output" / "eval" / "tensorboard").iterdir())) == 2
         weights = torch.load(tmp_path / "output" / "models" / "model.pt", weights_only=True)
         RAN(spatial_dims=3, preset="ran4_released").load_state_dict(weights)

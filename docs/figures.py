@@ -1,0 +1,37 @@
+"""Draw the pictures of the documentation: ``python docs/figures.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from monai_regplugins.data import abdomen_subject
+
+IMAGES = Path(__file__).parent / "images"
+SHAPE, SPACING = (80, 64, 80), 4.0
+
+
+def phantom_figure(seeds: tuple[int, ...] = (1, 2, 3)) -> Figure:
+    """Axial, coronal and sagittal slices of some subjects of the abdomen phantom, labels in color."""
+    figure = Figure(figsize=(9, 2.6 * len(seeds)), layout="constrained")
+    axes = figure.subplots(len(seeds), 4, squeeze=False)
+    for row, seed in zip(axes, seeds, strict=True):
+        subject = abdomen_subject(seed, SHAPE, SPACING)
+        image, label = (np.squeeze(np.asarray(subject[key])) for key in ("image", "label"))
+        x, y, z = (int(n * part) for n, part in zip(image.shape, (0.36, 0.5, 0.5), strict=True))
+        planes = [np.s_[:, :, z], np.s_[:, :, z + 10], np.s_[:, y, :], np.s_[x]]
+        for ax, plane in zip(row, planes, strict=True):
+            ax.imshow(image[plane].T, cmap="gray", vmin=-150, vmax=250, origin="lower")
+            organs = np.ma.masked_equal(label[plane].T, 0)
+            ax.imshow(organs, cmap="tab20", vmin=1, vmax=12, alpha=0.35, origin="lower", interpolation="nearest")
+            ax.set_axis_off()
+        for ax in row[:3]:
+            ax.invert_xaxis()  # as radiologists look: the patient's right, and the liver, on the left
+    return figure
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    phantom_figure().savefig(IMAGES / "abdomen_phantom.png", dpi=80)

@@ -1,0 +1,261 @@
+"""RAN's inference on a user's two files: results on the fixed grid that other tools read the same way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.bundle import create_workflow
+from scipy.ndimage import gaussian_filter
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.inferers import PairInferer
+from monai_regplugins.networks.nets import RAN
+
+pytestmark = pytest.mark.bundle
+Array = npt.NDArray[Any]
+Infer = Callable[..., Path]
+
+FILES = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz"]
+FIXED_SIZE, MOVING_SIZE = (18, 16, 20), (21, 19, 15)
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class Pair(NamedTuple):
+    """Two images of one scene and the moving label, as files."""
+
+    fixed: Path
+    moving: Path
+    moving_label: Path
+
+    def settings(self) -> dict[str, str]:
+        return {key: str(path) for key, path in self._asdict().items()}
+
+
+def grid(size: tuple[int, ...], spacing: tuple[float, ...], center: tuple[float, ...], oblique: bool) -> Array:
+    """Voxel-to-RAS matrix, 4 x 4, of a grid around ``center``; the first axis runs to the left."""
+    angle, tilt = (0.3, 0.2) if oblique else (0.0, 0.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    tip = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ tip @ np.diag([-1, 1, 1]) * np.asarray(spacing)
+    affine[:3, 3] = np.asarray(center) - affine[:3, :3] @ ((np.asarray(size) - 1) / 2)
+    return affine
+
+
+def save(path: Path, values: Array, affine: Array) -> Path:
+    nib.save(nib.Nifti1Image(values, affine), path)
+    return path
+
+
+@pytest.fixture
+def make_pair(tmp_path: Path) -> Callable[..., Pair]:
+    """Return a function that saves a bright ball in noise on two grids, one of them oblique."""
+
+    def make(oblique: str = "moving", center: tuple[float, ...] = (3.0, -2.0, 1.0)) -> Pair:
+        grids = {
+            "fixed": (FIXED_SIZE, grid(FIXED_SIZE, (2.0, 2.5, 2.2), (0.0, 0.0, 0.0), oblique == "fixed")),
+            "moving": (MOVING_SIZE, grid(MOVING_SIZE, (1.9, 2.3, 3.0), center, oblique == "moving")),
+        }
+        random = np.random.default_rng(3)
+        for name, (size, affine) in grids.items():
+            squares = [((x - (n - 1) / 2) / n) ** 2 for x, n in zip(np.indices(size), size, strict=True)]
+            noise = gaussian_filter(random.normal(size=size), 1.0) * 60
+            values = (300 * np.exp(-12 * np.sum(squares, axis=0)) - 150 + noise).astype(np.float32)
+            save(tmp_path / f"{name}.nii.gz", values, affine)
+            label = np.digitize(values, [-100, 0, 80]).astype(np.uint8) * 70
+            save(tmp_path / f"{name}_label.nii.gz", label, affine)
+        return Pair(*(tmp_path / f"{name}.nii.gz" for name in ("fixed", "moving", "moving_label")))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights that move most voxels by more than one."""
+    torch.manual_seed(2)
+    network = RAN()
+    for weight in network.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    path = tmp_path_factory.mktemp("weights") / "random.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def infer(repository: Path, tmp_path: Path, ckpt: Path) -> Infer:
+    """Return a function that runs the configuration and gives its output folder."""
+
+    def run(**settings: Any) -> Path:
+        workflow = create_workflow(
+            config_file=str(repository / "bundles" / "ran" / "configs" / "inference.json"),
+            workflow_type="inference",
+            logging_file=False,
+            **{
+                "device": "$torch.device('cpu')",
+                "ckpt": str(ckpt),
+                "spatial_size": [16, 16, 16],
+                "output_dir": str(tmp_path / "output"),
+                **settings,
+            },
+        )
+        workflow.run()
+        workflow.finalize()
+        return tmp_path / "output"
+
+    return run
+
+
+def read(path: Path) -> tuple[Array, Array]:
+    """Values and voxel-to-RAS matrix of a NIfTI file."""
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return np.asarray(image.dataobj), np.asarray(image.affine)
+
+
+def moving_positions(folder: Path, pair: Pair) -> Array:
+    """Where each fixed voxel comes from, (3, *fixed), voxels of the moving image, from the files alone."""
+    displacement, affine = read(folder / "displacement_itk.nii.gz")
+    points = np.einsum("kj,j...->k...", LPS @ affine, np.stack([*np.indices(FIXED_SIZE), np.ones(FIXED_SIZE)]))
+    points[:3] += np.moveaxis(displacement[..., 0, :], -1, 0)
+    to_voxel = np.linalg.inv(LPS @ read(pair.moving)[1])
+    return np.einsum("kj,j...->k...", to_voxel, points)[:3]
+
+
+def resampled(folder: Path, pair: Pair, image: Path, interpolator: int) -> Array:
+    """Resample a moving image with the field as ITK does it."""
+    field = sitk.Cast(sitk.ReadImage(str(folder / "displacement_itk.nii.gz")), sitk.sitkVectorFloat64)
+    transform = sitk.DisplacementFieldTransform(field)
+    fixed, moving = sitk.ReadImage(str(pair.fixed)), sitk.ReadImage(str(image))
+    return sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, interpolator, -9999.0)).T
+
+
+def inside(positions: Array, margin: float = 0.0) -> Array:
+    """Whether positions (3, *fixed) lie between the centers of moving voxels, and ``margin`` further in."""
+    limits = np.asarray(MOVING_SIZE).reshape(3, 1, 1, 1) - 1 - margin
+    return np.asarray(((positions >= margin) & (positions <= limits)).all(axis=0))
+
+
+@pytest.mark.parametrize("prealign", ["none", "moments"])
+@pytest.mark.parametrize("oblique", ["fixed", "moving"])
+def test_itk_warps_as_the_bundle_does(
+    oblique: str, prealign: str, make_pair: Callable[..., Pair], infer: Infer
+) -> None:
+    pair = make_pair(oblique)
+    folder = infer(**pair.settings(), prealign=prealign) / "moving_to_fixed"
+
+    assert sorted(os.listdir(folder)) == sorted([*FILES, "warped_label.nii.gz"])
+    for name in ("warped", "warped_label", "displacement_itk"):
+        values, affine = read(folder / f"{name}.nii.gz")
+        assert values.shape[:3] == FIXED_SIZE
+        np.testing.assert_allclose(affine, read(pair.fixed)[1], atol=1e-4)
+    positions = moving_positions(folder, pair)
+    seen = inside(positions, margin=1e-3)
+    assert seen.mean() > 0.4
+    warped = read(folder / "warped.nii.gz")[0]
+    expected = resampled(folder, pair, pair.moving, sitk.sitkLinear)
+    np.testing.assert_allclose(warped[seen], expected[seen], rtol=0, atol=0.05)  # of some 400 gray values
+    unseen = ~inside(positions, margin=-1.001)
+    assert unseen.any()
+    np.testing.assert_array_equal(warped[unseen], read(pair.moving)[0].min())
+
+    label, sure = read(folder / "warped_label.nii.gz")[0], (abs(positions % 1 - 0.5) > 1e-3).all(axis=0)
+    expected = resampled(folder, pair, pair.moving_label, sitk.sitkNearestNeighbor)
+    np.testing.assert_array_equal(label[seen & sure], expected[seen & sure])
+    assert set(np.unique(label)) == {0, 70, 140, 210}
+
+
+def test_the_field_is_the_one_of_the_network(make_pair: Callable[..., Pair], infer: Infer, ckpt: Path) -> None:
+    """Images on one grid at the network's own size, with steps that are done by hand here."""
+    fixed, affine = make_pair().fixed, grid((16, 16, 16), (2.0, 2.5, 2.2), (0.0, 0.0, 0.0), oblique=True)
+    random, paths, scaled = np.random.default_rng(5), [fixed.with_name("f.nii"), fixed.with_name("m.nii")], []
+    for path in paths:
+        values = (gaussian_filter(random.normal(size=(16, 16, 16)), 1.5) * 900).astype(np.float32)
+        save(path, values, affine)
+        window = np.clip(values, -160, 240)
+        scaled.append(torch.from_numpy((window - window.min()) / (window.max() - window.min())))
+    folder = infer(fixed=str(paths[0]), moving=str(paths[1])) / "m_to_f"
+
+    network = RAN()
+    network.load_state_dict(torch.load(ckpt, weights_only=True))
+    with torch.no_grad():
+        ddf = network.eval()(torch.stack(scaled[::-1])[None])[0].numpy()
+    assert np.abs(ddf).mean() > 0.5, "the field is too small to tell anything"
+    expected = np.einsum("kj,j...->...k", (LPS @ affine)[:3, :3], ddf)
+    displacement = read(folder / "displacement_itk.nii.gz")[0]
+    np.testing.assert_allclose(displacement[..., 0, :], expected, rtol=0, atol=1e-3)
+
+
+def test_moments_bring_distant_images_together(
+    make_pair: Callable[..., Pair], infer: Infer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, distance = make_pair(center=(400.0, -300.0, 200.0)), np.array([-400.0, 300.0, 200.0])  # LPS
+    with pytest.raises(RuntimeError) as raised:
+        infer(**pair.settings())
+    assert isinstance(raised.value.__cause__, InputError)
+    assert "do not overlap" in str(raised.value.__cause__)
+    assert "prealign='moments'" in str(raised.value.__cause__)
+
+    def still(self: PairInferer, image: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        ddf = torch.zeros(1, 3, *image.shape[2:])
+        return {"ddf": ddf, "warped": fields.warp(image[:, :1], ddf)}
+
+    monkeypatch.setattr(PairInferer, "__call__", still)
+    displacement = read(infer(**pair.settings(), prealign="moments") / "moving_to_fixed" / FILES[0])[0]
+    np.testing.assert_allclose(displacement.reshape(-1, 3), np.broadcast_to(distance, (18 * 16 * 20, 3)), atol=3.0)
+
+
+def test_nrrd_gives_the_same_result(make_pair: Callable[..., Pair], infer: Infer) -> None:
+    pair = make_pair()
+    copies = {}
+    for key, path in pair._asdict().items():
+        copies[key] = str(path).replace(".nii.gz", "_copy.nrrd")
+        sitk.WriteImage(sitk.ReadImage(str(path)), copies[key])
+
+    output = infer(**pair.settings())
+    infer(**copies)
+
+    assert sorted(os.listdir(output)) == ["moving_copy_to_fixed_copy", "moving_to_fixed"]
+    for name, tolerance in (("warped", 0.1), ("displacement_itk", 1e-2)):
+        of_nifti, of_nrrd = (read(output / folder / f"{name}.nii.gz") for folder in sorted(os.listdir(output)))
+        np.testing.assert_allclose(of_nrrd[0], of_nifti[0], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(of_nrrd[1], of_nifti[1], rtol=0, atol=1e-4)
+
+
+def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
+    make_pair: Callable[..., Pair], infer: Infer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair()
+    folder = infer(**pair.settings()) / "moving_to_fixed"
+    (folder / "stray.txt").write_text("of the earlier run", encoding="utf-8")
+    images = {"fixed": str(pair.fixed), "moving": str(pair.moving)}
+
+    infer(**images)
+
+    assert sorted(os.listdir(folder)) == FILES
+    assert os.listdir(folder.parent) == [folder.name]
+    before, save_image = {name: (folder / name).read_bytes() for name in FILES}, nib.save
+
+    def full(image: Any, path: Path) -> None:
+        if "displacement" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_image(image, path)
+
+    monkeypatch.setattr(nib, "save", full)
+    with pytest.raises(RuntimeError) as raised:
+        infer(**images, prealign="moments")
+
+    assert isinstance(raised.value.__cause__, InputError)
+    assert "No space left on device" in str(raised.value.__cause__)
+    assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
+    assert os.listdir(folder.parent) == [folder.name], "a temporary folder is left"

@@ -1,0 +1,83 @@
+"""Pairs named by their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.data import given_pairs
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """Paths of a pair with labels; what the files hold does not matter here."""
+    paths = {key: tmp_path / f"{key}.nii.gz" for key in ("fixed", "moving", "fixed_label", "moving_label")}
+    for path in paths.values():
+        path.write_bytes(b"x")
+    return {key: str(path) for key, path in paths.items()}
+
+
+def given(files: dict[str, str], *keys: str) -> list[dict[str, str]]:
+    """Call the function with some of the files."""
+    chosen = [files[key] if key in keys else "" for key in ("fixed", "moving", "fixed_label", "moving_label")]
+    return given_pairs(*chosen, dataset_dir="nowhere", embedded="nowhere")
+
+
+@pytest.mark.parametrize("labels", [(), ("moving_label",), ("fixed_label", "moving_label")])
+def test_the_pair_holds_what_was_given(files: dict[str, str], labels: tuple[str, ...]) -> None:
+    keys = ("fixed", "moving", *labels)
+    assert given(files, *keys) == [{**{key: files[key] for key in keys}, "pair_id": "moving_to_fixed"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("case.1.nii.gz", "case.1"),
+        ("case.nii", "case"),
+        ("CASE.NII.GZ", "CASE"),
+        ("case.nrrd", "case"),
+        ("case.mha", "case"),
+        ("case.png", "case"),
+        ("case.other", "case"),
+        ("case", "case"),
+    ],
+)
+def test_the_name_of_a_pair_has_no_suffixes(files: dict[str, str], tmp_path: Path, name: str, stem: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    (pair,) = given({**files, "moving": str(tmp_path / name)}, "fixed", "moving")
+    assert pair["pair_id"] == f"{stem}_to_fixed"
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        (("fixed",), "no moving;"),
+        (("moving",), "no fixed;"),
+        (("moving", "moving_label"), "no fixed;"),
+        (("fixed_label",), "no fixed and no moving;"),
+    ],
+)
+def test_half_a_pair_is_refused(files: dict[str, str], keys: tuple[str, ...], missing: str) -> None:
+    with pytest.raises(InputError, match=missing):
+        given(files, *keys)
+
+
+def test_a_missing_file_is_named_in_words(files: dict[str, str], tmp_path: Path) -> None:
+    files["moving_label"] = str(tmp_path / "moving_labels.nii.gz")
+    with pytest.raises(InputError, match=r"^moving label '.*moving_labels.nii.gz' does not exist.*'moving_label.nii.gz'"):
+        given(files, "fixed", "moving", "moving_label")
+
+
+def test_without_files_it_is_the_first_validation_pair(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"x")
+    pairs = [{"fixed": "c.nii.gz", "moving": "b.nii.gz"}, {"fixed": "b.nii.gz", "moving": "c.nii.gz"}]
+    content = {"tensorImageSize": {"0": "3D"}, "training": ["a.nii.gz"], "registration_val": pairs}
+    (tmp_path / "Toy_dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+    (pair,) = given_pairs("", "", "", "", tmp_path, "elsewhere")
+
+    assert pair == {"fixed": str(tmp_path / "c.nii.gz"), "moving": str(tmp_path / "b.nii.gz"), "pair_id": "b_to_c"}

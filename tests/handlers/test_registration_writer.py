@@ -1,0 +1,152 @@
+"""Folders of results: closed-form fields, and failures that leave the earlier result alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from PIL import Image
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.handlers import RegistrationWriter, registration_writer
+from monai_regplugins.transforms import MovingToFixedGridd
+
+SIZE = (9, 8, 10)
+AFFINE = np.array([[0.0, -2.0, 0.0, 7.0], [1.5, 0.0, 0.0, -4.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
+FILES = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz", "warped_label.nii.gz"]
+
+
+def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -> Any:
+    """An engine that has just registered one pair of noise on one grid, with a field of the same shift everywhere."""
+    size, generator = SIZE[: len(shift)], torch.Generator().manual_seed(1)
+
+    def on_grid(values: torch.Tensor) -> MetaTensor:
+        return MetaTensor(values, affine=torch.as_tensor(AFFINE))
+
+    pair: dict[str, Any] = {"moving": on_grid(torch.rand(1, *size, generator=generator) * 300 - 100)}
+    pair |= {"fixed": on_grid(torch.rand(1, *size, generator=generator)), "pair_id": pair_id}
+    if labels:
+        pair["moving_label"] = on_grid(torch.randint(0, 5, (1, *size), generator=generator, dtype=torch.uint8) * 50)
+    item = MovingToFixedGridd(keep_original=True)(pair)
+    ddf = torch.tensor(shift, dtype=torch.float32).reshape(-1, *[1] * len(size)).expand(-1, *size)
+    targets = {key: item[key].as_tensor() for key in ("moving", "fixed")} | {"spacing": item["spacing"]}
+    output = {"pred": {"ddf": ddf, "warped": targets["moving"]}, "label": targets}
+    return SimpleNamespace(state=SimpleNamespace(batch=[item], output=[output]))
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the picture, which takes most of the time."""
+    picture = SimpleNamespace(savefig=lambda path: Path(path).write_bytes(b"picture"))
+    monkeypatch.setattr(registration_writer, "draw_pair", lambda item, output: picture)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read(path: Path) -> np.ndarray[Any, Any]:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    np.testing.assert_allclose(image.affine, AFFINE)
+    return np.asarray(image.dataobj)
+
+
+def test_a_shift_in_closed_form(tmp_path: Path) -> None:
+    running = engine((1, -2, 0))
+    RegistrationWriter(tmp_path)(running)
+
+    folder, (item,) = tmp_path / "a_to_b", running.state.batch
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    for key, name, outside in (
+        ("moving_original", "warped", float(item["moving_original"].min())),
+        ("moving_label_original", "warped_label", 0.0),
+    ):
+        moving = item[key].numpy()[0]
+        expected = np.full(SIZE, outside, dtype=moving.dtype)
+        expected[:-1, 2:] = moving[1:, :-2]  # warped(x) = moving(x + (1, -2, 0))
+        found = read(folder / f"{name}.nii.gz")
+        assert found.dtype == moving.dtype
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2 if name == "warped" else 0)
+    displacement = read(folder / "displacement_itk.nii.gz")
+    assert displacement.shape == (*SIZE, 1, 3)
+    np.testing.assert_allclose(displacement, np.broadcast_to([-4.0, -1.5, 0.0], displacement.shape), atol=1e-6)  # LPS
+    with Image.open(folder / "registration.png") as picture:
+        assert picture.width > 500
+
+
+def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((0, 1), labels=False)
+    RegistrationWriter(tmp_path)(running)
+
+    moving = running.state.batch[0]["moving_original"].numpy()[0]
+    assert sorted(contents(tmp_path)) == ["a_to_b/registration.png", "a_to_b/warped.nii.gz"]
+    np.testing.assert_allclose(read(tmp_path / "a_to_b" / "warped.nii.gz")[:, :-1], moving[:, 1:], atol=2e-2)
+
+
+def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None:
+    def register(running: Engine, pair_id: str) -> Any:
+        state = engine((0, 0, 0), pair_id).state
+        running.state.batch = state.batch
+        return state.output
+
+    runner = Engine(register)
+    RegistrationWriter(tmp_path / "new" / "output").attach(runner)
+    runner.run(["a_to_b", "c_to_d"])
+
+    assert sorted(os.listdir(tmp_path / "new" / "output")) == ["a_to_b", "c_to_d"]
+
+
+def test_an_earlier_result_is_replaced_as_a_whole(tmp_path: Path, no_drawing: None) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    (tmp_path / "a_to_b" / "stray.txt").write_text("of the earlier run")
+
+    write(engine((1, 0, 0), labels=False))
+
+    after = contents(tmp_path)
+    assert sorted(after) == [f"a_to_b/{name}" for name in FILES[:3]]
+    assert after["a_to_b/warped.nii.gz"] != before["a_to_b/warped.nii.gz"]
+
+
+@pytest.mark.parametrize("failing", ["first file", "field", "rename"])
+def test_a_failure_leaves_the_earlier_result(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_drawing: None
+) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    save, rename = nib.save, Path.rename
+
+    def full() -> OSError:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def failing_save(image: Any, path: Path) -> None:
+        if failing == "first file" or (failing == "field" and "displacement" in path.name):
+            raise full()
+        save(image, path)
+
+    def failing_rename(path: Path, target: Path) -> Path:
+        if failing == "rename" and path.name == "new":
+            raise full()
+        return rename(path, target)
+
+    monkeypatch.setattr(nib, "save", failing_save)
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(InputError, match=r"cannot write '.*a_to_b' \(No space left on device\)"):
+        write(engine((1, 0, 0)))
+
+    assert contents(tmp_path) == before
+    assert os.listdir(tmp_path) == ["a_to_b"], "a temporary folder is left"
