@@ -45,7 +45,7 @@ def extend_border(image: torch.Tensor) -> torch.Tensor:
     if len(scanned) == 0:
         return image
     low, high = scanned.amin(0).tolist(), scanned.amax(0).tolist()
-    box = image[(slice(None), *(slice(a, b + 1) for a, b in zip(low, high, strict=True)))]
-    sizes = image.shape[1:]
+    index = (slice(None), *(slice(a, b + 1) for a, b in zip(low, high, strict=True)))
+    box, sizes = image[index], image.shape[1:]
     padding = [n for a, b, size in reversed(list(zip(low, high, sizes, strict=True))) for n in (a, size - 1 - b)]
     return functional.pad(box[None].float(), padding, mode="replicate")[0].to(image.dtype)

@@ -82,11 +82,11 @@ def make_pair(tmp_path: Path) -> Callable[..., Pair]:
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights that move most voxels by more than one."""
+    """Random weights that move voxels by up to a few."""
     torch.manual_seed(2)
     network = RAN()
     for weight in network.parameters():
-        weight.data += 0.1 * torch.randn_like(weight)
+        weight.data += 0.03 * torch.randn_like(weight)
     path = tmp_path_factory.mktemp("weights") / "random.pt"
     torch.save(network.state_dict(), path)
     return path
@@ -114,6 +114,13 @@ def infer(repository: Path, tmp_path: Path, ckpt: Path) -> Infer:
         return tmp_path / "output"
 
     return run
+
+
+def input_error(error: BaseException | None) -> str:
+    """Message of the input error behind what the workflow raised."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return str(error)
 
 
 def read(path: Path) -> tuple[Array, Array]:
@@ -202,9 +209,8 @@ def test_moments_bring_distant_images_together(
     pair, distance = make_pair(center=(400.0, -300.0, 200.0)), np.array([-400.0, 300.0, 200.0])  # LPS
     with pytest.raises(RuntimeError) as raised:
         infer(**pair.settings())
-    assert isinstance(raised.value.__cause__, InputError)
-    assert "do not overlap" in str(raised.value.__cause__)
-    assert "prealign='moments'" in str(raised.value.__cause__)
+    assert "do not overlap" in input_error(raised.value)
+    assert "prealign='moments'" in input_error(raised.value)
 
     def still(self: PairInferer, image: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         ddf = torch.zeros(1, 3, *image.shape[2:])
@@ -255,7 +261,6 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
     with pytest.raises(RuntimeError) as raised:
         infer(**images, prealign="moments")
 
-    assert isinstance(raised.value.__cause__, InputError)
-    assert "No space left on device" in str(raised.value.__cause__)
+    assert "No space left on device" in input_error(raised.value)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
     assert os.listdir(folder.parent) == [folder.name], "a temporary folder is left"

@@ -67,7 +67,7 @@ def test_half_a_pair_is_refused(files: dict[str, str], keys: tuple[str, ...], mi
 
 def test_a_missing_file_is_named_in_words(files: dict[str, str], tmp_path: Path) -> None:
     files["moving_label"] = str(tmp_path / "moving_labels.nii.gz")
-    with pytest.raises(InputError, match=r"^moving label '.*moving_labels.nii.gz' does not exist.*'moving_label.nii.gz'"):
+    with pytest.raises(InputError, match=r"^moving label '.*_labels.nii.gz' does not exist.*'moving_label.nii.gz'"):
         given(files, "fixed", "moving", "moving_label")
 
 

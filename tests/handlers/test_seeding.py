@@ -42,7 +42,9 @@ def test_equal_epochs_draw_equal_numbers() -> None:
     assert draws(0, epoch=3) == first
 
 
-@pytest.mark.parametrize("other", [(1, 3, 0), (0, 4, 0), (0, 3, 1), (3, 0, 0)], ids=["seed", "epoch", "rank", "swapped"])
+@pytest.mark.parametrize(
+    "other", [(1, 3, 0), (0, 4, 0), (0, 3, 1), (3, 0, 0)], ids=["seed", "epoch", "rank", "swapped"]
+)
 def test_seed_epoch_and_rank_all_count(other: tuple[int, int, int]) -> None:
     pairs = zip(draws(0, 3, 0), draws(*other), strict=True)
     assert all(a != b for a, b in pairs)

@@ -316,11 +316,20 @@ def test_unknown_names(options: dict[str, str], message: str) -> None:
         RAN(**options)
 
 
-@pytest.mark.parametrize("options", [{"in_channels": 1}, {"in_channels": 3}, {"spatial_dims": 2, "out_channels": 3}])
+@pytest.mark.parametrize("options", [{"in_channels": 1}, {"spatial_dims": 4}, {"spatial_dims": 2, "out_channels": 3}])
 def test_channels_are_those_of_a_pair_and_a_field(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="RAN takes 2 channels and returns"):
+    with pytest.raises(InputError, match="RAN takes a moving and a fixed image and returns a field"):
         RAN(**options)
     assert RAN(2, 2, 2, **SMALL)(torch.rand(1, 2, 8, 8)).shape == (1, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [({"scales": [2, 2, 1]}, "does not fit together"), ({"dilation": [1, 1]}, "Did you mean 'dilations'")],
+)
+def test_a_geometry_has_to_fit_together(geometry: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RAN(**geometry)
 
 
 # --- numerics
