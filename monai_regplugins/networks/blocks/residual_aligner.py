@@ -7,7 +7,7 @@ from torch import nn
 
 from monai_regplugins import fields
 from monai_regplugins.networks.blocks.residual_conv import channels_last, same_conv
-from monai_regplugins.networks.blocks.sample_norm import SampleNorm
+from monai_regplugins.networks.blocks.sample_norm import SampleNorm, widened
 
 HEAD_WEIGHTINGS = ("softmax_confidence", "softmax", "raw")
 SLOPE = 0.01  # of every LeakyReLU inside the RA module; the backbone uses 0.2
@@ -49,11 +49,6 @@ class AlignerHeads(nn.Module):
         weight[:, 2:] *= 0.1
         weight[:, :2] = 0
         weight[(0, slice(2)) + (1,) * (weight.ndim - 2)] = torch.tensor([1.0, -1.0]) / (1 + SLOPE)
-
-
-def widened(x: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32, anything else as it is."""
-    return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
 
 
 def regressor_width(spatial_dims: int) -> int:

@@ -31,11 +31,15 @@ class SampleNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize ``x`` of shape ``(B, C, *spatial)``; half precision input is normalized in float32."""
-        if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
-            x = x.float()
+        x = widened(x)
         mean = x.mean(dim=self.dims, keepdim=True)
         centered = x - mean
         variance = (centered * centered).mean(dim=self.dims, keepdim=True)
         # the tiny constant keeps the gradient of the root finite for a constant feature map
         scale = self.weight / (torch.sqrt(variance + 1e-12) + self.eps)
         return centered * scale + self.bias
+
+
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, anything else as it is."""
+    return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x

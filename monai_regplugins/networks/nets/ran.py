@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_regplugins.checks import InputError, check_choice, check_minimum_size
-from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner, widened
+from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
+from monai_regplugins.networks.blocks.sample_norm import widened
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class RAN(nn.Module):
         self.spatial_dims, self.checkpointing = spatial_dims, checkpointing
         self.num_levels, self.first_skips = len(g.scales), g.first_skips
         self.minimum_size = 2 ** len(g.encoder_channels)
-        # exponent of each level's pool size, and of each skip's, relative to each other in `place`
+        # how many times each level's grid is halved
         self.depths = [scale.bit_length() - 1 for scale in g.scales]
 
         self.encoder = nn.ModuleList(
