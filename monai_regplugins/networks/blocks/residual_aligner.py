@@ -72,7 +72,7 @@ class AlignerRegressor(nn.Module):
     def __init__(self, spatial_dims: int, in_channels: int, dilation: int, num_convs: int) -> None:
         super().__init__()
         width = regressor_width(spatial_dims)
-        self.act = nn.LeakyReLU(SLOPE)
+        self.act = nn.LeakyReLU(SLOPE, inplace=True)
         self.first = same_conv(spatial_dims, 2 * in_channels, width, dilation=dilation)
         self.second = same_conv(spatial_dims, width, width, dilation=dilation)
         self.third = same_conv(spatial_dims, width, width) if num_convs == 3 else nn.Identity()
@@ -139,7 +139,7 @@ class ResidualAligner(nn.Module):
         self.accumulator = same_conv(spatial_dims, (num_heads + 1) * (1 if first else 2), width)
         self.confidence = same_conv(spatial_dims, num_heads, 1, 1) if "confidence" in head_weighting else nn.Identity()
         self.feedback = same_conv(spatial_dims, in_channels + num_heads, in_channels, 1)
-        self.act = nn.LeakyReLU(SLOPE)
+        self.act = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(
         self,
@@ -193,7 +193,7 @@ class ResidualAligner(nn.Module):
             return theta
         weights = torch.softmax(theta, dim=1)
         if self.head_weighting == "softmax_confidence":
-            weights = weights * torch.relu(self.confidence(self.act(mask)))
+            weights = weights * torch.relu(self.confidence(self.act(mask.clone())))
         return weights
 
     def accumulate(

@@ -13,12 +13,33 @@ def same_conv(
     spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int = 3, dilation: int = 1
 ) -> nn.Module:
     """Convolution with bias and zero padding that keeps the size; He-normal (fan-in) weights, zero bias."""
-    conv: nn.Module = Conv["conv", spatial_dims](
-        in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation
-    )
+    conv: nn.Module
+    if kernel_size == 1:
+        conv = PointwiseConv(spatial_dims, in_channels, out_channels)
+    else:
+        conv = Conv["conv", spatial_dims](
+            in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation
+        )
     nn.init.kaiming_normal_(conv.get_parameter("weight"), mode="fan_in", nonlinearity="relu")
     nn.init.zeros_(conv.get_parameter("bias"))
     return conv
+
+
+class PointwiseConv(nn.Module):
+    """Convolution with kernel size 1, as a matrix product over channels-last memory.
+
+    On a CPU, PyTorch would convert the layout there and back for it and leave oneDNN.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[1] * spatial_dims))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, in_channels, *spatial)`` to ``(B, out_channels, *spatial)``."""
+        y = nn.functional.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias)
+        return y.movedim(-1, 1)
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -32,12 +34,10 @@ class SampleNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize ``x`` of shape ``(B, C, *spatial)``; half precision input is normalized in float32."""
         x = widened(x)
-        mean = x.mean(dim=self.dims, keepdim=True)
-        centered = x - mean
-        variance = (centered * centered).mean(dim=self.dims, keepdim=True)
-        # the tiny constant keeps the gradient of the root finite for a constant feature map
-        scale = self.weight / (torch.sqrt(variance + 1e-12) + self.eps)
-        return centered * scale + self.bias
+        centered = x - x.mean(dim=self.dims, keepdim=True)
+        count = x.numel() // x.shape[0]
+        std = torch.linalg.vector_norm(centered, dim=self.dims, keepdim=True) / math.sqrt(count)
+        return torch.addcmul(self.bias, centered, self.weight / (std + self.eps))
 
 
 def widened(x: torch.Tensor) -> torch.Tensor:

@@ -152,6 +152,8 @@ def test_softmax_weights_sum_to_one() -> None:
 
 def test_confidence_is_one_non_negative_factor_of_all_heads() -> None:
     module, theta, mask = aligner(2, True), torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
+    torch.nn.init.ones_(module.confidence.get_parameter("weight"))
+    torch.nn.init.zeros_(module.confidence.get_parameter("bias"))
     confidence = module.weigh(theta, mask) / theta.softmax(1)
     torch.testing.assert_close(confidence[:, 0], confidence[:, 1])
     assert confidence.min() == 0

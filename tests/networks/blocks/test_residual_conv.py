@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from monai_regplugins.networks.blocks import ConvNorm, ResidualConvBlock
-from monai_regplugins.networks.blocks.residual_conv import channels_last, same_conv
+from monai_regplugins.networks.blocks.residual_conv import PointwiseConv, channels_last, same_conv
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 
@@ -82,3 +82,15 @@ def test_channels_last_changes_the_layout_only(shape: tuple[int, ...]) -> None:
     y = channels_last(x)
     assert torch.equal(x, y)
     assert y.stride(1) == 1
+
+
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, channels_last])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_pointwise_is_a_convolution_with_kernel_one(spatial_dims: int, layout: Any) -> None:
+    conv, x = PointwiseConv(spatial_dims, 3, 4), layout(torch.randn(2, 3, *[5, 6, 7][:spatial_dims]))
+    torch.nn.init.normal_(conv.weight)
+    torch.nn.init.normal_(conv.bias)
+    torch.testing.assert_close(conv(x), CONV[spatial_dims](x, conv.weight, conv.bias))
+    assert conv(channels_last(x)).is_contiguous(
+        memory_format=[torch.channels_last, torch.channels_last_3d][spatial_dims - 2]
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.networks.blocks.residual_conv import PointwiseConv
 from monai_regplugins.networks.nets import RAN
 from monai_regplugins.networks.nets.ran import PRESETS, place, upsample_high
 
@@ -125,7 +126,7 @@ def test_multiplications_per_voxel(meta: torch.device, preset: str, expected: in
         total[0] += module.get_parameter("weight").numel() * places[:, 0].numel()
 
     for module in network.modules():
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | PointwiseConv):
             module.register_forward_hook(count)
     network.both_directions(image)
     both, total[0] = total[0] / 32**3, 0
