@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import sys
 import time
@@ -189,6 +190,17 @@ def to_markdown(results: Mapping[str, Result], about: Mapping[str, Any], device:
     return "\n".join([markdown_table(header, rows), "", *facts])
 
 
+def setting(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as JSON where it is that, else as a word."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what is not given stays as the configuration has it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,6 +215,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--val_pairs", type=int, help="validation pairs, 0 for all")
     add("--synthetic_probability", type=float, help="share of synthetic training pairs")
     add("--seed", type=int, help="of data, initial weights and augmentation")
+    add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="any other keys of the configuration")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
     add("--output", type=Path, help="file to write, .md for the table or .json for that of each pair too")
     args = parser.parse_args(argv)
@@ -218,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     check_output(args.output)
     torch.set_num_threads(args.threads)
     overrides = {key: getattr(args, key) for key in ("dataset_dir", *SETTINGS) if getattr(args, key) is not None}
+    overrides |= dict(args.set)
     parser = ConfigParser(config := read_config(args.config, overrides, args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
     contenders = {

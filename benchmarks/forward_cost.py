@@ -23,7 +23,15 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from reporting import check_output, command_line, hardware, markdown_table, number, write_report
+from reporting import (
+    check_output,
+    command_line,
+    hardware,
+    markdown_table,
+    number,
+    peak_of_this_process,
+    write_report,
+)
 from torch import Tensor, nn
 from voxelmorph_unet import DIVISOR, voxelmorph_unet
 
@@ -32,7 +40,6 @@ from monai_regplugins.networks.blocks import residual_aligner, residual_conv
 from monai_regplugins.networks.nets import RAN, ran
 
 BASELINE = "baseline"
-MIB = 2**20
 
 
 class BothDirectionsRAN(RAN):
@@ -52,11 +59,26 @@ class DefaultLayoutRAN(RAN):
             return super().forward(image)
 
 
+class ConvolvedRAN(RAN):
+    """Runs convolutions of kernel size 1 as PyTorch does, not as matrix products."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the field on the fixed grid."""
+        with patch.object(residual_conv.PointwiseConv, "forward", convolve):
+            return super().forward(image)
+
+
+def convolve(self: residual_conv.PointwiseConv, x: Tensor) -> Tensor:
+    """Do what :meth:`PointwiseConv.forward` does by a convolution."""
+    return (nn.functional.conv2d if x.ndim == 4 else nn.functional.conv3d)(x, self.weight, self.bias)
+
+
 CASES: dict[str, Callable[..., nn.Module]] = {
     "VoxelMorph": voxelmorph_unet,
     "RAN": RAN,
     "RAN, both directions at the last level": BothDirectionsRAN,
     "RAN, channels first": DefaultLayoutRAN,
+    "RAN, 1x1x1 as convolutions": ConvolvedRAN,
     "RAN, levels recomputed (checkpointing)": functools.partial(RAN, checkpointing=True),
 }
 
@@ -126,22 +148,6 @@ def peak_in_process(case: str, size: Sequence[int], step: bool, threads: int) ->
     command = [sys.executable, __file__, "--peak", case, "--threads", str(threads), "--size", *map(str, size)]
     result = subprocess.run([*command, *["--step"] * step], check=True, stdout=subprocess.PIPE, text=True)
     return float(result.stdout)
-
-
-def peak_of_this_process() -> float:
-    """Return the largest resident set of this process so far, MiB.
-
-    Linux hands ``ru_maxrss`` down from the process that started this one, the high-water mark in ``/proc`` it does not.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        if "VmHWM" in fields:
-            return int(fields["VmHWM"].split()[0]) * 1024 / MIB
-    import resource  # not on Windows
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / MIB if sys.platform == "darwin" else largest * 1024 / MIB
 
 
 def measure(cases: Sequence[str], args: argparse.Namespace) -> dict[str, Cost]:

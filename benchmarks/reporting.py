@@ -1,4 +1,4 @@
-"""What both benchmarks write: Markdown tables, the machine they ran on, files."""
+"""What all benchmarks share: Markdown tables, the machine they ran on, peak memory, files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from monai_regplugins.checks import InputError
 
 SUFFIXES = (".json", ".md")
+MIB = 2**20
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -49,6 +51,22 @@ def processor() -> str:
 def command_line(script: str, argv: Sequence[str]) -> str:
     """Return the command that repeats a run from the root of the repository."""
     return shlex.join(["python", f"benchmarks/{Path(script).name}", *argv])
+
+
+def peak_of_this_process() -> float:
+    """Return the largest resident set of this process so far, MiB.
+
+    Linux hands ``ru_maxrss`` down from the process that started this one, the high-water mark in ``/proc`` it does not.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        if "VmHWM" in fields:
+            return int(fields["VmHWM"].split()[0]) * 1024 / MIB
+    import resource  # not on Windows
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / MIB if sys.platform == "darwin" else largest * 1024 / MIB
 
 
 def check_output(path: Path | None) -> None:

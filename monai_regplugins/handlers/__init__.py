@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from monai_regplugins.handlers.atomic import write_file
 from monai_regplugins.handlers.checkpoint import Checkpointing, WeightsLoader
 from monai_regplugins.handlers.curves import CurvesFigure, curves_figure
 from monai_regplugins.handlers.figure import PairFigure, pair_figure
+from monai_regplugins.handlers.local_transforms import LocalTransformsWriter, local_transforms_figure
 from monai_regplugins.handlers.metric_table import MetricTable, metrics_csv, summary_table
 from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
 from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
 from monai_regplugins.handlers.registration_writer import RegistrationWriter
 from monai_regplugins.handlers.seeding import EpochSeed
+from monai_regplugins.handlers.series_writer import SeriesWriter, curve_figure
 
 __all__ = [
     "Checkpointing",
     "CurvesFigure",
     "EpochSeed",
+    "LocalTransformsWriter",
     "LossTerms",
     "MetricTable",
     "PairFigure",
     "RegistrationMetrics",
     "RegistrationWriter",
+    "SeriesWriter",
     "TrainingProgress",
     "WeightsLoader",
+    "curve_figure",
     "curves_figure",
+    "local_transforms_figure",
     "metrics_csv",
     "pair_figure",
     "summary_table",
-    "write_file",
 ]

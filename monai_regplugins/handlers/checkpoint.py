@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from monai_regplugins.checks import InputError, check_choice, load_into, load_weights
-from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.io.atomic import write_file
 
 __all__ = ["Checkpointing", "WeightsLoader"]
 

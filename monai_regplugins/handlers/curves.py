@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.io.atomic import write_file
 
 __all__ = ["CurvesFigure", "curves_figure"]
 

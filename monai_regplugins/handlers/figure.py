@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.io.atomic import write_file
 from monai_regplugins.metrics.pair import pair_metrics
 
 __all__ = ["PairFigure", "draw_pair", "pair_figure"]
@@ -91,7 +91,7 @@ class Plane(NamedTuple):
     def cut(self, volume: Array) -> Array:
         """Return the plane of a volume (*spatial), rows along the height of the page."""
         plane: Array = volume if self.normal is None else volume.take(self.position, axis=self.normal)
-        return np.transpose(plane)
+        return np.transpose(plane) if self.across < self.upward else plane
 
     def show(self, axes: Axes, spacing: Sequence[float]) -> None:
         """Turn the axes as the plane lies, in voxels of true proportion, without ticks."""
@@ -129,8 +129,8 @@ def pair_figure(
         spacing: voxel size along each axis in mm, shape (d,).
         moving_label: label map of the moving image, for the overlap.
         fixed_label: label map of the fixed image.
-        affine: voxel-to-world matrix (RAS) of the fixed grid; a volume then lies as radiologists look at it. Without
-            it the first voxel of a volume is at the lower left. A 2D image is drawn with its first row on top.
+        affine: voxel-to-world matrix (RAS) of the fixed grid; the image then lies as radiologists look at it. Without
+            it the first voxel of a volume is at the lower left, and a slice has its first row on top.
         title: name of the pair.
 
     Returns:
@@ -198,7 +198,7 @@ def _column_titles(values: dict[str, float]) -> list[str]:
 def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
     """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region (*spatial) in them."""
     if region.ndim == 2:
-        return [Plane(None, 0, across=0, upward=1, mirrored=False, upright=False)]
+        return [_slice_plane(affine)]
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)[:3, :3]
     right, front, top = _closest_axes(world)
     planes = []
@@ -209,6 +209,18 @@ def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
         upright = world[[right, front, top].index(upward), upward] > 0
         planes.append(Plane(normal, position, across, upward, affine is not None and bool(to_right), bool(upright)))
     return planes
+
+
+def _slice_plane(affine: Tensor | Array | None) -> Plane:
+    """Lay a slice with the head on top if its affine tells where that is, else with its first row on top."""
+    world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)
+    heights = world[2, :2] / np.linalg.norm(world[:3, :2], axis=0) if world.shape == (4, 4) else np.zeros(2)
+    upward = int(np.abs(heights).argmax())
+    if abs(heights[upward]) < 0.5:
+        return Plane(None, 0, across=0, upward=1, mirrored=False, upright=False)
+    sideways = world[:2, 1 - upward]  # to the right or to the front; both are shown on the left
+    mirrored = bool(sideways[np.abs(sideways).argmax()] > 0)
+    return Plane(None, 0, across=1 - upward, upward=upward, mirrored=mirrored, upright=bool(heights[upward] > 0))
 
 
 def _closest_axes(world: Array) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.io.atomic import write_file
 from monai_regplugins.metrics.pair import finite_values, mean_metrics
 
 __all__ = ["MetricTable", "metrics_csv", "summary_table"]
@@ -24,6 +24,8 @@ SUMMARY = {  # name in the table: measure, number of decimals
     "DSC": ("dsc", 3),
     "HD95 [mm]": ("hd95", 2),
     "ASD [mm]": ("asd", 2),
+    "TRE [mm]": ("tre", 2),
+    "TRE max [mm]": ("tre_max", 2),
     "NCC": ("ncc", 3),
     "folding [%]": ("folding_percent", 3),
     "SDlogJ": ("sdlogj", 3),

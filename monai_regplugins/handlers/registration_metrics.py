@@ -11,10 +11,12 @@ import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.metrics import Metric
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
 
 __all__ = ["RegistrationMetrics"]
+
+DISTANCES = ("tre", "hd95", "asd")  # the smaller the better
 
 PairRow = dict[str, Any]  # "pair_id" and the values of monai_regplugins.metrics.pair_metrics
 
@@ -22,13 +24,14 @@ PairRow = dict[str, Any]  # "pair_id" and the values of monai_regplugins.metrics
 class RegistrationMetrics(Metric):
     """Key metric of a MONAI evaluator: ``key_val_metric={"score": RegistrationMetrics()}``.
 
-    At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean Dice
-    overlap over the pairs if there are labels, else the mean correlation. The mean of every other measure goes
-    into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes, each pair
-    once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes minus
-    infinity: it compares with other scores as the worst.
+    At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean of one
+    measure over the pairs, negative for a distance, or the mean correlation where the pairs lack it. The mean of every
+    measure goes into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes,
+    each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
+    minus infinity: it compares with other scores as the worst.
 
     Args:
+        measure: what the score is made of: ``dsc``, ``tre``, ``hd95``, ``asd`` or ``ncc``.
         labels: labels to compare; by default those that both images of a pair have.
         surface: whether to measure surface distances too, by far the slowest part.
         output_transform: applied to the engine's output, must return a list of items with ``pred`` and ``label``.
@@ -36,11 +39,13 @@ class RegistrationMetrics(Metric):
 
     def __init__(
         self,
+        measure: str = "dsc",
         labels: Sequence[int] | None = None,
         surface: bool = True,
         output_transform: Callable[[Any], Any] = lambda output: output,
     ) -> None:
-        self.labels, self.surface = labels, surface
+        check_choice(measure, ("dsc", "ncc", *DISTANCES), "measure")
+        self.measure, self.labels, self.surface = measure, labels, surface
         super().__init__(output_transform)
 
     def reset(self) -> None:
@@ -75,6 +80,8 @@ class RegistrationMetrics(Metric):
                 moving_label=targets.get("moving_label"),
                 fixed_label=targets.get("fixed_label"),
                 mask=targets.get("fixed_mask"),
+                moving_points=_points(targets, "moving"),
+                fixed_points=_points(targets, "fixed"),
                 labels=self.labels,
                 surface=self.surface,
             )
@@ -94,11 +101,19 @@ class RegistrationMetrics(Metric):
         state.pair_rows = self.compute()
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
-        state.metrics[name] = score_of(state.pair_rows, means)
+        state.metrics[name] = score_of(state.pair_rows, means, self.measure)
 
 
-def score_of(rows: Sequence[PairRow], means: Mapping[str, float]) -> float:
-    """Return mean Dice if there is any, else mean correlation; minus infinity where a pair spoils the mean."""
-    values = [means["dsc"]] if "dsc" in means else [row["ncc"] for row in rows]
-    score = sum(values) / len(values) if values else math.nan
+def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc") -> float:
+    """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite."""
+    if measure in means:
+        score = -means[measure] if measure in DISTANCES else means[measure]
+    else:  # one pair that is not finite spoils the mean
+        score = sum(row["ncc"] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf
+
+
+def _points(targets: Mapping[str, Any], side: str) -> torch.Tensor | None:
+    """Return the landmarks of one image, or its keypoints if it has no landmarks."""
+    points: torch.Tensor | None = targets.get(f"{side}_landmarks", targets.get(f"{side}_keypoints"))
+    return points

@@ -105,6 +105,22 @@ def test_a_plane_image_has_its_first_row_on_top() -> None:
     np.testing.assert_array_equal(row[0].images[0].get_array(), pair["fixed"][0].T)
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("head", [0, 1])
+def test_a_sagittal_slice_has_the_head_on_top_and_the_front_on_the_left(head: int, direction: int) -> None:
+    affine = np.zeros((4, 4))
+    affine[2, head], affine[1, 1 - head] = direction, direction
+    affine[0, 2] = affine[3, 3] = 1
+    pair = {key: value[..., 3] for key, value in volume_pair().items() if key != "spacing"}
+    pair["ddf"] = pair["ddf"][:2]
+    row = pair_figure(**pair, spacing=[1.0, 2.0], affine=affine).axes
+    image = row[0].images[0].get_array()
+    np.testing.assert_array_equal(image, pair["fixed"][0] if head == 0 else pair["fixed"][0].T)
+    last = (image.shape[1] - 1, image.shape[0] - 1)
+    for axes in (row[0], row[5]):
+        assert corner(axes, *(last if direction > 0 else (0, 0))) == (False, True)
+
+
 def test_handler_draws_the_first_pairs_of_every_second_evaluation(
     make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.handlers.atomic import write_file
+from monai_regplugins.io.atomic import write_file
 
 
 def refuse(error: BaseException) -> Any:
