@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_regplugins.data import abdomen_subject
+from monai_regplugins.data import abdomen_subject, cine_lung_subject
 
 IMAGES = Path(__file__).parent / "images"
 SHAPE, SPACING = (80, 64, 80), 4.0
@@ -32,6 +32,20 @@ def phantom_figure(seeds: tuple[int, ...] = (1, 2, 3)) -> Figure:
     return figure
 
 
+def cine_figure(seeds: tuple[int, ...] = (1, 2), frames: tuple[int, ...] = (0, 3, 6, 9)) -> Figure:
+    """Some frames of some subjects of the cine_lung phantom, the landmarks of each frame as points."""
+    figure = Figure(figsize=(11, 2.9 * len(seeds)), layout="constrained")
+    axes = figure.subplots(len(seeds), len(frames), squeeze=False)
+    for row, seed in zip(axes, seeds, strict=True):
+        subject = cine_lung_subject(seed)
+        for ax, frame in zip(row, frames, strict=True):
+            ax.imshow(subject.frames[frame], cmap="gray")
+            ax.scatter(*subject.landmarks[frame].T[::-1], s=5, color="tab:orange")
+            ax.set_axis_off()
+    return figure
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    cine_figure().savefig(IMAGES / "cine_lung_phantom.png", dpi=70)
     phantom_figure().savefig(IMAGES / "abdomen_phantom.png", dpi=80)

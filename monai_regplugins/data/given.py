@@ -13,7 +13,13 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png")
 
 
 def given_pairs(
-    fixed: str, moving: str, fixed_label: str, moving_label: str, dataset_dir: str | Path, embedded: str | Path
+    fixed: str,
+    moving: str,
+    fixed_label: str,
+    moving_label: str,
+    dataset_dir: str | Path,
+    embedded: str | Path,
+    phantom: str = "abdomen",
 ) -> list[Pair]:
     """Return the pair of the given files; with none given, the first validation pair of the data set.
 
@@ -24,6 +30,7 @@ def given_pairs(
         moving_label: path of the moving image's label map, which is carried over to the fixed image.
         dataset_dir: data set that is used when no files are given.
         embedded: folder of the embedded phantom data set.
+        phantom: which phantom that is, see :func:`~monai_regplugins.data.open_dataset`.
 
     Returns:
         A list of one pair.
@@ -34,7 +41,7 @@ def given_pairs(
     files = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
     given = {key: str(check_file(path, key.replace("_", " "))) for key, path in files.items() if path}
     if not given:
-        return validation_pairs(open_dataset(dataset_dir, embedded))[:1]
+        return validation_pairs(open_dataset(dataset_dir, embedded, phantom))[:1]
     if missing := [key for key in ("fixed", "moving") if key not in given]:
         raise InputError(
             f"{' and '.join(given)} given, but no {' and no '.join(missing)}; give both images of the pair."

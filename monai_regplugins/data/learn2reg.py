@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_choice, check_file, suggest
+from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import is_made, make_abdomen
 
 __all__ = ["Learn2RegDataset", "open_dataset", "test_pairs", "training_pairs", "validation_pairs"]
@@ -27,7 +28,7 @@ Pair = dict[str, str]
 Item = TypeVar("Item")
 
 COMPANIONS = {"label": ".nii.gz", "mask": ".nii.gz", "keypoints": ".csv", "landmarks": ".csv"}
-PHANTOMS: dict[str, Callable[[str | Path], Path]] = {"abdomen": make_abdomen}
+PHANTOMS: dict[str, Callable[[str | Path], Path]] = {"abdomen": make_abdomen, "cine_lung": make_cine_lung}
 
 _logger = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def open_dataset(dataset_dir: str | Path, embedded: str | Path, phantom: str = "
     Args:
         dataset_dir: folder the user asked for.
         embedded: folder of the embedded phantom data set.
-        phantom: which phantom that is, one of ``abdomen``.
+        phantom: which phantom that is, ``abdomen`` or ``cine_lung``.
 
     Raises:
         InputError: When ``dataset_dir`` does not exist and is not the embedded one.

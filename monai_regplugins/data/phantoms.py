@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,14 +171,30 @@ def make_abdomen(
     Returns:
         ``dataset_dir``.
     """
-    target = Path(dataset_dir)
+
+    def write(folder: Path) -> None:
+        _write_dataset(folder, num_training, num_validation, spatial_shape, spacing, seed)
+
+    return make_folder(Path(dataset_dir), write)
+
+
+def make_folder(target: Path, write: Callable[[Path], None]) -> Path:
+    """Make a folder by ``write``, complete or not at all; one that is there and holds something is kept.
+
+    Args:
+        target: the folder to make.
+        write: fills a new folder beside it, which is then renamed, unless another process was faster.
+
+    Returns:
+        ``target``.
+    """
     if is_made(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as workshop:
         folder = Path(workshop) / "dataset"  # made by mkdir, so that it gets the user's usual permissions
         folder.mkdir()
-        _write_dataset(folder, num_training, num_validation, spatial_shape, spacing, seed)
+        write(folder)
         with contextlib.suppress(OSError):
             target.rmdir()  # only an empty folder gives way
         try:

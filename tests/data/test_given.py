@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import given_pairs
+from monai_regplugins.data import given_pairs, learn2reg
 
 
 @pytest.fixture
@@ -81,3 +81,19 @@ def test_without_files_it_is_the_first_validation_pair(tmp_path: Path) -> None:
     (pair,) = given_pairs("", "", "", "", tmp_path, "elsewhere")
 
     assert pair == {"fixed": str(tmp_path / "c.nii.gz"), "moving": str(tmp_path / "b.nii.gz"), "pair_id": "b_to_c"}
+
+
+def test_without_data_it_is_the_chosen_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(folder: str | Path) -> Path:
+        Path(folder).mkdir()
+        for name in "ab":
+            (Path(folder) / f"{name}.nii.gz").write_bytes(b"x")
+        pairs = [{"fixed": "b.nii.gz", "moving": "a.nii.gz"}]
+        content = {"tensorImageSize": {"0": "2D"}, "training": ["a.nii.gz"], "registration_val": pairs}
+        (Path(folder) / "Toy_dataset.json").write_text(json.dumps(content), encoding="utf-8")
+        return Path(folder)
+
+    monkeypatch.setitem(learn2reg.PHANTOMS, "cine_lung", make)
+    embedded = tmp_path / "data"
+    (pair,) = given_pairs("", "", "", "", embedded, embedded, phantom="cine_lung")
+    assert pair["pair_id"] == "a_to_b"

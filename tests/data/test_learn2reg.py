@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import learn2reg
+from monai_regplugins.data import learn2reg, make_abdomen, make_cine_lung
 from monai_regplugins.data.learn2reg import Learn2RegDataset, open_dataset, training_pairs, validation_pairs
 
 
@@ -213,6 +213,11 @@ def test_open_dataset_makes_the_embedded_one_only(tmp_path, monkeypatch, caplog)
     assert len(made) == 1
     with pytest.raises(InputError, match="Did you mean 'abdomen'"):
         open_dataset(embedded, embedded, "abdomn")
+
+
+@pytest.mark.parametrize(("phantom", "maker"), [("abdomen", make_abdomen), ("cine_lung", make_cine_lung)])
+def test_phantoms_by_name(phantom, maker):
+    assert learn2reg.PHANTOMS[phantom] is maker
 
 
 REAL = {  # pairs to train and to validate on
