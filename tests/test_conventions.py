@@ -25,7 +25,7 @@ METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 LAYERS = [
     {"checks", "fields"},
     {"networks", "losses", "metrics", "transforms", "io"},
-    {"data", "inferers", "engines", "handlers"},
+    {"benchmark", "data", "inferers", "engines", "handlers"},
     {"apps", "bundle"},
     {"__init__"},
 ]

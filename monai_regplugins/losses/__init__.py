@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss
+from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss
+from monai_regplugins.losses.sequence import SequenceMSELoss
 from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
 from monai_regplugins.losses.synthetic import SyntheticFieldLoss
 from monai_regplugins.losses.total import Term, WeightedSum
@@ -10,8 +11,10 @@ from monai_regplugins.losses.total import Term, WeightedSum
 __all__ = [
     "EdgeAwareSmoothnessLoss",
     "GradientLoss",
+    "IsotropicTVLoss",
     "MaskedLNCCLoss",
     "MaskedMSELoss",
+    "SequenceMSELoss",
     "SyntheticFieldLoss",
     "Term",
     "WeightedSum",

@@ -1,14 +1,15 @@
-"""Smoothness of a displacement field: edge-aware (weaker across edges of the fixed image) and plain."""
+"""Smoothness of a displacement field: edge-aware (weaker across edges of the fixed image), plain, total variation."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
-__all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss"]
+__all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss", "IsotropicTVLoss"]
 
 
 class EdgeAwareSmoothnessLoss(nn.Module):
@@ -92,6 +93,39 @@ class GradientLoss(nn.Module):
         phi = at_least_float32(ddf)
         steps = [phi.diff(dim=axis) for axis in range(2, phi.ndim)]
         return torch.stack([(s.abs() if self.power == 1 else s.square()).mean() for s in steps]).mean()
+
+
+class IsotropicTVLoss(nn.Module):
+    r"""Isotropic total variation of the ddf, which does not punish jumps more than ramps.
+
+    .. math::
+        L = \operatorname{mean} \sqrt{\textstyle\sum_k (f(x) - f(x - e_k))^2}
+
+    over the voxels that have a neighbor below on every axis and over the components, which are not coupled: the
+    regularizer R of R2N2 (Sandkühler et al. 2019, Eq. 6) as the authors' code computes it. There f is normalized, an
+    axis reaching from -1 to 1, but the differences are per voxel. That makes values small, and smaller on finer grids.
+
+    Args:
+        normalized: take f in halves of each axis (R2N2); False takes it in voxels, which no resolution changes.
+    """
+
+    def __init__(self, normalized: bool = True) -> None:
+        super().__init__()
+        self.normalized = normalized
+
+    def forward(self, ddf: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar, for a ddf `(B, d, *spatial)` in voxels with at least 2 voxels along each axis.
+
+        Raises:
+            InputError: an axis is shorter.
+        """
+        check_minimum_size(ddf.shape[2:], 2, "ddf")
+        f = fields.voxel_to_normalized(ddf) if self.normalized else at_least_float32(ddf)
+        inside = (slice(None), slice(None)) + (slice(1, None),) * (f.ndim - 2)
+        squares = torch.stack([_backward_difference(f, axis)[inside].square() for axis in range(2, f.ndim)]).sum(0)
+        rises = squares > 0
+        # a root of one where there is no change: the root of zero has an infinite slope, and times zero that is NaN
+        return torch.where(rises, torch.where(rises, squares, 1.0).sqrt(), 0.0).mean()
 
 
 def _backward_difference(values: torch.Tensor, axis: int) -> torch.Tensor:

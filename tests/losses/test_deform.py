@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss
+from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss
 
 LOSSES = [
     lambda ddf, fixed: EdgeAwareSmoothnessLoss("l1")(ddf, fixed),
     lambda ddf, fixed: EdgeAwareSmoothnessLoss("l2", 25.0)(ddf, fixed),
     lambda ddf, fixed: GradientLoss(1)(ddf),
     lambda ddf, fixed: GradientLoss(2)(ddf),
+    lambda ddf, fixed: IsotropicTVLoss()(ddf),
+    lambda ddf, fixed: IsotropicTVLoss(normalized=False)(ddf),
 ]
 
 
@@ -81,6 +83,30 @@ def test_gradient_against_numpy(power: int) -> None:
     assert GradientLoss(power)(ddf).item() == pytest.approx(expected)
 
 
+def test_total_variation_of_one_gaussian() -> None:
+    x = np.linspace(-1, 1, 256)
+    bell = 0.08 * np.exp(-0.5 * (x[:, None] ** 2 + x**2) / 0.1**2)
+    ddf = torch.zeros(1, 2, 256, 256, dtype=torch.float64)
+    ddf[0, 1] = torch.from_numpy(bell * 127.5)
+
+    assert IsotropicTVLoss()(ddf).item() == pytest.approx(6.18e-5, abs=0.005e-5)
+    assert IsotropicTVLoss(normalized=False)(ddf).item() == pytest.approx(6.18e-5 * 127.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 5, 3)])
+def test_total_variation_against_numpy(shape: tuple[int, ...]) -> None:
+    ddf, _ = field_and_image(shape)
+    f = ddf.numpy() * 2 / (np.array(shape).reshape(-1, *[1] * len(shape)) - 1)
+    lengths = []
+    for b, c, *index in np.ndindex(2, len(shape), *(n - 1 for n in shape)):
+        here = np.array(index) + 1
+        lengths.append(
+            np.linalg.norm([f[(b, c, *here)] - f[(b, c, *(here - e))] for e in np.eye(len(shape), dtype=int)])
+        )
+
+    assert IsotropicTVLoss()(ddf).item() == pytest.approx(np.mean(lengths))
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("shape", [(4, 3), (3, 4, 3)])
 def test_gradients(loss, shape: tuple[int, ...]) -> None:
@@ -119,5 +145,7 @@ def test_bad_input_is_refused() -> None:
         EdgeAwareSmoothnessLoss(edge_scale=-1.0)
     with pytest.raises(InputError, match="power"):
         GradientLoss(3)
+    with pytest.raises(InputError, match="ddf has 4 x 1 voxels"):
+        IsotropicTVLoss()(torch.zeros(1, 2, 4, 1))
     with pytest.raises(InputError, match="fixed"):
         EdgeAwareSmoothnessLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 1))
