@@ -1,7 +1,8 @@
-"""Measures of a registration: overlap, surface distance, correlation, regularity of the field."""
+"""Measures of a registration: overlap, surface distance, landmarks, correlation, regularity of the field."""
 
 from __future__ import annotations
 
+from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
 from monai_regplugins.metrics.pair import finite_values, mean_metrics, pair_metrics
 from monai_regplugins.metrics.regularity import folding, sdlogj
@@ -11,6 +12,7 @@ __all__ = [
     "dice",
     "finite_values",
     "folding",
+    "landmark_errors",
     "mean_metrics",
     "ncc",
     "pair_metrics",

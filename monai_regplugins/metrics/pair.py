@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor
 
 from monai_regplugins.fields import warp
+from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.metrics.overlap import dice, ncc, surface_distances
 from monai_regplugins.metrics.regularity import folding, sdlogj
 
@@ -24,6 +25,8 @@ def pair_metrics(
     moving_label: Tensor | None = None,
     fixed_label: Tensor | None = None,
     mask: Tensor | None = None,
+    moving_points: Tensor | None = None,
+    fixed_points: Tensor | None = None,
     labels: Iterable[int] | None = None,
     surface: bool = True,
 ) -> dict[str, float]:
@@ -40,11 +43,14 @@ def pair_metrics(
         moving_label: label map of the moving image; it is warped with nearest-neighbor interpolation.
         fixed_label: label map of the fixed image.
         mask: voxels that count for the correlation and the regularity; all by default.
+        moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
+        fixed_points: the corresponding landmarks of the fixed image.
         labels: labels to compare; by default those above zero that both images have before the registration.
         surface: whether to measure surface distances too, by far the slowest part.
 
     Returns:
-        ``ncc_before``, ``ncc``, ``folding_percent``, ``sdlogj``, and with both label maps ``dsc_before``, ``dsc``,
+        ``ncc_before``, ``ncc``, ``folding_percent``, ``sdlogj``; with landmarks (mm) ``tre_before``, ``tre``, their
+        means, ``tre_max_before`` and ``tre_max``; and with both label maps ``dsc_before``, ``dsc``,
         ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``asd_before``, ``asd``. A mean over labels skips those
         that either image lacks before the registration, a mean of distances also those that the warp has lost.
     """
@@ -54,6 +60,10 @@ def pair_metrics(
         "folding_percent": folding(ddf, mask)[1],
         "sdlogj": sdlogj(ddf, mask),
     }
+    if moving_points is not None and fixed_points is not None and len(fixed_points):
+        for suffix, field in (("_before", None), ("", ddf)):
+            errors = landmark_errors(fixed_points, moving_points, spacing, field)
+            values[f"tre{suffix}"], values[f"tre_max{suffix}"] = float(errors.mean()), float(errors.max())
     if moving_label is None or fixed_label is None:
         return values
     warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd
+from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
 from monai_regplugins.transforms.border import ExtendBorderd
 from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
-from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird
+from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird, StandardizePaird
 from monai_regplugins.transforms.synthetic import RandSyntheticPaird
 from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
 
@@ -15,10 +15,12 @@ __all__ = [
     "MovingToFixedGridd",
     "RandIntensityFactord",
     "RandPairCropd",
+    "RandSwapPaird",
     "RandSyntheticPaird",
     "ResizePaird",
     "ScalePaird",
     "SimpleITKReader",
+    "StandardizePaird",
     "WarpOriginald",
     "load_points",
     "resample_original",

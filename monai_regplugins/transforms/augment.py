@@ -15,9 +15,9 @@ from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_minimum_size, check_same_size
 from monai_regplugins.transforms.grids import as_meta_tensor, shifted_affine
-from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present
+from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 
-__all__ = ["RandIntensityFactord", "RandPairCropd"]
+__all__ = ["RandIntensityFactord", "RandPairCropd", "RandSwapPaird"]
 
 
 class RandPairCropd(RandomizableTransform):
@@ -96,6 +96,32 @@ class RandIntensityFactord(RandomizableTransform):
         self.randomize()
         for key in IMAGE_KEYS:
             pair[key] = pair[key] * self._factor
+        return pair
+
+
+class RandSwapPaird(RandomizableTransform):
+    """Let the moving image be the fixed one and the other way round, with all that belongs to them.
+
+    Args:
+        prob: probability of the exchange.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        super().__init__(prob=prob)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Exchange the entries of both images.
+
+        Args:
+            data: a prepared pair without ``true_ddf``, on one grid.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            for key in present(data, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS):
+                side = side_of(key)
+                other = "fixed" if side == "moving" else "moving"
+                pair[key.replace(side, other, 1)] = data[key]
         return pair
 
 

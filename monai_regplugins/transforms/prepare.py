@@ -26,7 +26,7 @@ from monai_regplugins.transforms.grids import (
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 from monai_regplugins.transforms.prealign import affine_matrix, moments_matrix
 
-__all__ = ["MovingToFixedGridd", "ResizePaird", "ScalePaird", "resize_image"]
+__all__ = ["MovingToFixedGridd", "ResizePaird", "ScalePaird", "StandardizePaird", "resize_image"]
 
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
@@ -126,6 +126,37 @@ class ScalePaird(Transform):
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
             pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
+        return pair
+
+
+class StandardizePaird(Transform):
+    """Bring each image to mean 0 and standard deviation 1, and clip what is far from its mean.
+
+    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations).
+
+    Args:
+        clip: largest absolute value; None does not clip.
+    """
+
+    def __init__(self, clip: float | None = 2.0) -> None:
+        self.clip = clip
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Standardize ``moving`` and ``fixed``, each by itself.
+
+        Args:
+            data: pair with images of shape (1, *spatial).
+
+        Raises:
+            InputError: When an image is constant or not finite.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        for key in IMAGE_KEYS:
+            image = pair[key].as_tensor().to(torch.float32)
+            check_image(image, f"{key} image", image.ndim - 1)
+            values = (image - image.mean()) / image.std()
+            clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
+            pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
         return pair
 
 

@@ -12,7 +12,13 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird, resize_image
+from monai_regplugins.transforms.prepare import (
+    MovingToFixedGridd,
+    ResizePaird,
+    ScalePaird,
+    StandardizePaird,
+    resize_image,
+)
 
 RNG = np.random.default_rng(0)
 OBLIQUE = np.array(  # left-handed, rotated about x, anisotropic
@@ -249,3 +255,14 @@ def test_resize_refuses_a_bad_size(on_one_grid: dict[str, Any], size: Any) -> No
 def test_resize_refuses_images_on_different_grids(pair: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="moving image has size"):
         ResizePaird(4)(pair)
+
+
+def test_standardize_each_image_and_clip() -> None:
+    images = {key: MetaTensor(50 + 7 * torch.randn(1, 20, 30), affine=torch.eye(4)) for key in ("moving", "fixed")}
+    free, clipped = StandardizePaird(clip=None)(images), StandardizePaird()(images)
+    for key, image in images.items():
+        plain = image.as_tensor()
+        torch.testing.assert_close(free[key].as_tensor(), (plain - plain.mean()) / plain.std(correction=1))
+        torch.testing.assert_close(clipped[key].as_tensor(), free[key].as_tensor().clamp(-2, 2))
+    with pytest.raises(InputError, match="moving image"):
+        StandardizePaird()({**images, "moving": MetaTensor(torch.ones(1, 4, 4))})
