@@ -1,9 +1,9 @@
 """Train RAN and VoxelMorph side by side and compare them on the validation pairs.
 
 Everything but the network comes from one bundle configuration, by default RAN's own training recipe: data, transforms,
-loss, optimizer, schedule, inferer. Both networks take the same number of steps, each step on the same batch, and are
-measured on the same pairs at their native size. Computation is in float32. ``voxelmorph_unet.py`` says which
-VoxelMorph this is.
+loss, optimizer, schedule, inferer. VoxelMorph may get a learning rate of its own. Both networks take the same number of
+steps, each step on the same batch, and are measured on the same pairs at their native size. Computation is in float32.
+``voxelmorph_unet.py`` says which VoxelMorph this is.
 
     python benchmarks/compare_voxelmorph.py --steps 300 --threads 1 --output comparison.json
 """
@@ -127,9 +127,10 @@ def make_contender(parser: ConfigParser, seed: int) -> Contender:
     return contender
 
 
-def voxelmorph_parser(config: Mapping[str, Any]) -> ConfigParser:
+def voxelmorph_parser(config: Mapping[str, Any], learning_rate: float | None = None) -> ConfigParser:
     """Return the configuration with VoxelMorph in place of its network; inferers pad where VoxelMorph cannot divide."""
-    parser = ConfigParser(copy.deepcopy({**config, "network_def": CONFIG}))
+    changes = {"network_def": CONFIG} | ({} if learning_rate is None else {"learning_rate": learning_rate})
+    parser = ConfigParser(copy.deepcopy({**config, **changes}))
     for inferer in ("train#inferer", "validate#inferer"):
         parser[f"{inferer}#divisor"] = DIVISOR
     return parser
@@ -207,10 +208,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--config", type=Path, default=DEFAULT_CONFIG, help="training configuration of a bundle")
     add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the configuration's)")
+    add("--only", choices=["VoxelMorph", "RAN"], help="leave the other network out; the batches stay the same")
     add("--steps", type=int, help="optimizer steps of each network (default: as many as the configuration takes)")
     add("--batch_size", type=int, help="pairs per step")
     add("--spatial_size", type=int, nargs="+", help="grid of the networks, voxels")
     add("--learning_rate", type=float, help="of both networks")
+    add("--voxelmorph_learning_rate", type=float, help="of VoxelMorph alone (default: the same)")
     add("--window", type=float, nargs=2, help="intensities that become 0 and 1")
     add("--val_pairs", type=int, help="validation pairs, 0 for all")
     add("--synthetic_probability", type=float, help="share of synthetic training pairs")
@@ -234,21 +237,21 @@ def main(argv: Sequence[str] | None = None) -> str:
     overrides |= dict(args.set)
     parser = ConfigParser(config := read_config(args.config, overrides, args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
-    contenders = {
-        "VoxelMorph": make_contender(voxelmorph_parser(config), seed),
-        "RAN": make_contender(parser, seed),
-    }
+    parsers = {"VoxelMorph": voxelmorph_parser(config, args.voxelmorph_learning_rate), "RAN": parser}
+    contenders = {name: make_contender(p, seed) for name, p in parsers.items() if args.only in (None, name)}
     train(list(contenders.values()), parser.get_parsed_content("train#dataloader"), seed)
     results = evaluate(contenders, parser.get_parsed_content("validate#dataloader"))
 
     about = {
         "data_set": Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name,
-        "steps": len(contenders["RAN"].seconds),
+        "steps": len(next(iter(contenders.values())).seconds),
         **{key: parser.get_parsed_content(key) for key in SETTINGS},
         "hardware": hardware(device),
         "command": command_line(__file__, argv),
     }
-    about["val_pairs"] = len(results["RAN"].pairs)  # 0 stands for all
+    if args.voxelmorph_learning_rate is not None:
+        about["learning_rate"] = f"{about['learning_rate']}, VoxelMorph {args.voxelmorph_learning_rate}"
+    about["val_pairs"] = max(len(result.pairs) for result in results.values())  # 0 stands for all
     markdown = to_markdown(results, about, device)
     print(markdown)
     if args.output:

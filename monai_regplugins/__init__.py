@@ -7,8 +7,8 @@ configuration calls by itself, and imports none of the subpackages.
 
 from __future__ import annotations
 
-from monai_regplugins.bundle import bundle_root, existing, start
+from monai_regplugins.bundle import bundle_root, start
 
-__all__ = ["__version__", "bundle_root", "existing", "start"]
+__all__ = ["__version__", "bundle_root", "start"]
 
 __version__ = "0.1.0"

@@ -21,7 +21,7 @@ from monai.utils import set_determinism
 
 from monai_regplugins.checks import InputError, suggest
 
-__all__ = ["bundle_root", "check_overrides", "existing", "start"]
+__all__ = ["bundle_root", "check_overrides", "start"]
 
 ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 
@@ -55,11 +55,6 @@ def bundle_root() -> str:
         return os.getcwd() if Path("configs", "metadata.json").is_file() else "."
     except (OSError, ValueError):  # such as a working directory that was removed
         return "."
-
-
-def existing(path: str) -> str:
-    """Return ``path`` if there is such a file, else an empty string: weights to begin with, where they are shipped."""
-    return path if Path(path).is_file() else ""
 
 
 def start(seed: int | None = None) -> None:

@@ -6,12 +6,14 @@ import copy
 import importlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import make_abdomen
 
 NETWORKS = ["initial", "VoxelMorph", "RAN"]
@@ -155,3 +157,91 @@ def test_output_is_checked_before_the_work(script, tmp_path):
         reporting.check_output(tmp_path / "table.csv")
     with pytest.raises(InputError, match="folder does not exist"):
         reporting.check_output(tmp_path / "missing" / "table.md")
+
+
+@pytest.fixture(scope="module")
+def cine_lung(tmp_path_factory):
+    return make_cine_lung(tmp_path_factory.mktemp("cine") / "data", 2, 2, 4, (40, 40), 6.4)
+
+
+class TestBSpline:
+    """R2N2 against the B-spline registration, on a series of four frames."""
+
+    METHODS = ("before", "B-spline", "R2N2")
+
+    @pytest.fixture
+    def options(self, script, cine_lung, tmp_path):
+        """Words of a command line: random weights, which move something, and as little work as there can be."""
+        compare = script("compare_bspline")
+        network = compare.read_config(compare.DEFAULT_CONFIG, {}).get_parsed_content("network_def")
+        with torch.no_grad():
+            for weight in network.parameter_net.parameters():
+                weight += 0.1 * torch.randn_like(weight)
+        torch.save(network.state_dict(), tmp_path / "model.pt")
+        words = f"--dataset_dir {cine_lung} --ckpt {tmp_path / 'model.pt'} --spatial_size 32 32"
+        return [*words.split(), "--series", "1", "--iterations", "2"]
+
+    def errors_before(self, folder):
+        """Distances in mm of all landmarks of the first series, from the files."""
+        content = json.loads((folder / "CineLungPhantom_dataset.json").read_text())
+        pairs = [
+            pair for pair in content["registration_val"] if pair["fixed"] == content["registration_val"][0]["fixed"]
+        ]
+        assert len(pairs) == 3
+        files = [[pair[key].replace("images", "landmarks") for key in ("fixed", "moving")] for pair in pairs]
+        points = [[np.loadtxt(folder / f.replace(".nii.gz", ".csv"), delimiter=",") for f in both] for both in files]
+        return np.concatenate([6.4 * np.linalg.norm(fixed - moving, axis=1) for fixed, moving in points])
+
+    def test_table(self, script, cine_lung, options, monkeypatch, tmp_path):
+        compare, output = script("compare_bspline"), tmp_path / "comparison.json"
+        monkeypatch.setattr(compare, "peak_in_process", lambda *_: 123.4)
+        markdown = compare.main([*options, "--output", str(output)])
+        rows, content = table(markdown), json.loads(output.read_text(encoding="utf-8"))
+
+        assert tuple(rows) == tuple(content["rows"]) == self.METHODS
+        assert content["data_set"] == "CineLungPhantom"
+        assert content["series_and_pairs"] == "1 and 3"
+        errors = self.errors_before(cine_lung)
+        assert content["rows"]["before"]["errors"] == pytest.approx(errors.tolist(), abs=1e-3)
+        expected = [errors.mean(), *np.percentile(errors, [50, 95, 100])]
+        assert [float(cell) for cell in rows["before"][:4]] == pytest.approx(expected, abs=0.0051)
+        assert rows["before"][5:] == ["0.000", "-", "-", "-"]
+        for name in self.METHODS[1:]:
+            row = content["rows"][name]
+            assert len(row["errors"]) == len(errors)
+            assert not np.allclose(row["errors"], errors, atol=1e-3), "nothing was moved"
+            assert len(row["overlaps"]) == len(row["folded"]) == len(row["seconds"]) == 3
+            assert float(rows[name][0]) == pytest.approx(np.mean(row["errors"]), abs=0.0051)
+            assert rows[name][8] == "123"
+        steps = json.loads(compare.DEFAULT_CONFIG.read_text())["steps"]
+        assert rows["R2N2"][6] == str(7 * steps)
+
+        ratios = dict(line[2:].split(": ", 1) for line in markdown.splitlines() if line.startswith("- "))
+        means = {
+            name: {key: np.mean(content["rows"][name][key]) for key in ("errors", "seconds")}
+            for name in rows
+            if name != "before"
+        }
+        spline, network = means["B-spline"], means["R2N2"]
+        assert float(ratios["B-spline / R2N2 seconds"]) == pytest.approx(
+            spline["seconds"] / network["seconds"], abs=0.051
+        )
+        assert float(ratios["R2N2 / B-spline mean TRE"]) == pytest.approx(
+            network["errors"] / spline["errors"], abs=0.0051
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", METHODS[1:])
+    def test_peak_memory_of_a_process(self, script, options, method):
+        ballast = torch.ones(2**28)  # 1 GiB here must not count there
+        compare = script("compare_bspline")
+        peak = compare.peak_in_process(method, options)
+        assert 0 < peak < script("reporting").peak_of_this_process()
+        del ballast
+
+    def test_unknown_keys_are_refused(self, script):
+        compare = script("compare_bspline")
+        with pytest.raises(InputError, match=r"no key 'datasets_dir' to set\. Did you mean 'dataset_dir'"):
+            compare.read_config(compare.DEFAULT_CONFIG, {"datasets_dir": "x"})
+        with pytest.raises(SystemExit):
+            compare.parse_arguments(["--iterations", "0"])

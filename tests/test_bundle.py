@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, create_workflow, run
 from monai.utils import set_determinism
 from torch._utils import ExceptionWrapper
 
-from monai_regplugins.bundle import bundle_root, check_overrides, existing, start
+from monai_regplugins.bundle import bundle_root, check_overrides, start
 from monai_regplugins.checks import InputError
 
 TRAIN = {
@@ -376,10 +376,3 @@ def cli(
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     command = [sys.executable, "-m", *module, "run", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_existing_names_only_files_that_are_there(tmp_path: Path) -> None:
-    file = tmp_path / "model.pt"
-    assert existing(str(file)) == ""
-    file.touch()
-    assert existing(str(file)) == str(file)

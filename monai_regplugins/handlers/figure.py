@@ -198,7 +198,7 @@ def _column_titles(values: dict[str, float]) -> list[str]:
 def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
     """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region (*spatial) in them."""
     if region.ndim == 2:
-        return [_slice_plane(affine)]
+        return [slice_plane(affine)]
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)[:3, :3]
     right, front, top = _closest_axes(world)
     planes = []
@@ -211,7 +211,7 @@ def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
     return planes
 
 
-def _slice_plane(affine: Tensor | Array | None) -> Plane:
+def slice_plane(affine: Tensor | Array | None) -> Plane:
     """Lay a slice with the head on top if its affine tells where that is, else with its first row on top."""
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)
     heights = world[2, :2] / np.linalg.norm(world[:3, :2], axis=0) if world.shape == (4, 4) else np.zeros(2)

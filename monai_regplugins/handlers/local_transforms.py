@@ -17,6 +17,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from monai_regplugins.handlers.figure import slice_plane
 from monai_regplugins.io.atomic import write_file
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
@@ -57,13 +58,19 @@ class LocalTransformsWriter:
             folder = self.output_dir / str(item["pair_id"])
             write_file(folder / "transformations.json", json.dumps(to_json(transforms), indent=1).encode())
             stream = io.BytesIO()
-            figure = local_transforms_figure(transforms, fixed, [float(s) for s in output["label"]["spacing"]])
+            spacing = [float(s) for s in output["label"]["spacing"]]
+            figure = local_transforms_figure(transforms, fixed, spacing, getattr(item.get("fixed"), "affine", None))
             figure.savefig(stream, format="png", dpi=110)
             write_file(folder / "transformations.png", stream.getvalue())
 
 
 def local_transforms_figure(
-    transforms: LocalTransforms, fixed: Tensor, spacing: list[float], panels: int = 10, isotropic: bool = False
+    transforms: LocalTransforms,
+    fixed: Tensor,
+    spacing: list[float],
+    affine: Tensor | None = None,
+    panels: int = 10,
+    isotropic: bool = False,
 ) -> Figure:
     """Draw standard deviations and displacements over the steps, and the local transformations over the fixed image.
 
@@ -74,6 +81,7 @@ def local_transforms_figure(
         transforms: of one sample.
         fixed: fixed image, (1, *spatial).
         spacing: voxel size along each axis in mm.
+        affine: voxel-to-world matrix (RAS) of the fixed grid; a slice then lies with the head on top.
         panels: how many of the first steps get an image of their own.
         isotropic: whether the coordinates are in one unit on all axes.
 
@@ -89,7 +97,9 @@ def local_transforms_figure(
     root = rotation_matrix(transforms.rotation[0]) * transforms.sigma[0].unsqueeze(-2)  # R diag(sigma), x first
     covariance = (root @ root.transpose(-1, -2)).flip(-1, -2) * units[:, None] * units
     image = fixed[0].cpu().float().numpy()
-    plane: Array = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
+    middle_slice: Array = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
+    plane = slice_plane(affine)
+    shown_axes = [plane.across, plane.upward]
 
     figure = Figure(figsize=(13, 9.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -112,13 +122,14 @@ def local_transforms_figure(
     for axes in small[min(panels, steps) :]:
         axes.set_axis_off()
     for axes, chosen, title in shown:
-        axes.imshow(plane.T, cmap="gray", interpolation="nearest", aspect=spacing[1] / spacing[0])
-        lines = [_contour(covariance[n, :2, :2].numpy(), centers[n, :2].numpy()) for n in chosen]
+        axes.imshow(plane.cut(middle_slice), cmap="gray", interpolation="nearest")
+        lines = [_contour(covariance[n, :2, :2].numpy(), centers[n, :2].numpy())[:, shown_axes] for n in chosen]
         axes.add_collection(LineCollection(lines, colors=colors[list(chosen)], linewidths=1.2))
-        shift = (vector * units)[list(chosen), :2].numpy()
-        start = centers[list(chosen), :2].numpy()
+        shift = (vector * units)[list(chosen)][:, shown_axes].numpy()
+        start = centers[list(chosen)][:, shown_axes].numpy()
         axes.quiver(*start.T, *shift.T, color=colors[list(chosen)], angles="xy", scale_units="xy", scale=0.5)
-        axes.set(title=title, xticks=[], yticks=[], xlim=(-0.5, size[0] - 0.5), ylim=(size[1] - 0.5, -0.5))
+        axes.set(title=title, xlim=(-0.5, size[plane.across] - 0.5), ylim=(size[plane.upward] - 0.5, -0.5))
+        plane.show(axes, spacing)
     return figure
 
 

@@ -118,10 +118,10 @@ class RandSwapPaird(RandomizableTransform):
         pair: dict[Hashable, Any] = dict(data)
         self.randomize(None)
         if self._do_transform:
-            for key in present(data, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS):
+            moved = {key: pair.pop(key) for key in present(data, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS)}
+            for key, value in moved.items():
                 side = side_of(key)
-                other = "fixed" if side == "moving" else "moving"
-                pair[key.replace(side, other, 1)] = data[key]
+                pair[key.replace(side, "fixed" if side == "moving" else "moving", 1)] = value
         return pair
 
 

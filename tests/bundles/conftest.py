@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 
-from monai_regplugins.data import make_abdomen
+from monai_regplugins.data import make_abdomen, make_cine_lung
 
 CPU = "$torch.device('cpu')"
 TINY: dict[str, Any] = {
@@ -29,6 +30,29 @@ TINY: dict[str, Any] = {
     "val_interval": 1,
     "figures": 1,
 }
+TINY_R2N2: dict[str, Any] = {**TINY, "spatial_size": [32, 32], "steps": 3, "val_pairs": 2}
+
+
+def tiny_overrides(
+    settings: Mapping[str, Any], files: Sequence[Path], output_dir: str | Path, **changes: Any
+) -> dict[str, Any]:
+    """Return those of the settings that the configuration files have, and the changes."""
+    config = ConfigParser.load_config_files([str(file) for file in files])
+    wanted = {**settings, "output_dir": str(output_dir)}
+    return {key: value for key, value in wanted.items() if key in config} | changes
+
+
+def tiny_workflow(
+    tiny: Callable[..., dict[str, Any]],
+    files: Sequence[Path],
+    output_dir: str | Path,
+    workflow_type: str = "train",
+    **changes: Any,
+) -> ConfigWorkflow:
+    """Make a workflow of configuration files with tiny settings."""
+    overrides = tiny(files, output_dir, **changes)
+    names = [str(file) for file in files]
+    return create_workflow(config_file=names, workflow_type=workflow_type, logging_file=False, **overrides)
 
 
 @contextmanager
@@ -63,26 +87,14 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(phantoms: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that gives the overrides that make a configuration run in seconds, as far as it has them."""
 
-    def overrides(files: Sequence[Path], output_dir: str | Path, **changes: Any) -> dict[str, Any]:
-        config = ConfigParser.load_config_files([str(file) for file in files])
-        settings = {**TINY, "dataset_dir": str(phantoms), "output_dir": str(output_dir)}
-        return {key: value for key, value in settings.items() if key in config} | changes
-
-    return overrides
+    return partial(tiny_overrides, {**TINY, "dataset_dir": str(phantoms)})
 
 
 @pytest.fixture(scope="session")
 def create(tiny: Callable[..., dict[str, Any]]) -> Callable[..., ConfigWorkflow]:
     """Return a function that makes a tiny workflow of configuration files."""
 
-    def make(
-        files: Sequence[Path], output_dir: str | Path, workflow_type: str = "train", **changes: Any
-    ) -> ConfigWorkflow:
-        overrides = tiny(files, output_dir, **changes)
-        names = [str(file) for file in files]
-        return create_workflow(config_file=names, workflow_type=workflow_type, logging_file=False, **overrides)
-
-    return make
+    return partial(tiny_workflow, tiny)
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +127,44 @@ def trained_ran(ran: Path, create: Callable[..., ConfigWorkflow], tmp_path_facto
         workflow.run()
         workflow.finalize()
     return folder / "output"
+
+
+@pytest.fixture(scope="session")
+def cine_lung(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cine_lung phantom with few subjects, few frames and coarse pixels."""
+    folder = tmp_path_factory.mktemp("phantoms") / "cine_lung"
+    return make_cine_lung(folder, num_training=2, num_validation=2, num_frames=4, spatial_shape=(40, 40), spacing=6.4)
+
+
+@pytest.fixture(scope="session")
+def tiny_r2n2(cine_lung: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function like that of ``tiny``, for R2N2's configurations."""
+    return partial(tiny_overrides, {**TINY_R2N2, "dataset_dir": str(cine_lung)})
+
+
+@pytest.fixture(scope="session")
+def create_r2n2(tiny_r2n2: Callable[..., dict[str, Any]]) -> Callable[..., ConfigWorkflow]:
+    """Return a function that makes a tiny workflow of R2N2's configuration files."""
+    return partial(tiny_workflow, tiny_r2n2)
+
+
+@pytest.fixture(scope="session")
+def r2n2(copy_bundle: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of R2N2's bundle."""
+    return copy_bundle("r2n2", tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def trained_r2n2(
+    r2n2: Path, create_r2n2: Callable[..., ConfigWorkflow], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output folder of one epoch of R2N2's training."""
+    output = tmp_path_factory.mktemp("trained") / "output"
+    with unchanged_process():
+        workflow = create_r2n2([r2n2 / "configs" / "train.json"], output)
+        workflow.run()
+        workflow.finalize()
+    return output
 
 
 @pytest.fixture

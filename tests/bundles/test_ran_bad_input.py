@@ -316,7 +316,7 @@ class TestCheckpoints:
         self, call: str, dataset: Any, failure: Failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         models = tmp_path / "output" / "models"
-        temporary = models / ".checkpoint.pt.tmp"
+        temporary = models / ".tmp-checkpoint.pt"
         models.mkdir(parents=True)
         torch.save({"weight": torch.arange(3)}, models / "checkpoint.pt")
         original, before = getattr(os, call), (models / "checkpoint.pt").read_bytes()

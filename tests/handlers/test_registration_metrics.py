@@ -92,3 +92,30 @@ def test_processes_are_gathered_and_repeated_pairs_dropped(monkeypatch: pytest.M
 def test_pairs_need_a_name() -> None:
     with pytest.raises(InputError, match="pair_id"):
         RegistrationMetrics().update([({"moving": 1}, item(0))])
+
+
+def test_score_is_minus_the_mean_distance_of_the_landmarks() -> None:
+    pairs = []
+    for name, offset in (("a", (3.0, 4.0)), ("b", (0.0, 1.0))):
+        output = item(2)
+        fixed = torch.tensor([[2.0, 3.0], [5.0, 4.0]])
+        output["label"] |= {"fixed_landmarks": fixed, "moving_landmarks": fixed + torch.tensor(offset)}
+        output["label"]["spacing"] = torch.tensor([2.0, 1.0])
+        pairs.append((name, output))
+    pairs[1][1]["pred"]["ddf"][0] = 1.5  # 3 mm along the first axis, the rest is 1 mm along the second
+    state = evaluated([pairs], measure="tre")
+    expected = [math.hypot(6.0, 4.0), math.hypot(3.0, 1.0)]
+    assert [row["tre"] for row in state.pair_rows] == pytest.approx(expected)
+    assert state.metrics["tre"] == pytest.approx(sum(expected) / 2)
+    assert state.metrics["score"] == pytest.approx(-sum(expected) / 2)
+    assert "dsc" in state.metrics
+
+
+def test_without_landmarks_the_score_is_mean_correlation() -> None:
+    state = evaluated([[("a", item(1)), ("b", item(2))]], measure="tre")
+    assert state.metrics["score"] == pytest.approx(state.metrics["ncc"])
+
+
+def test_unknown_measure_is_refused() -> None:
+    with pytest.raises(InputError, match=r"measure is 'tres'; .*Did you mean 'tre'"):
+        RegistrationMetrics(measure="tres")

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd
+from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
 
 AFFINE = torch.tensor([[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -112,3 +112,50 @@ def test_factors_are_uniform_and_seeded() -> None:
 def test_factor_refuses_an_amplitude_that_could_erase_the_image() -> None:
     with pytest.raises(InputError, match="amplitude"):
         RandIntensityFactord(1.0)
+
+
+def two_sided_pair() -> dict[str, Any]:
+    """A pair that has everything twice, no two entries alike."""
+    images = {key: MetaTensor(torch.rand(1, 6, 5), affine=AFFINE) for key in ("moving", "fixed")}
+    labels = {f"{key}_label": MetaTensor((image > 0.5).to(torch.uint8)) for key, image in images.items()}
+    masks = {f"{key}_mask": MetaTensor((image > 0.2).to(torch.uint8)) for key, image in images.items()}
+    points = {f"{key}_{kind}": torch.rand(3, 2) for key in images for kind in ("keypoints", "landmarks")}
+    return {**images, **labels, **masks, **points, "spacing": torch.tensor([2.0, 3.0]), "pair_id": "a_to_b"}
+
+
+def test_swap_exchanges_all_that_belongs_to_the_images() -> None:
+    pair = two_sided_pair()
+    swapped = RandSwapPaird(1.0)(pair)
+    assert swapped.keys() == pair.keys()
+    for key in pair.keys() - {"spacing", "pair_id"}:
+        partner = key.replace("moving", "fixed") if key.startswith("moving") else key.replace("fixed", "moving")
+        assert swapped[key] is pair[partner], key
+    assert swapped["spacing"] is pair["spacing"]
+
+
+def test_swap_twice_is_nothing() -> None:
+    pair, swap = two_sided_pair(), RandSwapPaird(1.0)
+    again = swap(swap(pair))
+    assert again.keys() == pair.keys()
+    assert all(again[key] is value for key, value in pair.items())
+
+
+def test_swap_leaves_nothing_behind_that_only_one_image_has() -> None:
+    pair = two_sided_pair()
+    for key in ("fixed_label", "moving_mask", "moving_keypoints", "fixed_landmarks"):
+        del pair[key]
+    swapped = RandSwapPaird(1.0)(pair)
+    assert swapped["fixed_label"] is pair["moving_label"]
+    assert swapped["moving_mask"] is pair["fixed_mask"]
+    assert {"moving_label", "fixed_mask", "fixed_keypoints", "moving_landmarks"} & swapped.keys() == set()
+
+
+def test_swap_happens_as_often_as_it_should_and_is_seeded() -> None:
+    pair, swap = two_sided_pair(), RandSwapPaird(0.25)
+    first, second = (
+        [swap(pair)["moving"] is pair["fixed"] for _ in range(400)] for _ in map(swap.set_random_state, (5, 5))
+    )
+    assert first == second
+    assert abs(np.mean(first) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
+    unchanged = RandSwapPaird(0.0)(pair)
+    assert all(unchanged[key] is value for key, value in pair.items())
