@@ -245,3 +245,18 @@ class TestBSpline:
             compare.read_config(compare.DEFAULT_CONFIG, {"datasets_dir": "x"})
         with pytest.raises(SystemExit):
             compare.parse_arguments(["--iterations", "0"])
+
+    def test_stopping_curve(self, script, options, tmp_path, monkeypatch):
+        """Always all steps is the comparison's own row; stopping takes no more steps than that."""
+        stopping, compare = script("stopping_curve"), script("compare_bspline")
+        monkeypatch.setattr(compare, "peak_in_process", lambda *_: 1.0)
+        words = options[: options.index("--spatial_size")]
+        rows = table(stopping.main([*words, "--output", str(tmp_path / "stopping.md")]))
+        full = table(compare.main([*words, "--iterations", "1"]))["R2N2"][0]
+        steps = json.loads(compare.DEFAULT_CONFIG.read_text())["steps"]
+        assert [float(rows[f"always {t}"][0]) for t in range(1, steps + 1)] == list(range(1, steps + 1))
+        assert float(rows[f"always {steps}"][2]) == pytest.approx(float(full), abs=0.0051)
+        assert rows[f"always {steps}"][3] == "0.0"
+        stopped = [float(row[0]) for name, row in rows.items() if name.startswith("until")]
+        assert len(stopped) == len(stopping.PATIENCE) * len(stopping.DECREASES)
+        assert all(2 <= count <= steps for count in stopped)
