@@ -122,8 +122,8 @@ class TestTraining:
         assert last["loss"] == pytest.approx(total, rel=1e-5)
         assert -1.0 <= last["similarity"] < 0.0 < last["smoothness"]
 
-    @pytest.mark.parametrize(("changes", "warm"), [({}, True), ({"ckpt": ""}, False)], ids=["warm", "from scratch"])
-    def test_it_begins_with_the_shipped_weights(
+    @pytest.mark.parametrize(("changes", "warm"), [({"ckpt": "$@bundle_root + '/models/model.pt'"}, True), ({}, False)])
+    def test_it_begins_from_scratch_or_with_given_weights(
         self,
         changes: dict[str, str],
         warm: bool,
