@@ -30,7 +30,7 @@ def given_series(path: str, dataset_dir: str | Path, embedded: str | Path, phant
     """
     if path:
         return read_cine(path)
-    if Path(dataset_dir) == Path(embedded):
+    if Path(dataset_dir).resolve() == Path(embedded).resolve():
         open_dataset(dataset_dir, embedded, phantom)
     return read_cine(series_files(dataset_dir)[0])
 
