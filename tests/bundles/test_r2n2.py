@@ -212,6 +212,13 @@ class TestTraining:
         assert re.fullmatch(r"frame_0000_to_000\d", first)
         assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["ncc"]), rel=1e-4)
 
+    def test_volumes_train(self, r2n2: Path, create_r2n2: Create, phantoms: Path, tmp_path: Path) -> None:
+        small = {"channels": [2, 4, 4], "num_residual": 1, "spatial_size": [32, 32, 32], "val_pairs": 1}
+        workflow = create_r2n2(configs(r2n2, "train", "volume"), tmp_path, dataset_dir=str(phantoms), **small)
+        workflow.run()
+        rows = table(tmp_path / "eval" / "metrics.csv")
+        assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["dsc"]), rel=1e-4)
+
     def test_the_papers_network(self, r2n2: Path) -> None:
         parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in configs(r2n2, "train", "paper")]))
         network = parser.get_parsed_content("network_def")
