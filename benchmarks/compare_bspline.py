@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,18 +24,21 @@ from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from reporting import (
     check_output,
+    clock,
     command_line,
+    given,
     hardware,
     markdown_table,
     number,
     peak_of_this_process,
+    read_config,
     write_report,
 )
 from torch import Tensor
 
 import monai_regplugins
 from monai_regplugins.benchmark import register_bspline
-from monai_regplugins.checks import InputError, check_file, load_into, load_weights, suggest
+from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
@@ -44,6 +46,8 @@ from monai_regplugins.metrics import dice, folding, landmark_errors
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs" / "evaluate.json"
 METHODS = ("B-spline", "R2N2")
+
+Series = tuple[Tensor, list[Mapping[str, Tensor]]]  # images of all pairs (F, 2, *spatial), targets of each
 
 
 @dataclass
@@ -58,36 +62,27 @@ class Row:
     peak_mib: float | None = None
 
 
-def read_config(file: Path, overrides: Mapping[str, Any]) -> ConfigParser:
-    """Return the configuration with overrides in it.
-
-    Raises:
-        InputError: When there is no such file, or an override has no such key in it.
-    """
-    config: dict[str, Any] = ConfigParser.load_config_file(check_file(file, "configuration"))
-    settings = {"bundle_root": str(file.resolve().parents[1]), **overrides}
-    for key in settings:
-        if key not in config:
-            raise InputError(f"'{file}' has no key '{key}' to set.{suggest(key, config)}")
-    return ConfigParser(config | settings)
-
-
-def read_series(parser: ConfigParser, count: int) -> list[list[dict[str, Any]]]:
+def read_series(parser: ConfigParser, count: int) -> list[Series]:
     """Return the prepared pairs, those with one fixed image together, of the first ``count`` series (0: of all)."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    dataset = parser.get_parsed_content("dataset")
+    groups: dict[str, list[tuple[Tensor, Mapping[str, Tensor]]]] = {}
+    dataset, prepare = parser.get_parsed_content("dataset"), PairPrepareBatch()
     for index, pair in enumerate(dataset.data):
         if pair["fixed"] in groups or not count or len(groups) < count:
-            groups.setdefault(pair["fixed"], []).append(dataset[index])
-    return list(groups.values())
+            image, targets, *_ = prepare(list_data_collate([dataset[index]]))
+            groups.setdefault(pair["fixed"], []).append((image, targets))
+    return [(torch.cat([image for image, _ in pairs]), [t for _, t in pairs]) for pairs in groups.values()]
+
+
+def load_network(parser: ConfigParser) -> Any:
+    """Return the configuration's network with its weights, for evaluation."""
+    network, ckpt = parser.get_parsed_content("network"), parser.get_parsed_content("ckpt")
+    load_into(network, load_weights(ckpt), ckpt)
+    return network.eval()
 
 
 def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Callable[[Tensor], tuple[Tensor, int]]]:
     """Return both methods: from a batch of pairs to their fields, and the number of parameters of one of them."""
-    network, inferer = (parser.get_parsed_content(key) for key in ("network", "inferer"))
-    ckpt = parser.get_parsed_content("ckpt")
-    load_into(network, load_weights(ckpt), ckpt)
-    network.eval()
+    network, inferer = load_network(parser), parser.get_parsed_content("inferer")
 
     @torch.no_grad()
     def r2n2(image: Tensor) -> tuple[Tensor, int]:
@@ -101,27 +96,18 @@ def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Callable[[T
     return {"B-spline": bspline, "R2N2": r2n2}
 
 
-def clock(device: torch.device) -> float:
-    """Return CPU seconds of the process, on a GPU wall seconds."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def compare(parser: ConfigParser, series: list[list[dict[str, Any]]], iterations: int) -> dict[str, Row]:
+def compare(parser: ConfigParser, series: Sequence[Series], iterations: int) -> dict[str, Row]:
     """Register all series by both methods and measure every pair; the pairs as they were are the first row."""
-    device, prepare = parser.get_parsed_content("device"), PairPrepareBatch()
+    device = parser.get_parsed_content("device")
     methods = make_methods(parser, iterations)
     rows = {name: Row() for name in ("before", *METHODS)}
-    for pairs in series:
-        image = torch.cat([prepare(list_data_collate([pair]), device)[0] for pair in pairs])
-        targets = [prepare(list_data_collate([pair]), torch.device("cpu"))[1] for pair in pairs]
-        measure(rows["before"], targets, [None] * len(pairs))
+    for image, targets in series:
+        measure(rows["before"], targets, [None] * len(image))
         for name, method in methods.items():
+            on_device = image.to(device)
             start = clock(device)
-            ddf, rows[name].parameters = method(image)
-            rows[name].seconds += [(clock(device) - start) / len(pairs)] * len(pairs)
+            ddf, rows[name].parameters = method(on_device)
+            rows[name].seconds += [(clock(device) - start) / len(image)] * len(image)
             measure(rows[name], targets, list(ddf.cpu()))
     return rows
 
@@ -198,12 +184,10 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    keys = ("dataset_dir", "ckpt", "spatial_size")
-    parser = read_config(args.config, {key: getattr(args, key) for key in keys if getattr(args, key) is not None})
+    parser = ConfigParser(read_config(args.config, given(args, ("dataset_dir", "ckpt", "spatial_size"))))
     series = read_series(parser, args.series)
     if args.peak:
-        image = torch.cat([PairPrepareBatch()(list_data_collate([pair]))[0] for pair in series[0]])
-        make_methods(parser, args.iterations)[args.peak](image)
+        make_methods(parser, args.iterations)[args.peak](series[0][0])
         print(peak := f"{peak_of_this_process():.1f}")
         return peak
     rows = compare(parser, series, args.iterations)
@@ -213,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> str:
             rows[name].peak_mib = peak_in_process(name, argv)
     about = {
         "data_set": Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name,
-        "series_and_pairs": f"{len(series)} and {sum(map(len, series))}",
+        "series_and_pairs": f"{len(series)} and {sum(len(image) for image, _ in series)}",
         "grid_of_the_network": parser.get_parsed_content("spatial_size"),
         "hardware": hardware(device),
         "command": command_line(__file__, argv),

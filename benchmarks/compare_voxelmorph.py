@@ -15,7 +15,6 @@ import copy
 import json
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,13 +25,22 @@ from monai.bundle import ConfigParser
 from monai.data.utils import set_rnd
 from monai.networks.nets import VoxelMorphUNet
 from monai.utils import set_determinism
-from reporting import check_output, command_line, hardware, markdown_table, number, write_report
+from reporting import (
+    check_output,
+    clock,
+    command_line,
+    given,
+    hardware,
+    markdown_table,
+    number,
+    read_config,
+    write_report,
+)
 from torch import Tensor
 from tqdm import tqdm
 from voxelmorph_unet import CONFIG, DIVISOR, start_from_identity
 
 import monai_regplugins
-from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.metrics import mean_metrics, pair_metrics
@@ -89,30 +97,11 @@ class Result:
     pairs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def clock(device: torch.device) -> float:
-    """Return CPU seconds of the process, which other programs do not change much; on a GPU wall seconds."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def read_config(file: Path, overrides: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
-    """Return the configuration with overrides in it, its epochs joined to a single one of ``steps`` steps.
-
-    Raises:
-        InputError: When there is no such file, or an override has no such key in it.
-    """
-    config: dict[str, Any] = ConfigParser.load_config_file(check_file(file, "configuration"))
-    settings = {"bundle_root": str(file.resolve().parents[1]), **overrides}
-    for key in settings:
-        if key not in config:
-            raise InputError(f"'{file}' has no key '{key}' to set.{suggest(key, config)}")
-    config |= settings
+def of_steps(config: dict[str, Any], steps: int | None) -> dict[str, Any]:
+    """Return the configuration with its epochs joined to a single one of ``steps`` steps, or of as many as it takes."""
     plan = ConfigParser(copy.deepcopy(config))
     epochs, pairs, batch = (plan.get_parsed_content(key) for key in ("max_epochs", "pairs_per_epoch", "batch_size"))
-    steps = steps or epochs * -(-pairs // batch)
-    return config | {"max_epochs": 1, "pairs_per_epoch": steps * batch}
+    return config | {"max_epochs": 1, "pairs_per_epoch": (steps or epochs * -(-pairs // batch)) * batch}
 
 
 def make_contender(parser: ConfigParser, seed: int) -> Contender:
@@ -233,9 +222,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    overrides = {key: getattr(args, key) for key in ("dataset_dir", *SETTINGS) if getattr(args, key) is not None}
-    overrides |= dict(args.set)
-    parser = ConfigParser(config := read_config(args.config, overrides, args.steps))
+    overrides = given(args, ("dataset_dir", *SETTINGS)) | dict(args.set)
+    parser = ConfigParser(config := of_steps(read_config(args.config, overrides), args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
     parsers = {"VoxelMorph": voxelmorph_parser(config, args.voxelmorph_learning_rate), "RAN": parser}
     contenders = {name: make_contender(p, seed) for name, p in parsers.items() if args.only in (None, name)}

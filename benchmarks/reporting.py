@@ -1,19 +1,23 @@
-"""What all benchmarks share: Markdown tables, the machine they ran on, peak memory, files."""
+"""What all benchmarks share: configurations, clock and peak memory, Markdown tables, the machine they ran on, files."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, check_file, suggest
 
 SUFFIXES = (".json", ".md")
 MIB = 2**20
@@ -67,6 +71,33 @@ def peak_of_this_process() -> float:
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / MIB if sys.platform == "darwin" else largest * 1024 / MIB
+
+
+def read_config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a bundle's configuration with overrides in it, its ``bundle_root`` that of the file.
+
+    Raises:
+        InputError: When there is no such file, or an override has no such key in it.
+    """
+    config: dict[str, Any] = ConfigParser.load_config_file(check_file(file, "configuration"))
+    settings = {"bundle_root": str(file.resolve().parents[1]), **overrides}
+    for key in settings:
+        if key not in config:
+            raise InputError(f"'{file}' has no key '{key}' to set.{suggest(key, config)}")
+    return config | settings
+
+
+def given(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the arguments of these names that the command line gave."""
+    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+
+
+def clock(device: torch.device) -> float:
+    """Return CPU seconds of the process, which other programs do not change much; on a GPU wall seconds."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def check_output(path: Path | None) -> None:

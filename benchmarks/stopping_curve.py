@@ -9,35 +9,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from compare_bspline import DEFAULT_CONFIG, Row, measure, read_config, read_series
-from monai.data.utils import list_data_collate
-from reporting import check_output, command_line, hardware, markdown_table, number, write_report
-from torch import Tensor
+from compare_bspline import DEFAULT_CONFIG, Row, Series, load_network, measure, read_series
+from monai.bundle import ConfigParser
+from reporting import check_output, command_line, given, hardware, markdown_table, number, read_config, write_report
 
 import monai_regplugins
-from monai_regplugins.checks import load_into, load_weights
-from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
 
 PATIENCE = (1, 2)
 DECREASES = (0.03, 0.01, 0.003, 0.001)
 
 
-def run(network: Any, series: Sequence[tuple[Tensor, Sequence[Mapping[str, Tensor]]]], inferer: SequenceInferer) -> Row:
-    """Register all series; the row's ``seconds`` hold the steps of each pair."""
-    row = Row()
+def run(network: Any, series: Sequence[Series], inferer: SequenceInferer) -> tuple[float, float]:
+    """Register all series; return the mean number of steps and the mean landmark error, mm."""
+    row, steps = Row(), []
     for image, targets in series:
         with torch.no_grad():
             pred = inferer(image, network)
-        row.seconds += pred["steps"].tolist() if "steps" in pred else [network.steps] * len(image)
+        steps += pred["steps"].tolist() if "steps" in pred else [network.steps] * len(image)
         measure(row, targets, list(pred["ddf"]))
-    return row
+    return float(np.mean(steps)), float(np.mean(row.errors))
 
 
 def main(argv: Sequence[str] | None = None) -> str:
@@ -49,19 +46,11 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--output", type=Path, help="file to write, .md for the table or .json")
     args = parser.parse_args(argv)
     check_output(args.output)
-    keys = ("dataset_dir", "ckpt")
-    config = read_config(DEFAULT_CONFIG, {key: getattr(args, key) for key in keys if getattr(args, key) is not None})
-    prepare = PairPrepareBatch()
-    series = []
-    for pairs in read_series(config, 0):
-        prepared = [prepare(list_data_collate([pair]), torch.device("cpu")) for pair in pairs]
-        series.append((torch.cat([one[0] for one in prepared]), [one[1] for one in prepared]))
-    network = config.get_parsed_content("network").cpu().eval()
-    ckpt = config.get_parsed_content("ckpt")
-    load_into(network, load_weights(ckpt), ckpt)
+    config = ConfigParser(read_config(DEFAULT_CONFIG, {"device": "cpu", **given(args, ("dataset_dir", "ckpt"))}))
+    series, network = read_series(config, 0), load_network(config)
     size, steps = config.get_parsed_content("spatial_size"), network.steps
 
-    rows: dict[str, Row] = {}
+    rows: dict[str, tuple[float, float]] = {}
     for t in range(1, steps + 1):
         network.steps = t
         rows[f"always {t}"] = run(network, series, SequenceInferer(spatial_size=size))
@@ -71,16 +60,10 @@ def main(argv: Sequence[str] | None = None) -> str:
             name = f"until less than {100 * decrease:g} % is gained, {patience} in a row"
             rows[name] = run(network, series, SequenceInferer(rule, spatial_size=size))
     network.steps = steps
-    best = float(np.mean(rows[f"always {steps}"].errors))
+    _, last = rows[f"always {steps}"]
     table = [
-        [
-            name,
-            number(float(np.mean(row.seconds)), 2),
-            number(100 * (1 - float(np.mean(row.seconds)) / steps), 0),
-            number(float(np.mean(row.errors)), 3),
-            number(100 * (float(np.mean(row.errors)) / best - 1), 1),
-        ]
-        for name, row in rows.items()
+        [name, number(used, 2), number(100 * (1 - used / steps), 0), number(tre, 3), number(100 * (tre / last - 1), 1)]
+        for name, (used, tre) in rows.items()
     ]
     header = ["steps", "mean number", "fewer (%)", "TRE (mm)", "more (%)"]
     about = {"hardware": hardware(torch.device("cpu")), "command": command_line(__file__, argv)}

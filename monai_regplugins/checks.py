@@ -19,6 +19,7 @@ __all__ = [
     "check_image",
     "check_mask",
     "check_minimum_size",
+    "check_pair_channels",
     "check_same_size",
     "load_into",
     "load_weights",
@@ -74,6 +75,19 @@ def check_choice(value: str, choices: Iterable[str], name: str) -> None:
     if value not in options:
         listed = ", ".join(f"'{option}'" for option in options)
         raise InputError(f"{name} is {value!r}; choose one of {listed}.{suggest(str(value), options)}")
+
+
+def check_pair_channels(spatial_dims: int, in_channels: int, out_channels: int | None, network: str) -> None:
+    """Check that a network takes a moving and a fixed image in 2D or 3D and returns a field.
+
+    Raises:
+        InputError: When it does not; ``out_channels`` may be None for one component per axis.
+    """
+    if spatial_dims not in (2, 3) or in_channels != 2 or out_channels not in (None, spatial_dims):
+        raise InputError(
+            f"spatial_dims, in_channels and out_channels are {spatial_dims}, {in_channels} and {out_channels}, "
+            f"expected d = 2 or 3, 2 and d; {network} takes a moving and a fixed image and returns a field."
+        )
 
 
 def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_dims: int) -> None:

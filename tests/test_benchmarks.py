@@ -63,7 +63,7 @@ def test_comparison_runs(script, dataset, tmp_path):
 
 def test_contenders_see_the_same_batches(script, dataset):
     compare = script("compare_voxelmorph")
-    config = compare.read_config(compare.DEFAULT_CONFIG, tiny(dataset), 2)
+    config = compare.of_steps(compare.read_config(compare.DEFAULT_CONFIG, tiny(dataset)), 2)
     twins = [compare.make_contender(compare.voxelmorph_parser(config), 0) for _ in range(2)]
     loader = ConfigParser(config).get_parsed_content("train#dataloader")
     compare.train(twins, loader, 0)
@@ -74,7 +74,7 @@ def test_contenders_see_the_same_batches(script, dataset):
 
 def test_only_the_network_differs(script, dataset):
     compare = script("compare_voxelmorph")
-    config = compare.read_config(compare.DEFAULT_CONFIG, tiny(dataset), 5)
+    config = compare.of_steps(compare.read_config(compare.DEFAULT_CONFIG, tiny(dataset)), 5)
     before = copy.deepcopy(config)
     other = compare.voxelmorph_parser(config).get()
     assert config == before
@@ -89,11 +89,11 @@ def test_without_steps_it_takes_those_of_the_configuration(script, dataset, tmp_
     file.parent.mkdir()
     plan = {"bundle_root": "", "max_epochs": 3, "pairs_per_epoch": "$2 * 5", "batch_size": 4}
     file.write_text(json.dumps(plan), encoding="utf-8")
-    joined = compare.read_config(file, {}, None)
+    joined = compare.of_steps(compare.read_config(file, {}), None)
     assert (joined["max_epochs"], joined["pairs_per_epoch"]) == (1, 3 * 3 * 4)  # the last batch of an epoch is short
     assert joined["bundle_root"] == str(tmp_path)
     with pytest.raises(InputError, match=r"no key 'max_epoch' to set\. Did you mean 'max_epochs'"):
-        compare.read_config(file, {"max_epoch": 1}, None)
+        compare.read_config(file, {"max_epoch": 1})
 
 
 @pytest.mark.parametrize("options", [["--step"], ["--ablate"]])
@@ -173,7 +173,7 @@ class TestBSpline:
     def options(self, script, cine_lung, tmp_path):
         """Words of a command line: random weights, which move something, and as little work as there can be."""
         compare = script("compare_bspline")
-        network = compare.read_config(compare.DEFAULT_CONFIG, {}).get_parsed_content("network_def")
+        network = ConfigParser(compare.read_config(compare.DEFAULT_CONFIG, {})).get_parsed_content("network_def")
         with torch.no_grad():
             for weight in network.parameter_net.parameters():
                 weight += 0.1 * torch.randn_like(weight)

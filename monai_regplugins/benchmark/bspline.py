@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_image, check_minimum_size
+from monai_regplugins.losses import isotropic_tv, masked_mse
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
 __all__ = ["SPACINGS", "BSplineResult", "control_points", "register_bspline"]
@@ -120,16 +121,11 @@ def _register_level(
 ) -> torch.Tensor:
     """Optimize the nodes of one resolution on top of a frozen field; write the losses into `history`."""
     half = fixed.new_tensor([(n - 1) / 2 for n in fixed.shape[2:]]).view(-1, *[1] * len(bases))
-    lower = -fields.identity_grid(fixed.shape[2:], fixed.dtype, fixed.device)
-    upper = 2 * half + lower
     nodes = coarse.new_zeros(*coarse.shape[:2], *[basis.shape[1] for basis in bases], requires_grad=True)
     optimizer = torch.optim.Adam([nodes], lr=learning_rate, amsgrad=True)
     for losses in history:
         ddf = coarse + _spline(nodes * half, bases)
-        inside = ((ddf >= lower) & (ddf <= upper)).all(dim=1, keepdim=True)
-        error = (fields.warp(moving, ddf, "linear", "border") - fixed).square() * inside
-        similarity = error.flatten(1).sum(dim=1) / inside.flatten(1).sum(dim=1).clamp_min(1)
-        loss = similarity + smoothness_weight * _total_variation(ddf)
+        loss = masked_mse(moving, fixed, ddf) + smoothness_weight * isotropic_tv(ddf)
         optimizer.zero_grad()
         loss.sum().backward()  # Adam works on each number alone, so the sum keeps the pairs independent
         optimizer.step()
@@ -165,27 +161,6 @@ def _cardinal_bspline(t: torch.Tensor, order: int) -> torch.Tensor:
     reach = (order + 1) / 2 - t.abs()  # measured from the end of the support, so that nothing is left beyond it
     terms = [(-1) ** j * math.comb(order + 1, j) * (reach - j).clamp_min(0) ** order for j in range(order + 2)]
     return torch.stack(terms).sum(dim=0) / math.factorial(order)
-
-
-def _total_variation(ddf: torch.Tensor) -> torch.Tensor:
-    """Isotropic total variation per pixel of each field in halves of the image, `(B,)`; `ddf` is in voxels.
-
-    A norm over the axes, a mean over pixels and components (each in halves of its own axis).
-    """
-    axes = range(2, ddf.ndim)
-    squares = sum((_backward_steps(ddf, axis).square() for axis in axes), ddf.new_zeros(()))
-    positive = squares > 0
-    # The root's slope at zero is infinite, and zero times infinity is no number: keep zeros away from the root as well.
-    lengths = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0).flatten(2).mean(dim=2)
-    return torch.stack([lengths[:, k] * 2 / (n - 1) for k, n in enumerate(ddf.shape[2:])]).mean(dim=0)
-
-
-def _backward_steps(f: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return `f(x) - f(x - 1)` along one axis, at the pixels that have a neighbor before them on every axis."""
-    steps = f.diff(dim=axis)
-    for other in range(2, f.ndim):
-        steps = steps if other == axis else steps.narrow(other, 1, f.shape[other] - 1)
-    return steps
 
 
 def _resample(image: torch.Tensor, factor: int) -> torch.Tensor:

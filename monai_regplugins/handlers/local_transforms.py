@@ -34,8 +34,8 @@ Array = npt.NDArray[Any]
 class LocalTransformsWriter:
     """Write ``transformations.json`` and ``transformations.png`` into each pair's folder.
 
-    Needs an inferer that returns the local transformations, ``SequenceInferer(transforms=True)``. The file tells the
-    size that the network saw and lists, step by step, the normalized parameters of
+    Needs an inferer that returns the local transformations, ``SequenceInferer(transforms=True)``. The file lists,
+    step by step, the normalized parameters of
     :class:`~monai_regplugins.networks.blocks.local_gaussian.LocalTransforms`, from which the field can be made again
     on any grid.
 
@@ -70,7 +70,6 @@ def local_transforms_figure(
     spacing: list[float],
     affine: Tensor | None = None,
     panels: int = 10,
-    isotropic: bool = False,
 ) -> Figure:
     """Draw standard deviations and displacements over the steps, and the local transformations over the fixed image.
 
@@ -83,13 +82,12 @@ def local_transforms_figure(
         spacing: voxel size along each axis in mm.
         affine: voxel-to-world matrix (RAS) of the fixed grid; a slice then lies with the head on top.
         panels: how many of the first steps get an image of their own.
-        isotropic: whether the coordinates are in one unit on all axes.
 
     Returns:
         The figure; no global state of matplotlib is touched.
     """
     size = list(fixed.shape[1:])
-    units = torch.tensor(voxels_per_unit(size, spacing if isotropic else None), dtype=torch.float32)
+    units = torch.tensor(voxels_per_unit(size, None), dtype=torch.float32)
     mm = units * torch.tensor(spacing)
     steps = transforms.vector.shape[1]
     vector = transforms.vector[0].flip(-1)  # array-axis order from here on

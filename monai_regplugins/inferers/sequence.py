@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.losses import masked_mse
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, voxels_per_unit
 from monai_regplugins.networks.nets.r2n2 import RegistrationState
 
@@ -121,7 +122,7 @@ def register_until(rule: StoppingRule, network: Any, image: Tensor) -> tuple[Loc
     units = torch.tensor(voxels_per_unit(size, spacing)[::-1], device=image.device)  # x first
     moving, fixed = image[:, :1].float(), image[:, 1:].float()
     ddf = moving.new_zeros(len(image), len(size), *size)
-    first = image_difference(moving, fixed, ddf)
+    first = masked_mse(moving, fixed, ddf)
     smallest, previous = first.clone(), first.clone()
     steps = torch.zeros(len(image), dtype=torch.int64, device=image.device)
     kept, stalls = steps.clone(), steps.clone()
@@ -132,7 +133,7 @@ def register_until(rule: StoppingRule, network: Any, image: Tensor) -> tuple[Loc
         found.append(LocalTransforms(*(_spread(values, active, len(image)) for values in transform)))
         ddf = ddf + field(transform, size, spacing)
         warped = fields.warp(moving[active], ddf, "linear", network.padding)
-        difference = image_difference(moving[active], fixed[active], ddf)
+        difference = masked_mse(moving[active], fixed[active], ddf)
         steps[active] = t
         better = (difference < smallest[active]) | (not rule.keep_best)
         kept[active[better]], smallest[active[better]] = t, difference[better]
@@ -157,11 +158,3 @@ def _spread(values: Tensor, active: Tensor, count: int) -> Tensor:
     spread = values.new_ones(count, *values.shape[1:])
     spread[active] = values
     return spread
-
-
-def image_difference(moving: Tensor, fixed: Tensor, ddf: Tensor) -> Tensor:
-    """Mean squared difference of each sample, ``(B,)``, over the voxels that the field takes from inside."""
-    warped = fields.warp(moving, ddf, "linear", "border")
-    inside = fields.warp(torch.ones_like(moving), ddf, "linear", "zeros") > 1 - 1e-4
-    axes = tuple(range(1, moving.ndim))
-    return ((warped - fixed).square() * inside).sum(axes) / inside.sum(axes).clamp_min(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss
-from monai_regplugins.losses.sequence import SequenceMSELoss
+from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
 from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
 from monai_regplugins.losses.synthetic import SyntheticFieldLoss
 from monai_regplugins.losses.total import Term, WeightedSum
@@ -18,4 +18,6 @@ __all__ = [
     "SyntheticFieldLoss",
     "Term",
     "WeightedSum",
+    "isotropic_tv",
+    "masked_mse",
 ]

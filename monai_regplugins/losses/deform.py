@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
-__all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss", "IsotropicTVLoss"]
+__all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"]
 
 
 class EdgeAwareSmoothnessLoss(nn.Module):
@@ -119,13 +118,31 @@ class IsotropicTVLoss(nn.Module):
         Raises:
             InputError: an axis is shorter.
         """
-        check_minimum_size(ddf.shape[2:], 2, "ddf")
-        f = fields.voxel_to_normalized(ddf) if self.normalized else at_least_float32(ddf)
-        inside = (slice(None), slice(None)) + (slice(1, None),) * (f.ndim - 2)
-        squares = torch.stack([_backward_difference(f, axis)[inside].square() for axis in range(2, f.ndim)]).sum(0)
-        rises = squares > 0
-        # a root of one where there is no change: the root of zero has an infinite slope, and times zero that is NaN
-        return torch.where(rises, torch.where(rises, squares, 1.0).sqrt(), 0.0).mean()
+        return isotropic_tv(ddf, self.normalized).mean()
+
+
+def isotropic_tv(ddf: torch.Tensor, normalized: bool = True) -> torch.Tensor:
+    """Total variation of each field as in :class:`IsotropicTVLoss`, `(B,)`, finite gradients where nothing changes.
+
+    Raises:
+        InputError: an axis of `ddf`, `(B, d, *spatial)`, is shorter than 2 voxels.
+    """
+    check_minimum_size(ddf.shape[2:], 2, "ddf")
+    f = at_least_float32(ddf)
+    squares = torch.stack([_inner_difference(f, axis).square() for axis in range(2, f.ndim)]).sum(0)
+    rises = squares > 0
+    # a root of one where there is no change: the root of zero has an infinite slope, and times zero that is NaN
+    lengths = torch.where(rises, torch.where(rises, squares, 1.0).sqrt(), 0.0).flatten(2).mean(2)
+    units = [(n - 1) / 2 if normalized else 1.0 for n in f.shape[2:]]  # voxels per half of an axis
+    return (lengths / lengths.new_tensor(units)).mean(1)
+
+
+def _inner_difference(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return values(x) - values(x - 1) along one axis, at the voxels that have a neighbor below on every axis."""
+    steps = values.diff(dim=axis)
+    for other in range(2, values.ndim):
+        steps = steps if other == axis else steps.narrow(other, 1, values.shape[other] - 1)
+    return steps
 
 
 def _backward_difference(values: torch.Tensor, axis: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
-__all__ = ["SequenceMSELoss"]
+__all__ = ["SequenceMSELoss", "masked_mse"]
 
 
 class SequenceMSELoss(nn.Module):
@@ -52,20 +52,33 @@ class SequenceMSELoss(nn.Module):
                 "let the network return the fields of all steps."
             )
         check_spatial_match(sequence[:, 0], fixed, "field of the sequence", "fixed")
-        steps = sequence.shape[1]
-        ddf = at_least_float32(sequence.flatten(0, 1))
-        image, target = (at_least_float32(i).repeat_interleave(steps, dim=0) for i in (moving, fixed))
-        error = (fields.warp(image, ddf, "linear", "border") - target).square().mean(1)
-        axes = tuple(range(1, error.ndim))
-        if self.outside == "border":
-            return error.mean()
-        mask = _inside(ddf)
-        return ((mask * error).sum(axes) / mask.sum(axes).clamp_min(1)).mean()
+        moving, fixed = (image.repeat_interleave(sequence.shape[1], dim=0) for image in (moving, fixed))
+        return masked_mse(moving, fixed, sequence.flatten(0, 1), self.outside).mean()
+
+
+def masked_mse(moving: torch.Tensor, fixed: torch.Tensor, ddf: torch.Tensor, outside: str = "ignore") -> torch.Tensor:
+    """Mean squared error of each pair after the registration, `(B,)`, as in :class:`SequenceMSELoss`.
+
+    Args:
+        moving: `(B, C, *spatial)`.
+        fixed: the same shape.
+        ddf: `(B, d, *spatial)`, voxels.
+        outside: `ignore` or `border`.
+    """
+    image, target, u = (at_least_float32(values) for values in (moving, fixed, ddf))
+    error = (fields.warp(image, u, "linear", "border") - target).square().mean(1).flatten(1)
+    if outside == "border":
+        return error.mean(1)
+    mask = _inside(u).flatten(1)
+    return (error * mask).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def _inside(ddf: torch.Tensor) -> torch.Tensor:
-    """One where x + u(x) is no further out than the outer voxel centers, zero elsewhere, ``(B, *spatial)``."""
-    size = list(ddf.shape[2:])
-    points = fields.identity_grid(size, ddf.dtype, ddf.device) + ddf.detach()
-    inside = [(points[:, k] >= 0) & (points[:, k] <= n - 1) for k, n in enumerate(size)]
-    return torch.stack(inside).all(0).to(ddf.dtype)
+    """Whether x + u(x) is no further out than the outer voxel centers, `(B, *spatial)`."""
+    inside = torch.ones_like(ddf[:, 0], dtype=torch.bool)
+    for k, n in enumerate(ddf.shape[2:]):
+        x = torch.arange(n, dtype=ddf.dtype, device=ddf.device).view(
+            [-1 if axis == k else 1 for axis in range(ddf.ndim - 2)]
+        )
+        inside &= (ddf[:, k] >= -x) & (ddf[:, k] <= n - 1 - x)
+    return inside

@@ -10,7 +10,8 @@ import torch
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
-from monai_regplugins.inferers.sequence import image_difference, register_until
+from monai_regplugins.inferers.sequence import register_until
+from monai_regplugins.losses import masked_mse
 from monai_regplugins.networks.blocks import local_gaussian
 from monai_regplugins.networks.nets import R2N2
 
@@ -76,7 +77,7 @@ def test_best_step_is_kept_and_never_worse_than_nothing() -> None:
         every = local_gaussian.field(net.local_transforms(image), [32, 40], cumulative=True)
     sequence = torch.cat([torch.zeros_like(every[:, :1]), every], dim=1)
     moving, fixed = image[:, :1], image[:, 1:]
-    differences = torch.stack([image_difference(moving, fixed, ddf) for ddf in sequence.unbind(1)], dim=1)
+    differences = torch.stack([masked_mse(moving, fixed, ddf) for ddf in sequence.unbind(1)], dim=1)
     best = sequence[torch.arange(4), differences.argmin(1)]
     torch.testing.assert_close(local_gaussian.field(found, [32, 40]), best, rtol=1e-4, atol=1e-4)
 
@@ -95,9 +96,9 @@ def test_difference_counts_only_what_comes_from_inside() -> None:
     moving = torch.arange(8.0).expand(1, 1, 6, 8)
     ddf = torch.zeros(1, 2, 6, 8)
     ddf[:, 1] = 2.0
-    assert image_difference(moving, moving + 2, ddf).tolist() == [0.0]
-    assert image_difference(moving, moving, ddf).tolist() == [4.0]
-    assert image_difference(moving, moving, ddf + 100).tolist() == [0.0]
+    assert masked_mse(moving, moving + 2, ddf).tolist() == [0.0]
+    assert masked_mse(moving, moving, ddf).tolist() == [4.0]
+    assert masked_mse(moving, moving, ddf + 100).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("counts", [{"patience": 0}, {"min_steps": 0}])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss
+from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
 
 LOSSES = [
     lambda ddf, fixed: EdgeAwareSmoothnessLoss("l1")(ddf, fixed),
@@ -149,3 +149,27 @@ def test_bad_input_is_refused() -> None:
         IsotropicTVLoss()(torch.zeros(1, 2, 4, 1))
     with pytest.raises(InputError, match="fixed"):
         EdgeAwareSmoothnessLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 1))
+
+
+def test_total_variation_of_a_gaussian() -> None:
+    y, x = np.meshgrid(*[np.linspace(-1, 1, 256)] * 2, indexing="ij")
+    f = np.stack([np.zeros_like(x), 0.08 * np.exp(-(x**2 + y**2) / 2 / 0.1**2)])
+    steps = [np.diff(f, axis=1)[:, :, 1:], np.diff(f, axis=2)[:, 1:]]
+
+    value = isotropic_tv(torch.from_numpy(f)[None] * 127.5)
+
+    assert value.item() == pytest.approx(np.hypot(*steps).mean(), rel=1e-12)
+    assert value.item() == pytest.approx(6.18e-5, rel=1e-3)
+    # In the plane, the mean slope of a Gaussian: its length integrates to v sigma pi sqrt(2 pi), over an area of 4.
+    assert value.item() == pytest.approx(0.08 * 0.1 * math.pi * math.sqrt(2 * math.pi) / 4 / 2 * (2 / 255), rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(4, 5), (3, 4, 3)])
+def test_total_variation_has_gradients(size: tuple[int, ...]) -> None:
+    ddf = torch.randn(2, len(size), *size, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(isotropic_tv, ddf)
+
+    zero = torch.zeros_like(ddf, requires_grad=True)
+    isotropic_tv(zero).sum().backward()
+    assert zero.grad is not None
+    assert (zero.grad == 0).all()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError, check_choice, check_minimum_size
+from monai_regplugins.checks import InputError, check_choice, check_minimum_size, check_pair_channels
 from monai_regplugins.networks.blocks import local_gaussian
 from monai_regplugins.networks.blocks.conv_gru import (
     ACTIVATIONS,
@@ -209,11 +209,7 @@ class R2N2(nn.Module):
         spacing: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3) or in_channels != 2 or out_channels not in (None, spatial_dims):
-            raise InputError(
-                f"spatial_dims, in_channels and out_channels are {spatial_dims}, {in_channels} and {out_channels}, "
-                "expected d = 2 or 3, 2 and d; R2N2 takes a moving and a fixed image and returns a field."
-            )
+        check_pair_channels(spatial_dims, in_channels, out_channels, "R2N2")
         check_choice(noise_per, ("step", "sequence"), "noise_per")
         check_choice(activation, ACTIVATIONS, "activation")
         check_choice(norm, NORMS, "norm")

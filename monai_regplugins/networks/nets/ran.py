@@ -11,7 +11,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_regplugins.checks import InputError, check_choice, check_minimum_size
+from monai_regplugins.checks import InputError, check_choice, check_minimum_size, check_pair_channels
 from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
 from monai_regplugins.networks.blocks.sample_norm import widened
@@ -169,11 +169,7 @@ class RAN(nn.Module):
         super().__init__()
         check_choice(preset, list(PRESETS), "preset")
         check_choice(head_weighting, list(HEAD_WEIGHTINGS), "head_weighting")
-        if spatial_dims not in (2, 3) or in_channels != 2 or out_channels not in (None, spatial_dims):
-            raise InputError(
-                f"spatial_dims, in_channels and out_channels are {spatial_dims}, {in_channels} and {out_channels}, "
-                "expected d = 2 or 3, 2 and d; RAN takes a moving and a fixed image and returns a field."
-            )
+        check_pair_channels(spatial_dims, in_channels, out_channels, "RAN")
         lists_as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in geometry.items()}
         for name in geometry:
             check_choice(name, list(RANGeometry.__dataclass_fields__), "geometry field")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -36,14 +34,6 @@ def blobs(batch: int, *size: int, dtype: torch.dtype = torch.float32) -> torch.T
 
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-@pytest.fixture
-def meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """A device of shapes without values; it knows no autocast."""
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    with torch.device("meta") as device:
-        yield device
 
 
 # --- the paper's network

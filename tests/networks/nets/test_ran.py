@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,14 +37,6 @@ def in_code_geometry(preset: str) -> dict[str, Any]:
 
 def swapped(image: torch.Tensor) -> torch.Tensor:
     return image.flip(1)
-
-
-@pytest.fixture
-def meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """A device of shapes without values; it knows no autocast."""
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    with torch.device("meta") as device:
-        yield device
 
 
 # --- geometry
