@@ -16,7 +16,9 @@ from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
     open_dataset,
     test_pairs,
+    training_images,
     training_pairs,
+    validation_images,
     validation_pairs,
 )
 from monai_regplugins.data.phantoms import abdomen_displacement, abdomen_map, abdomen_subject, make_abdomen
@@ -47,7 +49,9 @@ __all__ = [
     "series_files",
     "series_pairs",
     "test_pairs",
+    "training_images",
     "training_pairs",
+    "validation_images",
     "validation_pairs",
     "write_animation",
     "write_series",

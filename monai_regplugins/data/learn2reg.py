@@ -118,6 +118,55 @@ class Learn2RegDataset:
             raise self._error("lists no pairs under 'registration_test'", "add them or evaluate the validation pairs")
         return [self._item(*pair) for pair in pairs]
 
+    def training_images(self, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
+        """Single images to train on with synthetic fields: those under ``training`` of no subject that validates.
+
+        Each has ``image``, its ``mask`` if there is one, and ``image_id``.
+
+        Args:
+            seed: seed of the split, used when there are neither ``validation`` images nor ``registration_val`` pairs.
+            validation_fraction: part of the subjects that validates then.
+
+        Raises:
+            InputError: When no image is left.
+        """
+        away = {_subject_id(entry["image"]) for entry in self._validation_entries(seed, validation_fraction)}
+        left = [entry for entry in self.subjects if _subject_id(entry["image"]) not in away]
+        if not left:
+            raise self._error("leaves no image to train on", "add images of further subjects under 'training'")
+        return [self._single(entry) for entry in left]
+
+    def validation_images(self, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
+        """Single images to validate on: those under ``validation``, of ``registration_val``, or split away.
+
+        Raises:
+            InputError: When there is none, because all images are of one subject.
+        """
+        entries = self._validation_entries(seed, validation_fraction)
+        if not entries:
+            raise self._error("has images of one subject only", "list others under 'validation'")
+        return [self._single(entry) for entry in entries]
+
+    def _validation_entries(self, seed: int, fraction: float) -> list[dict[str, str]]:
+        """Images of the subjects that validate, each once."""
+        listed = self._read_subjects("validation")
+        pairs = self._pairs_under("registration_val")
+        if listed:
+            return listed
+        if pairs:
+            images = dict.fromkeys(image for pair in pairs for image in reversed(pair))
+            return [self._known.get(image, {"image": image}) for image in images]
+        subjects = sorted({_subject_id(entry["image"]) for entry in self.subjects})
+        away = _choose(subjects, fraction, 1, seed) if len(subjects) > 1 else set()
+        return [entry for entry in self.subjects if _subject_id(entry["image"]) in away]
+
+    def _single(self, entry: dict[str, str]) -> dict[str, str]:
+        """What a training on single images needs of an entry."""
+        image = entry["image"]
+        companions = self._companions(image)
+        mask = {"mask": companions["mask"]} if "mask" in companions else {}
+        return {"image": image, **mask, "image_id": self._image_id(image)}
+
     def _candidates(self) -> list[tuple[str, str]]:
         """All (moving, fixed) that could train, before any are set apart for validation."""
         listed = self._pairs_under("training_paired_images")
@@ -240,6 +289,16 @@ def validation_pairs(
 ) -> list[Pair]:
     """:meth:`Learn2RegDataset.validation_pairs` of a folder."""
     return Learn2RegDataset(dataset_dir).validation_pairs(seed, validation_fraction, max_pairs)
+
+
+def training_images(dataset_dir: str | Path, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
+    """:meth:`Learn2RegDataset.training_images` of a folder."""
+    return Learn2RegDataset(dataset_dir).training_images(seed, validation_fraction)
+
+
+def validation_images(dataset_dir: str | Path, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
+    """:meth:`Learn2RegDataset.validation_images` of a folder."""
+    return Learn2RegDataset(dataset_dir).validation_images(seed, validation_fraction)
 
 
 def test_pairs(dataset_dir: str | Path) -> list[Pair]:

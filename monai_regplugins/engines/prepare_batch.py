@@ -38,10 +38,11 @@ class PairPrepareBatch(PrepareBatch):
 
     Args:
         keys: keys of the batch that become targets wherever they hold a tensor, beside ``moving`` and ``fixed``.
+        inferer_keys: targets that the inferer gets too, as keyword arguments.
     """
 
-    def __init__(self, keys: Sequence[str] = TARGET_KEYS) -> None:
-        self.keys = tuple(keys)
+    def __init__(self, keys: Sequence[str] = TARGET_KEYS, inferer_keys: Sequence[str] = ()) -> None:
+        self.keys, self.inferer_keys = tuple(keys), tuple(inferer_keys)
 
     def __call__(
         self,
@@ -60,7 +61,8 @@ class PairPrepareBatch(PrepareBatch):
 
         Returns:
             The image (B, 2, *spatial), float32, channel 0 moving and channel 1 fixed; the targets, among them
-            ``moving`` and ``fixed`` (B, 1, *spatial) as views of the image; no further arguments.
+            ``moving`` and ``fixed`` (B, 1, *spatial) as views of the image; no further arguments; those of the
+            ``inferer_keys`` that there are.
 
         Raises:
             InputError: When the moving and the fixed images differ in size.
@@ -73,4 +75,4 @@ class PairPrepareBatch(PrepareBatch):
         image = torch.cat([plain(batchdata[key]).float() for key in ("moving", "fixed")], dim=1)
         targets = {"moving": image[:, :1], "fixed": image[:, 1:]}
         targets |= {key: plain(batchdata[key]) for key in self.keys if isinstance(batchdata.get(key), Tensor)}
-        return image, targets, (), {}
+        return image, targets, (), {key: targets[key] for key in self.inferer_keys if key in targets}

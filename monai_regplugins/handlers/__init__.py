@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_regplugins.handlers.checkpoint import Checkpointing, WeightsLoader
 from monai_regplugins.handlers.curves import CurvesFigure, curves_figure
+from monai_regplugins.handlers.field_figure import FieldFigure, field_figure
 from monai_regplugins.handlers.figure import PairFigure, pair_figure
 from monai_regplugins.handlers.local_transforms import LocalTransformsWriter, local_transforms_figure
 from monai_regplugins.handlers.metric_table import MetricTable, metrics_csv, summary_table
@@ -17,6 +18,7 @@ __all__ = [
     "Checkpointing",
     "CurvesFigure",
     "EpochSeed",
+    "FieldFigure",
     "LocalTransformsWriter",
     "LossTerms",
     "MetricTable",
@@ -28,6 +30,7 @@ __all__ = [
     "WeightsLoader",
     "curve_figure",
     "curves_figure",
+    "field_figure",
     "local_transforms_figure",
     "metrics_csv",
     "pair_figure",

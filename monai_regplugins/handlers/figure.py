@@ -155,7 +155,7 @@ def pair_figure(
     }
     gray = np.percentile(np.stack([images["fixed"], images["moving"]]), [0.5, 99.5])
     strongest = float(np.percentile(differences["moving"], 99.5)) or 1.0
-    planes = _planes(images["fixed"] if labels is None else labels > 0, affine)
+    planes = planes_through(images["fixed"] if labels is None else labels > 0, affine)
     figure, grid = _canvas(planes, images["fixed"].shape, steps)
     for plane, row in zip(planes, grid, strict=True):
         for axes, image in zip(row, images.values(), strict=False):
@@ -195,7 +195,7 @@ def _column_titles(values: dict[str, float]) -> list[str]:
     ]
 
 
-def _planes(region: Array, affine: Tensor | Array | None) -> list[Plane]:
+def planes_through(region: Array, affine: Tensor | Array | None) -> list[Plane]:
     """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region (*spatial) in them."""
     if region.ndim == 2:
         return [slice_plane(affine)]

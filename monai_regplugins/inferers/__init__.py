@@ -1,6 +1,7 @@
 """Inferers: how a network is applied to data."""
 
+from monai_regplugins.inferers.dense import DenseInferer, predict_at_points
 from monai_regplugins.inferers.pair import PairInferer
 from monai_regplugins.inferers.sequence import SequenceInferer, StoppingRule
 
-__all__ = ["PairInferer", "SequenceInferer", "StoppingRule"]
+__all__ = ["DenseInferer", "PairInferer", "SequenceInferer", "StoppingRule", "predict_at_points"]

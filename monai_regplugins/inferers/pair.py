@@ -65,19 +65,27 @@ class PairInferer(Inferer):
         image = inputs if fixed is None else torch.cat([inputs, fixed], dim=1)
         native = list(image.shape[2:])
         check_minimum_size(native, (self.minimum_size + 1) // 2, "image")
-        target = [n if s <= 0 else s for n, s in zip(native, self.spatial_size or [-1] * len(native), strict=True)]
+        target = self._target(native)
         grid = image.float()
         if target != native:
             grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
 
-        ddf = network(self._padded(grid), *args, **kwargs).float()
-        for axis, n in enumerate(target):
-            ddf = ddf.narrow(axis + 2, 0, n)
-        if target != native:
-            ddf = fields.resize(ddf, native)
+        ddf = self._to_native(network(self._padded(grid), *args, **kwargs), native)
         with torch.autocast(image.device.type, enabled=False):
             warped = fields.warp(image[:, :1].float(), ddf, padding=self.padding)
         return {"ddf": ddf, "warped": warped}
+
+    def _target(self, native: list[int]) -> list[int]:
+        """Size at which the network sees a pair, before padding."""
+        return [n if s <= 0 else s for n, s in zip(native, self.spatial_size or [-1] * len(native), strict=True)]
+
+    def _to_native(self, ddf: torch.Tensor, native: list[int]) -> torch.Tensor:
+        """Crop and resize a field on the network's grid to the size that came in."""
+        target = self._target(native)
+        ddf = ddf.float()
+        for axis, n in enumerate(target):
+            ddf = ddf.narrow(axis + 2, 0, n)
+        return ddf if target == native else fields.resize(ddf, native)
 
     def _padded(self, grid: torch.Tensor) -> torch.Tensor:
         """Zero pad the high end of each axis to what the network takes."""

@@ -11,6 +11,8 @@ from monai_regplugins.losses.numerics import at_least_float32
 
 __all__ = ["SyntheticFieldLoss"]
 
+DISTANCES = {"l1": F.smooth_l1_loss, "l2": F.mse_loss, "mae": F.l1_loss}
+
 
 class SyntheticFieldLoss(nn.Module):
     r"""Distance of a ddf from the true one, over the samples whose true one is known.
@@ -22,7 +24,8 @@ class SyntheticFieldLoss(nn.Module):
     with a mean in place of its sum, as in the authors' code; :class:`GradientLoss` is its regularization.
 
     Args:
-        norm: "l2" as published, or "l1", which grows only linearly beyond one voxel (smooth L1).
+        norm: "l2" as published for RAN; "l1", which grows only linearly beyond one voxel (smooth L1); or "mae", the
+            mean of absolute differences, RegNet's (Sokooti et al. 2017, section 2.3).
 
     Raises:
         InputError: `norm` is unknown.
@@ -30,7 +33,7 @@ class SyntheticFieldLoss(nn.Module):
 
     def __init__(self, norm: str = "l2") -> None:
         super().__init__()
-        check_choice(norm, ("l1", "l2"), "norm")
+        check_choice(norm, DISTANCES, "norm")
         self.norm = norm
 
     def forward(self, ddf: torch.Tensor, true_ddf: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
@@ -46,8 +49,7 @@ class SyntheticFieldLoss(nn.Module):
         """
         if ddf.shape != true_ddf.shape:
             raise InputError(f"ddf {tuple(ddf.shape)} and true_ddf {tuple(true_ddf.shape)} differ, expected one shape.")
-        distance = F.mse_loss if self.norm == "l2" else F.smooth_l1_loss
-        per_voxel = distance(at_least_float32(ddf), at_least_float32(true_ddf), reduction="none")
+        per_voxel = DISTANCES[self.norm](at_least_float32(ddf), at_least_float32(true_ddf), reduction="none")
         per_sample = per_voxel.flatten(1).mean(1)
         if known is None:
             return per_sample.mean()

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
 from monai_regplugins.transforms.border import ExtendBorderd
-from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
-from monai_regplugins.transforms.prepare import MovingToFixedGridd, ResizePaird, ScalePaird, StandardizePaird
+from monai_regplugins.transforms.load import LoadImaged, LoadPaird, SimpleITKReader, load_points
+from monai_regplugins.transforms.prepare import (
+    IsotropicImaged,
+    MovingToFixedGridd,
+    ResizePaird,
+    ScalePaird,
+    StandardizePaird,
+)
 from monai_regplugins.transforms.synthetic import RandSyntheticPaird
 from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
 
 __all__ = [
     "ExtendBorderd",
+    "IsotropicImaged",
+    "LoadImaged",
     "LoadPaird",
     "MovingToFixedGridd",
     "RandIntensityFactord",

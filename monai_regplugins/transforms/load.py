@@ -16,10 +16,10 @@ from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_choice, check_file, check_image, check_mask, check_same_size
-from monai_regplugins.transforms.grids import as_meta_tensor, same_affine
+from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 
-__all__ = ["LoadPaird", "SimpleITKReader", "load_points"]
+__all__ = ["LoadImaged", "LoadPaird", "SimpleITKReader", "load_points"]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
@@ -54,8 +54,7 @@ class LoadPaird(Transform):
             check_choice(companion, COMPANIONS, "companion")
         self.spatial_dims = spatial_dims
         self._dropped = {f"{side}_{kind}" for kind in COMPANIONS if kind not in companions for side in IMAGE_KEYS}
-        self._load = LoadImage(image_only=True, dtype=np.float32)
-        self._reader = SimpleITKReader()
+        self._files = _Files(spatial_dims)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the files of one pair.
@@ -73,16 +72,57 @@ class LoadPaird(Transform):
             if key not in pair:
                 found = sorted(map(str, pair))
                 raise InputError(f"the pair has no '{key}', found {found}; give the path of the image.")
-            pair[key] = self._image(pair[key], f"{key} image")
-        for key in present(pair, LABEL_KEYS, MASK_KEYS):
-            pair[key] = self._label(pair[key], key, pair[side_of(key)])
+            pair[key] = self._files.image(pair[key], f"{key} image")
+        for read, keys in ((self._files.label, LABEL_KEYS), (self._files.mask, MASK_KEYS)):
+            for key in present(pair, keys):
+                side = side_of(key)
+                pair[key] = read(pair[key], key.replace("_", " "), pair[side], f"{side} image")
         for key in present(pair, POINT_KEYS):
             pair[key] = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
         for kind in ("keypoints", "landmarks"):
             _check_correspondence(pair, kind)
         return pair
 
-    def _image(self, path: PathLike, what: str) -> MetaTensor:
+
+class LoadImaged(Transform):
+    """Load a single image, ``image``, and its ``mask`` if it has one, as :class:`LoadPaird` loads those of a pair.
+
+    Adds ``spacing`` (d,), float32, mm. Other keys stay as they are.
+
+    Args:
+        spatial_dims: 2 or 3.
+    """
+
+    def __init__(self, spatial_dims: int = 3) -> None:
+        self.spatial_dims = spatial_dims
+        self._files = _Files(spatial_dims)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load the files of one image.
+
+        Args:
+            data: paths under ``image`` and, where there is one, ``mask``.
+
+        Raises:
+            InputError: As :class:`LoadPaird`.
+        """
+        item: dict[Hashable, Any] = dict(data)
+        image = item["image"] = self._files.image(item["image"], "image")
+        if "mask" in item:
+            item["mask"] = self._files.mask(item["mask"], "mask", image, "image")
+        item["spacing"] = voxel_spacing(world_affine(image.affine, self.spatial_dims, "image"), self.spatial_dims)
+        return item
+
+
+class _Files:
+    """Reads the files of images and of the label maps that lie on them."""
+
+    def __init__(self, spatial_dims: int) -> None:
+        self.spatial_dims = spatial_dims
+        self._load = LoadImage(image_only=True, dtype=np.float32)
+        self._reader = SimpleITKReader()
+
+    def image(self, path: PathLike, what: str) -> MetaTensor:
         """Load one image, shape (1, *spatial), float32."""
         image = self._read(path, what)
         check_image(image, f"{what} '{path}'", self.spatial_dims)
@@ -93,20 +133,28 @@ class LoadPaird(Transform):
             )
         return image
 
-    def _label(self, path: PathLike, key: str, image: MetaTensor) -> MetaTensor:
-        """Load one label map or mask that lies on the grid of ``image``."""
-        name = f"{key.replace('_', ' ')} '{path}'"
-        label = self._read(path, key.replace("_", " "))
-        check_same_size(label, image, name, f"the {side_of(key)} image")
+    def label(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+        """Load a label map that lies on the grid of ``image``, which ``whose`` names."""
+        values = self._map(path, what, image, whose)
+        return as_meta_tensor(_to_integer(values.as_tensor(), f"{what} '{path}'"), values.affine, values.meta)
+
+    def mask(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+        """Load a mask in the same way: 1 where it is above 0."""
+        values = self._map(path, what, image, whose)
+        return as_meta_tensor((values.as_tensor() > 0).to(torch.uint8), values.affine, values.meta)
+
+    def _map(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+        """Read a map that lies on the grid of ``image``."""
+        name = f"{what} '{path}'"
+        label = self._read(path, what)
+        check_same_size(label, image, name, f"the {whose}")
         if not same_affine(label.affine, image.affine):
             raise InputError(
-                f"{name} has another affine than the {side_of(key)} image, expected the same within 1e-3; "
+                f"{name} has another affine than the {whose}, expected the same within 1e-3; "
                 "resample the label onto its image or copy the header."
             )
         check_mask(label, name)
-        values = label.as_tensor()
-        whole = (values > 0).to(torch.uint8) if key in MASK_KEYS else _to_integer(values, name)
-        return as_meta_tensor(whole, label.affine, label.meta)
+        return label
 
     def _read(self, path: PathLike, what: str) -> MetaTensor:
         """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine."""

@@ -26,7 +26,15 @@ from monai_regplugins.transforms.grids import (
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 from monai_regplugins.transforms.prealign import affine_matrix, moments_matrix
 
-__all__ = ["MovingToFixedGridd", "ResizePaird", "ScalePaird", "StandardizePaird", "resize_image"]
+__all__ = [
+    "IsotropicImaged",
+    "MovingToFixedGridd",
+    "ResizePaird",
+    "ScalePaird",
+    "StandardizePaird",
+    "isotropic_size",
+    "resize_image",
+]
 
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
@@ -206,6 +214,45 @@ class ResizePaird(Transform):
                 f"spatial_size is {list(size)}, expected {len(old)} numbers of voxels (-1 keeps an axis); change it."
             )
         return tuple(o if n == -1 else int(n) for n, o in zip(size, old, strict=True))
+
+
+class IsotropicImaged(Transform):
+    """Bring ``image`` and ``mask`` to isotropic voxels, as :class:`ResizePaird` resizes a pair.
+
+    Args:
+        voxel_size: edge of the new voxels in mm.
+
+    Raises:
+        InputError: When ``voxel_size`` is not above 0.
+    """
+
+    def __init__(self, voxel_size: float) -> None:
+        if not voxel_size > 0:
+            raise InputError(f"voxel_size is {voxel_size}, expected a number of mm above 0; the paper's is 1.")
+        self.voxel_size = voxel_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize a single image, its mask and its ``spacing``.
+
+        Args:
+            data: an image of shape (1, *spatial) and its spacing (d,), from
+                :class:`~monai_regplugins.transforms.LoadImaged`.
+        """
+        item: dict[Hashable, Any] = dict(data)
+        old = tuple(item["image"].shape[1:])
+        new = isotropic_size(old, item["spacing"], self.voxel_size)
+        if new == list(old):
+            return item
+        for key in present(item, ("image", "mask")):
+            resized = resize_image(item[key].as_tensor(), new, nearest=key == "mask")
+            item[key] = as_meta_tensor(resized, rescaled_affine(item[key].affine, old, new), item[key].meta)
+        item["spacing"] = item["spacing"] * torch.tensor([o / n for n, o in zip(new, old, strict=True)])
+        return item
+
+
+def isotropic_size(size: Sequence[int], spacing: Sequence[float] | torch.Tensor, voxel_size: float) -> list[int]:
+    """Number of isotropic voxels along each axis that comes closest to the extent of an image, at least one."""
+    return [max(1, round(n * float(s) / voxel_size)) for n, s in zip(size, spacing, strict=True)]
 
 
 def resize_image(image: torch.Tensor, spatial_size: Sequence[int], nearest: bool = False) -> torch.Tensor:

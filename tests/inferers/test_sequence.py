@@ -62,9 +62,9 @@ def test_field_is_returned_on_the_grid_that_came_in() -> None:
 def test_samples_of_a_batch_stop_each_by_itself(rule: StoppingRule) -> None:
     net, image = network(steps=8), images(4)
     with torch.no_grad():
-        together, steps = register_until(rule, net, image)
+        together, steps, _ = register_until(rule, net, image)
         for b in range(4):
-            alone, count = register_until(rule, net, image[b : b + 1])
+            alone, count, _ = register_until(rule, net, image[b : b + 1])
             assert count.tolist() == steps[b : b + 1].tolist()
             fields_of_both = [local_gaussian.field(t, [32, 40]) for t in (together, alone)]
             torch.testing.assert_close(fields_of_both[0][b : b + 1], fields_of_both[1], rtol=1e-4, atol=1e-4)
@@ -73,7 +73,7 @@ def test_samples_of_a_batch_stop_each_by_itself(rule: StoppingRule) -> None:
 def test_best_step_is_kept_and_never_worse_than_nothing() -> None:
     net, image = network(steps=8), images(4)
     with torch.no_grad():
-        found, _ = register_until(StoppingRule(patience=99), net, image)
+        found, *_ = register_until(StoppingRule(patience=99), net, image)
         every = local_gaussian.field(net.local_transforms(image), [32, 40], cumulative=True)
     sequence = torch.cat([torch.zeros_like(every[:, :1]), every], dim=1)
     moving, fixed = image[:, :1], image[:, 1:]
