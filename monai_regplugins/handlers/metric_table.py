@@ -26,6 +26,8 @@ SUMMARY = {  # name in the table: measure, number of decimals
     "ASD [mm]": ("asd", 2),
     "TRE [mm]": ("tre", 2),
     "TRE max [mm]": ("tre_max", 2),
+    "MAE [mm]": ("mae", 2),
+    **{f"  axis {k}": (f"mae_axis_{k}", 2) for k in range(3)},
     "NCC": ("ncc", 3),
     "folding [%]": ("folding_percent", 3),
     "SDlogJ": ("sdlogj", 3),

@@ -16,7 +16,7 @@ from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
 
 __all__ = ["RegistrationMetrics"]
 
-DISTANCES = ("tre", "hd95", "asd")  # the smaller the better
+DISTANCES = ("tre", "hd95", "asd", "mae")  # the smaller the better
 
 PairRow = dict[str, Any]  # "pair_id" and the values of monai_regplugins.metrics.pair_metrics
 
@@ -31,9 +31,10 @@ class RegistrationMetrics(Metric):
     minus infinity: it compares with other scores as the worst.
 
     Args:
-        measure: what the score is made of: ``dsc``, ``tre``, ``hd95``, ``asd`` or ``ncc``.
+        measure: what the score is made of: ``dsc``, ``tre``, ``hd95``, ``asd``, ``mae`` or ``ncc``.
         labels: labels to compare; by default those that both images of a pair have.
         surface: whether to measure surface distances too, by far the slowest part.
+        capture_range: see :func:`~monai_regplugins.metrics.pair_metrics`.
         output_transform: applied to the engine's output, must return a list of items with ``pred`` and ``label``.
     """
 
@@ -42,10 +43,11 @@ class RegistrationMetrics(Metric):
         measure: str = "dsc",
         labels: Sequence[int] | None = None,
         surface: bool = True,
+        capture_range: float | None = None,
         output_transform: Callable[[Any], Any] = lambda output: output,
     ) -> None:
         check_choice(measure, ("dsc", "ncc", *DISTANCES), "measure")
-        self.measure, self.labels, self.surface = measure, labels, surface
+        self.measure, self.labels, self.surface, self.capture_range = measure, labels, surface, capture_range
         super().__init__(output_transform)
 
     def reset(self) -> None:
@@ -82,6 +84,8 @@ class RegistrationMetrics(Metric):
                 mask=targets.get("fixed_mask"),
                 moving_points=_points(targets, "moving"),
                 fixed_points=_points(targets, "fixed"),
+                true_ddf=_true_field(targets),
+                capture_range=self.capture_range,
                 labels=self.labels,
                 surface=self.surface,
             )
@@ -117,3 +121,9 @@ def _points(targets: Mapping[str, Any], side: str) -> torch.Tensor | None:
     """Return the landmarks of one image, or its keypoints if it has no landmarks."""
     points: torch.Tensor | None = targets.get(f"{side}_landmarks", targets.get(f"{side}_keypoints"))
     return points
+
+
+def _true_field(targets: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the true field of a pair that was made from one image, None for a real pair."""
+    known = targets.get("known_ddf")
+    return targets["true_ddf"] if known is not None and bool(known) else None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor
 
 from monai_regplugins.fields import warp
+from monai_regplugins.metrics.field_error import field_errors
 from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.metrics.overlap import dice, ncc, surface_distances
 from monai_regplugins.metrics.regularity import folding, sdlogj
@@ -27,6 +28,8 @@ def pair_metrics(
     mask: Tensor | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
+    true_ddf: Tensor | None = None,
+    capture_range: float | None = None,
     labels: Iterable[int] | None = None,
     surface: bool = True,
 ) -> dict[str, float]:
@@ -45,14 +48,18 @@ def pair_metrics(
         mask: voxels that count for the correlation and the regularity; all by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
+        true_ddf: the true field, where it is known, in voxels, shape (d, *spatial).
+        capture_range: count only voxels all of whose true components are at most so many mm; None counts all.
         labels: labels to compare; by default those above zero that both images have before the registration.
         surface: whether to measure surface distances too, by far the slowest part.
 
     Returns:
         ``ncc_before``, ``ncc``, ``folding_percent``, ``sdlogj``; with landmarks (mm) ``tre_before``, ``tre``, their
-        means, ``tre_max_before`` and ``tre_max``; and with both label maps ``dsc_before``, ``dsc``,
-        ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``asd_before``, ``asd``. A mean over labels skips those
-        that either image lacks before the registration, a mean of distances also those that the warp has lost.
+        means, ``tre_max_before`` and ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement,
+        ``mae`` and both for each axis (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with
+        both label maps ``dsc_before``, ``dsc``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``asd_before``,
+        ``asd``. A mean over labels skips those that either image lacks before the registration, a mean of distances
+        also those that the warp has lost.
     """
     values = {
         "ncc_before": ncc(moving, fixed, mask),
@@ -64,6 +71,11 @@ def pair_metrics(
         for suffix, field in (("_before", None), ("", ddf)):
             errors = landmark_errors(fixed_points, moving_points, spacing, field)
             values[f"tre{suffix}"], values[f"tre_max{suffix}"] = float(errors.mean()), float(errors.max())
+    if true_ddf is not None:
+        errors_of_field = field_errors(ddf, true_ddf, spacing, mask, capture_range)
+        for name in ("mae", *(f"mae_axis_{k}" for k in range(len(ddf)))):
+            values[f"{name}_before"] = errors_of_field[name.replace("mae", "mae_zero", 1)]
+            values[name] = errors_of_field[name]
     if moving_label is None or fixed_label is None:
         return values
     warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]
