@@ -9,7 +9,14 @@ import pytest
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import learn2reg, make_abdomen, make_cine_lung
-from monai_regplugins.data.learn2reg import Learn2RegDataset, open_dataset, training_pairs, validation_pairs
+from monai_regplugins.data.learn2reg import (
+    Learn2RegDataset,
+    open_dataset,
+    training_images,
+    training_pairs,
+    validation_images,
+    validation_pairs,
+)
 
 
 def _image(subject, phase=0, kind="images", suffix=".nii.gz"):
@@ -254,3 +261,31 @@ def test_real_set_for_known_warps(shared_data):
 def test_series_are_no_pairs(shared_data):
     with pytest.raises(InputError, match="no key 'training'"):
         Learn2RegDataset(shared_data("LungMR2Dt"))
+
+
+def test_single_images_of_subjects_that_do_not_validate(write):
+    val = [{"fixed": _image(3, 0), "moving": _image(3, 1)}]
+    mask = _image(1, kind="masks")
+    images = [{"image": _image(1), "mask": mask}, {"image": _image(2)}, {"image": _image(3, 0)}]
+    folder = write(_content([], registration_val=val) | {"training": images, "pairings": "paired"})
+    first, second = training_images(folder)
+    assert first == {"image": str(folder / _image(1)), "mask": str(folder / mask), "image_id": "0001_0000"}
+    assert second["image_id"] == "0002_0000"
+    assert [item["image_id"] for item in validation_images(folder)] == ["0003_0000", "0003_0001"]
+
+
+def test_single_images_listed_for_validation_or_split_away(write):
+    folder = write(_content([_image(1), _image(2)], validation=[{"image": _image(9)}]))
+    assert [item["image_id"] for item in validation_images(folder)] == ["0009"]
+    assert len(training_images(folder)) == 2
+    folder = write(_content([_image(n) for n in range(1, 11)]))
+    train, val = ([item["image_id"] for item in images(folder, 3)] for images in (training_images, validation_images))
+    assert len(val) == 2
+    assert sorted(train + val) == [f"{n:04d}" for n in range(1, 11)]
+
+
+def test_one_subject_leaves_nothing_to_validate_on(write):
+    folder = write(_content([_image(1, 0), _image(1, 1)]))
+    assert len(training_images(folder)) == 2
+    with pytest.raises(InputError, match="one subject only"):
+        validation_images(folder)

@@ -36,6 +36,12 @@ def test_image_and_targets_are_plain() -> None:
     assert targets["fixed_label"].dtype == torch.uint8
 
 
+def test_inferer_gets_what_it_asks_for() -> None:
+    _, targets, _, kwargs = PairPrepareBatch(inferer_keys=["spacing", "fixed_mask"])(batch(), torch.device("cpu"))
+    assert list(kwargs) == ["spacing"]
+    assert kwargs["spacing"] is targets["spacing"]
+
+
 def test_device_and_further_keys() -> None:
     image, targets, _, _ = PairPrepareBatch(keys=["moving_original"])(batch(), "meta", True)
     assert set(targets) == {"moving", "fixed", "moving_original"}

@@ -119,3 +119,12 @@ def test_without_landmarks_the_score_is_mean_correlation() -> None:
 def test_unknown_measure_is_refused() -> None:
     with pytest.raises(InputError, match=r"measure is 'tres'; .*Did you mean 'tre'"):
         RegistrationMetrics(measure="tres")
+
+
+@pytest.mark.parametrize("known", [1.0, 0.0])
+def test_error_of_known_fields(known: float) -> None:
+    output = item(0, labels=False)
+    output["label"] |= {"true_ddf": torch.full((2, 12, 12), 0.5), "known_ddf": torch.tensor(known)}
+    state = evaluated([[("a", output)]], measure="mae")
+    assert state.metrics["score"] == pytest.approx(-1.0 if known else 1.0)  # else the correlation
+    assert ("mae" in state.metrics) == bool(known)

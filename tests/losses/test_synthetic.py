@@ -13,7 +13,9 @@ def fields(shape: tuple[int, ...] = (4, 3)) -> tuple[torch.Tensor, torch.Tensor]
     return ddf, true_ddf
 
 
-@pytest.mark.parametrize(("norm", "expected"), [("l2", (9 + 0.25) / 4), ("l1", (3 - 0.5 + 0.25 / 2) / 4)])
+@pytest.mark.parametrize(
+    ("norm", "expected"), [("l2", (9 + 0.25) / 4), ("l1", (3 - 0.5 + 0.25 / 2) / 4), ("mae", (3 + 0.5) / 4)]
+)
 def test_closed_form(norm: str, expected: float) -> None:
     ddf, true_ddf = torch.zeros(1, 2, 1, 2), torch.tensor([[[[3.0, 0.0]], [[-0.5, 0.0]]]])
 

@@ -81,3 +81,17 @@ def test_means_skip_what_is_missing() -> None:
     assert "pair_id" not in means
     assert finite_values(rows, "dsc") == [0.5, 1.0]
     assert mean_metrics([]) == {}
+
+
+def test_error_of_a_known_field_is_summed_over_the_axes() -> None:
+    pair = shifted_pair(2)  # spacing 0.5 and 1 mm; the field moves by two voxels along the first axis
+    truth = pair["ddf"].clone()
+    truth[1] = 3
+    values = pair_metrics(**pair, true_ddf=truth)
+    assert (values["mae_before"], values["mae"]) == pytest.approx((1 + 3, 0 + 3))
+    assert (values["mae_axis_0_before"], values["mae_axis_1_before"]) == pytest.approx((1, 3))
+    assert (values["mae_axis_0"], values["mae_axis_1"]) == pytest.approx((0, 3))
+    truth[:, :8] = 0
+    within = pair_metrics(**pair, true_ddf=truth, capture_range=2.5)
+    assert (within["mae_before"], within["mae"]) == pytest.approx((0, 1))
+    assert "mae" not in pair_metrics(**pair)

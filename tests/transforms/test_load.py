@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.load import LoadPaird, SimpleITKReader, load_points
+from monai_regplugins.transforms.load import LoadImaged, LoadPaird, SimpleITKReader, load_points
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(4, 5, 6)).astype(np.float32)
@@ -245,3 +245,24 @@ def test_companions_that_are_not_wanted_are_dropped_unread(pair: dict[str, Any])
 def test_unknown_companion_is_refused() -> None:
     with pytest.raises(InputError, match="label"):
         LoadPaird(companions=["labels"])
+
+
+def test_single_image_with_its_mask(tmp_path: Path) -> None:
+    files = {
+        "image": write_nifti(tmp_path / "image.nii.gz", VOLUME),
+        "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS),
+    }
+    item = LoadImaged()({**files, "image_id": "7"})
+    np.testing.assert_array_equal(item["image"][0], VOLUME)
+    np.testing.assert_array_equal(item["mask"][0], LABELS > 0)
+    np.testing.assert_allclose(item["spacing"], [3.0, 2.0, 2.0], rtol=1e-6)
+    assert item["image_id"] == "7"
+
+
+def test_mask_of_another_grid_than_its_image(tmp_path: Path) -> None:
+    image = write_nifti(tmp_path / "image.nii.gz", VOLUME)
+    with pytest.raises(InputError, match=r"mask '.*' has size .* but the image has"):
+        LoadImaged()({"image": image, "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS[1:])})
+    moved = write_nifti(tmp_path / "mask.nii.gz", LABELS, AFFINE + 9 * np.eye(4, k=3))
+    with pytest.raises(InputError, match="another affine than the image"):
+        LoadImaged()({"image": image, "mask": moved})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.data import MetaTensor
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms import prealign
+from monai_regplugins.transforms.prepare import MovingToFixedGridd
 
 SHAPE = (24, 24, 24)
 FIXED_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -65,41 +69,108 @@ def test_moments_recover_a_shift_of_20_mm() -> None:
     assert torch.equal(found[:3, :3], torch.eye(3, dtype=torch.float64))
 
 
-def test_affine_recovers_rotation_scale_and_shift_on_another_grid() -> None:
-    matrix = np.eye(4)
-    center = np.full(3, 23.0)
+def rotation_scale_and_shift() -> np.ndarray:
+    """About the middle of the phantom, far enough that the moments alone are not enough."""
+    matrix, center = np.eye(4), np.full(3, 23.0)
     matrix[:3, :3] = Rotation.from_euler("xyz", [12, -10, 15], degrees=True).as_matrix() @ np.diag([1.1, 0.92, 1.05])
     matrix[:3, 3] = center - matrix[:3, :3] @ center + [6.0, -4.0, 5.0]
+    return matrix
+
+
+BOTH = pytest.mark.parametrize("register", [prealign.affine_matrix, prealign.correlation_matrix])
+
+
+@BOTH
+def test_affine_recovers_rotation_scale_and_shift_on_another_grid(register: Callable[..., torch.Tensor]) -> None:
+    matrix = rotation_scale_and_shift()
     moving_affine = np.diag([-2.0, 2.0, 2.0, 1.0])  # left-handed
     moving_affine[:3, 3] = [51.0, -3.0, 4.0]
     pair = image_pair(matrix, moving_affine)
-    found = prealign.affine_matrix(*pair)
+    found = register(*pair)
     assert mean_error(prealign.moments_matrix(*pair), matrix) > 2.0, "the moments alone must not be enough"
     assert mean_error(found, matrix) < 1.0, "half a voxel"
 
 
-def test_the_same_images_give_the_same_matrix() -> None:
+@BOTH
+def test_the_same_images_give_the_same_matrix(register: Callable[..., torch.Tensor]) -> None:
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_euler("z", 10, degrees=True).as_matrix()
     pair = image_pair(matrix, FIXED_AFFINE)
-    found = {prealign.affine_matrix(*pair, iterations=10).numpy().tobytes() for _ in range(3)}
+    found = {register(*pair, iterations=10).numpy().tobytes() for _ in range(3)}
     assert len(found) == 1
-    assert found != {prealign.affine_matrix(*pair, iterations=10, seed=2).numpy().tobytes()}
+    assert found != {register(*pair, iterations=10, seed=2).numpy().tobytes()}
 
 
-def test_affine_in_2d() -> None:
+@BOTH
+def test_affine_in_2d(register: Callable[..., torch.Tensor]) -> None:
     angle = np.deg2rad(10)
     matrix = np.array([[np.cos(angle), -np.sin(angle), 5.0], [np.sin(angle), np.cos(angle), -6.0], [0.0, 0.0, 1.0]])
-    found = prealign.affine_matrix(*image_pair(matrix, np.diag([2.0, 2.0, 1.0]), d=2))
+    found = register(*image_pair(matrix, np.diag([2.0, 2.0, 1.0]), d=2))
     points = world((24, 24), np.diag([2.0, 2.0, 1.0]))[6:18, 6:18].reshape(-1, 2)
     difference = found.numpy() - matrix
     assert np.linalg.norm(points @ difference[:2, :2].T + difference[:2, 2], axis=1).mean() < 1.0
 
 
-def test_a_failing_optimizer_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_correlation_ignores_a_linear_change_of_the_intensities() -> None:
+    fixed, fixed_affine, moving, moving_affine = image_pair(rotation_scale_and_shift(), FIXED_AFFINE)
+    found, changed = (
+        prealign.correlation_matrix(fixed, fixed_affine, image, moving_affine) for image in (moving, 0.25 * moving + 9)
+    )
+    assert mean_error(changed, found.numpy()) < 0.01
+
+
+def test_correlation_has_the_papers_five_resolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = []
+
+    def note(method: sitk.ImageRegistrationMethod, found: dict[int, float], *_: int) -> None:
+        levels.append(list(found))
+        raise InputError("enough")
+
+    monkeypatch.setattr(prealign, "_set_gradient_descent", note)
+    for shape in ((246, 130, 348), (64, 70, 65), (24, 90, 90), (9, 9)):
+        image = torch.rand(1, *shape)
+        with pytest.raises(InputError, match="enough"):
+            prealign.correlation_matrix(image, torch.eye(len(shape) + 1), image, torch.eye(len(shape) + 1))
+    assert levels == [[16, 8, 4, 2, 1], [8, 4, 2, 1], [2, 1], [1]]
+
+
+def two_halves() -> tuple[dict[str, MetaTensor], MetaTensor]:
+    """A pair whose halves are shifted by 3 mm along the second axis, in opposite directions, and one of the halves."""
+    points = world(SHAPE, FIXED_AFFINE)
+    upper = points[..., :1] > 23
+    shifts = np.where(upper, 3.0, -3.0) * np.array([0.0, 1.0, 0.0])
+    images = [torch.from_numpy(1000 * phantom(q)).float()[None] for q in (points + shifts, points)]
+    affine = torch.from_numpy(FIXED_AFFINE)
+    fixed, moving, mask = (MetaTensor(i, affine=affine) for i in (*images, torch.from_numpy(upper[None, ..., 0])))
+    return {"fixed": fixed, "moving": moving}, mask.to(torch.uint8)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_correlation_compares_within_the_masks(both: bool) -> None:
+    pair, upper = two_halves()
+    masks = {"fixed_mask": upper} | ({"moving_mask": upper} if both else {})
+    for shift, chosen in ((3.0, masks), (-3.0, {key: 1 - mask for key, mask in masks.items()})):
+        found = MovingToFixedGridd(prealign="correlation")(pair | chosen)["prealign_matrix"]
+        inside = world(SHAPE, FIXED_AFFINE)[chosen["fixed_mask"][0].numpy() > 0]
+        moved = inside @ found[:3, :3].numpy().T + found[:3, 3].numpy() - inside
+        np.testing.assert_allclose(moved.mean(axis=0), [0.0, shift, 0.0], atol=0.5)  # a quarter of a voxel
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    pair = image_pair(np.eye(4), FIXED_AFFINE)
+    with pytest.raises(InputError, match="fixed mask is empty"):
+        prealign.correlation_matrix(*pair, fixed_mask=torch.zeros(1, *SHAPE))
+    with pytest.raises(InputError, match="moving mask has size 1 x 3 x 3 x 3 but moving image has 1 x 24 x 24 x 24"):
+        prealign.correlation_matrix(*pair, moving_mask=torch.ones(1, 3, 3, 3))
+
+
+@BOTH
+def test_a_failing_optimizer_is_an_input_error(
+    monkeypatch: pytest.MonkeyPatch, register: Callable[..., torch.Tensor]
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("All samples map outside moving image buffer")
 
     monkeypatch.setattr(sitk.ImageRegistrationMethod, "Execute", fail)
     with pytest.raises(InputError, match="affine pre-alignment failed"):
-        prealign.affine_matrix(*image_pair(np.eye(4), FIXED_AFFINE))
+        register(*image_pair(np.eye(4), FIXED_AFFINE))

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.prepare import (
+    IsotropicImaged,
     MovingToFixedGridd,
     ResizePaird,
     ScalePaird,
@@ -266,3 +267,28 @@ def test_standardize_each_image_and_clip() -> None:
         torch.testing.assert_close(clipped[key].as_tensor(), free[key].as_tensor().clamp(-2, 2))
     with pytest.raises(InputError, match="moving image"):
         StandardizePaird()({**images, "moving": MetaTensor(torch.ones(1, 4, 4))})
+
+
+def test_single_image_to_isotropic_voxels() -> None:
+    """Twice as many voxels along an axis of 2 mm, half as many along one of 0.5 mm; the field of view stays."""
+    affine = np.diag([2.0, 1.0, 0.5, 1.0])
+    item = {
+        "image": volume((4, 5, 6), affine),
+        "mask": labels((4, 5, 6), affine) > 4,
+        "spacing": torch.tensor([2.0, 1.0, 0.5]),
+    }
+    found = IsotropicImaged(1.0)(item)
+    assert found["image"].shape == found["mask"].shape == (1, 8, 5, 3)
+    assert found["spacing"].tolist() == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(found["image"].affine.diagonal(), np.ones(4))
+    np.testing.assert_allclose(found["image"].affine[:3, 3], [-0.5, 0.0, 0.25])
+    pairs = item["image"].as_tensor().unflatten(3, (3, 2)).mean(4)
+    np.testing.assert_allclose(found["image"].as_tensor()[:, 0], pairs[:, 0], rtol=1e-6)
+    assert set(found["mask"].unique().tolist()) <= {0, 1}
+    again = IsotropicImaged(1.0)(found)
+    assert again["image"] is found["image"]
+
+
+def test_voxels_of_no_size() -> None:
+    with pytest.raises(InputError, match="voxel_size"):
+        IsotropicImaged(0.0)

@@ -13,6 +13,8 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.fields import sample_at
+from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.transforms.prepare import MovingToFixedGridd
 from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
 
@@ -103,6 +105,33 @@ def test_warping_the_original_equals_simpleitks_composite() -> None:
         warped = resample_original(torch.from_numpy(moving)[None], *affines, displacement, mode, padding_value=-7.0)
         assert 0.3 < np.mean(expected != -7.0) < 1.0, "the case must have voxels inside and outside"
         np.testing.assert_allclose(warped[0], expected, atol=1e-8)
+
+
+def test_landmarks_through_the_exact_map_have_no_error() -> None:
+    """The point of x is T(A x + A u(x)), not T(A x) + A u(x), which the authors of RegNet score: that is off by
+    (T - 1) A u."""
+    field = np.column_stack([RNG.normal(scale=0.05, size=(3, 3)), [1.5, -2.0, 1.0]])  # linear, so exact between voxels
+    ddf = torch.from_numpy(np.einsum("kj,jxyz->kxyz", field[:, :3], np.indices(FIXED_SHAPE)) + field[:, 3:, None, None])
+    x = RNG.uniform(1, 5, size=(40, 3))
+    u = x @ field[:, :3].T + field[:, 3]
+    matrix, linear = prealignment(), FIXED_AFFINE[:3, :3]
+
+    def errors(moving_world: np.ndarray[Any, Any]) -> torch.Tensor:
+        """In mm along the fixed grid, with the moving points where the preparation puts them."""
+        to_fixed = np.linalg.inv(matrix @ FIXED_AFFINE)
+        points = moving_world @ to_fixed[:3, :3].T + to_fixed[:3, 3]
+        return landmark_errors(torch.from_numpy(x), torch.from_numpy(points), np.linalg.norm(linear, axis=0), ddf)
+
+    fixed_world = x @ linear.T + FIXED_AFFINE[:3, 3]
+    prealigned = fixed_world @ matrix[:3, :3].T + matrix[:3, 3]
+    exact = (fixed_world + u @ linear.T) @ matrix[:3, :3].T + matrix[:3, 3]
+    total = total_displacement(ddf, torch.from_numpy(FIXED_AFFINE), torch.from_numpy(matrix))
+    sampled = sample_at(total[None], torch.from_numpy(x)[None])[0].numpy()
+    np.testing.assert_allclose(fixed_world + sampled, exact, atol=1e-9)
+    assert errors(exact).max() < 1e-9
+    variant = u @ linear.T @ (np.eye(3) - matrix[:3, :3]).T @ np.linalg.inv(matrix[:3, :3]).T
+    torch.testing.assert_close(errors(prealigned + u @ linear.T), torch.from_numpy(np.linalg.norm(variant, axis=1)))
+    assert errors(prealigned + u @ linear.T).mean() > 0.3, "mm"
 
 
 def test_padding_is_the_minimum_of_an_image_and_zero_for_a_label() -> None:
