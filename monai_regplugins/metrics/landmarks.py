@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from monai_regplugins.checks import InputError, check_same_size
 from monai_regplugins.fields import sample_at
 
-__all__ = ["landmark_errors"]
+__all__ = ["CAPTURE_RANGE", "landmark_differences", "landmark_errors", "landmark_statistics"]
+
+CAPTURE_RANGE = 8.0  # mm; the largest component of a displacement that RegNet is trained on
 
 
-def landmark_errors(
+def landmark_differences(
     fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor, ddf: Tensor | None = None
 ) -> Tensor:
-    r"""Distance of each pair of corresponding points after the registration, in mm.
+    r"""Vector from each moving point to where its fixed point is mapped, in mm along the axes of the fixed grid.
 
     .. math::
-        e_k = \| D \, (p^F_k + u(p^F_k) - p^M_k) \|_2
+        D \, (p^F_k + u(p^F_k) - p^M_k)
 
     A field points from fixed to moving, so it is the fixed points that it moves. Between voxels it is interpolated
     linearly.
@@ -27,13 +31,75 @@ def landmark_errors(
         fixed_points: voxel coordinates of the fixed grid, shape (N, d).
         moving_points: the corresponding points of the moving image, in voxels of the fixed grid too.
         spacing: voxel size D of the fixed grid along each axis in mm, shape (d,).
-        ddf: displacement field in voxels, shape (d, *spatial); None for the distances before the registration.
+        ddf: displacement field in voxels, shape (d, *spatial); None for the vectors before the registration.
 
     Returns:
-        N distances, float64.
+        N vectors, shape (N, d), float64.
     """
     fixed, moving = (torch.as_tensor(points).to(torch.float64) for points in (fixed_points, moving_points))
     if ddf is not None:
         fixed = fixed + sample_at(ddf[None].to(torch.float64), fixed[None])[0]
-    errors: Tensor = torch.linalg.vector_norm((fixed - moving) * torch.as_tensor(spacing).to(fixed), dim=1)
+    return (fixed - moving) * torch.as_tensor(spacing).to(fixed)
+
+
+def landmark_errors(
+    fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor, ddf: Tensor | None = None
+) -> Tensor:
+    """Distance of each pair of corresponding points after the registration, in mm.
+
+    The length of :func:`landmark_differences`, which takes the same arguments.
+
+    Returns:
+        N distances, float64.
+    """
+    differences = landmark_differences(fixed_points, moving_points, spacing, ddf)
+    errors: Tensor = torch.linalg.vector_norm(differences, dim=1)
     return errors
+
+
+def landmark_statistics(errors: Tensor, initial: Tensor | None = None) -> dict[str, float]:
+    """Summarize landmark errors the way papers report them, all landmarks of all pairs pooled.
+
+    TRE' leaves out the landmarks beyond the capture range: it is the mean over those that were at most 8 mm apart
+    before, that is after the affine registration (Sokooti et al. 2017, section 3.2).
+
+    Args:
+        errors: distances in mm, shape (N,), or vectors as :func:`landmark_differences` gives them, shape (N, d).
+        initial: the same landmarks before the registration, distances or vectors, for TRE'.
+
+    Returns:
+        ``landmarks``, their number; in mm ``tre``, ``tre_sd`` (of a sample, n - 1), ``tre_median``, ``tre_p75``,
+        ``tre_p95``, ``tre_max``; for vectors ``tre_axis_<k>``, the mean absolute component along axis k; with
+        ``initial`` ``landmarks_within``, ``tre_within`` and ``tre_within_sd``. What there are too few landmarks for
+        is NaN.
+
+    Raises:
+        InputError: When ``errors`` has another shape, or ``initial`` another number of landmarks.
+    """
+    distances = _distances(errors, "errors")
+    values = {"landmarks": float(len(distances)), **_mean_and_sd(distances, "tre")}
+    for name, share in (("median", 0.5), ("p75", 0.75), ("p95", 0.95), ("max", 1.0)):
+        values[f"tre_{name}"] = float(distances.quantile(share)) if len(distances) else math.nan
+    if errors.ndim == 2:
+        values |= {f"tre_axis_{k}": float(column.abs().mean()) for k, column in enumerate(errors.double().unbind(1))}
+    if initial is None:
+        return values
+    before = _distances(initial, "initial")
+    check_same_size(before, distances, "initial", "errors")
+    within = distances[before <= CAPTURE_RANGE]
+    return values | {"landmarks_within": float(len(within)), **_mean_and_sd(within, "tre_within")}
+
+
+def _distances(errors: Tensor, name: str) -> Tensor:
+    """Length of vectors (N, d); distances (N,) as they are."""
+    if errors.ndim not in (1, 2):
+        raise InputError(f"{name} has shape {tuple(errors.shape)}, expected (N,) or (N, d); give one per landmark.")
+    wide = errors.to(torch.float64)
+    lengths: Tensor = torch.linalg.vector_norm(wide, dim=1) if errors.ndim == 2 else wide
+    return lengths
+
+
+def _mean_and_sd(values: Tensor, name: str) -> dict[str, float]:
+    """Mean and standard deviation of a sample under their names."""
+    mean = float(values.mean()) if len(values) else math.nan
+    return {name: mean, f"{name}_sd": float(values.std()) if len(values) > 1 else math.nan}

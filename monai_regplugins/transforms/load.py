@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -14,12 +15,13 @@ from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
+from nibabel.openers import ImageOpener
 
 from monai_regplugins.checks import InputError, check_choice, check_file, check_image, check_mask, check_same_size
 from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 
-__all__ = ["LoadImaged", "LoadPaird", "SimpleITKReader", "load_points"]
+__all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
@@ -84,7 +86,7 @@ class LoadPaird(Transform):
         return pair
 
 
-class LoadImaged(Transform):
+class LoadSubjectd(Transform):
     """Load a single image, ``image``, and its ``mask`` if it has one, as :class:`LoadPaird` loads those of a pair.
 
     Adds ``spacing`` (d,), float32, mm. Other keys stay as they are.
@@ -159,6 +161,7 @@ class _Files:
     def _read(self, path: PathLike, what: str) -> MetaTensor:
         """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine."""
         file = check_file(str(path), what)
+        _check_voxel_size(file, what)
         try:
             reader = self._reader if self._reader.verify_suffix(str(file)) else None
             with warnings.catch_warnings():
@@ -223,6 +226,23 @@ def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
             f"{spatial_dims} finite voxel coordinates; check the file."
         )
     return torch.from_numpy(points)
+
+
+def _check_voxel_size(file: Path, what: str) -> None:
+    """A NIfTI header has to tell how large a voxel is; readers take an edge of zero for 1 mm."""
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        with ImageOpener(str(file)) as stream:
+            header = nib.Nifti1Header.from_fileobj(stream, check=False)
+    except Exception:  # no such header; what else is wrong with the file is told by its reader
+        return
+    spacing = header["pixdim"][1 : 1 + min(int(header["dim"][0]), 3)]
+    if header["sform_code"] == 0 and not (spacing > 0).all():
+        raise InputError(
+            f"{what} '{file}' tells no spacing, its voxel size is {[float(s) for s in spacing]} mm; set the size in "
+            "its header (pixdim) or convert it again from its source."
+        )
 
 
 def _check_correspondence(pair: Mapping[Hashable, Any], kind: str) -> None:

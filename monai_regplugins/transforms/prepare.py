@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch.nn import functional
 
@@ -24,10 +23,10 @@ from monai_regplugins.transforms.grids import (
     world_affine,
 )
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
-from monai_regplugins.transforms.prealign import affine_matrix, moments_matrix
+from monai_regplugins.transforms.prealign import affine_matrix, correlation_matrix, moments_matrix
 
 __all__ = [
-    "IsotropicImaged",
+    "IsotropicSubjectd",
     "MovingToFixedGridd",
     "ResizePaird",
     "ScalePaird",
@@ -39,7 +38,11 @@ __all__ = [
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
-_PREALIGNMENTS: dict[str, Callable[..., torch.Tensor]] = {"moments": moments_matrix, "affine": affine_matrix}
+_PREALIGNMENTS: dict[str, Callable[..., torch.Tensor]] = {
+    "moments": moments_matrix,
+    "affine": affine_matrix,
+    "correlation": correlation_matrix,
+}
 
 
 class MovingToFixedGridd(Transform):
@@ -53,7 +56,8 @@ class MovingToFixedGridd(Transform):
     Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm.
 
     Args:
-        prealign: ``"none"``, ``"moments"`` (centers of mass) or ``"affine"`` (mutual information, seeded).
+        prealign: ``"none"``, ``"moments"`` (centers of mass), ``"affine"`` (mutual information, seeded) or
+            ``"correlation"`` (affine by normalized correlation, seeded, within the masks where the pair has them).
         keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
             ``<points>_original``, for one exact sampling at the end.
     """
@@ -78,7 +82,7 @@ class MovingToFixedGridd(Transform):
         d = fixed.ndim - 1
         moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
         _check_common_plane(moving.affine, fixed.affine, d)
-        matrix = self._prealign(fixed, fixed_affine, moving, moving_affine)
+        matrix = self._prealign(pair, fixed_affine, moving_affine)
         if self.keep_original:
             kept = present(data, ("moving", "moving_label"), MOVING_POINTS)
             pair.update({f"{key}_original": data[key] for key in kept})
@@ -93,12 +97,15 @@ class MovingToFixedGridd(Transform):
         return pair
 
     def _prealign(
-        self, fixed: MetaTensor, fixed_affine: torch.Tensor, moving: MetaTensor, moving_affine: torch.Tensor
+        self, pair: Mapping[Hashable, Any], fixed_affine: torch.Tensor, moving_affine: torch.Tensor
     ) -> torch.Tensor:
         """The pre-alignment matrix, identity for ``"none"``."""
         if self.prealign == "none":
             return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
-        return _PREALIGNMENTS[self.prealign](fixed.as_tensor(), fixed_affine, moving.as_tensor(), moving_affine)
+        fixed, moving = (pair[key].as_tensor() for key in ("fixed", "moving"))
+        masks = present(pair, MASK_KEYS) if self.prealign == "correlation" else ()
+        named = {key: pair[key].as_tensor() for key in masks}
+        return _PREALIGNMENTS[self.prealign](fixed, fixed_affine, moving, moving_affine, **named)
 
 
 class ScalePaird(Transform):
@@ -216,7 +223,7 @@ class ResizePaird(Transform):
         return tuple(o if n == -1 else int(n) for n, o in zip(size, old, strict=True))
 
 
-class IsotropicImaged(Transform):
+class IsotropicSubjectd(Transform):
     """Bring ``image`` and ``mask`` to isotropic voxels, as :class:`ResizePaird` resizes a pair.
 
     Args:
@@ -236,7 +243,7 @@ class IsotropicImaged(Transform):
 
         Args:
             data: an image of shape (1, *spatial) and its spacing (d,), from
-                :class:`~monai_regplugins.transforms.LoadImaged`.
+                :class:`~monai_regplugins.transforms.LoadSubjectd`.
         """
         item: dict[Hashable, Any] = dict(data)
         old = tuple(item["image"].shape[1:])

@@ -21,6 +21,7 @@ __all__ = [
     "image_center",
     "rotation_field",
     "rotation_matrix",
+    "separable_sum",
     "thin_plate_spline_field",
 ]
 
@@ -135,14 +136,27 @@ def gaussian_seed_field(
     profiles = [
         torch.exp(-0.5 * ((torch.arange(size) - seeds[:, k : k + 1]) / sigma) ** 2) for k, size in enumerate(shape)
     ]
-    # A Gaussian is the product of its profiles: one matrix product over the seeds instead of N full volumes.
-    first = (vectors.T[:, None, :] * profiles[0].T).flatten(0, 1)
-    rest = profiles[1] if len(shape) == 2 else (profiles[1][:, :, None] * profiles[2][:, None, :]).flatten(1)
-    field: torch.Tensor = (first @ rest).view(len(shape), *shape).to(torch.float32)
+    field = separable_sum(profiles, vectors).to(torch.float32)
     if amplitude is None:
         return field
     peak: torch.Tensor = torch.linalg.vector_norm(field, dim=0).max().clamp_min(torch.finfo(field.dtype).tiny)
     return field * (peak.reciprocal() * amplitude)
+
+
+def separable_sum(profiles: Sequence[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
+    r"""Return :math:`\sum_j v_j \prod_k f_{jk}(x_k)` on a grid, as one matrix product over j instead of N full volumes.
+
+    Args:
+        profiles: f along each of the 2 or 3 axes of the grid, ``(N, length)``; those of a Gaussian make it up.
+        vectors: v, ``(N, C)``.
+
+    Returns:
+        ``(C, *lengths)``.
+    """
+    lengths = [profile.shape[1] for profile in profiles]
+    first = (vectors.T[:, None, :] * profiles[0].T).flatten(0, 1)
+    rest = profiles[1] if len(profiles) == 2 else (profiles[1][:, :, None] * profiles[2][:, None, :]).flatten(1)
+    return (first @ rest).view(vectors.shape[1], *lengths)
 
 
 def image_center(shape: Sequence[int]) -> torch.Tensor:

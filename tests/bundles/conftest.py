@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 
-from monai_regplugins.data import make_abdomen, make_cine_lung
+from monai_regplugins.data import make_abdomen, make_cine_lung, make_thorax
 
 CPU = "$torch.device('cpu')"
 TINY: dict[str, Any] = {
@@ -31,6 +32,17 @@ TINY: dict[str, Any] = {
     "figures": 1,
 }
 TINY_R2N2: dict[str, Any] = {**TINY, "spatial_size": [32, 32], "steps": 3, "val_pairs": 2}
+
+
+TINY_REGNET: dict[str, Any] = {
+    **TINY,
+    "voxel_size": 10.0,
+    "width": 0.2,
+    "labels": 2,
+    "images_per_epoch": 4,
+    "val_cases": 2,
+    "tile": 16,
+}
 
 
 def tiny_overrides(
@@ -167,6 +179,44 @@ def trained_r2n2(
     return output
 
 
+@pytest.fixture(scope="session")
+def thorax(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The thorax phantom with few subjects and coarse voxels."""
+    folder = tmp_path_factory.mktemp("phantoms") / "thorax"
+    return make_thorax(folder, num_training=2, num_validation=1, spatial_shape=(28, 22, 26), spacing=10.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_regnet(thorax: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function like that of ``tiny``, for RegNet's configurations."""
+    return partial(tiny_overrides, {**TINY_REGNET, "dataset_dir": str(thorax)})
+
+
+@pytest.fixture(scope="session")
+def create_regnet(tiny_regnet: Callable[..., dict[str, Any]]) -> Callable[..., ConfigWorkflow]:
+    """Return a function that makes a tiny workflow of RegNet's configuration files."""
+    return partial(tiny_workflow, tiny_regnet)
+
+
+@pytest.fixture(scope="session")
+def regnet(copy_bundle: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of RegNet's bundle."""
+    return copy_bundle("regnet", tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def trained_regnet(
+    regnet: Path, create_regnet: Callable[..., ConfigWorkflow], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output folder of one epoch of RegNet's training."""
+    output = tmp_path_factory.mktemp("trained") / "output"
+    with unchanged_process():
+        workflow = create_regnet([regnet / "configs" / "train.json"], output)
+        workflow.run()
+        workflow.finalize()
+    return output
+
+
 @pytest.fixture
 def start_cli(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts MONAI's command line, on the CPU, in some folder."""
@@ -186,3 +236,17 @@ def start_cli(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]
     for process in started:  # those that a failed test has left
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def run_cli(start_cli: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
+    """Return a function like that of ``start_cli`` for a program that has to succeed; it gives what that said."""
+
+    def run(*arguments: Any, **options: Any) -> str:
+        process = start_cli(*arguments, **options)
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+        assert not re.search(r"Traceback|Error\b|\bERROR\b|destroy_process_group", errors), errors
+        return output
+
+    return run

@@ -155,3 +155,17 @@ def test_points_outside_and_training_networks_are_refused() -> None:
         predict_at_points(network(), torch.rand(1, 2, 9, 9), torch.tensor([[3.0, 9.5]]))
     with pytest.raises(InputError, match="eval"):
         predict_at_points(network().train(), torch.rand(1, 2, 9, 9), torch.tensor([[3.0, 3.0]]))
+
+
+@pytest.mark.parametrize("bfloat16", [True, False, None])
+def test_windows_in_reduced_precision(bfloat16: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in bfloat16 where it is asked for or, by default, fast; the field is float32 and almost the same."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    net, window, seen = network(dense_mode="window"), torch.rand(2, 2, 58, 58), []
+    net.original[0][0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    ddf = DenseInferer("window", bfloat16=bfloat16)(window, net)["ddf"]
+    assert seen == [torch.bfloat16 if bfloat16 else torch.float32]
+    assert ddf.dtype == torch.float32
+    expected = net(window)
+    assert (ddf - expected).abs().mean() <= 0.03 * expected.abs().mean()

@@ -10,7 +10,7 @@ import torch
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
-from monai_regplugins.inferers.sequence import register_until
+from monai_regplugins.inferers.sequence import register_until, weight_deviation
 from monai_regplugins.losses import masked_mse
 from monai_regplugins.networks.blocks import local_gaussian
 from monai_regplugins.networks.nets import R2N2
@@ -99,6 +99,110 @@ def test_difference_counts_only_what_comes_from_inside() -> None:
     assert masked_mse(moving, moving + 2, ddf).tolist() == [0.0]
     assert masked_mse(moving, moving, ddf).tolist() == [4.0]
     assert masked_mse(moving, moving, ddf + 100).tolist() == [0.0]
+
+
+class TestUncertainty:
+    """Standard deviations of the field, in voxels of the grid that came in."""
+
+    def test_localization_is_the_closed_form_of_each_step(self) -> None:
+        net, image = network(), images()
+        with torch.no_grad():
+            pred = SequenceInferer(uncertainty="localization", transforms=True)(image, net)
+            transforms, moving, state = net.local_transforms(image), image[:, :1], net.start(image)
+            covariances, warped = [], moving
+            for t in range(net.steps):
+                _, place, state = net.step(warped, state)
+                covariances.append(net.localization_covariance(place, warped))
+                ddf = local_gaussian.field(transforms, [32, 40], cumulative=True)[:, t]
+                warped = fields.warp(moving, ddf, "linear", net.padding)
+        variance = local_gaussian.localization_variance(transforms, torch.stack(covariances, 1), [32, 40])
+        assert pred["uncertainty"].shape == (3, 1, 32, 40)
+        assert pred["uncertainty"].max() > 0.1, "too small to tell anything"
+        torch.testing.assert_close(pred["uncertainty"].square(), variance.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(pred["ddf"], net(image), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("noise_per", ["step", "sequence"])
+    def test_weights_are_those_of_the_training_with_its_noise(
+        self, noise_per: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The deviation over fields of the network itself in training mode, which sees the same noise."""
+        net, image = network(noise_std=0.5, noise_per=noise_per), images()
+        with torch.no_grad():
+            pred = SequenceInferer(uncertainty="weights", samples=4, seed=7)(image, net)
+            assert not net.training
+            generator, draw = torch.Generator().manual_seed(7), net.draw_noise
+            monkeypatch.setattr(net, "draw_noise", lambda _: draw(generator))
+            net.train()
+            variance = torch.stack([net(image) for _ in range(4)]).var(0)
+            torch.testing.assert_close(pred["ddf"], net.eval()(image))  # without noise
+        assert pred["uncertainty"].shape == (3, 1, 32, 40)
+        assert pred["uncertainty"].max() > 0.1, "too small to tell anything"
+        torch.testing.assert_close(pred["uncertainty"].square(), variance.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
+
+    def test_weights_repeat_whatever_comes_before_and_leave_the_global_dice_alone(self) -> None:
+        net, image = network(noise_std=0.5), images()
+        infer = SequenceInferer(uncertainty="weights", samples=3)
+        with torch.no_grad():
+            together, state = infer(image, net)["uncertainty"], torch.get_rng_state()
+            torch.rand(5)
+            moved = torch.get_rng_state()
+            alone = infer(image[1:2], net)["uncertainty"]
+            assert torch.equal(torch.get_rng_state(), moved)
+            assert not torch.equal(moved, state)
+            torch.testing.assert_close(alone, together[1:2], rtol=1e-3, atol=1e-4)
+            infer.seed = 1
+            assert not torch.allclose(infer(image, net)["uncertainty"], together, rtol=0.1)
+
+    @pytest.mark.parametrize("kind", ["localization", "weights"])
+    def test_units_are_those_of_the_grid_that_came_in(self, kind: str) -> None:
+        """Pixels of half the size along one axis alone: that component counts twice as many."""
+        net, image = network(noise_std=0.5), images(1, (64, 40))
+        infer = SequenceInferer(spatial_size=(32, 40), uncertainty=kind)
+        with torch.no_grad():
+            pred = infer(image, net)
+            small = torch.nn.functional.avg_pool2d(image, (2, 1))  # cell-centered, as the inferer resizes
+            parts = (
+                weight_deviation(None, net, small, 10, 0)
+                if kind == "weights"
+                else local_gaussian.localization_variance(*self.steps(net, small), [32, 40]).sqrt()
+            )
+        expected = (fields.resize(parts, [64, 40]).square().sum(1, keepdim=True)).sqrt()
+        assert pred["uncertainty"].shape == (1, 1, 64, 40)
+        torch.testing.assert_close(pred["uncertainty"], expected, rtol=1e-3, atol=1e-3)
+        assert (4 * parts[:, 0].square() > parts[:, 1].square()).any(), "only one axis matters"
+
+    def steps(self, net: R2N2, image: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        found, _, covariances = register_until(NEVER, net, image)
+        return found, covariances
+
+    @pytest.mark.parametrize("kind", ["localization", "weights"])
+    def test_with_stopping_only_the_steps_that_are_kept_count(self, kind: str) -> None:
+        net, image = network(noise_std=0.5, steps=8), images()
+        idle = StoppingRule(patience=1, min_steps=3, smallest_update=1e6)  # three steps, kept where they help
+        with torch.no_grad():
+            pred = SequenceInferer(idle, uncertainty=kind)(image.clone(), net)
+            still = torch.cat([image[:1, :1], image[:1, :1]], dim=1)  # nothing helps where there is no difference
+            none = SequenceInferer(idle, uncertainty=kind)(still, net)
+        assert pred["steps"].tolist() == [3, 3, 3]
+        assert none["uncertainty"].abs().max() == 0
+
+    def test_none_by_default(self) -> None:
+        assert set(SequenceInferer()(images(), network())) == {"ddf", "warped"}
+
+    def test_gradients_of_the_field_stay(self) -> None:
+        net = network().train()
+        pred = SequenceInferer(uncertainty="localization")(images(), net)
+        assert not pred["uncertainty"].requires_grad
+        pred["ddf"].square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.levels.parameters())
+
+    def test_what_makes_no_sense_is_refused(self) -> None:
+        with pytest.raises(InputError, match=r"uncertainty is 'weight'; .* Did you mean 'weights'\?"):
+            SequenceInferer(uncertainty="weight")
+        with pytest.raises(InputError, match="samples is 1, expected at least 2"):
+            SequenceInferer(uncertainty="weights", samples=1)
+        with pytest.raises(InputError, match="noise_std of the network is 0"):
+            SequenceInferer(uncertainty="weights")(images(), network(noise_std=0.0))
 
 
 @pytest.mark.parametrize("counts", [{"patience": 0}, {"min_steps": 0}])

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.load import LoadImaged, LoadPaird, SimpleITKReader, load_points
+from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, SimpleITKReader, load_points
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(4, 5, 6)).astype(np.float32)
@@ -252,7 +252,7 @@ def test_single_image_with_its_mask(tmp_path: Path) -> None:
         "image": write_nifti(tmp_path / "image.nii.gz", VOLUME),
         "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS),
     }
-    item = LoadImaged()({**files, "image_id": "7"})
+    item = LoadSubjectd()({**files, "image_id": "7"})
     np.testing.assert_array_equal(item["image"][0], VOLUME)
     np.testing.assert_array_equal(item["mask"][0], LABELS > 0)
     np.testing.assert_allclose(item["spacing"], [3.0, 2.0, 2.0], rtol=1e-6)
@@ -262,7 +262,16 @@ def test_single_image_with_its_mask(tmp_path: Path) -> None:
 def test_mask_of_another_grid_than_its_image(tmp_path: Path) -> None:
     image = write_nifti(tmp_path / "image.nii.gz", VOLUME)
     with pytest.raises(InputError, match=r"mask '.*' has size .* but the image has"):
-        LoadImaged()({"image": image, "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS[1:])})
+        LoadSubjectd()({"image": image, "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS[1:])})
     moved = write_nifti(tmp_path / "mask.nii.gz", LABELS, AFFINE + 9 * np.eye(4, k=3))
     with pytest.raises(InputError, match="another affine than the image"):
-        LoadImaged()({"image": image, "mask": moved})
+        LoadSubjectd()({"image": image, "mask": moved})
+
+
+def test_header_without_voxel_size(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    image = nib.Nifti1Image(VOLUME, None)
+    image.header["pixdim"][1:4] = [2.0, 0.0, 2.0]
+    nib.save(image, path)
+    with pytest.raises(InputError, match=r"image '.*' tells no spacing, its voxel size is \[2.0, 0.0, 2.0\] mm"):
+        LoadSubjectd()({"image": path})

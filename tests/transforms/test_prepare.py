@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.prepare import (
-    IsotropicImaged,
+    IsotropicSubjectd,
     MovingToFixedGridd,
     ResizePaird,
     ScalePaird,
@@ -277,7 +277,7 @@ def test_single_image_to_isotropic_voxels() -> None:
         "mask": labels((4, 5, 6), affine) > 4,
         "spacing": torch.tensor([2.0, 1.0, 0.5]),
     }
-    found = IsotropicImaged(1.0)(item)
+    found = IsotropicSubjectd(1.0)(item)
     assert found["image"].shape == found["mask"].shape == (1, 8, 5, 3)
     assert found["spacing"].tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(found["image"].affine.diagonal(), np.ones(4))
@@ -285,10 +285,10 @@ def test_single_image_to_isotropic_voxels() -> None:
     pairs = item["image"].as_tensor().unflatten(3, (3, 2)).mean(4)
     np.testing.assert_allclose(found["image"].as_tensor()[:, 0], pairs[:, 0], rtol=1e-6)
     assert set(found["mask"].unique().tolist()) <= {0, 1}
-    again = IsotropicImaged(1.0)(found)
+    again = IsotropicSubjectd(1.0)(found)
     assert again["image"] is found["image"]
 
 
 def test_voxels_of_no_size() -> None:
     with pytest.raises(InputError, match="voxel_size"):
-        IsotropicImaged(0.0)
+        IsotropicSubjectd(0.0)

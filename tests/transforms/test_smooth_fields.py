@@ -15,7 +15,7 @@ from monai_regplugins.transforms.smooth_fields import (
     PRESETS,
     DenseField,
     DisplacementFunction,
-    SmoothField,
+    GaussianField,
     mixed_frequency_field,
     proportional_count,
     random_field,
@@ -32,12 +32,12 @@ def voxels(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[t
     return [torch.arange(n, dtype=dtype) for n in shape]
 
 
-def bumps(sigma: float, points: np.ndarray, impulses: np.ndarray) -> SmoothField:
+def bumps(sigma: float, points: np.ndarray, impulses: np.ndarray) -> GaussianField:
     ones = torch.ones(points.shape[1])
-    return SmoothField(sigma, torch.tensor(points), torch.tensor(impulses), ones, ones)
+    return GaussianField(sigma, torch.tensor(points), torch.tensor(impulses), ones, ones)
 
 
-def drawn(shape: tuple[int, ...], seed: int = 0, **options: Any) -> SmoothField:
+def drawn(shape: tuple[int, ...], seed: int = 0, **options: Any) -> GaussianField:
     return random_field(np.random.default_rng(seed), shape, **{"sigma": 4.0, "count": 12, "theta": 3.0} | options)
 
 
@@ -58,19 +58,20 @@ def test_a_sum_of_gaussians_is_a_filtered_field_of_impulses(shape: tuple[int, ..
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_positive_and_negative_values_are_rescaled_to_the_impulses(shape: tuple[int, ...]) -> None:
-    field = drawn(shape, least_determinant=None)
+    field = drawn(shape, sigma=6.0, least_determinant=None)
     a, p = field.impulses.numpy(), field.points.numpy()
-    x = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    axes = [np.arange(0, n - 0.9, 0.5) for n in shape]  # to come closer to the extremes than voxels
+    x = np.stack(np.meshgrid(*axes, indexing="ij"))
     v = np.zeros(x.shape)
     for point, impulse in zip(p, a, strict=True):
-        bump = np.exp(-np.square(x - point.reshape(-1, *[1] * len(shape))).sum(axis=0) / (2 * 4.0**2))
+        bump = np.exp(-np.square(x - point.reshape(-1, *[1] * len(shape))).sum(axis=0) / (2 * 6.0**2))
         v += impulse.reshape(-1, *[1] * len(shape)) * bump
     expected = np.empty_like(v)
     for c in range(len(shape)):
         gain = np.where(v[c] > 0, a[:, c].max() / v[c].max(), a[:, c].min() / v[c].min())
         expected[c] = v[c] * gain
 
-    u = field.on_axes(voxels(shape)).numpy()
+    u = field.on_axes([torch.tensor(axis) for axis in axes]).numpy()
 
     np.testing.assert_allclose(u, expected, atol=5e-3 * 3)
     for c in range(len(shape)):  # "theta reached"
@@ -156,13 +157,14 @@ def test_size_of_the_displacements(name: str, mean: float, smallest: float) -> N
     # Means over 5 fields of an independent implementation: points 33 voxels from the border, its inner part alone.
     preset = replace(PRESETS["miccai2017"][name], margin=33.0)
     rng = np.random.default_rng(0)
-    many = [random_field(rng, PAPER_SHAPE, **asdict(preset)) for _ in range(20)]
+    many = [random_field(rng, PAPER_SHAPE, **asdict(preset)) for _ in range(10)]
     inner = [torch.arange(65.0, n - 65, 4) for n in PAPER_SHAPE]
 
     means = [float(field.on_axes(inner).abs().mean()) for field in many]
 
     assert np.mean(means) == pytest.approx(mean, rel=0.15)
-    assert np.mean([smallest_determinant(field, PAPER_SHAPE, 4) for field in many]) == pytest.approx(smallest, abs=0.06)
+    determinants = [torch.linalg.det(field.jacobian_on_axes(inner).permute(2, 3, 4, 0, 1)).min() for field in many]
+    assert np.mean(determinants) == pytest.approx(smallest, abs=0.05)
 
 
 def test_folding_fields_are_scaled_down() -> None:
@@ -178,12 +180,12 @@ def test_folding_fields_are_scaled_down() -> None:
 
 
 def test_folding_fields_are_drawn_again() -> None:
-    options = {"sigma": 6.0, "theta": 5.0, "least_determinant": 0.25}
+    options = {"sigma": 6.0, "theta": 6.0, "least_determinant": 0.25}
     first = drawn((60, 70), 1, tries=1, **options)  # would fold more than allowed
     again = drawn((60, 70), 1, tries=50, **options)
 
     assert not torch.equal(first.points, again.points)
-    assert again.on_axes(voxels((60, 70))).amax() == pytest.approx(float(again.impulses.max()), rel=5e-3)
+    assert again.on_axes(voxels((60, 70))).amax() == pytest.approx(float(again.impulses.max()), rel=1e-2)
     assert smallest_determinant(again, (60, 70), step=1.2) >= 0.25
 
 
@@ -194,7 +196,7 @@ def test_small_images_take_large_bumps(shape: tuple[int, ...]) -> None:
         u = field.on_axes(voxels(shape))
         assert u.isfinite().all()
         assert u.abs().max() <= 20
-        assert smallest_determinant(field, shape, step=1) > 0
+        assert smallest_determinant(field, shape) > 0
 
 
 def test_the_number_of_points_follows_the_size() -> None:
@@ -298,11 +300,13 @@ def test_a_mixed_field_moves_what_is_close_to_edges() -> None:
     image, mask = torch.zeros(1, 80, 80), torch.ones(1, 80, 80)
     image[:, 20:30, 20:30] = 800.0
 
-    u = mixed_frequency_field(np.random.default_rng(1), (80, 80), 3.0, image, mask, sigma=(2.0, 2.0), iterations=1)
+    u = mixed_frequency_field(np.random.default_rng(1), (80, 80), 3.0, image, mask, sigma=(2.0, 2.0)).values
+    few = mixed_frequency_field(np.random.default_rng(1), (80, 80), 3.0, image, mask, iterations=30_000).values
 
-    assert u.values.any()
+    assert u[:, 18:32, 18:32].abs().max() > 0.5
+    assert not u[:, 45:].any()  # beyond the reach of the smoothing
+    assert not few.any()  # so many blocks erase all edges there are
     assert not mixed_frequency_field(np.random.default_rng(1), (80, 80), 3.0, 0 * image, mask).values.any()
-    assert not u.values[:, 65:].any()  # beyond the reach of dilation and smoothing
 
 
 def test_breathing_lifts_the_diaphragm_and_thins_the_chest() -> None:
