@@ -48,6 +48,7 @@ DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "con
 METHODS = ("B-spline", "R2N2")
 
 Series = tuple[Tensor, list[Mapping[str, Tensor]]]  # images of all pairs (F, 2, *spatial), targets of each
+Method = Callable[[Tensor], tuple[Tensor, int]]  # from a batch of pairs to their fields, and the parameters of one
 
 
 @dataclass
@@ -80,8 +81,8 @@ def load_network(parser: ConfigParser) -> Any:
     return network.eval()
 
 
-def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Callable[[Tensor], tuple[Tensor, int]]]:
-    """Return both methods: from a batch of pairs to their fields, and the number of parameters of one of them."""
+def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Method]:
+    """Return both methods, with network, weights and inferer of the configuration."""
     network, inferer = load_network(parser), parser.get_parsed_content("inferer")
 
     @torch.no_grad()
@@ -96,6 +97,15 @@ def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Callable[[T
     return {"B-spline": bspline, "R2N2": r2n2}
 
 
+def timed(method: Method, image: Tensor, device: torch.device) -> tuple[Tensor, int, float]:
+    """Register a batch on a device: the fields, on the CPU, the parameters of one of them, and the seconds it took."""
+    on_device = image.to(device)
+    start = clock(device)
+    ddf, parameters = method(on_device)
+    seconds = clock(device) - start
+    return ddf.cpu(), parameters, seconds
+
+
 def compare(parser: ConfigParser, series: Sequence[Series], iterations: int) -> dict[str, Row]:
     """Register all series by both methods and measure every pair; the pairs as they were are the first row."""
     device = parser.get_parsed_content("device")
@@ -104,11 +114,9 @@ def compare(parser: ConfigParser, series: Sequence[Series], iterations: int) -> 
     for image, targets in series:
         measure(rows["before"], targets, [None] * len(image))
         for name, method in methods.items():
-            on_device = image.to(device)
-            start = clock(device)
-            ddf, rows[name].parameters = method(on_device)
-            rows[name].seconds += [(clock(device) - start) / len(image)] * len(image)
-            measure(rows[name], targets, list(ddf.cpu()))
+            ddf, rows[name].parameters, seconds = timed(method, image, device)
+            rows[name].seconds += [seconds / len(image)] * len(image)
+            measure(rows[name], targets, list(ddf))
     return rows
 
 

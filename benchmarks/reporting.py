@@ -73,17 +73,18 @@ def peak_of_this_process() -> float:
     return largest / MIB if sys.platform == "darwin" else largest * 1024 / MIB
 
 
-def read_config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a bundle's configuration with overrides in it, its ``bundle_root`` that of the file.
+def read_config(file: Path, overrides: Mapping[str, Any], *overlays: Path) -> dict[str, Any]:
+    """Return a bundle's configuration with overlays and overrides in it, its ``bundle_root`` that of the file.
 
     Raises:
         InputError: When there is no such file, or an override has no such key in it.
     """
-    config: dict[str, Any] = ConfigParser.load_config_file(check_file(file, "configuration"))
+    files = [str(check_file(one, "configuration")) for one in (file, *overlays)]
+    config: dict[str, Any] = ConfigParser.load_config_files(files)
     settings = {"bundle_root": str(file.resolve().parents[1]), **overrides}
     for key in settings:
         if key not in config:
-            raise InputError(f"'{file}' has no key '{key}' to set.{suggest(key, config)}")
+            raise InputError(f"'{files[-1]}' has no key '{key}' to set.{suggest(key, config)}")
     return config | settings
 
 
@@ -100,18 +101,18 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def check_output(path: Path | None) -> None:
+def check_output(path: Path | None, suffixes: Sequence[str] = SUFFIXES, name: str = "output") -> None:
     """Refuse an output file of another kind before hours of work, not after.
 
     Raises:
-        InputError: When the file name ends in neither ``.json`` nor ``.md``, or its folder does not exist.
+        InputError: When the file name ends in none of the suffixes, or its folder does not exist.
     """
     if path is None:
         return
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"output is '{path}', expected a file name that ends in {' or '.join(SUFFIXES)}.")
+    if path.suffix not in suffixes:
+        raise InputError(f"{name} is '{path}', expected a file name that ends in {' or '.join(suffixes)}.")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"output is '{path}', but its folder does not exist; make it first.")
+        raise InputError(f"{name} is '{path}', but its folder does not exist; make it first.")
 
 
 def write_report(path: Path, markdown: str, content: Mapping[str, object]) -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 import importlib
+import itertools
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
+from PIL import Image
 
+from monai_regplugins.benchmark.elastix import ElastixResult
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.cine import CineSeries
 from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import make_abdomen
+from monai_regplugins.inferers import SequenceInferer
+from monai_regplugins.inferers.dense import DenseInferer
+from monai_regplugins.transforms.grids import world_affine
 
 NETWORKS = ["initial", "VoxelMorph", "RAN"]
 
@@ -164,22 +172,27 @@ def cine_lung(tmp_path_factory):
     return make_cine_lung(tmp_path_factory.mktemp("cine") / "data", 2, 2, 4, (40, 40), 6.4)
 
 
+@pytest.fixture
+def r2n2(script, tmp_path):
+    """Words of a command line: random weights, which move something, on a grid as small as there can be."""
+    compare = script("compare_bspline")
+    network = ConfigParser(compare.read_config(compare.DEFAULT_CONFIG, {})).get_parsed_content("network_def")
+    with torch.no_grad():
+        for weight in network.parameter_net.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    return ["--ckpt", str(tmp_path / "model.pt"), "--spatial_size", "32", "32"]
+
+
 class TestBSpline:
     """R2N2 against the B-spline registration, on a series of four frames."""
 
     METHODS = ("before", "B-spline", "R2N2")
 
     @pytest.fixture
-    def options(self, script, cine_lung, tmp_path):
-        """Words of a command line: random weights, which move something, and as little work as there can be."""
-        compare = script("compare_bspline")
-        network = ConfigParser(compare.read_config(compare.DEFAULT_CONFIG, {})).get_parsed_content("network_def")
-        with torch.no_grad():
-            for weight in network.parameter_net.parameters():
-                weight += 0.1 * torch.randn_like(weight)
-        torch.save(network.state_dict(), tmp_path / "model.pt")
-        words = f"--dataset_dir {cine_lung} --ckpt {tmp_path / 'model.pt'} --spatial_size 32 32"
-        return [*words.split(), "--series", "1", "--iterations", "2"]
+    def options(self, r2n2, cine_lung):
+        """Words of a command line: as little work as there can be."""
+        return ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--iterations", "2"]
 
     def errors_before(self, folder):
         """Distances in mm of all landmarks of the first series, from the files."""
@@ -260,3 +273,255 @@ class TestBSpline:
         stopped = [float(row[0]) for name, row in rows.items() if name.startswith("until")]
         assert len(stopped) == len(stopping.PATIENCE) * len(stopping.DECREASES)
         assert all(2 <= count <= steps for count in stopped)
+
+
+class TestSeries:
+    """R2N2 against the B-spline registration on a file of frames, where there is nothing but the images."""
+
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_table(self, script, cine_lung, r2n2, every, tmp_path):
+        compare, (source, *_) = script("compare_series"), sorted((cine_lung / "series").iterdir())
+        output, figure = tmp_path / "series.json", tmp_path / "curves.png"
+        words = ["--series", str(source), *r2n2, "--iterations", "2", "--frames", str(every)]
+        markdown = compare.main([*words, "--output", str(output), "--figure", str(figure)])
+        rows, content = table(markdown), json.loads(output.read_text(encoding="utf-8"))
+
+        assert tuple(rows) == tuple(content["rows"]) == ("before", "B-spline", "R2N2")
+        frames = np.moveaxis(nib.load(source).get_fdata()[:, :, 0], -1, 0)
+        means = frames.mean(axis=(1, 2))
+        fixed = int(np.abs(means - means.mean()).argmin())
+        assert (content["fixed_frame"], content["frames_and_pixels"]) == (fixed, f"{4 // every} of 40 x 40")
+        deviations = frames.std(axis=(1, 2), ddof=1)
+        seen = np.clip((frames - means[:, None, None]) / deviations[:, None, None], -2, 2)
+        before = content["rows"]["before"]
+        expected = [np.square(one - seen[fixed]).mean() for one in seen[::every]]
+        assert before["mse"] == pytest.approx(expected, rel=1e-4)
+        expected = [np.corrcoef(one.ravel(), seen[fixed].ravel())[0, 1] for one in seen[::every]]
+        assert before["ncc"] == pytest.approx(expected, rel=1e-4)
+        assert rows["before"][2:] == ["0.000", "0.00", "-", "-", "-"]
+        for name in ("B-spline", "R2N2"):
+            row = content["rows"][name]
+            assert not np.allclose(row["mse"], before["mse"], rtol=1e-3), "nothing was moved"
+            assert float(rows[name][0]) == pytest.approx(np.mean(row["mse"]), abs=5.1e-5)
+            assert float(rows[name][5]) == pytest.approx(row["seconds"] / (4 // every), abs=5.1e-5)
+        steps = json.loads((compare.CONFIGS / "inference.json").read_text())["steps"]
+        assert rows["R2N2"][4] == str(7 * steps)
+        with Image.open(figure) as picture:
+            assert picture.width > 500
+
+    def test_curves(self, script):
+        """Every frame but the times of those that are drawn, and no image."""
+        compare = script("compare_series")
+        frames = np.zeros((3, 4, 4), dtype=np.float32)
+        rows = {name: compare.Row(mse=[3, 2, 1], breath=[0, 1, 2], displacement=[1, 1, 2]) for name in compare.COLORS}
+        for times, x in ((None, [0, 5, 10]), (np.array([0.0, 0.5, 2.0]), [0.0, 0.5, 2.0])):
+            figure = compare.curves_figure(rows, CineSeries(frames, (1.0, 1.0), times, np.eye(4)), 5)
+            lines = [axes.get_lines() for axes in figure.axes]
+            assert [len(found) for found in lines] == [3, 2, 2]
+            assert all(line.get_xdata().tolist() == x for found in lines for line in found)
+            assert list(lines[1][0].get_ydata()) == [0, 1, 2]
+            assert not any(axes.get_images() for axes in figure.axes)
+
+    def test_figure_is_checked_before_the_work(self, script, tmp_path):
+        with pytest.raises(InputError, match=r"figure is '.*', expected a file name that ends in \.png or"):
+            script("compare_series").main(["--figure", str(tmp_path / "curves.tif")])
+
+
+class TestUncertainty:
+    """Whether R2N2's uncertainty tells where it is wrong."""
+
+    def test_table(self, script, cine_lung, r2n2, tmp_path):
+        uncertainty, output = script("uncertainty_r2n2"), tmp_path / "uncertainty.json"
+        words = ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--samples", "2", "--noise_std", "0.5", "1"]
+        rows = table(uncertainty.main([*words, "--output", str(output)]))
+        scores = json.loads(output.read_text(encoding="utf-8"))["scores"]
+        names = ["localization", "weights, noise 0.5", "weights, noise 1", "length of the displacement"]
+        assert list(rows) == [*names, "no information"]
+        for name in names:
+            error, values = (np.concatenate(scores[name][key]) for key in ("error", "uncertainty"))
+            assert len(scores[name]["error"]) == 3
+            np.testing.assert_allclose(error, np.concatenate(scores["localization"]["error"]), atol=1e-3)
+            assert values.min() >= 0
+            assert float(rows[name][0]) == pytest.approx(values.mean(), abs=5.1e-4)
+            ranks = [np.argsort(np.argsort(one)) for one in (error, values)]
+            assert float(rows[name][2]) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=5.1e-4)
+            assert float(rows[name][4]) > 0
+
+    def test_displacement_is_that_at_the_landmarks(self, script, cine_lung, r2n2):
+        """What was moved by u and then missed by e was between |u| - e and |u| + e away before."""
+        uncertainty = script("uncertainty_r2n2")
+        config = {"dataset_dir": str(cine_lung), "ckpt": r2n2[1], "spatial_size": [32, 32], "device": "cpu"}
+        parser = ConfigParser(uncertainty.read_config(uncertainty.DEFAULT_CONFIG, config))
+        series, network = uncertainty.read_series(parser, 1), uncertainty.load_network(parser)
+        inferer = SequenceInferer(spatial_size=(32, 32), uncertainty="localization")
+        _, length = uncertainty.measure(network, series, inferer)
+        for target, u, error in zip(series[0][1], length.uncertainty, length.error, strict=True):
+            fixed, moving = (target[f"{side}_landmarks"][0].numpy() for side in ("fixed", "moving"))
+            before = 6.4 * np.linalg.norm(fixed - moving, axis=1)
+            assert (np.abs(np.array(u) - before) <= np.array(error) + 1e-3).all()
+
+    def test_sparsification_in_numbers(self, script):
+        uncertainty = script("uncertainty_r2n2")
+        error = np.array([1.0, 5.0, 0.0])
+        # 2, then without 5: 0.5, then without 1: 0, all over the mean of 2
+        np.testing.assert_allclose(uncertainty.remaining_error(error, error), [1, 0.25, 0])
+        np.testing.assert_allclose(uncertainty.remaining_error(error, np.array([0.3, 0.1, 0.2])), [1, 1.25, 2.5])
+        assert uncertainty.ause(error, 7 * error) == 0
+        assert uncertainty.ause(error, None) == pytest.approx((0 + 0.75 + 1) / 3)
+        assert uncertainty.ause(error, np.array([0.3, 0.1, 0.2])) == pytest.approx((0 + 1 + 2.5) / 3)
+
+    def test_no_information_is_the_mean_over_all_orders(self, script):
+        uncertainty = script("uncertainty_r2n2")
+        error = np.array([1.0, 5.0, 0.0, 2.0])
+        orders = [uncertainty.ause(error, np.array(order)) for order in itertools.permutations(range(4))]
+        assert uncertainty.ause(error, None) == pytest.approx(np.mean(orders))
+
+
+class TestElastix:
+    """RegNet against elastix on two slices over time; elastix itself runs in the slow test only."""
+
+    METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact")
+    STEP = np.array([1.0, 0.0])  # of the stand-in for elastix, voxels
+    MATRIX = np.array([[1.2, 0.1, 3.0], [0.0, 0.9, -4.0], [0.0, 0.0, 1.0]])  # fixed to moving world
+
+    @pytest.fixture
+    def options(self, script, cine_lung, tmp_path):
+        """Words of a command line: the bundle's configuration in 2D, with a narrow network of random weights."""
+        compare = script("compare_elastix")
+        config = json.loads(compare.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+        config |= {"spatial_dims": 2, "width": 0.2, "intensity_range": [0.0, 200.0], "device": "$torch.device('cpu')"}
+        file = tmp_path / "configs" / "evaluate.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(config), encoding="utf-8")
+        network = ConfigParser(compare.read_config(file, {})).get_parsed_content("network_def")
+        network.train().dense_mode = "window"
+        for _ in range(30):
+            network(torch.rand(4, 2, 60, 60))  # batch statistics, without which nothing comes through
+        torch.save(network.state_dict(), tmp_path / "model.pt")
+        words = f"--config {file} --dataset_dir {cine_lung} --ckpt {tmp_path / 'model.pt'} --voxel_size 6.4 --pairs 2"
+        return words.split()
+
+    @pytest.fixture
+    def stand_in(self, script, monkeypatch):
+        """An elastix that moves everything by a voxel along the first axis, and notes what it was given."""
+        compare, calls = script("compare_elastix"), []
+
+        def register(fixed, moving, spacing, method, metric, mask, threads):
+            calls.append((fixed, moving, spacing, method, metric, mask, threads))
+            ddf = torch.zeros(1, 2, *fixed.shape[2:])
+            ddf[:, 0] = 1.0
+            return ElastixResult(ddf, 0.0)
+
+        monkeypatch.setattr(compare, "register_elastix", register)
+        monkeypatch.setattr(compare, "load_elastix", lambda: None)
+        monkeypatch.setattr(compare, "peak_in_process", lambda *_: 123.4)
+        return calls
+
+    def points(self, folder):
+        """Landmarks of the fixed and the moving images of the first two pairs, voxels of 6.4 mm, from the files."""
+        content = json.loads((folder / "CineLungPhantom_dataset.json").read_text())
+        pairs = content["registration_val"][:2]
+        files = [[pair[key].replace("images", "landmarks") for key in ("fixed", "moving")] for pair in pairs]
+        points = [[np.loadtxt(folder / f.replace(".nii.gz", ".csv"), delimiter=",") for f in both] for both in files]
+        return (np.concatenate(side) for side in zip(*points, strict=True))
+
+    def test_table(self, script, cine_lung, options, stand_in, tmp_path):
+        compare, output = script("compare_elastix"), tmp_path / "comparison.json"
+        rows = table(compare.main([*options, "--no_affine", "--metric", "mi", "--output", str(output)]))
+        content = json.loads(output.read_text(encoding="utf-8"))
+        fixed, moving = self.points(cine_lung)
+        errors = {
+            "before": 6.4 * np.linalg.norm(fixed - moving, axis=1),
+            "elastix-3R": 6.4 * np.linalg.norm(fixed + self.STEP - moving, axis=1),
+        }
+        assert tuple(rows) == tuple(content["rows"]) == ("before", *self.METHODS)
+        assert (content["pairs"], content["landmarks"], content["data_set"]) == (2, len(fixed), "CineLungPhantom")
+        within = errors["before"] <= 8
+        for name, expected in errors.items():
+            assert content["rows"][name]["errors"] == pytest.approx(expected.tolist(), abs=1e-3)
+            near = expected[within]
+            assert rows[name][:5] == [
+                f"{expected.mean():.2f} ± {expected.std(ddof=1):.2f}",
+                *(f"{value:.2f}" for value in np.percentile(expected, [50, 95, 100])),
+                f"{near.mean():.2f} ± {near.std(ddof=1):.2f}",
+            ]
+        assert rows["before"][-3:] == ["-", "-", "-"]
+        assert (rows["elastix-3R"][-2], rows["elastix-3R"][-1]) == ("1.000", "123")
+        for name in self.METHODS:
+            assert len(content["rows"][name]["correlations"]) == len(content["rows"][name]["seconds"]) == 2
+        fast, exact = (np.array(content["rows"][f"RegNet-{mode}"]["errors"]) for mode in ("fast", "exact"))
+        moved, apart = (np.abs(fast - other).mean() for other in (errors["before"], exact))
+        assert moved > 0.01, "mm"
+        assert 0 < apart < 0.5 * moved, "interpolated against predicted, between every second voxel"
+
+    def test_elastix_gets_what_regnet_gets(self, script, options, stand_in, monkeypatch):
+        compare, seen = script("compare_elastix"), []
+        monkeypatch.setattr(
+            DenseInferer,
+            "__call__",
+            lambda _, image, network, **known: seen.append((image, known)) or {"ddf": image * 0},
+        )
+        compare.main([*options, "--methods", "elastix-1R", "RegNet-fast", "--no_affine", "--threads", "2"])
+        assert len(stand_in) == len(seen) == 2
+        for (fixed, moving, spacing, *rest), (image, known) in zip(stand_in, seen, strict=True):
+            assert torch.equal(torch.cat([moving, fixed], dim=1), image)
+            assert not torch.equal(moving, fixed)
+            assert torch.equal(known["spacing"], spacing[None])
+            assert rest == ["bspline_1r", "ncc", None, 2]
+
+    def test_affine_errors_are_in_the_moving_world(self, script, cine_lung, options, stand_in, monkeypatch):
+        monkeypatch.setitem(
+            importlib.import_module("monai_regplugins.transforms.prepare")._PREALIGNMENTS,
+            "correlation",
+            lambda *_, **__: torch.from_numpy(self.MATRIX),
+        )
+        output = cine_lung.parent / "affine.json"
+        rows = table(script("compare_elastix").main([*options, "--methods", "elastix-1R", "--output", str(output)]))
+        content = json.loads(output.read_text(encoding="utf-8"))["rows"]
+        image = nib.load(next((cine_lung / "imagesTr").iterdir()))
+        fixed, moving = self.points(cine_lung)
+        assert tuple(rows) == ("before", "affine", "elastix-1R")
+        assert rows["elastix-1R"][-1] == "123"
+        matrix = world_affine(torch.from_numpy(image.affine), 2, "image").numpy()
+
+        def world(points, affine):
+            return points @ affine[:2, :2].T + affine[:2, 2]
+
+        target = world(moving, matrix)
+        for name, start in (("before", target), ("affine", world(world(fixed, matrix), self.MATRIX))):
+            points = world(fixed, matrix) if name == "before" else start
+            expected = np.linalg.norm(points - target, axis=1)
+            assert content[name]["errors"] == pytest.approx(expected.tolist(), abs=1e-3)
+        errors = np.linalg.norm(world(world(fixed + self.STEP, matrix), self.MATRIX) - target, axis=1)
+        assert content["elastix-1R"]["errors"] == pytest.approx(errors.tolist(), abs=1e-3)
+        within = np.array(content["affine"]["errors"]) <= 8
+        assert 5 < within.sum() < len(errors) - 5
+        assert rows["elastix-1R"][4] == f"{errors[within].mean():.2f} ± {errors[within].std(ddof=1):.2f}"
+        assert len(content["affine"]["seconds"]) == 2
+
+    def test_columns_without_values_are_left_out(self, script):
+        compare = script("compare_elastix")
+        row = compare.Row(correlations=[0.5, 0.7], folded=[0.0, 1.0])
+        lines = compare.to_markdown({"before": row}, {"pairs": 2}).splitlines()
+        assert lines == [
+            "| method | NCC | folding (%) |",
+            "| --- | ---: | ---: |",
+            "| before | 0.600 | 0.500 |",
+            "",
+            "- pairs: 2",
+        ]
+
+    def test_bad_options(self, script):
+        compare = script("compare_elastix")
+        for words in ("--pairs -1", "--threads 0", "--methods elastix-2R"):
+            with pytest.raises(SystemExit):
+                compare.parse_arguments(words.split())
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ["elastix-3R", "RegNet-fast"])
+    def test_peak_memory_of_a_process(self, script, options, method):
+        if method.startswith("elastix"):
+            pytest.importorskip("itk", reason="needs itk-elastix, the extra 'benchmark'")
+        ballast = torch.ones(2**29)  # 2 GiB here must not count there
+        assert 100 < script("compare_elastix").peak_in_process(method, options) < 2048
+        del ballast

@@ -29,6 +29,7 @@ class RegistrationWriter:
     ``<output_dir>/<pair_id>/`` holds ``warped.nii.gz`` and, with a moving label, ``warped_label.nii.gz``: one sampling
     of the original moving data on the fixed grid. ``displacement_itk.nii.gz`` is the total field from the fixed image
     to the original moving image, pre-alignment included, as ITK and ANTs read it (NIfTI intent 1007, LPS, mm).
+    ``uncertainty.nii.gz``, where the inferer tells it, is the standard deviation of the displacement in voxels.
     ``registration.png`` shows the result. The folder appears when it is complete, and replaces that of an earlier run.
 
     Needs pairs prepared with ``MovingToFixedGridd(keep_original=True)``.
@@ -85,6 +86,8 @@ def _write(folder: Path, pair: Mapping[Any, Any], item: Mapping[str, Any], outpu
     _save(pair["warped"], folder / "warped.nii.gz")
     if "warped_label" in pair:
         _save(pair["warped_label"], folder / "warped_label.nii.gz")
+    if (uncertainty := output["pred"].get("uncertainty")) is not None:
+        _save(MetaTensor(uncertainty.cpu(), affine=pair["warped"].affine), folder / "uncertainty.nii.gz")
     displacement = pair["displacement"]
     if displacement.ndim == 4:  # ITK has no planar NIfTI fields
         save_itk_nifti(

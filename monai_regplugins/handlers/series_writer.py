@@ -31,6 +31,7 @@ class SeriesWriter:
     ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
+    ``uncertainty.nii.gz``, where the inferer tells it: standard deviation of each frame's displacement in pixels.
     Needs pairs of :func:`~monai_regplugins.data.series_pairs` and ``SequenceInferer(transforms=True)``.
 
     Args:
@@ -45,6 +46,7 @@ class SeriesWriter:
         self.fixed, self.save_fields = fixed, save_fields
         self._ddf: dict[int, Tensor] = {}
         self._steps: dict[int, list[dict[str, list[float]]]] = {}
+        self._uncertainty: dict[int, Tensor] = {}
 
     def attach(self, engine: Any) -> None:
         """Follow ``engine``, and write when it has seen all frames."""
@@ -57,6 +59,8 @@ class SeriesWriter:
             self._ddf[frame] = pred["ddf"].float().cpu()
             found = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
             self._steps[frame] = to_json(found)
+            if "uncertainty" in pred:
+                self._uncertainty[frame] = pred["uncertainty"][0].float().cpu()
 
     def _write(self, engine: Any) -> None:
         """Write all files.
@@ -69,6 +73,9 @@ class SeriesWriter:
         aligned = self.series.with_frames(fields.warp(frames, ddf, "linear", "border")[:, 0].numpy())
         curve = respiratory_curve(ddf, self.series)
         write_series(aligned, self.output_dir / "aligned.nii.gz")
+        if self._uncertainty:
+            maps = torch.stack([self._uncertainty[frame] for frame in range(len(ddf))]).numpy()
+            write_series(self.series.with_frames(maps), self.output_dir / "uncertainty.nii.gz")
         steps = [self._steps[frame] for frame in range(len(ddf))]
         content = {"fixed_frame": self.fixed, "frames": steps}
         write_file(self.output_dir / "transformations.json", json.dumps(content).encode())

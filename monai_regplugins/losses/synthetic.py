@@ -25,7 +25,7 @@ class SyntheticFieldLoss(nn.Module):
 
     Args:
         norm: "l2" as published for RAN; "l1", which grows only linearly beyond one voxel (smooth L1); or "mae", the
-            mean of absolute differences, RegNet's (Sokooti et al. 2017, section 2.3).
+            mean of absolute differences, RegNet's (Sokooti et al. 2017, section 2.2).
 
     Raises:
         InputError: `norm` is unknown.

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import validation_pairs
-from monai_regplugins.inferers import StoppingRule
+from monai_regplugins.inferers import SequenceInferer, StoppingRule
 from monai_regplugins.networks.blocks.local_gaussian import field, from_json
 from monai_regplugins.networks.nets import R2N2
 
@@ -254,15 +254,12 @@ class TestSeveralProcesses:
         shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
     @pytest.mark.slow
-    def test_two_processes_train_one_model(self, r2n2: Path, tiny_r2n2: Any, start_cli: Any, tmp_path: Path) -> None:
+    def test_two_processes_train_one_model(self, r2n2: Path, tiny_r2n2: Any, run_cli: Any, tmp_path: Path) -> None:
         files = configs(r2n2, "train", "multi_gpu_train")
         words = ["run", "training", "--config_file", str([str(file) for file in files])]
         module = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
         overrides = tiny_r2n2(files, tmp_path / "output", val_pairs=3)
-        process = start_cli(words, tmp_path, overrides, module)
-        said, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors
-        assert not re.search(r"Traceback|Error\b|\bERROR\b|destroy_process_group", errors), errors
+        said = run_cli(words, tmp_path, overrides, module)
         assert len(re.findall(r"pairs? +before +after", said)) == 1
         assert len(table(tmp_path / "output" / "eval" / "metrics.csv")) == 3 + 2
         shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "output" / "models" / "model.pt"))
@@ -330,6 +327,21 @@ class TestPairs:
         assert inside.mean() > 0.5
         np.testing.assert_allclose(warped[inside], resampled(arrays["moving"], ddf)[inside], atol=0.5)
 
+    @pytest.mark.parametrize("kind", ["localization", "weights"])
+    def test_uncertainty(self, kind: str, infer: Infer, r2n2: Path, ckpt: Path, tmp_path: Path) -> None:
+        arrays = {"moving": smooth(seed=1), "fixed": smooth(seed=2)}
+        paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
+        found, affine = read(infer(**paths, uncertainty=kind, samples=3) / "moving_to_fixed" / "uncertainty.nii.gz")
+        np.testing.assert_allclose(affine, TRANSVERSE)
+        standardized = [np.clip((v - v.mean()) / v.std(ddof=1), -2, 2) for v in arrays.values()]
+        network = shipped_network(r2n2)  # with the noise of the paper, the default of the class
+        network.load_state_dict(read_weights(ckpt))
+        with torch.no_grad():
+            inferer = SequenceInferer(uncertainty=kind, samples=3)
+            expected = inferer(torch.from_numpy(np.stack(standardized))[None], network)["uncertainty"]
+        assert expected.max() > 0.1, "too small to tell anything"
+        np.testing.assert_allclose(found, expected[0, 0].numpy(), rtol=1e-2, atol=0.01)
+
     def test_the_phantom_by_default(self, infer: Infer, cine_lung: Path) -> None:
         output = infer()
         (pair, *_) = validation_pairs(cine_lung)
@@ -379,8 +391,9 @@ class TestSeries:
 
     def test_a_given_file_and_frame(self, infer: Infer, tmp_path: Path) -> None:
         frames = np.stack([smooth((40, 48), seed) for seed in range(3)], axis=-1)
-        output = infer("series", series=save(tmp_path / "cine.nii.gz", frames), fixed_frame=2, stopping=True)
-        assert files_of(output) == sorted(self.FILES)
+        given = {"series": save(tmp_path / "cine.nii.gz", frames), "fixed_frame": 2, "stopping": True}
+        output = infer("series", **given, uncertainty="localization")
+        assert files_of(output) == sorted([*self.FILES, "uncertainty.nii.gz"])
         assert read(output / "aligned.nii.gz")[0].shape == (40, 48, 3)
         assert json.loads((output / "transformations.json").read_text())["fixed_frame"] == 2
         rows = table(output / "respiration.csv", "frame")
@@ -389,6 +402,9 @@ class TestSeries:
         assert float(rows["2"]["mm"]) == 0.0
         aligned = read(output / "aligned.nii.gz")[0]
         np.testing.assert_allclose(aligned[..., 2], frames[..., 2], atol=0.01)
+        uncertainty = read(output / "uncertainty.nii.gz")[0]
+        assert uncertainty.shape == (40, 48, 3)
+        assert uncertainty[..., 2].max() == 0 < uncertainty[..., 0].max()
 
 
 class TestTools:
@@ -480,6 +496,76 @@ class TestTools:
         network = load("r2n2", bundle_dir=str(bundle.parent), device="cpu")
         assert isinstance(network, R2N2)
         assert same(network.state_dict(), read_weights(bundle / "models" / "model.pt"))
+
+
+@pytest.mark.slow
+class TestCommandLine:
+    """The real program, from everywhere a user may call it."""
+
+    @pytest.fixture
+    def copy(self, copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> Path:
+        """A user's copy of the bundle, without weights."""
+        return copy_bundle("r2n2", tmp_path / "copies")
+
+    @pytest.mark.parametrize("place", ["repository root", "bundle folder", "elsewhere"])
+    def test_all_commands(
+        self, place: str, repository: Path, copy: Path, tiny_r2n2: Any, run_cli: Any, cine_lung: Path, tmp_path: Path
+    ) -> None:
+        """Training, evaluation, a pair and a series with the weights of that training."""
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        cwd, folder = {
+            "repository root": (repository, "bundles/r2n2/configs"),
+            "bundle folder": (repository / "bundles" / "r2n2", "configs"),
+            "elsewhere": (elsewhere, str(copy / "configs")),
+        }[place]
+        before = [files_of(bundle) for bundle in (repository / "bundles" / "r2n2", copy)]
+
+        def run(command: str, *names: str, **changes: Any) -> str:
+            files = [f"{folder}/{name}.json" for name in names]
+            overrides = tiny_r2n2([cwd / file for file in files], tmp_path / command, **changes)
+            config = files[0] if len(files) == 1 else str(files)
+            return str(run_cli(["run", command.split("_")[0], "--config_file", config], cwd, overrides))
+
+        run("training", "train")
+        ckpt = str(tmp_path / "training" / "models" / "model.pt")
+        run("evaluating", "evaluate", ckpt=ckpt)
+        scores = [
+            table(tmp_path / name)["mean"] for name in ("training/eval/metrics.csv", "evaluating/eval/evaluation.csv")
+        ]
+        assert float(scores[1]["tre"]) == pytest.approx(float(scores[0]["tre"]), rel=1e-3)
+        pair = validation_pairs(cine_lung)[0]
+        images = {key: pair[key] for key in ("fixed", "moving")}
+        run("inference_pair", "inference", ckpt=ckpt, uncertainty="weights", samples=2, **images)
+        names = ["registration.png", "transformations.json", "transformations.png", "uncertainty.nii.gz"]
+        (result,) = (tmp_path / "inference_pair").iterdir()
+        assert files_of(result) == [*names, "warped.nii.gz"]
+        series = next((cine_lung / "series").iterdir())
+        run("inference_series", "inference", "series", ckpt=ckpt, series=series, stopping=True)
+        assert files_of(tmp_path / "inference_series") == sorted(TestSeries.FILES)
+
+        assert before == [files_of(bundle) for bundle in (repository / "bundles" / "r2n2", copy)]
+        assert not any(elsewhere.iterdir())
+
+    def test_a_copy_is_trained_in_its_own_folder_and_exported(
+        self, copy: Path, tiny_r2n2: Any, run_cli: Any, tmp_path: Path
+    ) -> None:
+        """Without a given output folder everything lies in the copy, whose weights are the next command's default."""
+        overrides = tiny_r2n2(configs(copy, "train"), "")
+        del overrides["output_dir"]
+        run_cli(["run", "training", "--config_file", "configs/train.json"], copy, overrides)
+        run_cli(["run", "--config_file", "configs/inference.json"], copy, {"dataset_dir": overrides["dataset_dir"]})
+        (result,) = (copy / "output").iterdir()
+        assert (result / "warped.nii.gz").is_file()
+        run_cli(["ckpt_export"], copy, {"bundle_root": ".", "config_file": "configs/inference.json"})
+        scripted = torch.jit.load(copy / "models" / "model.ts")
+        eager = shipped_network(copy, json.loads((copy / "configs" / "inference.json").read_text())["steps"])
+        eager.load_state_dict(read_weights(copy / "models" / "model.pt"))
+        image = torch.from_numpy(np.stack([smooth(seed=3), smooth(seed=4)]))[None] / 100 - 2
+        with torch.no_grad():
+            torch.testing.assert_close(scripted(image), eager(image), rtol=1e-3, atol=1e-3)
+        folders = {name.split("/")[0] for name in files_of(copy)}
+        assert folders == {"LICENSE", "configs", "docs", "eval", "models", "output"}
 
 
 class TestBadInput:

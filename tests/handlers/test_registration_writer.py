@@ -95,6 +95,18 @@ def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
     np.testing.assert_allclose(read(tmp_path / "a_to_b" / "warped.nii.gz")[:, :-1], moving[:, 1:], atol=2e-2)
 
 
+@pytest.mark.parametrize("shift", [(0, 1), (1, -2, 0)])
+def test_uncertainty_as_it_is(shift: tuple[int, ...], tmp_path: Path, no_drawing: None) -> None:
+    running = engine(shift)
+    expected = torch.rand(1, *SIZE[: len(shift)])
+    running.state.output[0]["pred"]["uncertainty"] = expected
+    RegistrationWriter(tmp_path)(running)
+
+    found = read(tmp_path / "a_to_b" / "uncertainty.nii.gz")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected[0].numpy())
+
+
 def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None:
     def register(running: Engine, pair_id: str) -> Any:
         state = engine((0, 0, 0), pair_id).state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,17 @@ def ddf() -> np.ndarray[Any, Any]:
 def write(tmp_path: Path) -> Write:
     """Return a function that lets an engine run over batches of frames and gives the folder of the results."""
 
-    def run(series: CineSeries, batches: Sequence[Sequence[int]] = ((3, 1), (0, 4), (2,)), **options: Any) -> Path:
-        found = transforms()
-        fields = field(found, list(SIZE))
+    def run(
+        series: CineSeries,
+        batches: Sequence[Sequence[int]] = ((3, 1), (0, 4), (2,)),
+        extra: Mapping[str, torch.Tensor] | None = None,
+        **options: Any,
+    ) -> Path:
+        found = {**transforms()._asdict(), "ddf": field(transforms(), list(SIZE)), **(extra or {})}
 
         def step(engine: Any, batch: Sequence[int]) -> list[dict[str, Any]]:
             engine.state.batch = [{"frame": torch.tensor(frame)} for frame in batch]
-            names = found._asdict()
-            return [
-                {"pred": {"ddf": fields[frame], **{name: values[frame] for name, values in names.items()}}}
-                for frame in batch
-            ]
+            return [{"pred": {name: values[frame] for name, values in found.items()}} for frame in batch]
 
         engine = Engine(step)
         SeriesWriter(tmp_path / "results", series, 2, **options).attach(engine)
@@ -81,6 +81,15 @@ def test_files(write: Write, save_fields: bool) -> None:
         assert animation.n_frames == COUNT
         assert animation.info["duration"] == 500
     Image.open(folder / "respiration.png").verify()
+
+
+def test_uncertainty_is_a_series_too(write: Write) -> None:
+    series, maps = make_series(), torch.rand(COUNT, 1, *SIZE)
+    folder = write(series, extra={"uncertainty": maps})
+    assert sorted(os.listdir(folder)) == sorted([*FILES, "uncertainty.nii.gz"])
+    image = nib.load(folder / "uncertainty.nii.gz")
+    np.testing.assert_array_equal(np.moveaxis(image.get_fdata()[:, :, 0], -1, 0), maps[:, 0].double().numpy())
+    np.testing.assert_allclose(image.affine, SAGITTAL)
 
 
 def test_aligned_frames_have_the_header_of_the_series(write: Write) -> None:

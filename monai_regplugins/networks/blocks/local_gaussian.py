@@ -23,6 +23,7 @@ __all__ = [
     "from_json",
     "grid_axes",
     "jacobian_of",
+    "localization_variance",
     "rotation_matrix",
     "to_json",
     "voxels_per_unit",
@@ -184,6 +185,46 @@ def field(
     return torch.stack(partial_sums, 1) if cumulative else total
 
 
+def localization_variance(
+    transforms: LocalTransforms,
+    covariances: torch.Tensor,
+    spatial_shape: list[int],
+    spacing: list[float] | None = None,
+) -> torch.Tensor:
+    r"""Variance of the field that comes from not knowing where the local transformations belong, to first order.
+
+    The derivative of a local transformation with respect to its position is :math:`v g (\Sigma^{-1} (x - p))^T`. With
+    positions of covariance :math:`P_t`, independent of each other, component k has the variance
+
+    .. math::
+        \sum_t v_{t,k}^2 \, g_t(x)^2 \, (x - p_t)^T \Sigma_t^{-1} P_t \Sigma_t^{-1} (x - p_t).
+
+    Args:
+        transforms: T steps of B samples.
+        covariances: of the positions, ``(B, T, d, d)``, normalized units squared, x first; see
+            :func:`.position_net.localization_covariance`.
+        spatial_shape: size of the grid.
+        spacing: as in :func:`voxels_per_unit`.
+
+    Returns:
+        ``(B, d, *spatial)`` in voxels squared, component k along array axis k; the sum over k is the total variance.
+    """
+    position, vector = widened(transforms.position), widened(transforms.vector)
+    W = _whitening(transforms.sigma, transforms.rotation)
+    axes = grid_axes(spatial_shape, spatial_shape, spacing, 0, position)
+    units = voxels_per_unit(spatial_shape, spacing)
+    d = len(spatial_shape)
+    total = position.new_zeros([position.shape[0], d, *spatial_shape])
+    for t in range(position.shape[1]):
+        u = _whitened_offsets(W[:, t], position[:, t], axes)
+        s = (_matrix(W[:, t], d) * u.unsqueeze(2)).sum(1)  # S^-1 (x - p), and no matrix product for autocast to cut
+        P = _matrix(widened(covariances[:, t]), d)
+        spread = torch.exp(-u.square().sum(1)) * (P * s.unsqueeze(1) * s.unsqueeze(2)).sum([1, 2]).clamp_min(0)
+        squares = [(units[k] * vector[:, t, d - 1 - k]) ** 2 for k in range(d)]
+        total = total + torch.stack([spread * _column(square, d) for square in squares], 1)
+    return total
+
+
 def displace_points(
     transforms: LocalTransforms, points: torch.Tensor, spatial_shape: list[int], spacing: list[float] | None = None
 ) -> torch.Tensor:
@@ -250,7 +291,12 @@ def _bells_at(transforms: LocalTransforms, points: torch.Tensor) -> tuple[torch.
 
 
 def _bell(W: torch.Tensor, position: torch.Tensor, axes: list[torch.Tensor]) -> torch.Tensor:
-    """Gaussian of each sample on a grid, ``(B, *spatial)``: u is a sum of one vector per axis, broadcast."""
+    """Gaussian of each sample on a grid, ``(B, *spatial)``."""
+    return torch.exp(-0.5 * _whitened_offsets(W, position, axes).square().sum(1))
+
+
+def _whitened_offsets(W: torch.Tensor, position: torch.Tensor, axes: list[torch.Tensor]) -> torch.Tensor:
+    """Whitened offsets u of each sample on a grid, ``(B, d, *spatial)``: a sum of one vector per axis, broadcast."""
     d = len(axes)
     u = torch.zeros([1] * (d + 2), dtype=W.dtype, device=W.device)
     for k, axis in enumerate(axes):
@@ -259,9 +305,14 @@ def _bell(W: torch.Tensor, position: torch.Tensor, axes: list[torch.Tensor]) -> 
         shape = [line.shape[0], d] + [1] * d
         shape[k + 2] = -1
         u = u + line.view(shape)
-    return torch.exp(-0.5 * u.square().sum(1))
+    return u
 
 
 def _column(values: torch.Tensor, d: int) -> torch.Tensor:
     """One number per sample, ``(B,)``, ready to be multiplied with ``(B, *spatial)``."""
     return values.view([-1] + [1] * d)
+
+
+def _matrix(values: torch.Tensor, d: int) -> torch.Tensor:
+    """One matrix per sample, ``(B, d, d)``, ready to be multiplied with ``(B, d, d, *spatial)``."""
+    return values.view([-1, d, d] + [1] * d)

@@ -333,11 +333,15 @@ class R2N2(nn.Module):
         return localization_covariance(found, axes)
 
     @torch.jit.export
-    def draw_noise(self) -> list[torch.Tensor]:
-        """Draw the factors of each level's state kernels, of mean 1 and deviation ``noise_std``."""
+    def draw_noise(self, generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """Draw the factors of each level's state kernels, of mean 1 and deviation ``noise_std``.
+
+        Args:
+            generator: of the network's device; None is PyTorch's own.
+        """
         like = self.input.bias
         return [
-            1 + self.noise_std * torch.randn(shape, dtype=like.dtype, device=like.device)
+            1 + self.noise_std * torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
             for shape in self.kernel_shapes
         ]
 
@@ -352,7 +356,7 @@ class R2N2(nn.Module):
         for t in range(steps):
             # the first step has no state yet; drawn out here, a recomputation sees the same noise
             if t > 0 and self.training and self.noise_std > 0 and (noise is None or self.noise_per_step):
-                noise = self.draw_noise()
+                noise = self.draw_noise(None)  # TorchScript knows no defaults of exported methods
             if not torch.jit.is_scripting() and self.checkpointing and torch.is_grad_enabled():
                 transform, ddf, state = checkpoint(
                     self.advance, moving, ddf, state, noise, use_reentrant=False, preserve_rng_state=False

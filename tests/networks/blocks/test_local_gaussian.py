@@ -17,6 +17,7 @@ from monai_regplugins.networks.blocks.local_gaussian import (
     from_json,
     grid_axes,
     jacobian_of,
+    localization_variance,
     rotation_matrix,
     to_json,
     voxels_per_unit,
@@ -257,6 +258,57 @@ def test_half_precision_is_widened() -> None:
         assert evaluate(half, torch.zeros(2, 1, 2)).dtype == torch.float32
     assert ddf.dtype == torch.float32
     assert torch.equal(ddf, field(wide, [9, 12]))
+
+
+# --- uncertain positions
+
+
+def covariances(d: int, batch: int = 2, steps: int = 3) -> torch.Tensor:
+    root = torch.randn(batch, steps, d, d, dtype=torch.float64)
+    return root @ root.mT
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("spacing", [None, [1.5, 0.5, 2.0]])
+def test_variance_is_that_of_the_linearized_field(d: int, spacing: list[float] | None) -> None:
+    """diag(sum_t J_t P_t J_t^T) with J_t, the derivative of the field in voxels by position t, from autograd."""
+    transforms, P, shape = some(d, 1), covariances(d, 1), [5, 6, 4][:d]
+    spacing = spacing if spacing is None else spacing[:d]
+    J = torch.autograd.functional.jacobian(
+        lambda position: field(transforms._replace(position=position), shape, spacing)[0], transforms.position
+    )
+    expected = torch.einsum("...ti,tij,...tj->...", J[..., 0, :, :], P[0], J[..., 0, :, :])
+    torch.testing.assert_close(localization_variance(transforms, P, shape, spacing)[0], expected)
+
+
+def test_variance_is_that_of_random_positions() -> None:
+    """Monte Carlo: positions drawn with a small covariance, the field without any derivative."""
+    generator, draws, shape = torch.Generator().manual_seed(3), 20_000, SHAPES[2]
+    transforms, P = some(2, 1), 1e-6 * covariances(2, 1)
+    normal = torch.randn(draws, 3, 2, 1, generator=generator, dtype=torch.float64)
+    shifts = (torch.linalg.cholesky(P) @ normal).squeeze(-1)
+    many = LocalTransforms(*(values.expand(draws, -1, -1) for values in transforms))
+    ddfs = field(many._replace(position=transforms.position + shifts), shape)
+    variance = localization_variance(transforms, P, shape)[0]
+    # in a normal distribution the variance of so many draws is off by 1 % (one standard deviation)
+    torch.testing.assert_close(ddfs.var(0), variance, rtol=0.05, atol=1e-3 * float(variance.max()))
+
+
+def test_variance_in_closed_form() -> None:
+    """On a circle of one standard deviation: e^-1 |v|^2 s^2 / sigma^2, positions uncertain by s; at the center 0."""
+    transforms, s = one([0.0, 0.0], [0.5, 0.5], [0.3], [0.3, 0.0]), 0.1
+    variance = localization_variance(transforms, s**2 * torch.eye(2)[None, None], [9, 21])[0]
+    assert variance[1, 6, 10].item() == pytest.approx(math.exp(-1) * (0.3 * 10 * s / 0.5) ** 2, rel=1e-5)  # y = 0.5
+    assert variance[1, 4, 15].item() == pytest.approx(math.exp(-1) * (0.3 * 10 * s / 0.5) ** 2, rel=1e-5)  # x = 0.5
+    assert variance[1, 4, 10].item() == pytest.approx(0, abs=1e-12)
+    assert torch.equal(variance[0], torch.zeros(9, 21))
+
+
+def test_variance_is_not_cut_to_half_precision() -> None:
+    transforms, P = some(2, dtype=torch.float32), covariances(2).float()
+    expected = localization_variance(transforms, P, [9, 12])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(localization_variance(transforms, P, [9, 12]), expected)
 
 
 # --- as plain numbers

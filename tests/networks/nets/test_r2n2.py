@@ -267,7 +267,7 @@ def test_noise_has_mean_one_and_a_deviation_of_the_root_of_two(d: int) -> None:
 @pytest.mark.parametrize(("noise_per", "draws"), [("step", 2), ("sequence", 1)])
 def test_noise_is_fresh_in_each_step_or_the_same(monkeypatch: pytest.MonkeyPatch, noise_per: str, draws: int) -> None:
     network, calls = small(noise_per=noise_per).train(), []
-    monkeypatch.setattr(network, "draw_noise", lambda: calls.append(1) or R2N2.draw_noise(network))
+    monkeypatch.setattr(network, "draw_noise", lambda generator: calls.append(1) or R2N2.draw_noise(network))
     network(blobs(1, 32, 32))
     assert len(calls) == draws  # the first of the three steps has no state
 
