@@ -175,6 +175,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the configuration's)")
     add("--ckpt", help="weights (default: the bundle's)")
     add("--spatial_size", type=int, nargs="+", help="grid of the network")
+    add("--steps", type=int, help="local transformations of R2N2 (default: the configuration's)")
     add("--series", type=int, default=0, help="how many series to register (default: all)")
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
@@ -192,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    parser = ConfigParser(read_config(args.config, given(args, ("dataset_dir", "ckpt", "spatial_size"))))
+    parser = ConfigParser(read_config(args.config, given(args, ("dataset_dir", "ckpt", "spatial_size", "steps"))))
     series = read_series(parser, args.series)
     if args.peak:
         make_methods(parser, args.iterations)[args.peak](series[0][0])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from monai_regplugins.data import abdomen_subject, cine_lung_subject
+from monai_regplugins.data.thorax import thorax_displacement, thorax_subject
 
 IMAGES = Path(__file__).parent / "images"
 SHAPE, SPACING = (80, 64, 80), 4.0
@@ -45,7 +47,33 @@ def cine_figure(seeds: tuple[int, ...] = (1, 2), frames: tuple[int, ...] = (0, 3
     return figure
 
 
+def thorax_figure(seeds: tuple[int, ...] = (1, 3)) -> Figure:
+    """Inspiration and expiration of some subjects of the thorax phantom, landmarks, and the registered expiration."""
+    figure = Figure(figsize=(15, 2.9 * len(seeds)), layout="constrained")
+    titles = ("inspiration", "inspiration", "expiration", "expiration, registered", "inspiration", "expiration")
+    axes = figure.subplots(len(seeds), len(titles), squeeze=False, width_ratios=(112, 112, 112, 112, 88, 88))
+    for row, seed in zip(axes, seeds, strict=True):
+        subject = thorax_subject(seed)
+        inspired, expired = subject.images.astype(float)
+        position = np.indices(inspired.shape) + thorax_displacement(subject, fixed=0, moving=1)
+        registered = ndimage.map_coordinates(expired, position, order=1, cval=-1000)
+        axial, coronal, sagittal = np.s_[:, :, 54], np.s_[:, 36], np.s_[84]
+        planes = [inspired[axial], *(image[coronal] for image in (inspired, expired, registered))]
+        planes += [inspired[sagittal], expired[sagittal]]
+        for ax, plane, title in zip(row, planes, titles, strict=True):
+            ax.imshow(plane.T, cmap="gray", vmin=-1050, vmax=250, origin="lower")
+            ax.set_title(title if ax in axes[0] else "", fontsize=9)
+            ax.set_axis_off()
+        for ax in row[:4]:
+            ax.invert_xaxis()  # as radiologists look
+        for ax, places in zip(row[1:3], subject.landmarks, strict=True):
+            near = places[np.abs(places[:, 1] - 36) < 3]
+            ax.scatter(near[:, 0], near[:, 2], s=5, color="tab:orange")
+    return figure
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    thorax_figure().savefig(IMAGES / "thorax_phantom.png", dpi=70)
     cine_figure().savefig(IMAGES / "cine_lung_phantom.png", dpi=70)
     phantom_figure().savefig(IMAGES / "abdomen_phantom.png", dpi=80)

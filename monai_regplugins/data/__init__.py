@@ -11,6 +11,7 @@ from monai_regplugins.data.cine import (
     write_series,
 )
 from monai_regplugins.data.cine_lung import CineLung, cine_lung_displacement, cine_lung_subject, make_cine_lung
+from monai_regplugins.data.dirlab import DIRLAB_CASES, DirLabImage, DirLabPair, convert_dirlab, read_dirlab
 from monai_regplugins.data.given import given_pairs
 from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
@@ -25,12 +26,17 @@ from monai_regplugins.data.phantoms import abdomen_displacement, abdomen_map, ab
 from monai_regplugins.data.respiration import respiratory_curve
 from monai_regplugins.data.sampler import PairSampler
 from monai_regplugins.data.series import chosen_frame, given_series, series_pairs
+from monai_regplugins.data.thorax import Thorax, make_thorax, thorax_displacement, thorax_subject
 
 __all__ = [
+    "DIRLAB_CASES",
     "CineLung",
     "CineSeries",
+    "DirLabImage",
+    "DirLabPair",
     "Learn2RegDataset",
     "PairSampler",
+    "Thorax",
     "abdomen_displacement",
     "abdomen_map",
     "abdomen_subject",
@@ -38,17 +44,22 @@ __all__ = [
     "chosen_frame",
     "cine_lung_displacement",
     "cine_lung_subject",
+    "convert_dirlab",
     "given_pairs",
     "given_series",
     "make_abdomen",
     "make_cine_lung",
+    "make_thorax",
     "open_dataset",
     "read_cine",
+    "read_dirlab",
     "reference_frame",
     "respiratory_curve",
     "series_files",
     "series_pairs",
     "test_pairs",
+    "thorax_displacement",
+    "thorax_subject",
     "training_images",
     "training_pairs",
     "validation_images",

@@ -21,6 +21,7 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_choice, check_file, suggest
 from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import is_made, make_abdomen
+from monai_regplugins.data.thorax import make_thorax
 
 __all__ = ["Learn2RegDataset", "open_dataset", "test_pairs", "training_pairs", "validation_pairs"]
 
@@ -28,7 +29,11 @@ Pair = dict[str, str]
 Item = TypeVar("Item")
 
 COMPANIONS = {"label": ".nii.gz", "mask": ".nii.gz", "keypoints": ".csv", "landmarks": ".csv"}
-PHANTOMS: dict[str, Callable[[str | Path], Path]] = {"abdomen": make_abdomen, "cine_lung": make_cine_lung}
+PHANTOMS: dict[str, Callable[[str | Path], Path]] = {
+    "abdomen": make_abdomen,
+    "cine_lung": make_cine_lung,
+    "thorax": make_thorax,
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -312,7 +317,7 @@ def open_dataset(dataset_dir: str | Path, embedded: str | Path, phantom: str = "
     Args:
         dataset_dir: folder the user asked for.
         embedded: folder of the embedded phantom data set.
-        phantom: which phantom that is, ``abdomen`` or ``cine_lung``.
+        phantom: which phantom that is, ``abdomen``, ``cine_lung`` or ``thorax``.
 
     Raises:
         InputError: When ``dataset_dir`` does not exist and is not the embedded one.
