@@ -127,11 +127,14 @@ class TestTraining:
         )
         assert same(resumed["model"], straight["model"])
 
-    def test_learning_rate_falls_as_in_the_paper(self, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
-        workflow = create_regnet(configs(regnet, "train"), tmp_path, max_epochs=2, val_interval=5)
-        workflow.run()
+    @pytest.mark.parametrize(("overlays", "expected"), [((), 2e-3 / 1.15**2), (("paper",), 1e-3 / 1.25**2)])
+    def test_learning_rate_is_divided_after_each_epoch(
+        self, overlays: tuple[str, ...], expected: float, regnet: Path, create_regnet: Create, tmp_path: Path
+    ) -> None:
+        small = {"max_epochs": 2, "val_interval": 5, "images_per_epoch": 2, "batch_size": 2}
+        create_regnet(configs(regnet, "train", *overlays), tmp_path, **small).run()
         (group,) = read_weights(tmp_path / "models" / "checkpoint.pt")["optimizer"]["param_groups"]
-        assert group["lr"] == pytest.approx(1e-3 / 1.25**2)
+        assert group["lr"] == pytest.approx(expected)
 
     def test_the_papers_settings(self, regnet: Path) -> None:
         files = [str(file) for file in configs(regnet, "train", "paper")]

@@ -116,6 +116,9 @@ class RegNet(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 assert module.bias is not None  # for the type checker
                 nn.init.zeros_(module.bias)
+        for streams in (self.streams, self.low_streams):
+            if streams is not None:
+                streams.align()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Predict the displacement field.
@@ -230,6 +233,12 @@ class _Streams(nn.Module):
         self.both = units(2, [2 * c for c in widths]) if early else None
         self.fixed = None if early else units(1, widths)
         self.moving = None if early else units(1, widths)
+
+    @torch.jit.unused
+    def align(self) -> None:
+        """Begin with the same features of both images, which can be compared; from other ones learning takes longer."""
+        if self.fixed is not None and self.moving is not None:
+            self.moving.load_state_dict(self.fixed.state_dict())
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return features ``(B, C, *size - 6)`` of moving and fixed image ``(B, 2, *size)``."""
