@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
+from bundle_files import Killed, configs, files_of, read_weights, same, table
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, load, verify_metadata
 from monai.bundle import verify_net_in_out as verify_network
@@ -43,33 +43,6 @@ CPU = "$torch.device('cpu')"
 SIZE = (32, 32)
 ARCHITECTURE = ("channels", "num_residual", "sigma_max", "sigma_min", "v_max", "padding")
 TRANSVERSE = np.diag([1.5, 2.0, 5.0, 1.0])
-
-
-class Killed(BaseException):
-    """Stands for the end of the process at this very moment."""
-
-
-def configs(bundle: Path, *names: str) -> list[Path]:
-    return [bundle / "configs" / f"{name}.json" for name in names]
-
-
-def files_of(folder: Path) -> list[str]:
-    """Name all files below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def table(path: Path, key: str = "pair_id") -> dict[str, dict[str, str]]:
-    """Read a table, its rows by one of their cells."""
-    with path.open(newline="") as stream:
-        return {row[key]: row for row in csv.DictReader(stream)}
 
 
 def shipped_network(bundle: Path, steps: int = 3) -> R2N2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from bundle_files import Killed, configs, files_of, read_weights, same, table
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from PIL import Image
@@ -36,19 +36,6 @@ FIGURES = ["eval/curves.png", "eval/registration.png"]
 WEIGHTS = ["models/checkpoint.pt", "models/model.pt"]
 
 
-class Killed(BaseException):
-    """Stands for the end of the process at this very moment."""
-
-
-def files_of(folder: Path) -> list[str]:
-    """Name all files below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
-
-
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -60,20 +47,6 @@ def modified(path: Path) -> int:
 
 def written_after(path: Path, moment: int) -> bool:
     return modified(path) > moment
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def table(path: Path) -> dict[str, dict[str, str]]:
-    """Read a table of metrics, its rows by the name of the pair."""
-    with path.open(newline="") as stream:
-        return {row["pair_id"]: row for row in csv.DictReader(stream)}
-
-
-def configs(bundle: Path, *names: str) -> list[Path]:
-    return [bundle / "configs" / f"{name}.json" for name in names]
 
 
 class TestTraining:
@@ -98,19 +71,19 @@ class TestTraining:
     def test_model_is_a_bare_state_dict(self, trained_ran: Path) -> None:
         network = RAN(spatial_dims=3, preset="ran4_released")
         initial = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(load(trained_ran / "models" / "model.pt"), strict=True)
+        network.load_state_dict(read_weights(trained_ran / "models" / "model.pt"), strict=True)
         assert not same(network.state_dict(), initial)
 
     def test_checkpoint_knows_the_model(self, trained_ran: Path) -> None:
-        checkpoint = load(trained_ran / "models" / "checkpoint.pt")
+        checkpoint = read_weights(trained_ran / "models" / "checkpoint.pt")
         assert checkpoint["trainer"] == {"epoch": 1, "iteration": 1}
         assert checkpoint["best_digest"] == digest(trained_ran / "models" / "model.pt")
-        assert same(checkpoint["model"], load(trained_ran / "models" / "model.pt"))
+        assert same(checkpoint["model"], read_weights(trained_ran / "models" / "model.pt"))
 
     def test_score_is_the_mean_overlap_of_the_table(self, trained_ran: Path) -> None:
         rows = table(trained_ran / "eval" / "metrics.csv")
         assert [*rows] == ["0004_to_0005", "mean", "sd"] or [*rows] == ["0005_to_0004", "mean", "sd"]
-        score = load(trained_ran / "models" / "checkpoint.pt")["best_metric"]
+        score = read_weights(trained_ran / "models" / "checkpoint.pt")["best_metric"]
         assert float(rows["mean"]["dsc"]) == pytest.approx(score, rel=1e-5)
 
     def test_tensorboard_shows_each_loss_term(self, trained_ran: Path, ran: Path) -> None:
@@ -171,12 +144,12 @@ class TestConfigurations:
         assert sorted(last) == ["field", "image", "smoothness"]
         assert all(torch.isfinite(value) for value in last.values())
         assert last["field"] > 0.0
-        assert same(load(tmp_path / "models" / "model.pt"), workflow.network_def.state_dict())
+        assert same(read_weights(tmp_path / "models" / "model.pt"), workflow.network_def.state_dict())
 
     def test_the_papers_settings_train(self, ran: Path, create: Create, tmp_path: Path) -> None:
         workflow = create(configs(ran, "train", "paper"), tmp_path, crop_margin=[0, 1, 2], spatial_size=[16, 18, 20])
         workflow.run()
-        checkpoint = load(tmp_path / "models" / "checkpoint.pt")
+        checkpoint = read_weights(tmp_path / "models" / "checkpoint.pt")
         assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 0.001
         assert checkpoint["trainer"]["epoch"] == 1
         assert [item["fixed"].shape for item in workflow.trainer.state.batch] == [(1, 16, 16, 16)] * 2
@@ -198,11 +171,11 @@ class TestResuming:
         with pytest.raises(Killed):
             broken.run()
         ckpt = tmp_path / "broken" / "models" / "checkpoint.pt"
-        assert load(ckpt)["trainer"]["epoch"] == 1
+        assert read_weights(ckpt)["trainer"]["epoch"] == 1
         training("broken", ckpt=str(ckpt)).run()
         straight = tmp_path / "straight" / "models"
-        assert same(load(ckpt)["model"], load(straight / "checkpoint.pt")["model"])
-        assert load(ckpt)["lr_scheduler"] == load(straight / "checkpoint.pt")["lr_scheduler"]
+        assert same(read_weights(ckpt)["model"], read_weights(straight / "checkpoint.pt")["model"])
+        assert read_weights(ckpt)["lr_scheduler"] == read_weights(straight / "checkpoint.pt")["lr_scheduler"]
         assert digest(ckpt.with_name("model.pt")) == digest(straight / "model.pt")
         assert (tmp_path / "broken" / "eval" / "curves.csv").read_text() == (
             tmp_path / "straight" / "eval" / "curves.csv"
@@ -232,10 +205,10 @@ class TestResuming:
     ) -> None:
         shutil.copytree(trained_ran, tmp_path / "output")
         ckpt, model = (tmp_path / "output" / name for name in WEIGHTS)
-        torch.save(load(ckpt) | {"best_metric": best}, ckpt)
+        torch.save(read_weights(ckpt) | {"best_metric": best}, ckpt)
         before = model.read_bytes()
         create(configs(ran, "train"), tmp_path / "output", max_epochs=2, ckpt=str(ckpt)).run()
-        checkpoint = load(ckpt)
+        checkpoint = read_weights(ckpt)
         assert checkpoint["trainer"]["epoch"] == 2
         assert (model.read_bytes() == before) is kept
         assert (checkpoint["best_metric"] == best) is kept
@@ -261,7 +234,7 @@ class TestResuming:
             process.kill()
             process.communicate()
             assert process.returncode == -signal.SIGKILL
-            checkpoint = load(ckpt)
+            checkpoint = read_weights(ckpt)
             epochs.append(checkpoint["trainer"]["epoch"])
             scores.append(checkpoint["best_metric"])
             assert checkpoint["best_digest"] == digest(model) or checkpoint["best_epoch"] == epochs[-1]
@@ -270,7 +243,7 @@ class TestResuming:
         last = start(max_epochs=epochs[-1] + 2)
         _, errors = last.communicate(timeout=120)
         assert last.returncode == 0, errors
-        checkpoint = load(ckpt)
+        checkpoint = read_weights(ckpt)
         assert checkpoint["trainer"]["epoch"] == epochs[-1] + 2
         assert checkpoint["best_metric"] >= scores[-1]
         assert checkpoint["best_digest"] == digest(model)
@@ -337,7 +310,7 @@ def test_two_workflows_do_not_disturb_each_other(
     ]
     for workflow in reversed(workflows):
         workflow.run()
-    assert same(load(second / "models" / "model.pt"), load(trained_ran / "models" / "model.pt"))
-    RAN(spatial_dims=3, preset="ran0").load_state_dict(load(first / "models" / "model.pt"))
-    assert load(first / "models" / "checkpoint.pt")["trainer"]["epoch"] == 1
+    assert same(read_weights(second / "models" / "model.pt"), read_weights(trained_ran / "models" / "model.pt"))
+    RAN(spatial_dims=3, preset="ran0").load_state_dict(read_weights(first / "models" / "model.pt"))
+    assert read_weights(first / "models" / "checkpoint.pt")["trainer"]["epoch"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]

@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from bundle_files import configs
 from monai.bundle import ckpt_export, load, verify_metadata, verify_net_in_out
 
 from monai_regplugins.networks.nets import RAN
 
 pytestmark = pytest.mark.bundle
-
-
-def configs(bundle: Path, *names: str) -> list[Path]:
-    return [bundle / "configs" / f"{name}.json" for name in names]
 
 
 TENSOR = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -18,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
+from bundle_files import Killed, configs, files_of, read_weights, same, table
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify_net_in_out
 from PIL import Image
@@ -31,33 +31,6 @@ Array = npt.NDArray[Any]
 Create = Callable[..., ConfigWorkflow]
 
 WIDTH = 0.2  # of the tiny networks
-
-
-class Killed(BaseException):
-    """Stands for the end of the process at this very moment."""
-
-
-def configs(bundle: Path, *names: str) -> list[Path]:
-    return [bundle / "configs" / f"{name}.json" for name in names]
-
-
-def files_of(folder: Path) -> list[str]:
-    """Name all files below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def table(path: Path) -> dict[str, dict[str, str]]:
-    """Read a table, its rows by their pair."""
-    with path.open(newline="") as stream:
-        return {row["pair_id"]: row for row in csv.DictReader(stream)}
 
 
 def save(path: Path, values: Array, spacing: float = 10.0) -> str:
