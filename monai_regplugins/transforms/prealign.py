@@ -79,7 +79,7 @@ def affine_matrix(
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     levels = _levels(fixed.shape[1:], (4, 2, 1), SMALLEST_LEVEL)
-    _set_gradient_descent(method, levels, iterations, seed)
+    _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-4)
     return _register(method, fixed, fixed_affine, moving, moving_affine)
 
 
@@ -124,7 +124,8 @@ def correlation_matrix(
         levels = {factor: share * voxels for factor, voxels in levels.items()}
     if moving_mask is not None:
         method.SetMetricMovingMask(_mask_to_sitk(moving_mask, moving, moving_affine, "moving"))
-    _set_gradient_descent(method, levels, iterations, seed)
+    # a correlation near its optimum hardly changes over a millimeter, so small gradients are no reason to stop
+    _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-8)
     return _register(method, fixed, fixed_affine, moving, moving_affine)
 
 
@@ -135,7 +136,11 @@ def _levels(spatial_shape: torch.Size, factors: Sequence[int], smallest: int) ->
 
 
 def _set_gradient_descent(
-    method: sitk.ImageRegistrationMethod, levels: Mapping[int, float], iterations: int, seed: int
+    method: sitk.ImageRegistrationMethod,
+    levels: Mapping[int, float],
+    iterations: int,
+    seed: int,
+    smallest_gradient: float,
 ) -> None:
     """Gradient descent from level to level: each has a shrink factor, and a number of voxels to draw samples from."""
     shrink = list(levels)
@@ -148,7 +153,11 @@ def _set_gradient_descent(
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=1e-3, numberOfIterations=iterations, relaxationFactor=0.7
+        learningRate=1.0,
+        minStep=1e-3,
+        numberOfIterations=iterations,
+        relaxationFactor=0.7,
+        gradientMagnitudeTolerance=smallest_gradient,
     )
 
 
