@@ -100,7 +100,7 @@ class TestTraining:
         )
         assert same(resumed["model"], straight["model"])
 
-    @pytest.mark.parametrize(("overlays", "expected"), [((), 2e-3 / 1.15**2), (("paper",), 1e-3 / 1.25**2)])
+    @pytest.mark.parametrize(("overlays", "expected"), [((), 1e-3 / 1.15**2), (("paper",), 1e-3 / 1.25**2)])
     def test_learning_rate_is_divided_after_each_epoch(
         self, overlays: tuple[str, ...], expected: float, regnet: Path, create_regnet: Create, tmp_path: Path
     ) -> None:

@@ -116,9 +116,10 @@ class RegNet(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 assert module.bias is not None  # for the type checker
                 nn.init.zeros_(module.bias)
-        for streams in (self.streams, self.low_streams):
-            if streams is not None:
-                streams.align()
+        if not early:
+            _compare(self.streams, self.original)
+            if self.low_streams is not None and self.low is not None:
+                _compare(self.low_streams, self.low)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Predict the displacement field.
@@ -234,12 +235,6 @@ class _Streams(nn.Module):
         self.fixed = None if early else units(1, widths)
         self.moving = None if early else units(1, widths)
 
-    @torch.jit.unused
-    def align(self) -> None:
-        """Begin with the same features of both images, which can be compared; from other ones learning takes longer."""
-        if self.fixed is not None and self.moving is not None:
-            self.moving.load_state_dict(self.fixed.state_dict())
-
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return features ``(B, C, *size - 6)`` of moving and fixed image ``(B, 2, *size)``."""
         features: list[torch.Tensor] = []
@@ -248,6 +243,18 @@ class _Streams(nn.Module):
         if self.fixed is not None and self.moving is not None:
             features.extend([self.fixed(image[:, 1:]), self.moving(image[:, :1])])
         return torch.cat(features, dim=1)
+
+
+def _compare(streams: _Streams, joined: nn.Sequential) -> None:
+    """Begin with equal features of both images, and with their differences where they are joined.
+
+    Features that cannot be compared at first have to become comparable, which takes many times as long.
+    """
+    assert streams.fixed is not None  # for the type checker
+    assert streams.moving is not None
+    streams.moving.load_state_dict(streams.fixed.state_dict())
+    of_fixed, of_moving = next(joined.parameters()).data.chunk(2, dim=1)  # of the first convolution
+    of_moving.copy_(-of_fixed)
 
 
 def padded(image: torch.Tensor, even: bool, before: int = MARGIN_BEFORE, after: int = MARGIN_AFTER) -> torch.Tensor:

@@ -99,14 +99,16 @@ def test_cost_per_voxel_of_a_dense_field(meta: torch.device) -> None:
     assert operations(RegNet(dense_mode="fast"), size) / size**3 == pytest.approx(174_332, rel=0.01)
 
 
-def test_images_begin_with_the_same_features() -> None:
-    """Equal images are equal to the first layers of an untrained network, which trains both streams apart."""
+def test_network_begins_by_comparing() -> None:
+    """Equal images have equal features and no difference where they are joined; both streams have their own weights."""
     network = RegNet(2, width=0.2)
     image = torch.rand(1, 1, 60, 60).expand(1, 2, 60, 60)
-    for streams in (network.streams, network.low_streams):
+    for streams, joined in ((network.streams, network.original), (network.low_streams, network.low)):
         assert streams is not None
+        assert joined is not None
         fixed, moving = streams(image).chunk(2, dim=1)
         assert torch.equal(fixed, moving)
+        assert joined[0][0](streams(image)).abs().max() < 1e-6
         weights = [next(stream.parameters()) for stream in (streams.fixed, streams.moving) if stream is not None]
         assert weights[0] is not weights[1]
 
