@@ -14,7 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from reporting import (
     markdown_table,
     number,
     peak_of_this_process,
+    publish,
     read_config,
-    write_report,
 )
 from torch import Tensor
 
@@ -212,10 +212,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         "command": command_line(__file__, argv),
     }
     markdown = to_markdown(rows, about)
-    print(markdown)
-    if args.output:
-        write_report(args.output, markdown, {**about, "rows": {name: asdict(row) for name, row in rows.items()}})
-    return markdown
+    return publish(args.output, markdown, about, rows=rows)
 
 
 if __name__ == "__main__":

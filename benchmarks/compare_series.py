@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ from reporting import (
     hardware,
     markdown_table,
     number,
+    publish,
     read_config,
-    write_report,
 )
 from torch import Tensor
 
@@ -174,12 +174,9 @@ def main(argv: Sequence[str] | None = None) -> str:
         "command": command_line(__file__, argv),
     }
     markdown = to_markdown(rows, about)
-    print(markdown)
-    if args.output:
-        write_report(args.output, markdown, {**about, "rows": {name: asdict(row) for name, row in rows.items()}})
     if args.figure:
         curves_figure(rows, series, args.frames).savefig(args.figure, dpi=110)
-    return markdown
+    return publish(args.output, markdown, about, rows=rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from reporting import (
     hardware,
     markdown_table,
     number,
+    publish,
     read_config,
-    write_report,
 )
 from torch import Tensor
 from tqdm import tqdm
@@ -241,10 +241,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         about["learning_rate"] = f"{about['learning_rate']}, VoxelMorph {args.voxelmorph_learning_rate}"
     about["val_pairs"] = max(len(result.pairs) for result in results.values())  # 0 stands for all
     markdown = to_markdown(results, about, device)
-    print(markdown)
-    if args.output:
-        write_report(args.output, markdown, {**about, "results": {name: asdict(r) for name, r in results.items()}})
-    return markdown
+    return publish(args.output, markdown, about, results=results)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,7 +30,7 @@ from reporting import (
     markdown_table,
     number,
     peak_of_this_process,
-    write_report,
+    publish,
 )
 from torch import Tensor, nn
 from voxelmorph_unet import DIVISOR, voxelmorph_unet
@@ -228,11 +228,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         "command": command_line(__file__, argv),
     }
     markdown = to_markdown(costs, baseline_mib, about)
-    print(markdown)
-    if args.output:
-        content = {"baseline_mib": baseline_mib, "costs": {case: asdict(cost) for case, cost in costs.items()}}
-        write_report(args.output, markdown, {**about, **content})
-    return markdown
+    return publish(args.output, markdown, about, baseline_mib=baseline_mib, costs=costs)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,29 @@ def check_output(path: Path | None, suffixes: Sequence[str] = SUFFIXES, name: st
         raise InputError(f"{name} is '{path}', but its folder does not exist; make it first.")
 
 
-def write_report(path: Path, markdown: str, content: Mapping[str, object]) -> None:
-    """Write the Markdown text to a ``.md`` file, the content to a ``.json`` file."""
-    text = json.dumps(content, indent=4) if path.suffix == ".json" else markdown
-    path.write_text(text + "\n", encoding="utf-8")
+def publish(path: Path | None, markdown: str, about: Mapping[str, object], **results: Any) -> str:
+    """Print a report, write it if there is a path, the text to a ``.md`` file or all values to a ``.json`` file.
+
+    Args:
+        path: file to write, None for none.
+        markdown: the text.
+        about: what is needed to repeat the run.
+        results: values by name; a mapping may hold dataclasses.
+
+    Returns:
+        The text.
+    """
+    print(markdown)
+    if path is not None:
+        content = {**about, **{name: _plain(value) for name, value in results.items()}}
+        path.write_text(
+            (json.dumps(content, indent=4) if path.suffix == ".json" else markdown) + "\n", encoding="utf-8"
+        )
+    return markdown
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, alone or in a mapping, into dictionaries."""
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from compare_bspline import DEFAULT_CONFIG, Row, Series, load_network, measure, read_series
 from monai.bundle import ConfigParser
-from reporting import check_output, command_line, given, hardware, markdown_table, number, read_config, write_report
+from reporting import check_output, command_line, given, hardware, markdown_table, number, publish, read_config
 
 import monai_regplugins
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
@@ -68,10 +68,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     header = ["steps", "mean number", "fewer (%)", "TRE (mm)", "more (%)"]
     about = {"hardware": hardware(torch.device("cpu")), "command": command_line(__file__, argv)}
     markdown = "\n".join([markdown_table(header, table), "", *[f"- {key}: {value}" for key, value in about.items()]])
-    print(markdown)
-    if args.output:
-        write_report(args.output, markdown, {**about, "table": [dict(zip(header, row, strict=True)) for row in table]})
-    return markdown
+    return publish(args.output, markdown, about, table=[dict(zip(header, row, strict=True)) for row in table])
 
 
 if __name__ == "__main__":

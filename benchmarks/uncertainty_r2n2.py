@@ -33,8 +33,8 @@ from reporting import (
     hardware,
     markdown_table,
     number,
+    publish,
     read_config,
-    write_report,
 )
 from scipy.stats import spearmanr
 
@@ -155,11 +155,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     scores[DISPLACEMENT] = length
     about = {"hardware": hardware(torch.device("cpu")), "command": command_line(__file__, argv)}
     markdown = to_markdown(scores, about)
-    print(markdown)
-    if args.output:
-        results = {name: {**asdict(score), "summary": summary(score)} for name, score in scores.items()}
-        write_report(args.output, markdown, {**about, "scores": results})
-    return markdown
+    results = {name: {**asdict(score), "summary": summary(score)} for name, score in scores.items()}
+    return publish(args.output, markdown, about, scores=results)
 
 
 if __name__ == "__main__":

@@ -185,12 +185,22 @@ class TestTraining:
         assert re.fullmatch(r"frame_0000_to_000\d", first)
         assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["ncc"]), rel=1e-4)
 
-    def test_volumes_train(self, r2n2: Path, create_r2n2: Create, phantoms: Path, tmp_path: Path) -> None:
-        small = {"channels": [2, 4, 4], "num_residual": 1, "spatial_size": [32, 32, 32], "val_pairs": 1}
-        workflow = create_r2n2(configs(r2n2, "train", "volume"), tmp_path, dataset_dir=str(phantoms), **small)
+    def test_volumes_train_and_register(self, r2n2: Path, create_r2n2: Create, phantoms: Path, tmp_path: Path) -> None:
+        small = {"channels": [2, 4, 4], "num_residual": 1, "spatial_size": [32, 32, 32], "dataset_dir": str(phantoms)}
+        workflow = create_r2n2(configs(r2n2, "train", "volume"), tmp_path, val_pairs=1, **small)
         workflow.run()
         rows = table(tmp_path / "eval" / "metrics.csv")
         assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["dsc"]), rel=1e-4)
+        small["ckpt"] = str(tmp_path / "models" / "model.pt")
+        workflow = create_r2n2(configs(r2n2, "inference", "volume"), tmp_path / "out", "infer", **small)
+        workflow.run()
+        (folder,) = (tmp_path / "out").iterdir()
+        ddf = workflow.evaluator.state.output[0]["pred"]["ddf"]
+        assert ddf.shape == (3, 20, 16, 20)
+        field, affine = read(folder / "displacement_itk.nii.gz")
+        millimeters = np.moveaxis(ddf.numpy(), 0, -1) * np.abs(np.diag(affine)[:3]) * (-1, -1, 1)
+        np.testing.assert_allclose(field.squeeze(), millimeters, atol=1e-3)
+        assert len(json.loads((folder / "transformations.json").read_text())[0]["rotation"]) == 4
 
     def test_the_papers_network(self, r2n2: Path) -> None:
         parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in configs(r2n2, "train", "paper")]))
