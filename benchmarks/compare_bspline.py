@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from reporting import (
@@ -167,6 +168,20 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
     return "\n".join([markdown_table(header, body), "", *facts])
 
 
+def distribution_figure(rows: Mapping[str, Row]) -> Figure:
+    """Draw what share of all landmarks (errors, mm) and of all pairs (overlap) is at most at each value; no image."""
+    panels = {"target registration error of a landmark (mm)": "errors", "overlap (DSC) of a pair": "overlaps"}
+    panels = {title: name for title, name in panels.items() if getattr(rows["before"], name)}
+    figure = Figure(figsize=(5.5 * len(panels), 3.6), layout="constrained")
+    for (title, name), axes in zip(panels.items(), figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        for method, row in rows.items():
+            axes.ecdf(getattr(row, name), label=method)
+        axes.set(xlabel=title, ylabel="share")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; what is not given stays as the configuration has it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,6 +195,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
     add("--output", type=Path, help="file to write, .md for the table or .json for all values")
+    add("--figure", type=Path, help="picture of the distributions to write, .png, .svg or .pdf; it shows no image")
     add("--peak", choices=METHODS, help=argparse.SUPPRESS)  # the process whose memory is measured
     args = parser.parse_args(argv)
     if args.threads < 1 or args.iterations < 1 or args.series < 0:
@@ -192,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_arguments(argv)
     check_output(args.output)
+    check_output(args.figure, (".png", ".svg", ".pdf"), "figure")
     torch.set_num_threads(args.threads)
     parser = ConfigParser(read_config(args.config, given(args, ("dataset_dir", "ckpt", "spatial_size", "steps"))))
     series = read_series(parser, args.series)
@@ -212,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         "command": command_line(__file__, argv),
     }
     markdown = to_markdown(rows, about)
+    if args.figure:
+        distribution_figure(rows).savefig(args.figure, dpi=80)
     return publish(args.output, markdown, about, rows=rows)
 
 

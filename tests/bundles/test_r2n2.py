@@ -190,7 +190,7 @@ class TestTraining:
         workflow = create_r2n2(configs(r2n2, "train", "volume"), tmp_path, val_pairs=1, **small)
         workflow.run()
         rows = table(tmp_path / "eval" / "metrics.csv")
-        assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["dsc"]), rel=1e-4)
+        assert workflow.evaluator.state.metrics["score"] == pytest.approx(-float(rows["mean"]["tre"]), rel=1e-4)
         small["ckpt"] = str(tmp_path / "models" / "model.pt")
         workflow = create_r2n2(configs(r2n2, "inference", "volume"), tmp_path / "out", "infer", **small)
         workflow.run()
