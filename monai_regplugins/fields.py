@@ -19,6 +19,7 @@ from monai_regplugins.checks import InputError, check_minimum_size
 __all__ = [
     "InversionReport",
     "compose",
+    "determinant_of",
     "identity_grid",
     "invert",
     "jacobian",
@@ -217,7 +218,12 @@ def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
     Raises:
         InputError: When ``ddf`` is not a field or has an axis of less than 2 voxels.
     """
-    J = jacobian(ddf)
+    return determinant_of(jacobian(ddf))
+
+
+def determinant_of(jacobian: torch.Tensor) -> torch.Tensor:
+    """Return the determinants ``(B, *spatial)`` of matrices ``(B, d, d, *spatial)``, as :func:`jacobian` gives them."""
+    J = jacobian
     if J.shape[1] == 2:
         return J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
     normal: torch.Tensor = torch.linalg.cross(J[:, 1], J[:, 2], dim=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from monai_regplugins.handlers.figure import save_figure
 from monai_regplugins.io.atomic import write_file
 
 __all__ = ["CurvesFigure", "curves_figure"]
@@ -66,9 +66,7 @@ class CurvesFigure:
             self._scores[epoch] = float(self.evaluator.state.metrics[self.score_name])
         lines = [f"{at},{loss:.6g},{self._scores.get(at, '')}\n" for at, loss in self._losses.items()]
         write_file(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
-        stream = io.BytesIO()
-        curves_figure(self._losses, self._scores).savefig(stream, format="png", dpi=120)
-        write_file(self.path, stream.getvalue())
+        save_figure(self.path, curves_figure(self._losses, self._scores), dpi=120)
 
 
 def curves_figure(losses: Mapping[int, float], scores: Mapping[int, float]) -> Figure:

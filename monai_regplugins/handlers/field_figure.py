@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.handlers.figure import planes_through
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.handlers.figure import planes_through, save_figure
+from monai_regplugins.handlers.registration_metrics import true_field
 
 __all__ = ["FieldFigure", "field_figure"]
 
@@ -44,12 +43,9 @@ class FieldFigure:
 
     def _draw(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if self._drawn or "true_ddf" not in output["label"]:
-                continue
-            self._drawn = True
-            stream = io.BytesIO()
-            draw_field(item, output).savefig(stream, format="png", dpi=110)
-            write_file(self.path, stream.getvalue())
+            if not self._drawn and true_field(output["label"]) is not None:
+                save_figure(self.path, draw_field(item, output))
+                self._drawn = True
 
 
 def draw_field(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:

@@ -54,12 +54,16 @@ class PairFigure:
     def _draw(self, engine: Any) -> None:
         left = self.max_pairs - self._drawn
         for item, output in list(zip(engine.state.batch, engine.state.output, strict=True))[:left]:
-            figure = draw_pair(item, output)
             self._drawn += 1
-            stream = io.BytesIO()
-            figure.savefig(stream, format="png", dpi=110)
             suffix = f"_{self._drawn}" if self._drawn > 1 else ""
-            write_file(self.path.with_stem(self.path.stem + suffix), stream.getvalue())
+            save_figure(self.path.with_stem(self.path.stem + suffix), draw_pair(item, output))
+
+
+def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    write_file(path, stream.getvalue())
 
 
 def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:

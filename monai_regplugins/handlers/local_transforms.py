@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.handlers.figure import slice_plane
+from monai_regplugins.handlers.figure import save_figure, slice_plane
 from monai_regplugins.io.atomic import write_file
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
@@ -57,11 +56,9 @@ class LocalTransformsWriter:
             transforms = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
             folder = self.output_dir / str(item["pair_id"])
             write_file(folder / "transformations.json", json.dumps(to_json(transforms), indent=1).encode())
-            stream = io.BytesIO()
             spacing = [float(s) for s in output["label"]["spacing"]]
             figure = local_transforms_figure(transforms, fixed, spacing, getattr(item.get("fixed"), "affine", None))
-            figure.savefig(stream, format="png", dpi=110)
-            write_file(folder / "transformations.png", stream.getvalue())
+            save_figure(folder / "transformations.png", figure)
 
 
 def local_transforms_figure(

@@ -84,7 +84,7 @@ class RegistrationMetrics(Metric):
                 mask=targets.get("fixed_mask"),
                 moving_points=_points(targets, "moving"),
                 fixed_points=_points(targets, "fixed"),
-                true_ddf=_true_field(targets),
+                true_ddf=true_field(targets),
                 capture_range=self.capture_range,
                 labels=self.labels,
                 surface=self.surface,
@@ -123,7 +123,6 @@ def _points(targets: Mapping[str, Any], side: str) -> torch.Tensor | None:
     return points
 
 
-def _true_field(targets: Mapping[str, Any]) -> torch.Tensor | None:
+def true_field(targets: Mapping[str, Any]) -> torch.Tensor | None:
     """Return the true field of a pair that was made from one image, None for a real pair."""
-    known = targets.get("known_ddf")
-    return targets["true_ddf"] if known is not None and bool(known) else None
+    return targets.get("true_ddf") if bool(targets.get("known_ddf", True)) else None

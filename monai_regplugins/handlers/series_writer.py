@@ -19,6 +19,7 @@ from monai_regplugins import fields
 from monai_regplugins.data.animation import write_animation
 from monai_regplugins.data.cine import CineSeries, write_series
 from monai_regplugins.data.respiration import respiratory_curve
+from monai_regplugins.handlers.figure import save_figure
 from monai_regplugins.io.atomic import write_file
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
 
@@ -82,9 +83,7 @@ class SeriesWriter:
         write_animation(self.series, aligned, self.fixed, self.output_dir / "animation.gif")
         lines = [f"{t},{s},{value:.4f}\n" for t, (s, value) in enumerate(zip(self._times(), curve, strict=True))]
         write_file(self.output_dir / "respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
-        stream = io.BytesIO()
-        curve_figure(curve, self.series.times).savefig(stream, format="png", dpi=110)
-        write_file(self.output_dir / "respiration.png", stream.getvalue())
+        save_figure(self.output_dir / "respiration.png", curve_figure(curve, self.series.times))
         if self.save_fields:
             stream = io.BytesIO()
             np.save(stream, ddf.numpy())

@@ -300,7 +300,7 @@ def smallest_determinant(field: DisplacementFunction, spatial_shape: Sequence[in
         spatial_shape: size of the image.
         step: distance of the points looked at, at most, voxels.
     """
-    return float(_determinant(field.jacobian_on_axes(_grid(spatial_shape, step))).min())
+    return float(fields.determinant_of(field.jacobian_on_axes(_grid(spatial_shape, step))[None]).min())
 
 
 def zero_field(rng: Rng, spatial_shape: Sequence[int]) -> DenseField:
@@ -504,18 +504,9 @@ def _unfolding_factor(jacobian: torch.Tensor, least: float) -> float:
     if not 0 <= least < 1:
         raise InputError(f"least_determinant is {least}, expected at least 0 and less than 1, or None.")
     identity, factor = _identity(jacobian[0]), 1.0
-    while _determinant(identity + factor * (jacobian - identity)).min() < least:
+    while fields.determinant_of((identity + factor * (jacobian - identity))[None]).min() < least:
         factor *= 0.95
     return factor
-
-
-def _determinant(jacobian: torch.Tensor) -> torch.Tensor:
-    """Determinant of ``(d, d, *spatial)``."""
-    J = jacobian
-    if len(J) == 2:
-        return J[0, 0] * J[1, 1] - J[0, 1] * J[1, 0]
-    normal: torch.Tensor = torch.linalg.cross(J[1], J[2], dim=0)
-    return (J[0] * normal).sum(dim=0)
 
 
 def _identity(like: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
-from bundle_files import Killed, configs, files_of, read_weights, same, table
-from ignite.engine import Events
+from bundle_files import configs, files_of, killed_in_second_epoch, read_weights, same, table
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, load, verify_metadata
 from monai.bundle import verify_net_in_out as verify_network
 from monai.data import DistributedSampler
@@ -146,17 +144,9 @@ class TestTraining:
             schedule = {"max_epochs": 2, "warmup_steps": 1, "noise_std": 0.5}  # noise: also the dice must go on
             return create_r2n2(configs(r2n2, "train"), tmp_path / name, **schedule, **changes)
 
-        def die() -> None:
-            raise Killed
-
         training("straight").run()
-        broken = training("broken")
-        broken.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), die)
-        with pytest.raises(Killed):
-            broken.run()
-        path = tmp_path / "broken" / "models" / "checkpoint.pt"
+        path = killed_in_second_epoch(training("broken"), tmp_path / "broken")
         halfway = read_weights(path)
-        assert halfway["trainer"]["epoch"] == 1
         training("broken", ckpt=str(path)).run()
         resumed, straight = (
             read_weights(tmp_path / name / "models" / "checkpoint.pt") for name in ("broken", "straight")
@@ -213,27 +203,15 @@ class TestTraining:
 class TestSeveralProcesses:
     """The overlay for several processes."""
 
-    def test_one_process_alone(
-        self, r2n2: Path, create_r2n2: Create, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        for name, value in settings.items():
-            monkeypatch.setenv(name, str(value))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        try:
-            workflow = create_r2n2(configs(r2n2, "train", "multi_gpu_train"), tmp_path)
-            assert workflow.check_properties() == []
-            workflow.run()
-            assert isinstance(workflow.trainer.network, DistributedDataParallel)
-            assert isinstance(workflow.evaluator.data_loader.sampler, DistributedSampler)
-            workflow.finalize()
-            assert not dist.is_initialized()
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+    @pytest.mark.usefixtures("lone_process")
+    def test_one_process_alone(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
+        workflow = create_r2n2(configs(r2n2, "train", "multi_gpu_train"), tmp_path)
+        assert workflow.check_properties() == []
+        workflow.run()
+        assert isinstance(workflow.trainer.network, DistributedDataParallel)
+        assert isinstance(workflow.evaluator.data_loader.sampler, DistributedSampler)
+        workflow.finalize()
+        assert not dist.is_initialized()
         shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
     @pytest.mark.slow

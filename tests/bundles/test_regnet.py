@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
-from bundle_files import Killed, configs, files_of, read_weights, same, table
-from ignite.engine import Events
+from bundle_files import configs, files_of, killed_in_second_epoch, read_weights, same, table
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify_net_in_out
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
@@ -84,16 +82,8 @@ class TestTraining:
         def training(name: str, **changes: Any) -> ConfigWorkflow:
             return create_regnet(configs(regnet, "train"), tmp_path / name, max_epochs=2, val_interval=2, **changes)
 
-        def die() -> None:
-            raise Killed
-
         training("straight").run()
-        broken = training("broken")
-        broken.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), die)
-        with pytest.raises(Killed):
-            broken.run()
-        path = tmp_path / "broken" / "models" / "checkpoint.pt"
-        assert read_weights(path)["trainer"]["epoch"] == 1
+        path = killed_in_second_epoch(training("broken"), tmp_path / "broken")
         training("broken", ckpt=str(path)).run()
         resumed, straight = (
             read_weights(tmp_path / name / "models" / "checkpoint.pt") for name in ("broken", "straight")
@@ -139,26 +129,14 @@ class TestTraining:
 class TestSeveralProcesses:
     """The overlay for several processes."""
 
-    def test_one_process_alone(
-        self, regnet: Path, create_regnet: Create, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        for name, value in settings.items():
-            monkeypatch.setenv(name, str(value))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        try:
-            workflow = create_regnet(configs(regnet, "train", "multi_gpu_train"), tmp_path)
-            assert workflow.check_properties() == []
-            workflow.run()
-            assert isinstance(workflow.trainer.network, DistributedDataParallel)
-            workflow.finalize()
-            assert not dist.is_initialized()
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+    @pytest.mark.usefixtures("lone_process")
+    def test_one_process_alone(self, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
+        workflow = create_regnet(configs(regnet, "train", "multi_gpu_train"), tmp_path)
+        assert workflow.check_properties() == []
+        workflow.run()
+        assert isinstance(workflow.trainer.network, DistributedDataParallel)
+        workflow.finalize()
+        assert not dist.is_initialized()
         RegNet(width=WIDTH).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
     @pytest.mark.slow

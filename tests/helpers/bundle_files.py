@@ -6,11 +6,27 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from ignite.engine import Events
 
 
 class Killed(BaseException):
     """Stands for the end of the process at this very moment."""
+
+
+def killed_in_second_epoch(workflow: Any, output_dir: Path) -> Path:
+    """Run a training that dies as its second epoch starts, and return its checkpoint, that of the first."""
+
+    def die() -> None:
+        raise Killed
+
+    workflow.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), die)
+    with pytest.raises(Killed):
+        workflow.run()
+    path = output_dir / "models" / "checkpoint.pt"
+    assert read_weights(path)["trainer"]["epoch"] == 1
+    return path
 
 
 def configs(bundle: Path, *names: str) -> list[Path]:
