@@ -24,7 +24,7 @@ METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 LAYERS = [
     {"checks", "fields"},
-    {"networks", "losses", "metrics", "transforms", "io"},
+    {"networks", "losses", "optimizers", "metrics", "transforms", "io"},
     {"benchmark", "data", "inferers", "engines", "handlers"},
     {"apps", "bundle"},
     {"__init__"},
