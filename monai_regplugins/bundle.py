@@ -7,9 +7,8 @@ import functools
 import inspect
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,7 +18,7 @@ from monai.bundle.scripts import create_workflow, run, run_workflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
 
-from monai_regplugins.checks import InputError, suggest
+from monai_regplugins.checks import InputError, input_error_message, suggest
 
 __all__ = ["bundle_root", "check_overrides", "start"]
 
@@ -29,9 +28,6 @@ ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None
 LANGUAGE_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_mode_", "_desc_", "_debug_"})
 
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
-
-# an error raised in a data loading worker arrives as text: the traceback, closed by this line
-WORKER_ERROR = re.compile(rf"^{re.escape(InputError.__module__)}\.{InputError.__name__}: (.+)$", re.MULTILINE)
 
 
 def bundle_root() -> str:
@@ -232,7 +228,7 @@ def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool
 
 def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an input error as one line, leave any other error to the hook that was there before."""
-    message = _input_error_message(error)
+    message = input_error_message(error)
     if message is None:
         previous(kind, error, trace)
     else:
@@ -248,28 +244,6 @@ def _make_record(previous: Callable[..., logging.LogRecord], *args: Any, **kwarg
     record = previous(*args, **kwargs)
     from_engine = record.name.startswith("ignite.") or record.funcName == "exception_raised"
     error = sys.exc_info()[1] if from_engine and record.levelno >= logging.ERROR else None
-    if error is not None and _input_error_message(error) is not None:
+    if error is not None and input_error_message(error) is not None:
         record.levelno = BELOW_ALL_HANDLERS
     return record
-
-
-def _input_error_message(error: BaseException) -> str | None:
-    """Return the message of the input error among ``error`` and its causes, None if there is none."""
-    for link in _chain(error):
-        if isinstance(link, InputError) and "\n" not in str(link):
-            return str(link)
-        if found := WORKER_ERROR.findall(str(link)):
-            return str(found[-1])
-    return None
-
-
-def _chain(error: BaseException) -> Iterable[BaseException]:
-    """Return ``error`` and everything it was raised from or during, outermost first."""
-    links: list[BaseException] = []
-    pending: list[BaseException | None] = [error]
-    while pending:
-        link = pending.pop(0)
-        if link is not None and link not in links:
-            links.append(link)
-            pending += [link.__cause__, link.__context__]
-    return links

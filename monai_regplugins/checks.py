@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "check_minimum_size",
     "check_pair_channels",
     "check_same_size",
+    "input_error_message",
     "load_into",
     "load_weights",
     "suggest",
@@ -31,6 +33,35 @@ SHEAR_TOLERANCE = 1e-3  # largest |cosine| between two voxel axes that still cou
 
 class InputError(ValueError):
     """A mistake in what the user gave, not in the program; its message is one line that says how to put it right."""
+
+
+# an error raised in a data loading worker arrives as text: the traceback, closed by this line
+WORKER_ERROR = re.compile(rf"^{re.escape(InputError.__module__)}\.{InputError.__name__}: (.+)$", re.MULTILINE)
+
+
+def input_error_message(error: BaseException) -> str | None:
+    """Return the message of the input error among ``error`` and its causes, None if there is none.
+
+    MONAI's transforms, engines and data loading workers wrap the errors that pass through them.
+    """
+    for link in _chain(error):
+        if isinstance(link, InputError) and "\n" not in str(link):
+            return str(link)
+        if found := WORKER_ERROR.findall(str(link)):
+            return str(found[-1])
+    return None
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    """Return ``error`` and everything it was raised from or during, outermost first."""
+    links: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop(0)
+        if link is not None and link not in links:
+            links.append(link)
+            pending += [link.__cause__, link.__context__]
+    return links
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
