@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from monai_regplugins.checks import InputError, check_choice, load_into, load_weights
 from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io.provenance import digest_of
 
 __all__ = ["Checkpointing", "WeightsLoader"]
 
@@ -258,11 +259,6 @@ def keep_previous(path: Path) -> None:
         number += 1
     write_file(copy, path.read_bytes())
     logger.info("Kept the model that was in '%s' as '%s'.", path, copy.name)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, empty if there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def serialized(state: Any) -> bytes:
