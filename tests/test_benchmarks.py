@@ -16,12 +16,14 @@ from monai.utils import set_determinism
 from PIL import Image
 
 from monai_regplugins.benchmark.elastix import ElastixResult
+from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.cine import CineSeries
 from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import make_abdomen
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
+from monai_regplugins.networks.nets import RAN
 from monai_regplugins.transforms.grids import world_affine
 
 NETWORKS = ["initial", "VoxelMorph", "RAN"]
@@ -159,14 +161,6 @@ def test_voxelmorph_starts_from_the_identity(script, spatial_dims):
     assert 0 < field.abs().max() < 1e-3
 
 
-def test_output_is_checked_before_the_work(script, tmp_path):
-    reporting = script("reporting")
-    with pytest.raises(InputError, match=r"ends in \.json or \.md"):
-        reporting.check_output(tmp_path / "table.csv")
-    with pytest.raises(InputError, match="folder does not exist"):
-        reporting.check_output(tmp_path / "missing" / "table.md")
-
-
 @pytest.fixture(scope="module")
 def cine_lung(tmp_path_factory):
     return make_cine_lung(tmp_path_factory.mktemp("cine") / "data", 2, 2, 4, (40, 40), 6.4)
@@ -249,7 +243,7 @@ class TestBSpline:
         ballast = torch.ones(2**28)  # 1 GiB here must not count there
         compare = script("compare_bspline")
         peak = compare.peak_in_process(method, options)
-        assert 0 < peak < script("reporting").peak_of_this_process()
+        assert 0 < peak < peak_of_this_process()
         del ballast
 
     def test_unknown_keys_are_refused(self, script):
@@ -525,3 +519,52 @@ class TestElastix:
         ballast = torch.ones(2**29)  # 2 GiB here must not count there
         assert 100 < script("compare_elastix").peak_in_process(method, options) < 2048
         del ballast
+
+
+class TestSeparability:
+    """RAN's motion separability: the bound alone, and two random networks on one pair."""
+
+    def test_bound_alone(self, script, tmp_path):
+        output, figure = tmp_path / "bound.json", tmp_path / "bound.png"
+        rows = table(script("separability").main(["--output", str(output), "--figure", str(figure)]))
+        assert list(rows) == [f"q = {q}" for q in range(5)]
+        assert rows["q = 4"] == ["32, 16, 8, 4, 2", "61, 29, 13, 5, 1", "124, 60, 28, 12, 4", "2420.0", "32"]
+        assert json.loads(output.read_text(encoding="utf-8"))["counts"] == {}
+        with Image.open(figure) as image:
+            assert image.size[0] > 500
+
+    @pytest.mark.slow
+    def test_pairs_of_two_networks(self, script, dataset, tmp_path):
+        runs = []
+        for preset in ("ran0", "ran4_released"):
+            torch.save(RAN(preset=preset).state_dict(), tmp_path / f"{preset}.pt")
+            runs.append(f"{preset}={tmp_path / preset}.pt")
+        output = tmp_path / "pairs.json"
+        options = "--spatial_size 16 16 16 --val_pairs 1 --samples 200 --max_distance 6 --max_difference 4 --output"
+        arguments = ["--runs", *runs, "--dataset_dir", str(dataset), *options.split(), str(output)]
+        markdown = script("separability").main([*arguments, "--figure", str(tmp_path / "pairs.png")])
+        counts = json.loads(output.read_text(encoding="utf-8"))["counts"]
+        rows = {line.split(" | ")[0].strip("| "): line for line in markdown.splitlines() if line.startswith("| ran")}
+        assert list(counts) == list(rows) == ["ran0", "ran4_released"]
+        for name, pairs in counts.items():
+            assert np.shape(pairs) == (6, 4)
+            assert f" {np.sum(pairs) / 1e6:.3f} " in rows[name]
+        assert np.sum(counts["ran0"]) > 0
+
+    def test_the_third_convolution_is_not_dilated(self, script):
+        separability = script("separability")
+        released = separability.bound_of(separability.PRESETS["ran4_released"], 1.0)
+        assert released.dilations == ((8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1), (1, 1, 1))
+        assert separability.bound_of(separability.PRESETS["ran3"], 2.0) == separability.MotionSeparability.motion_aware(
+            3
+        )
+
+    def test_bad_options(self, script, tmp_path):
+        main = script("separability").main
+        for words in ("--samples 0", "--c -1", "--runs ran0", "--runs ran0=a.pt ran0=b.pt"):
+            with pytest.raises(SystemExit):
+                main(words.split())
+        with pytest.raises(InputError, match="Did you mean 'ran4_plus'"):
+            main(["--runs", "ran4_pluss=a.pt"])
+        with pytest.raises(InputError, match=r"checkpoint 'a\.pt' does not exist"):
+            main(["--runs", "ran0=a.pt"])

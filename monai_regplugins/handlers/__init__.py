@@ -11,7 +11,9 @@ from monai_regplugins.handlers.metric_table import MetricTable, metrics_csv, sum
 from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
 from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
 from monai_regplugins.handlers.registration_writer import RegistrationWriter
+from monai_regplugins.handlers.report import RegistrationReport
 from monai_regplugins.handlers.seeding import EpochSeed
+from monai_regplugins.handlers.separability_figure import separability_figure
 from monai_regplugins.handlers.series_writer import SeriesWriter, curve_figure
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "MetricTable",
     "PairFigure",
     "RegistrationMetrics",
+    "RegistrationReport",
     "RegistrationWriter",
     "SeriesWriter",
     "TrainingProgress",
@@ -34,5 +37,6 @@ __all__ = [
     "local_transforms_figure",
     "metrics_csv",
     "pair_figure",
+    "separability_figure",
     "summary_table",
 ]

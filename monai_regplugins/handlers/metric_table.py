@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SUMMARY = {  # name in the table: measure, number of decimals
     "DSC": ("dsc", 3),
+    "HD [mm]": ("hd", 2),
     "HD95 [mm]": ("hd95", 2),
     "ASD [mm]": ("asd", 2),
     "TRE [mm]": ("tre", 2),

@@ -14,9 +14,9 @@ from ignite.metrics import Metric
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
 
-__all__ = ["RegistrationMetrics"]
+__all__ = ["RegistrationMetrics", "measure_pair"]
 
-DISTANCES = ("tre", "hd95", "asd", "mae")  # the smaller the better
+DISTANCES = ("tre", "hd", "hd95", "asd", "mae")  # the smaller the better
 
 PairRow = dict[str, Any]  # "pair_id" and the values of monai_regplugins.metrics.pair_metrics
 
@@ -31,7 +31,7 @@ class RegistrationMetrics(Metric):
     minus infinity: it compares with other scores as the worst.
 
     Args:
-        measure: what the score is made of: ``dsc``, ``tre``, ``hd95``, ``asd``, ``mae`` or ``ncc``.
+        measure: what the score is made of: ``dsc``, ``tre``, ``hd``, ``hd95``, ``asd``, ``mae`` or ``ncc``.
         labels: labels to compare; by default those that both images of a pair have.
         surface: whether to measure surface distances too, by far the slowest part.
         capture_range: see :func:`~monai_regplugins.metrics.pair_metrics`.
@@ -72,23 +72,7 @@ class RegistrationMetrics(Metric):
         for item, result in output:
             if "pair_id" not in item:
                 raise InputError(f"a pair has only the keys {', '.join(item)}; each needs a 'pair_id', a unique name.")
-            pred, targets = result["pred"], result["label"]
-            values = pair_metrics(
-                moving=targets["moving"],
-                fixed=targets["fixed"],
-                warped=pred["warped"],
-                ddf=pred["ddf"],
-                spacing=targets["spacing"],
-                moving_label=targets.get("moving_label"),
-                fixed_label=targets.get("fixed_label"),
-                mask=targets.get("fixed_mask"),
-                moving_points=_points(targets, "moving"),
-                fixed_points=_points(targets, "fixed"),
-                true_ddf=true_field(targets),
-                capture_range=self.capture_range,
-                labels=self.labels,
-                surface=self.surface,
-            )
+            values = measure_pair(result, self.labels, self.surface, self.capture_range)
             self._rows.append({"pair_id": item["pair_id"], **values})
 
     def compute(self) -> list[PairRow]:
@@ -106,6 +90,32 @@ class RegistrationMetrics(Metric):
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
         state.metrics[name] = score_of(state.pair_rows, means, self.measure)
+
+
+def measure_pair(
+    result: Mapping[str, Any],
+    labels: Sequence[int] | None = None,
+    surface: bool = True,
+    capture_range: float | None = None,
+) -> dict[str, float]:
+    """Measure a pair from its item of the engine's output; the other arguments are those of ``pair_metrics``."""
+    pred, targets = result["pred"], result["label"]
+    return pair_metrics(
+        moving=targets["moving"],
+        fixed=targets["fixed"],
+        warped=pred["warped"],
+        ddf=pred["ddf"],
+        spacing=targets["spacing"],
+        moving_label=targets.get("moving_label"),
+        fixed_label=targets.get("fixed_label"),
+        mask=targets.get("fixed_mask"),
+        moving_points=_points(targets, "moving"),
+        fixed_points=_points(targets, "fixed"),
+        true_ddf=true_field(targets),
+        capture_range=capture_range,
+        labels=labels,
+        surface=surface,
+    )
 
 
 def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc") -> float:

@@ -58,10 +58,7 @@ class RegistrationReport:
         Raises:
             InputError: When a file cannot be written.
         """
-        rows = [
-            {"pair_id": name, **json.loads((self.output_dir / name / "metrics.json").read_text(encoding="utf-8"))}
-            for name in pair_ids
-        ]
+        rows = [{"pair_id": name, **_measures(self.output_dir / name / "metrics.json")} for name in pair_ids]
         write_file(self.output_dir / "metrics.csv", metrics_csv(rows).encode())
         shown = {
             row["pair_id"]: (self.output_dir / row["pair_id"] / "registration.png").read_bytes()
@@ -126,6 +123,12 @@ def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     return figure
+
+
+def _measures(path: Path) -> dict[str, float]:
+    """Measures of a pair; JSON has null in place of NaN."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
 
 def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from monai_regplugins.io.atomic import replace_file, write_file
+from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.displacement import load_itk_nifti, save_itk_nifti
+from monai_regplugins.io.forms import FORMS, FieldForm, FieldPair, form_of, load_field, output_name, save_field
+from monai_regplugins.io.provenance import Provenance
 
-__all__ = ["load_itk_nifti", "replace_file", "save_itk_nifti", "write_file"]
+__all__ = [
+    "FORMS",
+    "DicomIdentity",
+    "FieldForm",
+    "FieldPair",
+    "Provenance",
+    "form_of",
+    "load_field",
+    "load_itk_nifti",
+    "output_name",
+    "replace_file",
+    "save_field",
+    "save_itk_nifti",
+    "write_file",
+]

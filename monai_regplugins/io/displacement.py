@@ -1,24 +1,82 @@
-"""Displacement fields as ITK and ANTs keep them in NIfTI files: 5 axes, intent 1007 (vector), LPS, mm."""
+"""Displacement fields in NIfTI files of 5 axes, as ITK and ANTs keep them, and as 3D Slicer does.
+
+The NIfTI intent tells the two apart: 1007 (vector) goes with components in LPS, 1006 (displacement vector) with RAS.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.checks import InputError, check_affine, check_file
+from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.io.field_grid import Displacement, GridAffine, check_field, check_plane, swap_frame
 
-__all__ = ["load_itk_nifti", "save_itk_nifti"]
+__all__ = [
+    "DISPLACEMENT_VECTOR",
+    "NIFTI_SUFFIXES",
+    "VECTOR",
+    "NiftiField",
+    "load_itk_nifti",
+    "load_slicer_nifti",
+    "read_nifti_field",
+    "save_itk_nifti",
+    "write_itk_nifti",
+    "write_slicer_nifti",
+]
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VECTOR = 1007  # the NIfTI intent that ITK reads as a vector image whose components it leaves as they are
-RAS_TO_LPS = np.array([-1.0, -1.0, 1.0], dtype=np.float32)
+DISPLACEMENT_VECTOR = 1006  # the one whose components are in RAS; ITK from 5.4 on turns them into LPS
+
+
+class NiftiField(NamedTuple):
+    """A NIfTI file whose values have not been read yet.
+
+    Attributes:
+        image: the file's image; ``image.dataobj`` reads the values.
+        shape: of the values.
+        intent: the header's intent code.
+    """
+
+    image: Any
+    shape: tuple[int, ...]
+    intent: int
+
+    def values(self, path: str | Path) -> npt.NDArray[np.float32]:
+        """Read the values.
+
+        Raises:
+            InputError: When the file is damaged.
+        """
+        try:
+            return np.asarray(self.image.dataobj, dtype=np.float32)
+        except Exception as error:  # nibabel raises anything on a damaged file
+            raise _unreadable(path) from error
+
+
+def read_nifti_field(path: str | Path) -> NiftiField:
+    """Read the header of a NIfTI file.
+
+    Raises:
+        InputError: When the file is missing or no NIfTI file.
+    """
+    file = check_file(path, "displacement field")
+    try:
+        image = nib.load(file)
+        if not isinstance(image, nib.Nifti1Pair):
+            raise TypeError(f"a file of type {type(image).__name__}")
+        return NiftiField(image, image.shape, int(image.header["intent_code"]))
+    except Exception as error:  # nibabel raises anything on a foreign file
+        raise _unreadable(path) from error
 
 
 def save_itk_nifti(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path) -> None:
-    """Write a displacement field, whole or not at all.
+    """Write a displacement field for ITK and ANTs, whole or not at all.
 
     A point p of the fixed image's world goes to ``p + D(p)`` in the moving image's. The file holds (X, Y, Z, 1, 3),
     in 2D (X, Y, 1, 1, 2), float32, intent 1007, components in LPS, as SimpleITK's ``DisplacementFieldTransform`` and
@@ -30,32 +88,32 @@ def save_itk_nifti(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path:
         path: the file, ``.nii`` or ``.nii.gz``.
 
     Raises:
-        InputError: When the field has another shape, ``affine`` is not (4, 4), has no inverse or has shear, which ITK
-            cannot hold, a 2D grid leaves the world's x-y plane, or the suffix is another one.
+        InputError: When the field has another shape or is not finite, ``affine`` is not (4, 4), has no inverse or has
+            shear, which ITK cannot hold, a 2D grid leaves the world's x-y plane, or the suffix is another one.
     """
-    field, matrix = np.asarray(displacement_ras, dtype=np.float32), np.asarray(affine, dtype=np.float64)
+    field, matrix = check_field(displacement_ras, affine)
     target = Path(path)
-    d = field.ndim - 1
-    if d not in (2, 3) or field.shape[0] != d:
-        raise InputError(f"the field has shape {field.shape}, expected (3, X, Y, Z) or (2, X, Y); give one field.")
-    _check_grid(matrix, d)
-    if not target.name.endswith((".nii", ".nii.gz")):
+    if not target.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"'{target}' is no NIfTI name, expected one that ends in .nii or .nii.gz; change it.")
-    lps = (np.moveaxis(field, 0, -1) * RAS_TO_LPS[:d]).reshape(*field.shape[1:], *[1] * (4 - d), d)
-    image = nib.Nifti1Image(lps, matrix)
-    image.header.set_intent(VECTOR)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(image.affine, code="aligned")
-    image.set_qform(image.affine, code="aligned")
     temporary = target.with_name(f".tmp-{target.name}")  # in front, since the suffix decides on compression
     try:
-        nib.save(image, temporary)
+        write_itk_nifti(field, matrix, temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_itk_nifti(path: str | Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+def write_itk_nifti(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:
+    """Write what :func:`save_itk_nifti` does, of a checked field, straight into ``path``.
+
+    Raises:
+        InputError: When a 2D grid leaves the world's x-y plane.
+    """
+    check_plane(affine, len(displacement_ras))
+    _write_vectors(swap_frame(displacement_ras), affine, VECTOR, path)
+
+
+def load_itk_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
     """Read a displacement field that :func:`save_itk_nifti`, ITK or ANTs has written.
 
     Args:
@@ -67,32 +125,65 @@ def load_itk_nifti(path: str | Path) -> tuple[npt.NDArray[np.float32], npt.NDArr
     Raises:
         InputError: When the file is missing, no NIfTI file, or no vector field of intent 1007.
     """
-    file = check_file(path, "displacement field")
-    try:
-        image = nib.load(file)
-        if not isinstance(image, nib.Nifti1Pair):
-            raise TypeError(f"a file of type {type(image).__name__}")
-        values = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel raises anything on a foreign file
-        raise InputError(f"displacement field '{path}' cannot be read as NIfTI; copy or export it again.") from error
-    intent = int(image.header["intent_code"])
-    d = values.shape[-1]
-    if intent != VECTOR or values.ndim != 5 or values.shape[d:] not in ((1, 3), (1, 1, 2)):
+    header = read_nifti_field(path)
+    d = header.shape[-1]
+    if header.intent != VECTOR or len(header.shape) != 5 or header.shape[d:] not in ((1, 3), (1, 1, 2)):
         raise InputError(
-            f"'{path}' has shape {values.shape} and intent {intent}, expected (X, Y, Z, 1, 3) or (X, Y, 1, 1, 2) and "
-            f"intent {VECTOR}; export the field as an ITK displacement field."
+            f"'{path}' has shape {header.shape} and intent {header.intent}, expected (X, Y, Z, 1, 3) or "
+            f"(X, Y, 1, 1, 2) and intent {VECTOR}; export the field as an ITK displacement field."
         )
-    lps = values.reshape(*values.shape[:d], d)
-    return np.moveaxis(lps * RAS_TO_LPS[:d], -1, 0), np.asarray(image.affine, np.float64)
+    lps, affine = _vectors(header, path)
+    return swap_frame(lps), affine
 
 
-def _check_grid(affine: npt.NDArray[np.float64], d: int) -> None:
-    """Check that ITK can hold a grid of ``d`` dimensions with this voxel-to-RAS matrix."""
-    if affine.shape != (4, 4):
-        raise InputError(f"affine of the field has shape {affine.shape}, expected (4, 4); give that of its grid.")
-    check_affine(affine, "the field")
-    if d == 2 and np.abs([affine[2, :2], affine[:2, 2]]).max() > 1e-3 * np.linalg.norm(affine[:3, :2], axis=0).min():
+def write_slicer_nifti(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:
+    """Write a checked 3D field for 3D Slicer straight into ``path``: (X, Y, Z, 1, 3), float32, intent 1006, RAS, mm.
+
+    This is what the NIfTI standard means by a displacement field. ITK and ANTs read it right from ITK 5.4 on; for
+    older ones :func:`save_itk_nifti` is the form.
+    """
+    _write_vectors(displacement_ras, affine, DISPLACEMENT_VECTOR, path)
+
+
+def load_slicer_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
+    """Read a displacement field of intent 1006.
+
+    Args:
+        path: the file.
+
+    Returns:
+        the field, (3, X, Y, Z), mm, components in RAS, and the voxel-to-RAS matrix of its grid, (4, 4).
+
+    Raises:
+        InputError: When the file is missing, no NIfTI file, or no 3D field of intent 1006.
+    """
+    header = read_nifti_field(path)
+    if header.intent != DISPLACEMENT_VECTOR or len(header.shape) != 5 or header.shape[3:] != (1, 3):
         raise InputError(
-            "the grid of the 2D field leaves the world's x-y plane, which a 2D image of ITK cannot; save it in 3D, or "
-            "give an affine that lies in that plane."
+            f"'{path}' has shape {header.shape} and intent {header.intent}, expected (X, Y, Z, 1, 3) and intent "
+            f"{DISPLACEMENT_VECTOR}; export the field from 3D Slicer as a displacement field."
         )
+    return _vectors(header, path)
+
+
+def _write_vectors(vectors: Displacement, affine: GridAffine, intent: int, path: Path) -> None:
+    """Write (d, *spatial) as NIfTI vectors of an intent."""
+    d = len(vectors)
+    image = nib.Nifti1Image(np.moveaxis(vectors, 0, -1).reshape(*vectors.shape[1:], *[1] * (4 - d), d), affine)
+    image.header.set_intent(intent)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(image.affine, code="aligned")
+    image.set_qform(image.affine, code="aligned")
+    nib.save(image, path)
+
+
+def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:
+    """The vectors of a file as (d, *spatial), and its affine."""
+    d = header.shape[-1]
+    values = header.values(path).reshape(*header.shape[:d], d)
+    return np.moveaxis(values, -1, 0), np.asarray(header.image.affine, np.float64)
+
+
+def _unreadable(path: str | Path) -> InputError:
+    """The error for a damaged or foreign file."""
+    return InputError(f"displacement field '{path}' cannot be read as NIfTI; copy or export it again.")

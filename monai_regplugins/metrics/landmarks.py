@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_regplugins.checks import InputError, check_same_size
 from monai_regplugins.fields import sample_at
 
-__all__ = ["CAPTURE_RANGE", "landmark_differences", "landmark_errors", "landmark_statistics"]
+__all__ = ["CAPTURE_RANGE", "landmark_differences", "landmark_errors", "landmark_statistics", "mean_of_worst"]
 
 CAPTURE_RANGE = 8.0  # mm; the largest component of a displacement that RegNet is trained on
 
@@ -61,7 +61,8 @@ def landmark_statistics(errors: Tensor, initial: Tensor | None = None) -> dict[s
     """Summarize landmark errors the way papers report them, all landmarks of all pairs pooled.
 
     TRE' leaves out the landmarks beyond the capture range: it is the mean over those that were at most 8 mm apart
-    before, that is after the affine registration (Sokooti et al. 2017, section 3.2).
+    before, that is after the affine registration (Sokooti et al. 2017, section 3.2). TRE30 is the mean of the 30 % of
+    the landmarks that are farthest off, see :func:`mean_of_worst`.
 
     Args:
         errors: distances in mm, shape (N,), or vectors as :func:`landmark_differences` gives them, shape (N, d).
@@ -69,9 +70,9 @@ def landmark_statistics(errors: Tensor, initial: Tensor | None = None) -> dict[s
 
     Returns:
         ``landmarks``, their number; in mm ``tre``, ``tre_sd`` (of a sample, n - 1), ``tre_median``, ``tre_p75``,
-        ``tre_p95``, ``tre_max``; for vectors ``tre_axis_<k>``, the mean absolute component along axis k; with
-        ``initial`` ``landmarks_within``, ``tre_within`` and ``tre_within_sd``. What there are too few landmarks for
-        is NaN.
+        ``tre_p95``, ``tre_max``, ``tre30``; for vectors ``tre_axis_<k>``, the mean absolute component along axis k;
+        with ``initial`` ``landmarks_within``, ``tre_within`` and ``tre_within_sd``. What there are too few landmarks
+        for is NaN.
 
     Raises:
         InputError: When ``errors`` has another shape, or ``initial`` another number of landmarks.
@@ -80,6 +81,7 @@ def landmark_statistics(errors: Tensor, initial: Tensor | None = None) -> dict[s
     values = {"landmarks": float(len(distances)), **_mean_and_sd(distances, "tre")}
     for name, share in (("median", 0.5), ("p75", 0.75), ("p95", 0.95), ("max", 1.0)):
         values[f"tre_{name}"] = float(distances.quantile(share)) if len(distances) else math.nan
+    values["tre30"] = mean_of_worst(distances)
     if errors.ndim == 2:
         values |= {f"tre_axis_{k}": float(column.abs().mean()) for k, column in enumerate(errors.double().unbind(1))}
     if initial is None:
@@ -88,6 +90,25 @@ def landmark_statistics(errors: Tensor, initial: Tensor | None = None) -> dict[s
     check_same_size(before, distances, "initial", "errors")
     within = distances[before <= CAPTURE_RANGE]
     return values | {"landmarks_within": float(len(within)), **_mean_and_sd(within, "tre_within")}
+
+
+def mean_of_worst(values: Tensor, percent: int = 30, largest: bool = True) -> float:
+    """Mean of the worst values: the measure of robustness that Learn2Reg calls TRE30 and DSC30.
+
+    The challenge takes it over the test cases, each with its mean error or mean overlap, and
+    :func:`landmark_statistics` over single landmarks; TRE30 of either kind is no smaller than the mean.
+
+    Args:
+        values: what to summarize, shape (N,); NaN does not count.
+        percent: how many of them, rounded up to whole values.
+        largest: whether large values are the bad ones, as errors are; False for overlaps.
+
+    Returns:
+        The mean of the worst; NaN where there is none.
+    """
+    known = values[~values.isnan()].to(torch.float64)
+    count = -(-percent * len(known) // 100)  # in whole numbers: 0.3 * 10 may round up to 4 values
+    return float(known.topk(count, largest=largest).values.mean()) if count else math.nan
 
 
 def _distances(errors: Tensor, name: str) -> Tensor:

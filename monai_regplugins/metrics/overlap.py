@@ -17,10 +17,11 @@ NAN = float("nan")
 
 
 class SurfaceDistances(NamedTuple):
-    """Distances between two surfaces in mm: 95 % Hausdorff distance and average symmetric surface distance."""
+    """Distances between two surfaces in mm: 95 % Hausdorff, average symmetric and (100 %) Hausdorff distance."""
 
     hd95: float
     asd: float
+    hd: float
 
 
 def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
@@ -51,9 +52,10 @@ def surface_distances(
 ) -> dict[int, SurfaceDistances]:
     """Distances between the surfaces of each label, from every surface voxel of one image to the nearest of the other.
 
-    The 95 % Hausdorff distance is the larger of the two directed 95th percentiles, the average distance is the mean
-    over both directions together, as in :func:`monai.metrics.compute_hausdorff_distance` with ``percentile=95`` and
-    :func:`monai.metrics.compute_average_surface_distance` with ``symmetric=True``; both come from one search here.
+    The 95 % Hausdorff distance is the larger of the two directed 95th percentiles, the Hausdorff distance the largest
+    of all, the average distance is the mean over both directions together, as in
+    :func:`monai.metrics.compute_hausdorff_distance` with ``percentile=95`` and without, and
+    :func:`monai.metrics.compute_average_surface_distance` with ``symmetric=True``; all come from one search here.
 
     Args:
         a: label map, shape (*spatial) or (1, *spatial).
@@ -62,7 +64,7 @@ def surface_distances(
         spacing: voxel size along each axis in mm, shape (d,).
 
     Returns:
-        Two values in mm per label; NaN where either image lacks the label, since no distance exists there.
+        Three values in mm per label; NaN where either image lacks the label, since no distance exists there.
 
     Raises:
         InputError: When the sizes differ.
@@ -76,7 +78,7 @@ def surface_distances(
 def _surface_distance(a: Tensor, b: Tensor, spacing: list[float]) -> SurfaceDistances:
     """Return the distances between two masks, (*spatial), with everything outside their common bounding box cut off."""
     if not (a.any() and b.any()):
-        return SurfaceDistances(NAN, NAN)
+        return SurfaceDistances(NAN, NAN, NAN)
     corners = (a | b).nonzero()
     box = tuple(slice(int(low), int(high) + 1) for low, high in zip(corners.amin(0), corners.amax(0), strict=True))
     edges_a, edges_b = get_mask_edges(a[box], b[box])
@@ -85,7 +87,8 @@ def _surface_distance(a: Tensor, b: Tensor, spacing: list[float]) -> SurfaceDist
         for start, end in ((edges_a, edges_b), (edges_b, edges_a))
     )
     hd95 = max(float(torch.quantile(distances, 0.95)) for distances in (there, back))
-    return SurfaceDistances(hd95, float(torch.cat([there, back]).mean()))
+    both = torch.cat([there, back])
+    return SurfaceDistances(hd95, asd=float(both.mean()), hd=float(both.max()))
 
 
 def ncc(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:

@@ -10,8 +10,9 @@ from torch import Tensor
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics.field_error import field_errors
 from monai_regplugins.metrics.landmarks import landmark_errors
-from monai_regplugins.metrics.overlap import dice, ncc, surface_distances
-from monai_regplugins.metrics.regularity import folding, sdlogj
+from monai_regplugins.metrics.learn2reg import sdlogj_l2r
+from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
+from monai_regplugins.metrics.regularity import regularity
 
 __all__ = ["finite_values", "mean_metrics", "pair_metrics"]
 
@@ -54,42 +55,71 @@ def pair_metrics(
         surface: whether to measure surface distances too, by far the slowest part.
 
     Returns:
-        ``ncc_before``, ``ncc``, ``folding_percent``, ``sdlogj``; with landmarks (mm) ``tre_before``, ``tre``, their
-        means, ``tre_max_before`` and ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement,
-        ``mae`` and both for each axis (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with
-        both label maps ``dsc_before``, ``dsc``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``asd_before``,
-        ``asd``. A mean over labels skips those that either image lacks before the registration, a mean of distances
-        also those that the warp has lost.
+        ``ncc_before``, ``ncc``; of the field ``folding_count``, ``folding_percent``, ``folding_strict_percent`` and
+        ``sdlogj``, see :func:`~monai_regplugins.metrics.regularity.regularity`, and ``sdlogj_l2r``, the last as
+        Learn2Reg computes it; with landmarks (mm) ``tre_before``, ``tre``, their means, ``tre_max_before`` and
+        ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement, ``mae`` and both for each axis
+        (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
+        ``dsc``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``, ``asd_before``, ``asd``,
+        ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either image lacks before the
+        registration, a mean of distances also those that the warp has lost.
     """
-    values = {
-        "ncc_before": ncc(moving, fixed, mask),
-        "ncc": ncc(warped, fixed, mask),
-        "folding_percent": folding(ddf, mask)[1],
-        "sdlogj": sdlogj(ddf, mask),
-    }
+    values = {"ncc_before": ncc(moving, fixed, mask), "ncc": ncc(warped, fixed, mask)}
+    values |= {**regularity(ddf, mask), "sdlogj_l2r": sdlogj_l2r(ddf, mask)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):
-        for suffix, field in (("_before", None), ("", ddf)):
-            errors = landmark_errors(fixed_points, moving_points, spacing, field)
-            values[f"tre{suffix}"], values[f"tre_max{suffix}"] = float(errors.mean()), float(errors.max())
+        values |= _landmark_values(fixed_points, moving_points, spacing, ddf)
     if true_ddf is not None:
-        errors_of_field = field_errors(ddf, true_ddf, spacing, mask, capture_range)
-        for name in ("mae", *(f"mae_axis_{k}" for k in range(len(ddf)))):
-            values[f"{name}_before"] = errors_of_field[name.replace("mae", "mae_zero", 1)]
-            values[name] = errors_of_field[name]
-    if moving_label is None or fixed_label is None:
-        return values
+        values |= _field_values(ddf, true_ddf, spacing, mask, capture_range)
+    if moving_label is not None and fixed_label is not None:
+        values |= _label_values(moving_label, fixed_label, ddf, labels, spacing if surface else None)
+    return values
+
+
+def _landmark_values(
+    fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor, ddf: Tensor
+) -> dict[str, float]:
+    """Mean and largest error of the landmarks, before and after."""
+    values = {}
+    for suffix, field in (("_before", None), ("", ddf)):
+        errors = landmark_errors(fixed_points, moving_points, spacing, field)
+        values[f"tre{suffix}"], values[f"tre_max{suffix}"] = float(errors.mean()), float(errors.max())
+    return values
+
+
+def _field_values(
+    ddf: Tensor, true_ddf: Tensor, spacing: Sequence[float] | Tensor, mask: Tensor | None, capture_range: float | None
+) -> dict[str, float]:
+    """Error of the field and of no displacement, in all and along each axis."""
+    values, errors = {}, field_errors(ddf, true_ddf, spacing, mask, capture_range)
+    for name in ("mae", *(f"mae_axis_{k}" for k in range(len(ddf)))):
+        values[f"{name}_before"] = errors[name.replace("mae", "mae_zero", 1)]
+        values[name] = errors[name]
+    return values
+
+
+def _label_values(
+    moving_label: Tensor,
+    fixed_label: Tensor,
+    ddf: Tensor,
+    labels: Iterable[int] | None,
+    spacing: Sequence[float] | Tensor | None,
+) -> dict[str, float]:
+    """Overlap and, with a spacing, surface distances: mean before, mean after and after for each label."""
     warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]
     common = {int(label) for label in moving_label.unique()} & {int(label) for label in fixed_label.unique()}
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]
     before, after = (dice(label_map, fixed_label, compared) for label_map in (moving_label, warped_label))
-    values |= {"dsc_before": _mean(before.values()), "dsc": _mean(after.values())}
+    values = {"dsc_before": _mean(before.values()), "dsc": _mean(after.values())}
     values |= {f"dsc_{label}": after.get(label, math.nan) for label in wanted}
-    if surface:
-        for suffix, label_map in (("_before", moving_label), ("", warped_label)):
-            distances = surface_distances(label_map, fixed_label, compared, spacing).values()
-            values[f"hd95{suffix}"] = _mean(distance.hd95 for distance in distances)
-            values[f"asd{suffix}"] = _mean(distance.asd for distance in distances)
+    if spacing is None:
+        return values
+    initial, final = (surface_distances(one, fixed_label, compared, spacing) for one in (moving_label, warped_label))
+    for suffix, distances in (("_before", initial), ("", final)):
+        for name in SurfaceDistances._fields:
+            values[f"{name}{suffix}"] = _mean(getattr(distance, name) for distance in distances.values())
+    for name in ("hd95", "asd"):
+        values |= {f"{name}_{label}": getattr(final.get(label), name, math.nan) for label in wanted}
     return values
 
 

@@ -8,23 +8,25 @@ world, RAS mm), the fixed point ``p = A x`` corresponds to the moving point
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
+from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice, check_same_size
 from monai_regplugins.transforms.grids import (
     affine_field,
     as_meta_tensor,
+    map_points,
     offset_field,
     sample_with_offset,
     world_affine,
 )
 
-__all__ = ["WarpOriginald", "resample_original", "total_displacement"]
+__all__ = ["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_original", "total_displacement"]
 
 
 def total_displacement(
@@ -57,6 +59,71 @@ def total_displacement(
     prealigned = affine_field(matrix @ affine - affine, u.shape[1:], u.dtype).to(u.device)
     linear = (matrix @ affine)[:d, :d].to(u)
     return prealigned + torch.einsum("kj,j...->k...", linear, u)
+
+
+def inverse_displacement(
+    ddf: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    moving_affine: torch.Tensor,
+    moving_shape: Sequence[int],
+    prealign_matrix: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""Displacement from the moving to the fixed world, on the moving grid: it undoes :func:`total_displacement`.
+
+    With :math:`v` the inverse of u, :math:`x + v(x)` that of :math:`x + u(x)`, and :math:`y` a moving voxel,
+
+    .. math:: q + D^{-1}(q) = A (x + v(x)), \qquad q = A_m y, \qquad x = (T A)^{-1} q.
+
+    Beyond the fixed grid v continues as at its edge.
+
+    Args:
+        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
+        moving_affine: that of the moving grid.
+        moving_shape: number of its voxels along each axis.
+        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+
+    Returns:
+        The displacement at the voxels of the moving grid, shape (d, *moving_shape), RAS mm, float32 or better.
+
+    Raises:
+        InputError: When an affine is sheared, singular, or does not fit the field.
+    """
+    u = _upcast(ddf)
+    d = u.shape[0]
+    fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
+    identity = torch.eye(d + 1, dtype=torch.float64)
+    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    to_fixed = torch.linalg.inv(matrix @ fixed) @ moving
+    inverse, _ = fields.invert(u[None])
+    x = affine_field(to_fixed, moving_shape, u.dtype).to(u.device)
+    v = fields.sample_at(inverse, x.flatten(1).T[None])[0].T.view_as(x)
+    undone = affine_field(fixed @ to_fixed - moving, moving_shape, u.dtype).to(u.device)
+    return undone + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v)
+
+
+def map_to_moving(
+    points: torch.Tensor, displacement_ras: torch.Tensor, fixed_affine: torch.Tensor, moving_affine: torch.Tensor
+) -> torch.Tensor:
+    """Carry points of the fixed image to the moving image.
+
+    Args:
+        points: voxels of the fixed grid, shape (N, d).
+        displacement_ras: total displacement on the fixed grid, shape (d, *spatial), RAS mm.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid.
+        moving_affine: that of the moving grid.
+
+    Returns:
+        Voxels of the moving grid, shape (N, d), float64.
+
+    Raises:
+        InputError: When an affine is sheared, singular, or does not fit the field.
+    """
+    d = displacement_ras.shape[0]
+    fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
+    x = points.to(torch.float64)
+    world = map_points(x, fixed) + fields.sample_at(_plain(displacement_ras)[None].double().cpu(), x[None])[0]
+    return map_points(world, torch.linalg.inv(moving))
 
 
 def resample_original(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,20 @@ from PIL import Image
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.handlers import RegistrationWriter, registration_writer
+from monai_regplugins.io.forms import FORMS, load_field
+from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.transforms import MovingToFixedGridd
 
 SIZE = (9, 8, 10)
 AFFINE = np.array([[0.0, -2.0, 0.0, 7.0], [1.5, 0.0, 0.0, -4.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
-FILES = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz", "warped_label.nii.gz"]
+FILES = [
+    "displacement_itk.nii.gz",
+    "metrics.json",
+    "provenance.json",
+    "registration.png",
+    "warped.nii.gz",
+    "warped_label.nii.gz",
+]
 
 
 def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -> Any:
@@ -91,7 +101,8 @@ def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
     RegistrationWriter(tmp_path)(running)
 
     moving = running.state.batch[0]["moving_original"].numpy()[0]
-    assert sorted(contents(tmp_path)) == ["a_to_b/registration.png", "a_to_b/warped.nii.gz"]
+    names = ["displacement.npz", "metrics.json", "provenance.json", "registration.png", "warped.nii.gz"]
+    assert sorted(contents(tmp_path)) == [f"a_to_b/{name}" for name in names]
     np.testing.assert_allclose(read(tmp_path / "a_to_b" / "warped.nii.gz")[:, :-1], moving[:, 1:], atol=2e-2)
 
 
@@ -105,6 +116,63 @@ def test_uncertainty_as_it_is(shift: tuple[int, ...], tmp_path: Path, no_drawing
     found = read(tmp_path / "a_to_b" / "uncertainty.nii.gz")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected[0].numpy())
+
+
+def test_all_forms_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((1, -2, 0))
+    RegistrationWriter(tmp_path, forms="all", inverse=True)(running)
+
+    folder = tmp_path / "a_to_b"
+    shift = AFFINE[:3, :3] @ [1, -2, 0]
+    found = {path.name: load_field(path, AFFINE)[0] for path in folder.glob("*disp*")}
+    assert len(found) == 2 * len(FORMS)
+    for name, displacement in found.items():
+        back = name.startswith("inverse")
+        expected = np.broadcast_to(shift.reshape(3, 1, 1, 1) * (-1 if back else 1), displacement.shape)
+        np.testing.assert_allclose(displacement, expected, atol=1e-4, err_msg=name)
+
+
+def test_an_unknown_form_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="itk_nifti"):
+        RegistrationWriter(tmp_path, forms="itk_nifty")
+
+
+def test_fixed_points_come_as_voxels_of_the_moving_image(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((1, -2, 0))
+    running.state.batch[0]["fixed_landmarks"] = torch.tensor([[2.0, 4.0, 3.0], [1.5, 3.0, 2.0]])
+    RegistrationWriter(tmp_path)(running)
+    moved = np.loadtxt(tmp_path / "a_to_b" / "fixed_points_in_moving.csv", delimiter=",")
+    np.testing.assert_allclose(moved, [[3.0, 2.0, 3.0], [2.5, 1.0, 2.0]], atol=1e-5)
+
+
+def test_measures_and_provenance_are_told(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((0, 0, 0))
+    RegistrationWriter(tmp_path, provenance=Provenance({"prealign": "none"}))(running)
+    measures = json.loads((tmp_path / "a_to_b" / "metrics.json").read_text())
+    assert measures["folding_percent"] == 0.0
+    assert measures["ncc"] == pytest.approx(measures["ncc_before"])
+    told = json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())
+    assert told["parameters"] == {"prealign": "none"}
+    assert told["seconds"] >= 0
+
+
+def test_results_are_recognized_by_files_weights_and_parameters(tmp_path: Path, no_drawing: None) -> None:
+    file = tmp_path / "a.nii.gz"
+    file.write_bytes(b"image")
+    pair = {"pair_id": "a_to_b", "moving": str(file)}
+    output = tmp_path / "output"
+
+    def writer(steps: int) -> RegistrationWriter:
+        return RegistrationWriter(output, provenance=Provenance({"steps": steps}), pairs=[pair])
+
+    assert not writer(0).is_done(pair)
+    writer(0)(engine((0, 0, 0)))
+    assert writer(0).is_done(pair)
+    assert not writer(1).is_done(pair)
+    file.write_bytes(b"another image")
+    assert not writer(0).is_done(pair)
+    (output / "a_to_b" / "provenance.json").write_text("{")
+    assert not writer(0).is_done(pair)
 
 
 def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None:
@@ -129,7 +197,7 @@ def test_an_earlier_result_is_replaced_as_a_whole(tmp_path: Path, no_drawing: No
     write(engine((1, 0, 0), labels=False))
 
     after = contents(tmp_path)
-    assert sorted(after) == [f"a_to_b/{name}" for name in FILES[:3]]
+    assert sorted(after) == [f"a_to_b/{name}" for name in FILES[:5]]
     assert after["a_to_b/warped.nii.gz"] != before["a_to_b/warped.nii.gz"]
 
 

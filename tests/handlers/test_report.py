@@ -58,7 +58,7 @@ def write_results(folder: Path) -> list[str]:
     for row in ROWS:
         results = folder / row["pair_id"]
         results.mkdir()
-        values = {key: value for key, value in row.items() if key != "pair_id"}
+        values = {key: None if value != value else value for key, value in row.items() if key != "pair_id"}
         (results / "metrics.json").write_text(json.dumps(values))
         (results / "registration.png").write_bytes(PNG + row["pair_id"].encode())
     return [row["pair_id"] for row in ROWS]

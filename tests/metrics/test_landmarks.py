@@ -10,7 +10,7 @@ import torch
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.fields import identity_grid
-from monai_regplugins.metrics.landmarks import landmark_differences, landmark_errors, landmark_statistics
+from monai_regplugins.metrics.landmarks import landmark_differences, landmark_errors, landmark_statistics, mean_of_worst
 from monai_regplugins.metrics.pair import pair_metrics
 
 
@@ -68,6 +68,7 @@ def test_statistics_equal_numpys() -> None:
         "tre_p75": np.percentile(distances, 75),
         "tre_p95": np.percentile(distances, 95),
         "tre_max": distances.max(),
+        "tre30": np.sort(distances)[-12:].mean(),  # 30 % of 37, rounded up
         **{f"tre_axis_{k}": np.abs(vectors.numpy()[:, k]).mean() for k in range(3)},
         "landmarks_within": len(near),
         "tre_within": near.mean(),
@@ -75,6 +76,16 @@ def test_statistics_equal_numpys() -> None:
     }
     assert values == pytest.approx(expected, rel=1e-12)
     assert list(values) == list(expected)
+
+
+def test_the_worst_are_thirty_percent() -> None:
+    """As many of either end as Learn2Reg's ten test cases have: three; rounded up else, NaN left out."""
+    cases = torch.tensor([4.0, 1.0, 9.0, 2.0, 8.0, 3.0, 10.0, 6.0, 5.0, 7.0])
+    assert mean_of_worst(cases) == 9.0
+    assert mean_of_worst(cases, largest=False) == 2.0
+    assert mean_of_worst(torch.cat([cases, torch.tensor([math.nan, 11.0])])) == 9.5
+    assert mean_of_worst(torch.tensor([2.0, 1.0])) == 2.0
+    assert math.isnan(mean_of_worst(torch.tensor([math.nan])))
 
 
 def test_the_capture_range_ends_at_8_mm_of_distance() -> None:

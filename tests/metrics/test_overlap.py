@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial.distance import cdist
 
 from monai_regplugins.checks import InputError
@@ -57,6 +57,7 @@ def test_surface_distances_of_shifted_cubes(spacing: tuple[float, ...]) -> None:
     there, back = distances.min(axis=1), distances.min(axis=0)
     assert result.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-6)
     assert result.asd == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-6)
+    assert result.hd == pytest.approx(max(there.max(), back.max()), rel=1e-6)
     if spacing[0] == min(spacing):
         assert result.hd95 == pytest.approx(2 * spacing[0])
 
@@ -64,7 +65,7 @@ def test_surface_distances_of_shifted_cubes(spacing: tuple[float, ...]) -> None:
 def test_parallel_planes_are_their_distance_apart() -> None:
     a, b = torch.zeros(2, 1, 12, 6, 6, dtype=torch.int64)
     a[:, 2], b[:, 7] = 1, 1
-    assert surface_distances(a, b, [1], torch.tensor([1.5, 1.0, 1.0]))[1] == (7.5, 7.5)
+    assert surface_distances(a, b, [1], torch.tensor([1.5, 1.0, 1.0]))[1] == (7.5, 7.5, 7.5)
 
 
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
@@ -75,6 +76,20 @@ def test_surface_distances_agree_with_monai() -> None:
     result = surface_distances(a, b, [1], spacing)[1]
     assert result.hd95 == pytest.approx(compute_hausdorff_distance(percentile=95, **batch).item())
     assert result.asd == pytest.approx(compute_average_surface_distance(symmetric=True, **batch).item())
+    assert result.hd == pytest.approx(compute_hausdorff_distance(**batch).item())
+
+
+def test_surface_distances_are_those_of_a_distance_transform() -> None:
+    labels, spacing = [1, 2, 3], [0.7, 1.3, 2.0]
+    a, b = (torch.randint(0, 4, (1, 5, 4, 4)).repeat_interleave(3, dim=1) for _ in range(2))
+    for label, result in surface_distances(a, b, labels, spacing).items():
+        first, second = (image[0].numpy() == label for image in (a, b))
+        edges = [mask & ~binary_erosion(mask) for mask in (first, second)]
+        there, back = (distance_transform_edt(~end, sampling=spacing)[start] for start, end in (edges, edges[::-1]))
+        assert result.hd == pytest.approx(max(there.max(), back.max()), rel=1e-6)
+        assert result.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-6)
+        assert result.asd == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-6)
+        assert result.asd < result.hd95 <= result.hd
 
 
 def test_surface_distances_of_a_label_that_is_missing() -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from monai_regplugins.metrics import finite_values, mean_metrics, pair_metrics
+from monai_regplugins.fields import warp
+from monai_regplugins.metrics import finite_values, folding, mean_metrics, pair_metrics, sdlogj, surface_distances
+from monai_regplugins.metrics.learn2reg import sdlogj_l2r
+from monai_regplugins.metrics.regularity import folding_strict
 
 
 def shifted_pair(dims: int) -> dict[str, Any]:
@@ -34,14 +37,36 @@ def test_perfect_registration(dims: int) -> None:
     assert (values["folding_percent"], values["sdlogj"]) == (0, 0)
     assert values["ncc"] == pytest.approx(1)
     assert values["ncc_before"] < 0.8
+    assert (values["hd_before"], values["hd"]) == (2 * 0.5, 0)
+    assert all(values[f"{name}_{label}"] == 0 for name in ("hd95", "asd") for label in (1, 3))
+    assert (values["folding_count"], values["folding_strict_percent"]) == (0, 0)
+    assert values["sdlogj_l2r"] == pytest.approx(0, abs=1e-12)
     assert all(isinstance(value, float) for value in values.values())
 
 
 def test_without_labels_or_surfaces() -> None:
     pair = shifted_pair(2)
-    assert not any("hd95" in name or "asd" in name for name in pair_metrics(**pair, surface=False))
+    assert not any("hd" in name or "asd" in name for name in pair_metrics(**pair, surface=False))
     del pair["moving_label"]
-    assert set(pair_metrics(**pair)) == {"ncc", "ncc_before", "folding_percent", "sdlogj"}
+    of_the_field = {"folding_count", "folding_percent", "folding_strict_percent", "sdlogj", "sdlogj_l2r"}
+    assert set(pair_metrics(**pair)) == {"ncc", "ncc_before"} | of_the_field
+
+
+def test_measures_of_single_labels_are_those_of_the_functions() -> None:
+    pair = shifted_pair(3)
+    pair["ddf"] = pair["ddf"] / 2 + torch.randn(3, 16, 16, 16) / 2
+    values = pair_metrics(**pair)
+    warped = warp(pair["moving_label"][None].float(), pair["ddf"][None], mode="nearest")[0]
+    expected = surface_distances(warped, pair["fixed_label"], [1, 3], pair["spacing"])
+    for label, distances in expected.items():
+        assert (values[f"hd95_{label}"], values[f"asd_{label}"]) == (distances.hd95, distances.asd)
+    for name in ("hd95", "asd", "hd"):
+        assert values[name] == pytest.approx(sum(getattr(one, name) for one in expected.values()) / 2)
+    assert expected[1] != expected[3]
+    assert (values["folding_count"], values["folding_percent"]) == folding(pair["ddf"])
+    assert values["folding_strict_percent"] == folding_strict(pair["ddf"])[1] > values["folding_percent"] > 0
+    assert values["sdlogj"] == sdlogj(pair["ddf"])
+    assert values["sdlogj_l2r"] == sdlogj_l2r(pair["ddf"])
 
 
 def test_labels_that_one_image_lacks_do_not_count() -> None:
@@ -51,7 +76,7 @@ def test_labels_that_one_image_lacks_do_not_count() -> None:
     assert "dsc_3" not in pair_metrics(**pair)
     values = pair_metrics(**pair, labels=[1, 3, 7])
     assert (values["dsc"], values["dsc_1"]) == (1, 1)
-    assert math.isnan(values["dsc_3"])
+    assert all(math.isnan(values[f"{name}_3"]) for name in ("dsc", "hd95", "asd"))
     assert math.isnan(values["dsc_7"])
 
 

@@ -16,7 +16,13 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.fields import sample_at
 from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.transforms.prepare import MovingToFixedGridd
-from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
+from monai_regplugins.transforms.total import (
+    WarpOriginald,
+    inverse_displacement,
+    map_to_moving,
+    resample_original,
+    total_displacement,
+)
 
 RNG = np.random.default_rng(0)
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
@@ -236,3 +242,40 @@ def test_a_sheared_affine_is_refused() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(InputError, match="mode is 'cubic'"):
         resample_original(torch.zeros(1, 4, 4), torch.eye(3), torch.eye(3), torch.zeros(2, 4, 4), mode="cubic")
+
+
+def test_inverse_displacement_undoes_the_total_one() -> None:
+    shape = (24, 20, 22)
+    waves = np.indices(shape) / np.array(shape).reshape(3, 1, 1, 1)
+    ddf = torch.from_numpy(0.8 * np.sin(2 * np.pi * waves[[1, 2, 0]]))
+    affines = [torch.from_numpy(affine) for affine in (FIXED_AFFINE, MOVING_AFFINE, prealignment())]
+    fixed, moving, matrix = affines
+    total = total_displacement(ddf, fixed, matrix)
+    inverse = inverse_displacement(ddf, fixed, moving, (30, 32, 40), matrix)
+    assert inverse.shape == (3, 30, 32, 40)
+
+    x = torch.from_numpy(RNG.uniform(7, 13, size=(200, 3)))
+    y = map_to_moving(x, total, fixed, moving)
+    inside = ((y >= 0) & (y <= torch.tensor([29, 31, 39]))).all(1)
+    assert inside.sum() > 50
+    back = map_to_moving(y[inside], inverse, moving, fixed)
+    rms = float((back - x[inside]).square().sum(1).mean().sqrt())
+    assert rms < 0.03
+
+
+def test_inverse_of_a_prealignment_alone_is_exact() -> None:
+    matrix = torch.from_numpy(prealignment())
+    fixed, moving = torch.from_numpy(FIXED_AFFINE), torch.from_numpy(MOVING_AFFINE)
+    inverse = inverse_displacement(torch.zeros(3, *FIXED_SHAPE).double(), fixed, moving, MOVING_SHAPE, matrix)
+    y = np.array([8.0, 9.0, 10.0, 1.0])
+    expected = np.linalg.inv(prealignment()) @ MOVING_AFFINE @ y - MOVING_AFFINE @ y
+    np.testing.assert_allclose(inverse[:, 8, 9, 10].numpy(), expected[:3], atol=1e-9)
+
+
+def test_points_go_where_the_exact_map_takes_them() -> None:
+    ddf = torch.zeros(3, *FIXED_SHAPE).double() + torch.tensor([0.5, -1.0, 0.25]).reshape(3, 1, 1, 1)
+    matrix, fixed = torch.from_numpy(prealignment()), torch.from_numpy(FIXED_AFFINE)
+    total = total_displacement(ddf, fixed, matrix)
+    moved = map_to_moving(torch.tensor([[2.0, 3.5, 4.0]]), total, fixed, torch.from_numpy(MOVING_AFFINE))
+    expected = np.linalg.inv(MOVING_AFFINE) @ prealignment() @ FIXED_AFFINE @ [2.5, 2.5, 4.25, 1.0]
+    np.testing.assert_allclose(moved[0].numpy(), expected[:3], atol=1e-9)

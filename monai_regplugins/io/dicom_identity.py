@@ -1,0 +1,94 @@
+"""Which DICOM images a grid belongs to, and pydicom, which only those need who read or write DICOM registrations."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_regplugins.checks import InputError, check_file
+
+__all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "import_pydicom", "read_dicom_file"]
+
+PATIENT_AND_STUDY = (  # keywords of what a new object shares with the others of its study
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
+
+@dataclass(frozen=True)
+class DicomIdentity:
+    """What ties a grid to a DICOM series; what is left empty is unknown.
+
+    Attributes:
+        frame_of_reference_uid: the coordinate system of the series.
+        study_instance_uid: its study.
+        series_instance_uid: the series itself.
+        instances: SOP class UID and SOP instance UID of each of its files.
+        patient_and_study: values by the keywords of ``PATIENT_AND_STUDY``.
+    """
+
+    frame_of_reference_uid: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    instances: tuple[tuple[str, str], ...] = ()
+    patient_and_study: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_keywords(cls, texts: Mapping[str, str]) -> DicomIdentity:
+        r"""Collect an identity from texts by DICOM keyword, such as ``StudyInstanceUID`` and ``PatientName``.
+
+        Args:
+            texts: of one series; ``SOPInstanceUID`` names all its files, with backslashes in between, as DICOM writes
+                several values. What is missing or empty is unknown.
+        """
+        files = [uid for uid in texts.get("SOPInstanceUID", "").split("\\") if uid]
+        sop_class = texts.get("SOPClassUID", "")
+        return cls(
+            frame_of_reference_uid=texts.get("FrameOfReferenceUID", ""),
+            study_instance_uid=texts.get("StudyInstanceUID", ""),
+            series_instance_uid=texts.get("SeriesInstanceUID", ""),
+            instances=tuple((sop_class, uid) for uid in files) if sop_class else (),
+            patient_and_study={keyword: texts[keyword] for keyword in PATIENT_AND_STUDY if texts.get(keyword)},
+        )
+
+
+def read_dicom_file(path: str | Path, what: str) -> Any:
+    """Read a DICOM file as a ``pydicom.FileDataset``.
+
+    Raises:
+        InputError: When pydicom is missing, or the file is missing, damaged or no DICOM file.
+    """
+    pydicom = import_pydicom()
+    file = check_file(path, what)
+    try:
+        return pydicom.dcmread(file)
+    except Exception as error:  # pydicom raises anything on a damaged file
+        raise InputError(f"{what} '{path}' cannot be read as DICOM; copy or export it again.") from error
+
+
+def import_pydicom() -> Any:
+    """Import pydicom, an optional dependency.
+
+    Raises:
+        InputError: When it is missing, or older than 3.
+    """
+    try:
+        pydicom = importlib.import_module("pydicom")
+    except ImportError as error:
+        raise InputError(f"DICOM registrations need pydicom, which is missing; {INSTALL}.") from error
+    if int(pydicom.__version__.split(".")[0]) < 3:
+        raise InputError(f"pydicom is of version {pydicom.__version__}, expected 3 or later; {INSTALL}.")
+    return pydicom
+
+
+INSTALL = "install it with: pip install 'pydicom>=3'"

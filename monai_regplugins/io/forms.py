@@ -1,0 +1,275 @@
+"""The forms in which a displacement field goes to other tools and comes back, in one table.
+
+Whatever the form, a field here is ``displacement_ras`` (d, *spatial), mm, on the fixed grid of voxel-to-RAS matrix
+``affine`` (4, 4): the point p of the fixed image's world goes to ``p + D(p)`` in the moving image's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy.typing as npt
+
+from monai_regplugins.checks import InputError, check_choice, check_file
+from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.io.dicom_identity import DicomIdentity
+from monai_regplugins.io.dicom_registration import load_dicom_registration, write_dicom_registration
+from monai_regplugins.io.displacement import (
+    DISPLACEMENT_VECTOR,
+    NIFTI_SUFFIXES,
+    VECTOR,
+    load_itk_nifti,
+    load_slicer_nifti,
+    read_nifti_field,
+    write_itk_nifti,
+    write_slicer_nifti,
+)
+from monai_regplugins.io.field_grid import (
+    Displacement,
+    GridAffine,
+    check_field,
+    ddf_of_displacement,
+    displacement_of_ddf,
+)
+from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
+from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
+from monai_regplugins.io.native import load_native, write_native
+
+__all__ = ["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field", "write_field"]
+
+
+@dataclass(frozen=True)
+class FieldPair:
+    """What some forms want to know of the two images beside the field.
+
+    Attributes:
+        fixed_name: name or path of the fixed image, for the name of a Learn2Reg file.
+        moving_name: the same of the moving image.
+        moving_affine: voxel-to-RAS matrix of the moving image, (4, 4); ``learn2reg`` needs it.
+        moving_shape: number of voxels of the moving image along each axis; ``learn2reg`` needs it.
+        fixed_dicom: the DICOM series of the fixed image, for ``dicom``.
+        moving_dicom: the same of the moving image.
+    """
+
+    fixed_name: str | Path | None = None
+    moving_name: str | Path | None = None
+    moving_affine: npt.ArrayLike | None = None
+    moving_shape: Sequence[int] | None = None
+    fixed_dicom: DicomIdentity | None = None
+    moving_dicom: DicomIdentity | None = None
+
+
+UNKNOWN = FieldPair()
+Write: TypeAlias = Callable[[Displacement, GridAffine, Path, FieldPair], None]
+Read: TypeAlias = Callable[[Path, npt.ArrayLike | None], tuple[Displacement, GridAffine]]
+
+
+@dataclass(frozen=True)
+class FieldForm:
+    """One form.
+
+    Attributes:
+        tools: what opens it.
+        file_name: its name in an output folder.
+        suffixes: what its file names may end in.
+        write: writes a checked field; takes displacement, affine, path and :class:`FieldPair`.
+        read: takes the path and the fixed image's affine, which only ``learn2reg`` needs; returns displacement, affine.
+        spatial_dims: numbers of dimensions that it can hold.
+    """
+
+    tools: str
+    file_name: str
+    suffixes: tuple[str, ...]
+    write: Write = field(repr=False)
+    read: Read = field(repr=False)
+    spatial_dims: tuple[int, ...] = (3,)
+
+
+FORMS = {
+    "itk_h5": FieldForm(
+        "SimpleITK, ITK, ANTs, 3D Slicer",
+        "displacement_itk.h5",
+        (".h5",),
+        lambda displacement, affine, path, pair: write_itk_transform(displacement, affine, path),
+        lambda path, fixed_affine: load_itk_transform(path),
+        (2, 3),
+    ),
+    "itk_nifti": FieldForm(
+        "ITK, ANTs, SimpleITK, nitransforms",
+        "displacement_itk.nii.gz",
+        NIFTI_SUFFIXES,
+        lambda displacement, affine, path, pair: write_itk_nifti(displacement, affine, path),
+        lambda path, fixed_affine: load_itk_nifti(path),
+        (2, 3),
+    ),
+    "slicer_nifti": FieldForm(
+        "3D Slicer, ITK from 5.4 on",
+        "displacement_slicer.nii.gz",
+        NIFTI_SUFFIXES,
+        lambda displacement, affine, path, pair: write_slicer_nifti(displacement, affine, path),
+        lambda path, fixed_affine: load_slicer_nifti(path),
+    ),
+    "learn2reg": FieldForm(
+        "the evaluation of Learn2Reg",
+        "disp_0000_0001.nii.gz",
+        NIFTI_SUFFIXES,
+        lambda displacement, affine, path, pair: write_learn2reg(
+            displacement, affine, path, pair.moving_affine, pair.moving_shape
+        ),
+        load_learn2reg,
+    ),
+    "dicom": FieldForm(
+        "DICOM workstations, by Deformable Spatial Registration",
+        "displacement.dcm",
+        (".dcm",),
+        lambda displacement, affine, path, pair: write_dicom_registration(
+            displacement, affine, path, pair.fixed_dicom, pair.moving_dicom
+        ),
+        lambda path, fixed_affine: load_dicom_registration(path),
+    ),
+    "native": FieldForm(
+        "NumPy and this package: the ddf in voxels",
+        "displacement.npz",
+        (".npz",),
+        lambda displacement, affine, path, pair: write_native(ddf_of_displacement(displacement, affine), affine, path),
+        lambda path, fixed_affine: _load_native(path),
+        (2, 3),
+    ),
+}
+
+
+def output_name(form: str, pair: FieldPair = UNKNOWN) -> str:
+    """Return the name of a form's file in an output folder; ``learn2reg`` takes it from the images' names.
+
+    Raises:
+        InputError: When there is no such form.
+    """
+    check_choice(form, FORMS, "form")
+    if form == "learn2reg":
+        return learn2reg_name(pair.fixed_name, pair.moving_name)
+    return FORMS[form].file_name
+
+
+def save_field(
+    form: str,
+    displacement_ras: npt.ArrayLike,
+    affine: npt.ArrayLike,
+    path: str | Path,
+    pair: FieldPair = UNKNOWN,
+) -> None:
+    """Write a displacement field in one of ``FORMS``, whole or not at all.
+
+    Args:
+        form: a name in ``FORMS``.
+        displacement_ras: (3, X, Y, Z) or (2, X, Y), mm, components in RAS.
+        affine: voxel-to-RAS matrix of the field's grid, (4, 4), in 2D too.
+        path: the file; missing folders are made.
+        pair: what the form wants to know beside the field.
+
+    Raises:
+        InputError: When there is no such form, it cannot hold this field, an argument does not fit, or the system
+            refuses to write; what was there before is unchanged then.
+    """
+    checked = _check(form, displacement_ras, affine, path)
+    replace_file(path, lambda temporary: FORMS[form].write(*checked, temporary, pair))
+
+
+def write_field(
+    form: str,
+    displacement_ras: npt.ArrayLike,
+    affine: npt.ArrayLike,
+    path: str | Path,
+    pair: FieldPair = UNKNOWN,
+) -> None:
+    """Do what :func:`save_field` does straight into ``path``: for a folder that as a whole appears when complete.
+
+    Raises:
+        InputError: When there is no such form, it cannot hold this field, or an argument does not fit.
+        OSError: When the system refuses to write.
+    """
+    checked = _check(form, displacement_ras, affine, path)
+    FORMS[form].write(*checked, Path(path), pair)
+
+
+def load_field(path: str | Path, fixed_affine: npt.ArrayLike | None = None) -> tuple[Displacement, GridAffine]:
+    """Read a displacement field in any of ``FORMS``, see :func:`form_of`.
+
+    Args:
+        path: the file.
+        fixed_affine: voxel-to-RAS matrix of the fixed image, (4, 4), for a Learn2Reg field, which tells no grid; the
+            other forms bring their own, and this one is not used.
+
+    Returns:
+        the field, (3, X, Y, Z) or (2, X, Y), mm, components in RAS, and the voxel-to-RAS matrix of its grid, (4, 4).
+
+    Raises:
+        InputError: When the file is missing, damaged, or holds no displacement field, or holds one that is not finite
+            or whose grid has shear.
+    """
+    displacement, affine = FORMS[form_of(path)].read(Path(path), fixed_affine)
+    try:
+        return check_field(displacement, affine)
+    except InputError as error:
+        raise InputError(f"'{path}' is of no use: {error}") from error
+
+
+def form_of(path: str | Path) -> str:
+    """Tell the form of a file, by its suffix and header.
+
+    Of NIfTI files the intent decides: 1007 is ``itk_nifti``, 1006 ``slicer_nifti``, and none with 4 axes ``learn2reg``.
+    A DICOM file is known by its first bytes too, since it often has no suffix.
+
+    Raises:
+        InputError: When the file is missing, or of none of ``FORMS``.
+    """
+    file = check_file(path, "displacement field")
+    if file.name.endswith(NIFTI_SUFFIXES):
+        return _nifti_form(file)
+    for name, form in FORMS.items():
+        if file.name.endswith(form.suffixes):
+            return name
+    with file.open("rb") as stream:
+        if stream.read(132)[128:] == b"DICM":
+            return "dicom"
+    listed = ", ".join(sorted({suffix for form in FORMS.values() for suffix in form.suffixes}))
+    raise InputError(f"'{path}' is in no known form, expected a file that ends in one of {listed}; export it as one.")
+
+
+def _nifti_form(file: Path) -> str:
+    """The form of a NIfTI file."""
+    header = read_nifti_field(file)
+    if header.intent == VECTOR:
+        return "itk_nifti"
+    if header.intent == DISPLACEMENT_VECTOR:
+        return "slicer_nifti"
+    if header.intent == 0 and len(header.shape) == 4 and header.shape[3] == 3:
+        return "learn2reg"
+    raise InputError(
+        f"'{file}' has shape {header.shape} and intent {header.intent}, expected a field of intent {VECTOR} (ITK, "
+        f"ANTs) or {DISPLACEMENT_VECTOR} (3D Slicer), or (X, Y, Z, 3) of intent 0 (Learn2Reg); export it as one."
+    )
+
+
+def _check(
+    form: str, displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path
+) -> tuple[Displacement, GridAffine]:
+    """Check a field and whether a form can hold it under this name."""
+    check_choice(form, FORMS, "form")
+    checked = check_field(displacement_ras, affine)
+    d, target = len(checked[0]), FORMS[form]
+    if d not in target.spatial_dims:
+        able = ", ".join(f"'{name}'" for name, other in FORMS.items() if d in other.spatial_dims)
+        raise InputError(f"the form '{form}' holds 3D fields only, and this one is {d}D; choose one of {able}.")
+    if not Path(path).name.endswith(target.suffixes):
+        endings = " or ".join(target.suffixes)
+        raise InputError(f"'{path}' is no name for the form '{form}', expected one that ends in {endings}; change it.")
+    return checked
+
+
+def _load_native(path: Path) -> tuple[Displacement, GridAffine]:
+    """A native field in mm of the world."""
+    ddf, affine = load_native(path)
+    return displacement_of_ddf(ddf, affine), affine

@@ -1,0 +1,236 @@
+"""Every form of a displacement field says the same, on every kind of grid; what cannot be said is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from field_cases import GRIDS, MOVING_AFFINE, MOVING_SHAPE, PLANE, SHAPE, field_ras, move, points_inside
+from nibabel.affines import apply_affine
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.forms import (
+    FORMS,
+    FieldPair,
+    form_of,
+    load_field,
+    output_name,
+    save_field,
+    write_field,
+)
+
+PLANAR = ["itk_h5", "itk_nifti", "native"]
+SHEARED = np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Each form whose dependencies are there."""
+    name: str = request.param
+    if name == "dicom":
+        pytest.importorskip("pydicom", reason="needs pydicom")
+    return name
+
+
+def save(form: str, folder: Path, affine: np.ndarray) -> Path:
+    """Write the field of the tests, with both images on its grid."""
+    path = folder / FORMS[form].file_name
+    save_field(form, field_ras(), affine, path, FieldPair(moving_affine=affine, moving_shape=SHAPE))
+    return path
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_form_samples_the_same_points_of_a_moving_image_on_another_grid(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    affine = GRIDS[name]
+    shared = form == "learn2reg"  # it knows one grid only
+    moving_affine, moving_shape = (affine, SHAPE) if shared else (MOVING_AFFINE, MOVING_SHAPE)
+    path = tmp_path / FORMS[form].file_name
+    save_field(form, field_ras(), affine, path, FieldPair(moving_affine=moving_affine, moving_shape=moving_shape))
+
+    displacement, grid = load_field(path, affine if shared else None)
+
+    points, to_voxel = points_inside(affine, SHAPE), np.linalg.inv(moving_affine)
+    found = apply_affine(to_voxel, move(points, displacement, grid))
+    expected = apply_affine(to_voxel, move(points, field_ras(), affine))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # voxels of the moving image
+    assert (displacement.dtype, grid.dtype, grid.shape) == (np.float32, np.float64, (4, 4))
+    assert form_of(path) == form
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("form", PLANAR)
+def test_planar_fields_come_back(tmp_path: Path, form: str) -> None:
+    displacement, path = field_ras()[:2, ..., 0], tmp_path / FORMS[form].file_name
+    save_field(form, displacement, PLANE, path)
+    back, grid = load_field(path)
+    points = points_inside(PLANE, SHAPE[:2])
+    np.testing.assert_allclose(move(points, back, grid), move(points, displacement, PLANE), atol=1e-5)
+
+
+def test_other_forms_have_no_planar_meaning(tmp_path: Path, form: str) -> None:
+    assert (2 in FORMS[form].spatial_dims) == (form in PLANAR)
+    if form not in PLANAR:
+        with pytest.raises(InputError, match="holds 3D fields only, and this one is 2D; choose one of 'itk_h5'"):
+            save_field(form, field_ras()[:2, ..., 0], PLANE, tmp_path / FORMS[form].file_name)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_that_cannot_be_held(tmp_path: Path, form: str) -> None:
+    path, broken = tmp_path / FORMS[form].file_name, field_ras()
+    broken[0, 0, 0, 0] = np.nan
+    for field, affine, name, message in [
+        (field_ras(), SHEARED, path, "sheared"),
+        (broken, np.eye(4), path, "NaN or infinite"),
+        (field_ras()[:2], np.eye(4), path, "expected \\(3, X, Y, Z\\)"),
+        (field_ras(), np.eye(4), tmp_path / "field.nrrd", f"no name for the form '{form}', expected one that ends in"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            save_field(form, field, affine, name)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_grids_and_unknown_forms_are_refused(tmp_path: Path) -> None:
+    pair = FieldPair(moving_affine=MOVING_AFFINE, moving_shape=MOVING_SHAPE)
+    with pytest.raises(InputError, match="lie on two grids"):
+        save_field("learn2reg", field_ras(), np.eye(4), tmp_path / "disp.nii.gz", pair)
+    with pytest.raises(InputError, match=r"form is 'itk_h4'; choose one of .* Did you mean 'itk_h5'"):
+        save_field("itk_h4", field_ras(), np.eye(4), tmp_path / "field.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def read_only_folder() -> Iterator[Path]:
+    """A folder in which nobody may write, not even a test that runs as root."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(name)
+        os.seteuid(user)
+        os.chmod(name, 0o755)
+
+
+def test_a_read_only_folder_is_told(form: str, read_only_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"cannot write '.*' \(Permission denied\)") as caught:
+        save(form, read_only_folder, GRIDS["RAS"])
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(read_only_folder.iterdir()) == []
+
+
+def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(form, tmp_path, GRIDS["RAS"])
+    before = path.read_bytes()
+
+    def half(path: Path, error: Exception) -> None:
+        path.write_bytes(b"half a file")
+        raise error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(nib, "save", lambda image, path: half(path, full))
+    monkeypatch.setattr(np, "savez_compressed", lambda stream, **arrays: half(Path(stream.name), full))
+    monkeypatch.setattr(sitk, "WriteTransform", lambda transform, name: half(Path(name), RuntimeError("HDF5")))
+    if form == "dicom":
+        monkeypatch.setattr("pydicom.Dataset.save_as", lambda dataset, path, **options: half(path, full))
+    with pytest.raises(InputError, match=r"cannot write '.*' \(.*\), and what was there before is unchanged"):
+        save(form, tmp_path, GRIDS["LPS"])
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+    pair = FieldPair(moving_affine=np.eye(4), moving_shape=SHAPE)
+    with pytest.raises(OSError, match=r"space|ITK"):  # who replaces a whole folder sees the system's error
+        write_field(form, field_ras(), np.eye(4), tmp_path / f"other-{path.name}", pair)
+
+
+def test_write_field_writes_the_same(tmp_path: Path) -> None:
+    save_field("slicer_nifti", field_ras(), np.eye(4), tmp_path / "a.nii")
+    write_field("slicer_nifti", field_ras(), np.eye(4), tmp_path / "b.nii")
+    assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
+
+
+def test_damaged_files_are_refused(tmp_path: Path, form: str) -> None:
+    path = save(form, tmp_path, GRIDS["oblique"])
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[: len(whole) // 20], b"foreign " * 100, b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"'{path}'") as caught:
+            load_field(path, np.eye(4))
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        load_field(path)
+
+
+def test_what_is_in_a_file_is_checked(tmp_path: Path) -> None:
+    field = field_ras()
+    field[2, 3, 4, 5] = np.nan
+    np.savez(tmp_path / "field.npz", ddf=field, affine=np.eye(4))
+    with pytest.raises(InputError, match=r"'.*field.npz' is of no use: the field holds NaN"):
+        load_field(tmp_path / "field.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "intent", "message"),
+    [
+        ((*SHAPE, 1, 3), 0, "intent 0, expected a field of intent 1007 .* or 1006"),
+        ((*SHAPE, 3), 1005, "intent 1005, expected a field"),
+        (SHAPE, 0, "expected a field of intent"),
+        ((*SHAPE, 3), 1006, "expected \\(X, Y, Z, 1, 3\\)"),
+        ((*SHAPE, 3), 1007, "expected \\(X, Y, Z, 1, 3\\)"),
+    ],
+)
+def test_other_niftis_are_refused(tmp_path: Path, shape: tuple[int, ...], intent: int, message: str) -> None:
+    image = nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4))
+    image.header.set_intent(intent)
+    nib.save(image, tmp_path / "field.nii")
+    with pytest.raises(InputError, match=message):
+        load_field(tmp_path / "field.nii")
+
+
+def test_form_of_other_names(tmp_path: Path) -> None:
+    (tmp_path / "field.nrrd").write_bytes(b"NRRD0004" + bytes(200))
+    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.nii, \.nii\.gz, \.npz"):
+        form_of(tmp_path / "field.nrrd")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))
+    assert form_of(tmp_path / "IM0001") == "dicom"
+
+
+def test_without_pydicom_only_dicom_is_refused(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    if form != "dicom":
+        load_field(save(form, tmp_path, GRIDS["RAS"]), GRIDS["RAS"])
+        return
+    with pytest.raises(InputError, match="pip install"):
+        save(form, tmp_path, GRIDS["RAS"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_in_a_folder_differ(tmp_path: Path) -> None:
+    names = [output_name(form) for form in FORMS]
+    assert len(set(names)) == len(FORMS)
+    assert all(name.endswith(form.suffixes) for name, form in zip(names, FORMS.values(), strict=True))
+    pair = FieldPair(fixed_name="LungCT_0003_0000.nii.gz", moving_name="LungCT_0003_0001.nii.gz")
+    assert output_name("learn2reg", pair) == "disp_0003_0003.nii.gz"
+    with pytest.raises(InputError, match="Did you mean 'native'"):
+        output_name("nativ")
+
+
+def test_the_reader_of_a_learn2reg_field_wants_the_grid(tmp_path: Path) -> None:
+    path = save("learn2reg", tmp_path, GRIDS["oblique"])
+    wrong: Any
+    for wrong, message in [(None, "give the fixed image's affine"), (np.eye(3), "expected \\(4, 4\\)")]:
+        with pytest.raises(InputError, match=message):
+            load_field(path, wrong)
