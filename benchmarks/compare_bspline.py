@@ -23,7 +23,11 @@ import torch
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
-from reporting import (
+from torch import Tensor
+
+import monai_regplugins
+from monai_regplugins.benchmark import register_bspline
+from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
     command_line,
@@ -35,10 +39,6 @@ from reporting import (
     publish,
     read_config,
 )
-from torch import Tensor
-
-import monai_regplugins
-from monai_regplugins.benchmark import register_bspline
 from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch

@@ -29,7 +29,11 @@ from compare_bspline import load_network
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose
-from reporting import (
+from torch import Tensor
+
+import monai_regplugins
+from monai_regplugins.benchmark.elastix import METRICS, load_elastix, register_elastix
+from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
     command_line,
@@ -41,10 +45,6 @@ from reporting import (
     publish,
     read_config,
 )
-from torch import Tensor
-
-import monai_regplugins
-from monai_regplugins.benchmark.elastix import METRICS, load_elastix, register_elastix
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
@@ -121,7 +121,7 @@ def make_method(config: Mapping[str, Any], name: str, metric: str, threads: int)
             return register_elastix(fixed, moving, spacing, method, metric, mask, threads=threads).ddf
 
         return elastix
-    parser = ConfigParser({**config, "inferer": {**config["inferer"], "mode": variant}})
+    parser = ConfigParser({**config, "dense_mode": variant})
     network, inferer, device = load_network(parser), *(parser.get_parsed_content(i) for i in ("inferer", "device"))
 
     @torch.no_grad()

@@ -24,7 +24,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
-from reporting import (
+from torch import Tensor
+
+import monai_regplugins
+from monai_regplugins.benchmark.reporting import (
     check_output,
     command_line,
     given,
@@ -34,9 +37,6 @@ from reporting import (
     publish,
     read_config,
 )
-from torch import Tensor
-
-import monai_regplugins
 from monai_regplugins.data import CineSeries
 from monai_regplugins.data.respiration import respiratory_curve
 from monai_regplugins.engines import PairPrepareBatch

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,12 @@ from monai.bundle import ConfigParser
 from monai.data.utils import set_rnd
 from monai.networks.nets import VoxelMorphUNet
 from monai.utils import set_determinism
-from reporting import (
+from torch import Tensor
+from tqdm import tqdm
+from voxelmorph_unet import CONFIG, DIVISOR, start_from_identity
+
+import monai_regplugins
+from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
     command_line,
@@ -35,12 +39,8 @@ from reporting import (
     number,
     publish,
     read_config,
+    setting,
 )
-from torch import Tensor
-from tqdm import tqdm
-from voxelmorph_unet import CONFIG, DIVISOR, start_from_identity
-
-import monai_regplugins
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.metrics import mean_metrics, pair_metrics
@@ -178,17 +178,6 @@ def to_markdown(results: Mapping[str, Result], about: Mapping[str, Any], device:
     ]
     facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
     return "\n".join([markdown_table(header, rows), "", *facts])
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """Split ``key=value``; the value is read as JSON where it is that, else as a word."""
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -23,7 +23,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from reporting import (
+from torch import Tensor, nn
+from voxelmorph_unet import DIVISOR, voxelmorph_unet
+
+import monai_regplugins
+from monai_regplugins.benchmark.reporting import (
     check_output,
     command_line,
     hardware,
@@ -32,10 +36,6 @@ from reporting import (
     peak_of_this_process,
     publish,
 )
-from torch import Tensor, nn
-from voxelmorph_unet import DIVISOR, voxelmorph_unet
-
-import monai_regplugins
 from monai_regplugins.networks.blocks import residual_aligner, residual_conv
 from monai_regplugins.networks.nets import RAN, ran
 

@@ -17,9 +17,18 @@ import numpy as np
 import torch
 from compare_bspline import DEFAULT_CONFIG, Row, Series, load_network, measure, read_series
 from monai.bundle import ConfigParser
-from reporting import check_output, command_line, given, hardware, markdown_table, number, publish, read_config
 
 import monai_regplugins
+from monai_regplugins.benchmark.reporting import (
+    check_output,
+    command_line,
+    given,
+    hardware,
+    markdown_table,
+    number,
+    publish,
+    read_config,
+)
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
 
 PATIENCE = (1, 2)

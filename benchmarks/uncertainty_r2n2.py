@@ -25,7 +25,10 @@ import numpy.typing as npt
 import torch
 from compare_bspline import DEFAULT_CONFIG, Series, load_network, read_series
 from monai.bundle import ConfigParser
-from reporting import (
+from scipy.stats import spearmanr
+
+import monai_regplugins
+from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
     command_line,
@@ -36,9 +39,6 @@ from reporting import (
     publish,
     read_config,
 )
-from scipy.stats import spearmanr
-
-import monai_regplugins
 from monai_regplugins.fields import sample_at
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.metrics import landmark_errors

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from monai_regplugins.benchmark.bspline import SPACINGS, BSplineResult, control_points, register_bspline
 from monai_regplugins.benchmark.elastix import ElastixResult, elastix_parameters, register_elastix
+from monai_regplugins.benchmark.peers import PEERS, Peer, load_peer
 
 __all__ = [
+    "PEERS",
     "SPACINGS",
     "BSplineResult",
     "ElastixResult",
+    "Peer",
     "control_points",
     "elastix_parameters",
+    "load_peer",
     "register_bspline",
     "register_elastix",
 ]

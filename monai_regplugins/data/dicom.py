@@ -12,14 +12,23 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.transforms.dicom_files import (
+    SERIES_UID,
+    check_length,
+    dicom_files,
+    dicom_reader,
+    dicom_series,
+    dicom_tags,
+    tag_number,
+)
+from monai_regplugins.transforms.dicom_series import LPS_TO_RAS
 
 __all__ = ["DicomFrame", "dicom_frames"]
 
 Array = npt.NDArray[Any]
 Tags = Mapping[str, str]
 
-SERIES_UID, NUMBER_OF_FRAMES, FRAME_TIME = "0020|000e", "0028|0008", "0018|1063"
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+NUMBER_OF_FRAMES, FRAME_TIME = "0028|0008", "0018|1063"
 
 
 class DicomFrame(NamedTuple):
@@ -49,12 +58,12 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
         InputError: When the path holds no DICOM image, more than one series, color images or volumes.
     """
     if path.is_dir():
-        files = _series_in(path)
+        files = dicom_series(path, f"series '{path}'", " and no NIfTI file")
     else:
         tags = _read_tags(path)
-        if int(tags.get(NUMBER_OF_FRAMES, "1") or 1) > 1:
+        if tag_number(tags, NUMBER_OF_FRAMES, 1) > 1:
             return list(_frames_of_file(path, tags))
-        files = _files_of(path.parent, tags.get(SERIES_UID, "")) or [path]
+        files = dicom_files(path.parent, tags.get(SERIES_UID, "")) or [path]
     if len(files) == 1:
         return list(_frames_of_file(files[0], _read_tags(files[0])))
     tags_of = [_read_tags(file) for file in files]
@@ -63,40 +72,11 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
     return [_one_frame(files[index], keys[index] if is_time else None) for index in order]
 
 
-def _series_in(folder: Path) -> list[Path]:
-    """Files of the only series in a folder."""
-    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not found:
-        raise InputError(
-            f"folder '{folder}' holds no DICOM series and no NIfTI file, expected one slice over time; give its folder "
-            "or its file."
-        )
-    if len(found) > 1:
-        raise InputError(
-            f"folder '{folder}' holds {len(found)} DICOM series, expected one; give the path of a file of the one that "
-            "is meant."
-        )
-    return _files_of(folder, found[0])
-
-
-def _files_of(folder: Path, series: str) -> list[Path]:
-    """Files of a series in a folder."""
-    return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)]
-
-
 def _read_tags(file: Path) -> dict[str, str]:
-    """The tags of a DICOM file without its pixels."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(file))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"series '{file}' cannot be read, expected NIfTI or DICOM; it is damaged or something else, so copy or "
-            "export it again."
-        ) from error
-    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+    """The tags of a DICOM file without its pixels; the header promises no more pixels than the file holds."""
+    tags = dicom_tags(dicom_reader(file, "series"))
+    check_length(file, tags, f"series '{file}'")
+    return tags
 
 
 def _sorting_keys(tags_of: list[dict[str, str]]) -> tuple[list[float], bool]:
@@ -151,7 +131,7 @@ def _frames_of_file(file: Path, tags: Tags) -> Iterator[DicomFrame]:
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"'{file}' is a color picture, expected gray values; export the original images.")
     values = sitk.GetArrayFromImage(image).astype(np.float32)
-    interval = float(tags.get(FRAME_TIME) or 0) / 1000
+    interval = tag_number(tags, FRAME_TIME, 0) / 1000
     for number, frame in enumerate(values.reshape(-1, *values.shape[-2:])):
         yield DicomFrame(frame, _affine(image), interval * number if interval > 0 else None)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Pair, open_dataset, validation_pairs
+from monai_regplugins.data.pair_list import named_pair, read_pair_list
 
 __all__ = ["given_pairs"]
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png")
 
 
 def given_pairs(
@@ -20,36 +19,52 @@ def given_pairs(
     dataset_dir: str | Path,
     embedded: str | Path,
     phantom: str = "abdomen",
+    *,
+    fixed_points: str = "",
+    moving_points: str = "",
+    mask: str = "",
+    pairs: str = "",
 ) -> list[Pair]:
-    """Return the pair of the given files; with none given, the first validation pair of the data set.
+    """Return the pair of the given files, or those of a list; with none given, the first validation pair of a data set.
 
     Args:
-        fixed: path of the fixed image, empty if not given; so are the next three.
+        fixed: path of the fixed image, a file or the folder of a DICOM series, empty if not given; so are all others.
         moving: path of the moving image.
         fixed_label: path of the fixed image's label map.
         moving_label: path of the moving image's label map, which is carried over to the fixed image.
         dataset_dir: data set that is used when no files are given.
         embedded: folder of the embedded phantom data set.
         phantom: which phantom that is, see :func:`~monai_regplugins.data.open_dataset`.
+        fixed_points: path of points of the fixed image, comma-separated voxel coordinates.
+        moving_points: path of their partners in the moving image.
+        mask: path of a mask of the fixed image.
+        pairs: path of a list of pairs, see :func:`~monai_regplugins.data.pair_list.read_pair_list`.
 
     Returns:
-        A list of one pair.
+        Pairs of paths, in the order of the list.
 
     Raises:
-        InputError: When only one image is given, a label comes without its image, or a file is missing.
+        InputError: When only one image is given, something else comes without its image or beside a list, or a file is
+            missing.
     """
-    files = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
-    given = {key: str(check_file(path, key.replace("_", " "))) for key, path in files.items() if path}
+    files = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_label": fixed_label,
+        "moving_label": moving_label,
+        "fixed_points": fixed_points,
+        "moving_points": moving_points,
+        "mask": mask,
+    }
+    given = {column: path for column, path in files.items() if path}
+    if pairs:
+        if given:
+            raise InputError(f"pairs and {' and '.join(given)} given; give either a list of pairs or the files of one.")
+        return read_pair_list(pairs)
     if not given:
         return validation_pairs(open_dataset(dataset_dir, embedded, phantom))[:1]
-    if missing := [key for key in ("fixed", "moving") if key not in given]:
+    if missing := [column for column in ("fixed", "moving") if column not in given]:
         raise InputError(
             f"{' and '.join(given)} given, but no {' and no '.join(missing)}; give both images of the pair."
         )
-    return [{**given, "pair_id": f"{_stem(moving)}_to_{_stem(fixed)}"}]
-
-
-def _stem(path: str) -> str:
-    """The file name without its suffix."""
-    name = Path(path).name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), Path(path).stem)
+    return [named_pair(given)]

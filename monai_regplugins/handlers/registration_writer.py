@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
@@ -31,6 +32,7 @@ __all__ = ["RegistrationWriter"]
 logger = logging.getLogger(__name__)
 
 PROVENANCE = "provenance.json"
+ALL = "all"
 
 
 class RegistrationWriter:
@@ -54,7 +56,7 @@ class RegistrationWriter:
 
     Args:
         output_dir: where the folders go; it is made.
-        forms: of the field, a name, several, or ``all``; by default ``itk_nifti``, in 2D ``native``.
+        forms: of the field, a name, several, or ``all`` that can hold it; by default ``itk_nifti``, in 2D ``native``.
         inverse: write the inverse fields too.
         surface: measure surface distances too, by far the slowest measures.
         provenance: describes weights and parameters.
@@ -74,9 +76,9 @@ class RegistrationWriter:
         pairs: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.output_dir = Path(output_dir)
-        self.forms = tuple(FORMS) if forms == "all" else ensure_tuple(forms)
+        self.forms = ensure_tuple(forms) if forms else ()
         for form in self.forms:
-            check_choice(form, FORMS, "form")
+            check_choice(form, (*FORMS, ALL), "form")
         self.inverse, self.surface = inverse, surface
         self.provenance = provenance or Provenance()
         self._given = {pair["pair_id"]: pair for pair in pairs}
@@ -154,27 +156,35 @@ class RegistrationWriter:
             _identity(pair["fixed"]),
             _identity(moving),
         )
+        self._write_forms(folder, displacement.as_tensor().numpy(), fixed_affine, about)
+        if self.inverse:
+            inverse = inverse_displacement(
+                pair["ddf"], pair["fixed"].affine, moving.affine, moving.shape[1:], pair["prealign_matrix"]
+            )
+            back = FieldPair(
+                about.moving_name,
+                about.fixed_name,
+                fixed_affine,
+                displacement.shape[1:],
+                about.moving_dicom,
+                about.fixed_dicom,
+            )
+            self._write_forms(folder, inverse.numpy(), moving_affine, back)
+
+    def _write_forms(
+        self, folder: Path, displacement: npt.NDArray[Any], affine: npt.NDArray[Any], about: FieldPair
+    ) -> None:
+        """Write a field in the wanted forms; if all are wanted, in those that can hold it."""
         forms = self.forms or (("itk_nifti",) if displacement.ndim == 4 else ("native",))
-        for form in forms:
-            path = folder / output_name(form, about)
-            write_field(form, displacement.as_tensor().numpy(), fixed_affine, path, about)
-        if not self.inverse:
-            return
-        inverse = inverse_displacement(
-            pair["ddf"], pair["fixed"].affine, moving.affine, moving.shape[1:], pair["prealign_matrix"]
-        ).numpy()
-        back = FieldPair(
-            about.moving_name,
-            about.fixed_name,
-            fixed_affine,
-            displacement.shape[1:],
-            about.moving_dicom,
-            about.fixed_dicom,
-        )
-        for form in forms:
-            name = output_name(form, back)  # that of Learn2Reg tells the direction by itself
-            path = folder / (f"inverse_{name}" if (folder / name).exists() else name)
-            write_field(form, inverse, moving_affine, path, back)
+        for form in FORMS if forms == (ALL,) else forms:
+            name = output_name(form, about)
+            path = folder / (f"inverse_{name}" if (folder / name).exists() else name)  # Learn2Reg's names tell it
+            try:
+                write_field(form, displacement, affine, path, about)
+            except InputError as error:
+                if forms != (ALL,):
+                    raise
+                logger.info("%s is left out: %s", path.name, error)
 
 
 def _replace(folder: Path, workshop: Path) -> None:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.config import PathLike
-from monai.data import ImageReader, MetaTensor
-from monai.transforms import LoadImage, Transform
-from monai.utils import ensure_tuple
-from nibabel.openers import ImageOpener
+from monai.data import MetaTensor
+from monai.transforms import Transform
 
-from monai_regplugins.checks import InputError, check_choice, check_file, check_image, check_mask, check_same_size
+from monai_regplugins.checks import InputError, check_affine, check_choice, check_image, check_mask, check_same_size
+from monai_regplugins.transforms.dicom_series import with_series
 from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
+from monai_regplugins.transforms.readers import SimpleITKReader, check_readable, read_scan
 
 __all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"]
 
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
-COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}  # PNG modes with more than one channel; the rest is transparency
 LABEL_TOLERANCE = 1e-3  # scaled headers give 0.99998 for label 1
+POINT_MARGIN = 1.0  # voxels; partners found at the border of an image may end a little beyond it
+LARGEST_LABEL = 2**24  # float32 tells larger whole numbers no longer apart
 
 
 class LoadPaird(Transform):
@@ -36,7 +33,9 @@ class LoadPaird(Transform):
     :class:`~monai.data.MetaTensor` of shape (1, *spatial) with a voxel-to-RAS affine. Points are comma-separated voxel
     coordinates and become float32 tensors (N, d). Trailing axes of length one are dropped. Other keys stay as they are.
 
-    Reads NIfTI, PNG (grayscale, also when stored as color) and NRRD/MetaImage.
+    Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage and, for the images themselves, DICOM: the
+    folder of a series or one of its files. Which series that was stays in the image's metadata, see
+    :func:`~monai_regplugins.transforms.dicom_series.series_of`.
 
     Args:
         spatial_dims: 2 or 3.
@@ -67,7 +66,8 @@ class LoadPaird(Transform):
 
         Raises:
             InputError: When a file is missing, unreadable, of the wrong dimension, not on the grid of its image, or
-                holds nothing to register (NaN, constant, empty); when point lists do not correspond.
+                holds nothing to register (NaN, constant, empty); when points lie outside their image or point lists
+                do not correspond.
         """
         pair: dict[Hashable, Any] = {key: value for key, value in data.items() if key not in self._dropped}
         for key in IMAGE_KEYS:
@@ -80,7 +80,9 @@ class LoadPaird(Transform):
                 side = side_of(key)
                 pair[key] = read(pair[key], key.replace("_", " "), pair[side], f"{side} image")
         for key in present(pair, POINT_KEYS):
-            pair[key] = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
+            points = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
+            _check_inside(points, pair[side_of(key)], f"{key.replace('_', ' ')} '{pair[key]}'", f"{side_of(key)} image")
+            pair[key] = points
         for kind in ("keypoints", "landmarks"):
             _check_correspondence(pair, kind)
         return pair
@@ -121,13 +123,12 @@ class _Files:
 
     def __init__(self, spatial_dims: int) -> None:
         self.spatial_dims = spatial_dims
-        self._load = LoadImage(image_only=True, dtype=np.float32)
-        self._reader = SimpleITKReader()
 
     def image(self, path: PathLike, what: str) -> MetaTensor:
         """Load one image, shape (1, *spatial), float32."""
         image = self._read(path, what)
         check_image(image, f"{what} '{path}'", self.spatial_dims)
+        check_affine(image.affine, what)
         if 1 in image.shape[1:]:
             raise InputError(
                 f"{what} '{path}' is a single slice (shape {tuple(image.shape[1:])}), expected a {self.spatial_dims}D "
@@ -148,6 +149,7 @@ class _Files:
     def _map(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
         """Read a map that lies on the grid of ``image``."""
         name = f"{what} '{path}'"
+        check_readable(path, what)  # a folder would be read as a DICOM series
         label = self._read(path, what)
         check_same_size(label, image, name, f"the {whose}")
         if not same_affine(label.affine, image.affine):
@@ -160,45 +162,9 @@ class _Files:
 
     def _read(self, path: PathLike, what: str) -> MetaTensor:
         """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine."""
-        file = check_file(str(path), what)
-        _check_voxel_size(file, what)
-        try:
-            reader = self._reader if self._reader.verify_suffix(str(file)) else None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a reader's remarks on the header of a file that is refused anyway
-                image = self._load(str(file), reader)
-            values = torch.as_tensor(np.ascontiguousarray(image.numpy()))
-        except Exception as error:  # readers raise anything on a damaged or foreign file
-            raise InputError(
-                f"{what} '{path}' cannot be read as an image, expected NIfTI, PNG, NRRD or MetaImage; it is damaged or "
-                "something else, so copy or download it again."
-            ) from error
-        gray = _to_gray(values, image.meta.get("mode"), f"{what} '{path}'")
-        return as_meta_tensor(_drop_trailing_axes(gray, self.spatial_dims)[None], image.affine, image.meta)
-
-
-class SimpleITKReader(ImageReader):
-    """MONAI image reader for NRRD and MetaImage files through SimpleITK (MONAI's own one needs the ``itk`` package).
-
-    ITK's world is LPS; the affine given is RAS: ``diag(-1, -1, 1, 1) [direction * spacing | origin]``.
-    """
-
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether the file names end in ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``."""
-        return all(Path(str(name)).suffix.lower() in ITK_SUFFIXES for name in ensure_tuple(filename))
-
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> sitk.Image:
-        """Read one file."""
-        (path,) = ensure_tuple(data)
-        return sitk.ReadImage(str(path))
-
-    def get_data(self, img: sitk.Image) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Return the array in (x, y, z) order, channels last, and its metadata (``affine``, 4 x 4, RAS)."""
-        channels = img.GetNumberOfComponentsPerPixel()
-        array = sitk.GetArrayFromImage(img)
-        order = tuple(range(img.GetDimension()))[::-1]
-        array = array.transpose(order if channels == 1 else (*order, array.ndim - 1))
-        return array, {"affine": _ras_affine(img), "spatial_shape": np.asarray(img.GetSize())}
+        scan = read_scan(path, what, self.spatial_dims)
+        image = as_meta_tensor(_drop_trailing_axes(scan.values, self.spatial_dims)[None], scan.affine, scan.meta)
+        return with_series(image, scan.meta)
 
 
 def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
@@ -210,12 +176,12 @@ def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
     Raises:
         InputError: When the file is missing, holds anything but ``d`` finite numbers per line, or no point.
     """
-    file = check_file(str(path), what)
+    file = check_readable(path, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy warns of a file without data; the check below refuses it
             points = np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
+    except Exception as error:  # a compressed file can be damaged in any way
         raise InputError(
             f"{what} '{path}' is not a table of numbers, expected {spatial_dims} comma-separated voxel coordinates per "
             "line and no header; check the file."
@@ -228,20 +194,16 @@ def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
     return torch.from_numpy(points)
 
 
-def _check_voxel_size(file: Path, what: str) -> None:
-    """A NIfTI header has to tell how large a voxel is; readers take an edge of zero for 1 mm."""
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        with ImageOpener(str(file)) as stream:
-            header = nib.Nifti1Header.from_fileobj(stream, check=False)
-    except Exception:  # no such header; what else is wrong with the file is told by its reader
-        return
-    spacing = header["pixdim"][1 : 1 + min(int(header["dim"][0]), 3)]
-    if header["sform_code"] == 0 and not (spacing > 0).all():
+def _check_inside(points: torch.Tensor, image: MetaTensor, name: str, whose: str) -> None:
+    """Points have to lie in the field of view of their image, whose border is half a voxel beyond the last centers."""
+    shape = tuple(image.shape[1:])
+    margin = 0.5 + POINT_MARGIN
+    outside = ((points < -margin) | (points > torch.tensor(shape) - 1 + margin)).any(dim=1)
+    if bool(outside.any()):
+        first = points[outside][0].tolist()
         raise InputError(
-            f"{what} '{file}' tells no spacing, its voxel size is {[float(s) for s in spacing]} mm; set the size in "
-            "its header (pixdim) or convert it again from its source."
+            f"{name} holds {int(outside.sum())} points outside the {whose}, such as {first} (it has "
+            f"{' x '.join(map(str, shape))} voxels), expected voxel coordinates from 0; convert those in mm to voxels."
         )
 
 
@@ -253,16 +215,6 @@ def _check_correspondence(pair: Mapping[Hashable, Any], kind: str) -> None:
             f"moving {kind} has {len(moving)} points but fixed {kind} has {len(fixed)}, expected one partner for each; "
             "check the files."
         )
-
-
-def _to_gray(values: torch.Tensor, mode: str | None, name: str) -> torch.Tensor:
-    """Reduce a PNG with equal color channels, (X, Y, channels), to its one channel."""
-    if mode not in COLOR_CHANNELS:
-        return values
-    colors = values[..., : COLOR_CHANNELS[mode]]
-    if not bool((colors == colors[..., :1]).all()):
-        raise InputError(f"{name} is a color picture, expected gray values; convert it to grayscale.")
-    return colors[..., 0]
 
 
 def _drop_trailing_axes(values: torch.Tensor, spatial_dims: int) -> torch.Tensor:
@@ -278,16 +230,11 @@ def _to_integer(values: torch.Tensor, name: str) -> torch.Tensor:
     if not bool(((values - whole).abs() <= LABEL_TOLERANCE).all()):  # also false for NaN
         raise InputError(f"{name} holds fractions, expected whole numbers; resample labels with nearest neighbor.")
     low, high = int(whole.min()), int(whole.max())
+    if max(-low, high) >= LARGEST_LABEL:
+        raise InputError(
+            f"{name} holds labels up to {max(-low, high)}, expected less than {LARGEST_LABEL}; renumber them."
+        )
     for dtype in (torch.uint8, torch.int16):
         if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
             return whole.to(dtype)
     return whole.to(torch.int32)
-
-
-def _ras_affine(img: sitk.Image) -> np.ndarray[Any, Any]:
-    """Voxel-to-RAS matrix of an ITK image, 4 x 4; slices lie in the plane z = 0."""
-    d = img.GetDimension()
-    affine = np.eye(4)
-    affine[:d, :d] = np.reshape(img.GetDirection(), (d, d)) * np.asarray(img.GetSpacing())
-    affine[:d, 3] = img.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine

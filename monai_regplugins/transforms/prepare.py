@@ -6,10 +6,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch.nn import functional
 
 from monai_regplugins.checks import InputError, check_choice, check_image, check_same_size
+from monai_regplugins.transforms.dicom_series import same_frame_of_reference, with_series
 from monai_regplugins.transforms.grids import (
     as_meta_tensor,
     inside_mask,
@@ -24,6 +26,7 @@ from monai_regplugins.transforms.grids import (
 )
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 from monai_regplugins.transforms.prealign import affine_matrix, correlation_matrix, moments_matrix
+from monai_regplugins.transforms.prealign_choice import auto_matrix
 
 __all__ = [
     "IsotropicSubjectd",
@@ -39,6 +42,7 @@ MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
 _PREALIGNMENTS: dict[str, Callable[..., torch.Tensor]] = {
+    "auto": auto_matrix,
     "moments": moments_matrix,
     "affine": affine_matrix,
     "correlation": correlation_matrix,
@@ -57,7 +61,9 @@ class MovingToFixedGridd(Transform):
 
     Args:
         prealign: ``"none"``, ``"moments"`` (centers of mass), ``"affine"`` (mutual information, seeded) or
-            ``"correlation"`` (affine by normalized correlation, seeded, within the masks where the pair has them).
+            ``"correlation"`` (affine by normalized correlation, seeded, within the masks where the pair has them), or
+            ``"auto"``, which chooses none, moments or affine by where the images lie and logs why, see
+            :func:`~monai_regplugins.transforms.prealign_choice.choose_prealignment`.
         keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
             ``<points>_original``, for one exact sampling at the end.
     """
@@ -91,7 +97,7 @@ class MovingToFixedGridd(Transform):
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
         if moving.shape == fixed.shape and same_affine(moved_affine, fixed_affine):
             for key in present(pair, MOVING_KEYS):
-                pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
+                pair[key] = _on_grid(pair[key].as_tensor(), fixed.affine, pair[key])
         else:
             _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine)
         return pair
@@ -103,8 +109,11 @@ class MovingToFixedGridd(Transform):
         if self.prealign == "none":
             return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
         fixed, moving = (pair[key].as_tensor() for key in ("fixed", "moving"))
-        masks = present(pair, MASK_KEYS) if self.prealign == "correlation" else ()
-        named = {key: pair[key].as_tensor() for key in masks}
+        named: dict[str, Any] = {}
+        if self.prealign == "correlation":
+            named = {key: pair[key].as_tensor() for key in present(pair, MASK_KEYS)}
+        if self.prealign == "auto":
+            named["same_frame"] = same_frame_of_reference(pair["fixed"], pair["moving"])
         return _PREALIGNMENTS[self.prealign](fixed, fixed_affine, moving, moving_affine, **named)
 
 
@@ -140,7 +149,7 @@ class ScalePaird(Transform):
                 name += f" clipped to window {list(self.window)}"
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
-            pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
+            pair[key] = _on_grid((image - low) / (high - low), pair[key].affine, pair[key])
         return pair
 
 
@@ -171,7 +180,7 @@ class StandardizePaird(Transform):
             check_image(image, f"{key} image", image.ndim - 1)
             values = (image - image.mean()) / image.std()
             clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
-            pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
+            pair[key] = _on_grid(clipped, pair[key].affine, pair[key])
         return pair
 
 
@@ -205,7 +214,7 @@ class ResizePaird(Transform):
             return pair
         for key in present(pair, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS):
             resized = resize_image(pair[key].as_tensor(), new, nearest=key not in IMAGE_KEYS)
-            pair[key] = as_meta_tensor(resized, rescaled_affine(pair[key].affine, old, new), pair[key].meta)
+            pair[key] = _on_grid(resized, rescaled_affine(pair[key].affine, old, new), pair[key])
         scale = torch.tensor([n / o for n, o in zip(new, old, strict=True)], dtype=torch.float32)
         for key in present(pair, POINT_KEYS):
             pair[key] = (pair[key] + 0.5) * scale - 0.5
@@ -284,6 +293,11 @@ _AVERAGE_AND_LINEAR: dict[int, tuple[Callable[..., torch.Tensor], str]] = {
 }
 
 
+def _on_grid(values: torch.Tensor, affine: torch.Tensor, source: MetaTensor) -> MetaTensor:
+    """New values of an image, which still says which file and which DICOM series it comes from."""
+    return with_series(as_meta_tensor(values, affine, source.meta), source.meta)
+
+
 def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor, spatial_dims: int) -> None:
     """Slices in 3D world coordinates must both be axial, both coronal or both sagittal."""
     if spatial_dims == 2 and moving_affine.shape[0] == fixed_affine.shape[0] == 4:
@@ -307,6 +321,6 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor) -> None:
     for key in present(pair, MOVING_KEYS):
         image = pair[key].as_tensor()
         mode, padding = ("linear", float(image.min())) if key == "moving" else ("nearest", 0.0)
-        pair[key] = as_meta_tensor(sample_with_offset(image, offset, mode, padding), fixed.affine, pair[key].meta)
+        pair[key] = _on_grid(sample_with_offset(image, offset, mode, padding), fixed.affine, pair[key])
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))

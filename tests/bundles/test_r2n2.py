@@ -244,13 +244,13 @@ class TestEvaluation:
         for name, row in validation.items():
             for key in row.keys() - {"pair_id"}:
                 assert float(evaluation[name][key]) == pytest.approx(float(row[key]), rel=1e-3, abs=1e-4), key
-        assert workflow.evaluator.inferer.stopping is None
+        assert workflow.evaluator.inferer.inferer.stopping is None
 
     def test_with_stopping(self, ckpt: Path, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
         changes = {"ckpt": str(ckpt), "stopping": True, "smallest_update": 1e6, "steps": 5}
         workflow = create_r2n2(configs(r2n2, "evaluate"), tmp_path, "infer", **changes)
         workflow.run()
-        inferer = workflow.evaluator.inferer
+        inferer = workflow.evaluator.inferer.inferer
         assert inferer.stopping == StoppingRule(patience=2, smallest_update=1e6, smallest_decrease=1e-3)
         assert [int(output["pred"]["steps"]) for output in workflow.evaluator.state.output] == [2]
         rows = table(tmp_path / "eval" / "evaluation.csv")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 import torch
+from bundle_files import table
 from monai.bundle import create_workflow
 from scipy.ndimage import gaussian_filter
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.bundle
 Array = npt.NDArray[Any]
 Infer = Callable[..., Path]
 
-FILES = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz"]
+FILES = ["displacement_itk.nii.gz", "metrics.json", "provenance.json", "registration.png", "warped.nii.gz"]
 FIXED_SIZE, MOVING_SIZE = (18, 16, 20), (21, 19, 15)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -264,3 +267,89 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
     assert "No space left on device" in input_error(raised.value)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
     assert os.listdir(folder.parent) == [folder.name], "a temporary folder is left"
+
+
+@pytest.fixture
+def pair_list(make_pair: Callable[..., Pair], tmp_path: Path) -> Path:
+    """A list of three pairs, the second of which is damaged."""
+    pair = make_pair()
+    (tmp_path / "damaged.nii.gz").write_bytes(pair.moving.read_bytes()[:2000])
+    label = "moving_label.nii.gz,fixed_label.nii.gz"
+    lines = [
+        "fixed,moving,moving_label,fixed_label,pair_id",
+        f"fixed.nii.gz,moving.nii.gz,{label},first",
+        f"fixed.nii.gz,damaged.nii.gz,{label},second",
+        f"fixed.nii.gz,moving.nii.gz,{label},third",
+    ]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_bad_pair_does_not_stop_the_others_and_those_done_are_left_out(
+    pair_list: Path, infer: Infer, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        infer(pairs_file=str(pair_list))
+    assert "1 of 3 pairs failed (second)" in input_error(raised.value)
+    output = tmp_path / "output"
+    assert sorted(os.listdir(output)) == ["first", "metrics.csv", "report.html", "third"]
+    assert list(table(output / "metrics.csv")) == ["first", "third", "mean", "sd"]
+    before = (output / "first" / "provenance.json").stat().st_mtime_ns
+
+    (tmp_path / "damaged.nii.gz").write_bytes((tmp_path / "moving.nii.gz").read_bytes())
+    infer(pairs_file=str(pair_list))
+
+    assert list(table(output / "metrics.csv")) == ["first", "second", "third", "mean", "sd"]
+    assert (output / "first" / "provenance.json").stat().st_mtime_ns == before
+    assert "<h3>second</h3>" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_refinement_is_told_and_changes_the_field(
+    make_pair: Callable[..., Pair], infer: Infer, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_pair().settings()
+    plain = read(infer(**settings) / "moving_to_fixed" / FILES[0])[0]
+    with caplog.at_level(logging.INFO):
+        refined = read(infer(**settings, refine_steps=5) / "moving_to_fixed" / FILES[0])[0]
+    (line,) = [record.getMessage() for record in caplog.records if "refined" in record.getMessage()]
+    before, after = (float(word) for word in re.findall(r"-?[\d.]+(?= ->| in)", line))
+    assert after < before
+    assert np.abs(refined - plain).max() > 0.01
+
+
+def test_a_dicom_series_gives_the_same_result(make_pair: Callable[..., Pair], infer: Infer, tmp_path: Path) -> None:
+    """The same moving volume as NIfTI and as the slices that SimpleITK writes of it, whose values are whole numbers."""
+    pair, series = make_pair(), tmp_path / "series"
+    series.mkdir()
+    volume = sitk.Cast(sitk.Round(sitk.ReadImage(str(pair.moving))), sitk.sitkInt16)
+    whole = tmp_path / "whole.nii.gz"
+    sitk.WriteImage(volume, str(whole))
+    direction, uid = volume.GetDirection(), "1.2.826.0.1.3680043.2.1125.7"
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(volume.GetSize()[2]):
+        one = volume[:, :, k]
+        tags = {
+            "0008|0060": "CT",
+            "0020|000d": f"{uid}.1",
+            "0020|000e": f"{uid}.2",
+            "0008|0018": f"{uid}.3.{k}",
+            "0020|0052": f"{uid}.4",
+            "0020|0032": "\\".join(f"{x:.6f}" for x in volume.TransformIndexToPhysicalPoint((0, 0, k))),
+            "0020|0037": "\\".join(f"{direction[i]:.8f}" for i in (0, 3, 6, 1, 4, 7)),
+            "0020|0013": str(k),
+        }
+        for tag, value in tags.items():
+            one.SetMetaData(tag, value)
+        writer.SetFileName(str(series / f"{k:03d}.dcm"))
+        writer.Execute(one)
+
+    infer(fixed=str(pair.fixed), moving=str(whole))
+    output = infer(fixed=str(pair.fixed), moving=str(series))
+    of_nifti, of_dicom = (
+        {name: read(output / f"{moving}_to_fixed" / f"{name}.nii.gz")[0] for name in ("warped", "displacement_itk")}
+        for moving in ("whole", "series")
+    )
+    np.testing.assert_allclose(of_dicom["displacement_itk"], of_nifti["displacement_itk"], rtol=0, atol=1e-2)
+    np.testing.assert_allclose(of_dicom["warped"], of_nifti["warped"], rtol=0, atol=0.2)  # of some 400 gray values

@@ -93,7 +93,9 @@ def test_a_file_of_a_series_chooses_it(save, tmp_path):
     for number, image in enumerate(images):
         save(image, f"a{number}.dcm", {"0020|0013": str(number)})
         save(image[::-1].copy(), f"b{number}.dcm", {"0020|0013": str(number)}, series=UID + ".8")
-    with pytest.raises(InputError, match="2 DICOM series"):
+    with pytest.raises(
+        InputError, match=r"2 DICOM series \(.*: 4 files as a0.dcm, .*: 4 files as b0.dcm\), expected one"
+    ):
         read_cine(tmp_path)
     np.testing.assert_array_equal(read_cine(tmp_path / "a2.dcm").frames, images)
     np.testing.assert_array_equal(read_cine(tmp_path / "b0.dcm").frames, images[:, ::-1])
@@ -148,3 +150,13 @@ def test_color_pictures(tmp_path):
     sitk.WriteImage(colors, str(tmp_path / "a.dcm"))
     with pytest.raises(InputError, match="color picture"):
         dicom_frames(tmp_path / "a.dcm")
+
+
+def test_a_damaged_frame_is_not_passed_over(save, tmp_path):
+    for number, image in enumerate(frames()):
+        file = save(image, f"{number}.dcm", {"0020|0013": str(number)})
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"3.dcm' is damaged and may be of the DICOM series beside it"):
+        read_cine(tmp_path)
+    with pytest.raises(InputError, match=r"3.dcm' cannot be read as an image, expected NIfTI or DICOM"):
+        read_cine(file)

@@ -32,6 +32,46 @@ def test_the_pair_holds_what_was_given(files: dict[str, str], labels: tuple[str,
     assert given(files, *keys) == [{**{key: files[key] for key in keys}, "pair_id": "moving_to_fixed"}]
 
 
+def test_points_and_mask_come_under_the_keys_of_a_pair(files: dict[str, str], tmp_path: Path) -> None:
+    more = {key: str(tmp_path / f"{key}.csv") for key in ("fixed_points", "moving_points", "mask")}
+    for path in more.values():
+        Path(path).write_bytes(b"x")
+    (pair,) = given_pairs(files["fixed"], files["moving"], "", "", "nowhere", "nowhere", **more)
+    assert pair == {
+        "fixed": files["fixed"],
+        "moving": files["moving"],
+        "fixed_keypoints": more["fixed_points"],
+        "moving_keypoints": more["moving_points"],
+        "fixed_mask": more["mask"],
+        "pair_id": "moving_to_fixed",
+    }
+    with pytest.raises(InputError, match=r"^mask given, but no fixed and no moving;"):
+        given_pairs("", "", "", "", "nowhere", "nowhere", mask=more["mask"])
+
+
+def test_images_may_be_folders_but_nothing_else(files: dict[str, str], tmp_path: Path) -> None:
+    for name in ("ct.1", "ct.2"):
+        (tmp_path / name).mkdir()
+    folders = {"fixed": str(tmp_path / "ct.1"), "moving": str(tmp_path / "ct.2")}
+    (pair,) = given({**files, **folders}, "fixed", "moving")
+    assert pair == {**folders, "pair_id": "ct.2_to_ct.1"}
+    with pytest.raises(InputError, match=r"^moving label '.*' is a folder"):
+        given({**files, "moving_label": str(tmp_path)}, "fixed", "moving", "moving_label")
+
+
+def test_a_list_of_pairs(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        "fixed,moving,pair_id\nfixed.nii.gz,moving.nii.gz,a\nmoving.nii.gz,fixed.nii.gz,b\n"
+    )
+    pairs = given_pairs("", "", "", "", "nowhere", "nowhere", pairs=str(tmp_path / "pairs.csv"))
+    assert pairs == [
+        {"fixed": files["fixed"], "moving": files["moving"], "pair_id": "a"},
+        {"fixed": files["moving"], "moving": files["fixed"], "pair_id": "b"},
+    ]
+    with pytest.raises(InputError, match=r"^pairs and fixed and moving given; give either"):
+        given_pairs(files["fixed"], files["moving"], "", "", "nowhere", "nowhere", pairs=str(tmp_path / "pairs.csv"))
+
+
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
@@ -41,6 +81,7 @@ def test_the_pair_holds_what_was_given(files: dict[str, str], labels: tuple[str,
         ("case.nrrd", "case"),
         ("case.mha", "case"),
         ("case.png", "case"),
+        ("case.dcm", "case"),
         ("case.other", "case"),
         ("case", "case"),
     ],

@@ -132,6 +132,12 @@ def test_all_forms_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_dra
         np.testing.assert_allclose(displacement, expected, atol=1e-4, err_msg=name)
 
 
+def test_of_a_plane_all_forms_are_those_that_hold_it(tmp_path: Path, no_drawing: None) -> None:
+    RegistrationWriter(tmp_path, forms="all")(engine((0, 1), labels=False))
+    names = sorted(path.name for path in (tmp_path / "a_to_b").glob("*disp*"))
+    assert names == ["displacement.npz", "displacement_itk.h5", "displacement_itk.nii.gz"]
+
+
 def test_an_unknown_form_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="itk_nifti"):
         RegistrationWriter(tmp_path, forms="itk_nifty")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import resource
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
+from dicom_series import Array, write_volume
 from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, SimpleITKReader, load_points
+from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, load_points
+from monai_regplugins.transforms.prepare import MovingToFixedGridd
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(4, 5, 6)).astype(np.float32)
@@ -101,20 +109,6 @@ def test_itk_formats_give_the_array_and_affine_of_the_same_nifti(tmp_path: Path,
     assert isinstance(loaded["moving"], MetaTensor)
     np.testing.assert_array_equal(loaded["moving"], loaded["fixed"])
     np.testing.assert_allclose(loaded["moving"].affine, AFFINE, atol=1e-5)
-
-
-def test_simpleitk_reader_flips_x_and_y_of_a_slice(tmp_path: Path) -> None:
-    image = sitk.GetImageFromArray(SLICE)
-    image.SetSpacing((2.0, 3.0))
-    image.SetOrigin((5.0, 7.0))
-    sitk.WriteImage(image, str(tmp_path / "slice.mha"))
-    reader = SimpleITKReader()
-    assert reader.verify_suffix(tmp_path / "slice.mha")
-    assert not reader.verify_suffix(tmp_path / "slice.nii")
-    array, meta = reader.get_data(reader.read(tmp_path / "slice.mha"))
-    np.testing.assert_array_equal(array, SLICE.T)
-    expected = [[-2.0, 0.0, 0.0, -5.0], [0.0, -3.0, 0.0, -7.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-    np.testing.assert_allclose(meta["affine"], expected)
 
 
 def test_points_may_be_a_single_row(tmp_path: Path) -> None:
@@ -275,3 +269,262 @@ def test_header_without_voxel_size(tmp_path: Path) -> None:
     nib.save(image, path)
     with pytest.raises(InputError, match=r"image '.*' tells no spacing, its voxel size is \[2.0, 0.0, 2.0\] mm"):
         LoadSubjectd()({"image": path})
+
+
+def test_affine_that_is_not_finite(pair: dict[str, Any]) -> None:
+    header = bytearray(pair["fixed"].read_bytes())
+    header[280:284] = np.float32(np.nan).tobytes()  # first number of the sform
+    pair["fixed"].write_bytes(header)
+    with pytest.raises(InputError, match=r"affine of fixed image .* is not finite"):
+        LoadPaird()(pair)
+
+
+def test_points_outside_their_image(pair: dict[str, Any], tmp_path: Path) -> None:
+    pair["moving_landmarks"] = tmp_path / "points.csv"
+    pair["moving_landmarks"].write_text("-1.5,0,0\n4.5,5.5,6.5\n")  # a voxel beyond the border, on either side
+    LoadPaird()(pair)
+    pair["moving_landmarks"].write_text("1,1,1\n1,1,6.6\n-30,2,2\n")
+    with pytest.raises(
+        InputError, match=r"holds 2 points outside the moving image, .* 4 x 5 x 6 voxels.* mm to voxels"
+    ):
+        LoadPaird()(pair)
+
+
+def test_labels_too_large_to_be_told_apart(pair: dict[str, Any], tmp_path: Path) -> None:
+    labels = LABELS.astype(np.int32)
+    labels[0, 0, 0] = 2**24 + 1
+    pair["moving_label"] = write_nifti(tmp_path / "label.nii.gz", labels)
+    with pytest.raises(InputError, match="holds labels up to 16777216, expected less than"):
+        LoadPaird()(pair)
+
+
+def test_a_folder_is_no_label_map(pair: dict[str, Any], tmp_path: Path) -> None:
+    write_volume(tmp_path / "series", LABELS, np.eye(4))
+    pair["fixed_label"] = tmp_path / "series"
+    with pytest.raises(InputError, match=r"fixed label '.*' is a folder"):
+        LoadPaird()(pair)
+
+
+# --- a hundred ways to spoil a pair -----------------------------------------------------------------------------------
+
+Spoil = Callable[[np.random.Generator, dict[str, Any]], None]
+SPOILS: dict[str, Spoil] = {}
+ENCODED = ("moving.nii.gz", "moving.nii", "moving.nrrd", "moving.mha", "moving")  # the last is a DICOM series
+DIMENSIONS, NUMBER_TYPE, SPACING, SFORM = slice(40, 56), slice(70, 74), slice(80, 92), slice(280, 328)  # of NIfTI
+
+
+def spoils(function: Spoil) -> Spoil:
+    SPOILS[function.__name__] = function
+    return function
+
+
+def one_file(draw: np.random.Generator, pair: dict[str, Any], names: tuple[str, ...] = ENCODED) -> Path:
+    """Take the moving image from one of its formats and return the file that holds it (one of them for DICOM)."""
+    pair["moving"] = pair["folder"] / str(draw.choice(names))
+    files = sorted(pair["moving"].iterdir()) if pair["moving"].is_dir() else [pair["moving"]]
+    return files[draw.integers(len(files))]
+
+
+def overwrite(file: Path, place: slice, content: bytes) -> None:
+    old = file.read_bytes()
+    assert len(content) == place.stop - place.start
+    file.write_bytes(old[: place.start] + content + old[place.stop :])
+
+
+def rewritten(draw: np.random.Generator, pair: dict[str, Any], key: str, data: Array, affine: Array = AFFINE) -> None:
+    suffix = str(draw.choice([".nii", ".nii.gz"]))
+    pair[key] = write_nifti(pair["folder"] / f"{key}_new{suffix}", data, affine)
+
+
+@spoils
+def cut_short(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    file = one_file(draw, pair)
+    file.write_bytes(file.read_bytes()[: draw.integers(1, file.stat().st_size - 8)])
+
+
+@spoils
+def header_of_noise(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    file = one_file(draw, pair)
+    overwrite(file, slice(0, 340), draw.bytes(340))
+
+
+@spoils
+def file_of_noise(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    one_file(draw, pair).write_bytes(draw.bytes(int(draw.integers(1, 3000))))
+    if pair["moving"].is_dir():  # noise alone says of no series that a file of it is lost
+        for file in pair["moving"].iterdir():
+            file.write_bytes(draw.bytes(500))
+
+
+@spoils
+def swapped_bytes(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    file = one_file(draw, pair, ("moving.nii",))
+    head = np.frombuffer(file.read_bytes()[4:348], np.uint8).reshape(-1, 2)[:, ::-1]
+    overwrite(file, slice(4, 348), head.tobytes())
+
+
+@spoils
+def another_format_behind_the_suffix(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    first, second = draw.choice(ENCODED[:-1], 2, replace=False)
+    pair["moving"] = pair["folder"] / str(first)
+    pair["moving"].write_bytes((pair["folder"] / str(second)).read_bytes())
+
+
+@spoils
+def affine_that_is_not_finite(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    affine = np.frombuffer(np.float32(AFFINE[:3]).tobytes(), np.float32).copy()
+    affine[draw.integers(12)] = draw.choice([np.nan, np.inf, -np.inf])
+    overwrite(one_file(draw, pair, ("moving.nii",)), SFORM, affine.tobytes())
+
+
+@spoils
+def spacing_of_zero(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    file = one_file(draw, pair, ("moving.nii", "moving"))
+    if pair["moving"].is_dir():
+        data = pydicom.dcmread(file)
+        data.PixelSpacing = [[0, 1], [1, 0], [-1, 1]][draw.integers(3)]
+        data.save_as(file)
+    else:
+        size = draw.uniform(0.5, 3, 3).astype(np.float32)
+        size[draw.integers(3)] = draw.choice([0, -1, np.nan])
+        overwrite(file, SPACING, size.tobytes())
+        overwrite(file, slice(254, 256), bytes(2))  # no sform, so that the spacing counts
+
+
+@spoils
+def huge_shape(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    file = one_file(draw, pair)
+    size = [int(n) for n in draw.integers(2000, 30_000, 3)]
+    if pair["moving"].is_dir():
+        data = pydicom.dcmread(file)
+        data.Rows, data.Columns = size[:2]
+        data.save_as(file)
+    elif file.suffix in (".nrrd", ".mha"):
+        text = b"4 5 6", " ".join(map(str, size)).encode()
+        assert text[0] in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(*text))
+    else:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        content = content[:40] + np.int16([3, *size, 1, 1, 1, 1]).tobytes() + content[56:]
+        file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+@spoils
+def complex_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    values = (VOLUME + 1j * VOLUME).astype(draw.choice([np.complex64, np.complex128]))
+    if draw.random() < 0.5:
+        pair["moving"] = pair["folder"] / "complex.nrrd"
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(pair["moving"]))
+    else:
+        rewritten(draw, pair, "moving", values)
+
+
+@spoils
+def color_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    colors = draw.integers(0, 255, (4, 5, 6, 3), dtype=np.uint8)
+    if draw.random() < 0.5:
+        pair["moving"] = pair["folder"] / "colors.mha"
+        sitk.WriteImage(sitk.GetImageFromArray(colors, isVector=True), str(pair["moving"]))
+    else:
+        rgb = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+        rewritten(draw, pair, "moving", colors.view(rgb)[..., 0])
+
+
+@spoils
+def unknown_number_type(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    code = np.int16([draw.choice([0, 1, 3, 255, 999, -8]), 0])
+    overwrite(one_file(draw, pair, ("moving.nii",)), NUMBER_TYPE, code.tobytes())
+
+
+@spoils
+def values_that_are_not_finite(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    values = VOLUME.astype(np.float64)
+    values[tuple(draw.integers(4, size=3))] = draw.choice([np.nan, np.inf, 1e300])
+    rewritten(draw, pair, str(draw.choice(["moving", "fixed"])), values)
+
+
+@spoils
+def dimensions_of_no_volume(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    sizes = [[0, 4, 5, 6], [3, -4, 5, 6], [3, 0, 5, 6], [9, 4, 5, 6], [2, 4, 30, 1], [3, 120, 1, 1], [4, 4, 5, 3]]
+    chosen = [*sizes[draw.integers(len(sizes))], 2, 1, 1, 1]
+    overwrite(one_file(draw, pair, ("moving.nii",)), DIMENSIONS, np.int16(chosen).tobytes())
+
+
+@spoils
+def empty_label(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    kind = str(draw.choice(["moving_label", "fixed_label", "fixed_mask", "moving_mask"]))
+    rewritten(draw, pair, kind, np.zeros((4, 5, 6), draw.choice([np.uint8, np.int16, np.float32])))
+
+
+@spoils
+def label_on_another_grid(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    shape, affine = [4, 5, 6], AFFINE.copy()
+    if draw.random() < 0.5:
+        shape[draw.integers(3)] += 1
+    else:
+        affine[:3, 3] += draw.uniform(0.1, 50, 3)
+    rewritten(draw, pair, "fixed_label", np.ones(shape, np.uint8), affine)
+
+
+@spoils
+def points_outside(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    points = draw.uniform(0, 3, (5, 3))
+    points[draw.integers(5), draw.integers(3)] = draw.choice([-200.0, 40.0, 1e30, np.nan, np.inf])
+    pair["fixed_landmarks"] = pair["folder"] / "points.csv"
+    np.savetxt(pair["fixed_landmarks"], points, delimiter=",")
+
+
+@spoils
+def points_that_are_no_table(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    pair["moving_keypoints"] = pair["folder"] / str(draw.choice(["points.csv", "points.csv.gz", "points.csv.xz"]))
+    pair["moving_keypoints"].write_bytes(draw.bytes(int(draw.integers(1, 200))))
+
+
+@spoils
+def folder_instead_of_file(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    folder = pair["folder"] / str(draw.choice(["empty", "empty.nii.gz"]))
+    folder.mkdir()
+    pair[str(draw.choice(["moving", "fixed", "moving_label", "fixed_mask", "fixed_keypoints"]))] = folder
+
+
+@spoils
+def path_to_nowhere(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    paths = ["", "nowhere.nii", "no/where", "\0", "x" * 5000, "/dev/null", str(pair["fixed"]) + "/inside"]
+    pair[str(draw.choice(["moving", "fixed", "fixed_label", "moving_landmarks"]))] = str(draw.choice(paths))
+
+
+@spoils
+def scan_of_elsewhere(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    affine = AFFINE.copy()
+    affine[draw.integers(3), 3] += draw.choice([-1, 1]) * draw.uniform(100, 1e6)
+    rewritten(draw, pair, "moving", VOLUME, affine)
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_spoiled_pairs_are_refused_in_one_line(pair: dict[str, Any], tmp_path: Path, spoil: str) -> None:
+    """Five seeds for each of twenty kinds: quickly, without filling the memory, and never by another exception."""
+    assert len(SPOILS) == 20
+    for seed in range(5):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for name in ("moving.nii", "moving.nii.gz"):
+            write_nifti(folder / name, VOLUME)
+        for name in ("moving.nrrd", "moving.mha"):
+            sitk.WriteImage(sitk.ReadImage(str(folder / "moving.nii")), str(folder / name))
+        write_volume(folder / "moving", (100 * VOLUME).astype(np.int16), np.diag([2.0, 2.0, 3.0, 1.0]))
+        spoiled = {**pair, "folder": folder}
+        SPOILS[spoil](np.random.default_rng(seed), spoiled)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        with pytest.raises(InputError) as error:
+            MovingToFixedGridd()(LoadPaird()(spoiled))
+        assert time.perf_counter() - start < 5, "it must not hang"
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "half a gigabyte, in kB"
+        assert len(str(error.value)) > 20
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_permission_denied(pair: dict[str, Any]) -> None:
+    pair["fixed"].chmod(0)
+    with pytest.raises(InputError, match=r"fixed image '.*' cannot be opened \(permission denied\)"):
+        LoadPaird()(pair)

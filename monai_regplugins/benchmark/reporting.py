@@ -19,6 +19,22 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError, check_file, suggest
+from monai_regplugins.io.atomic import write_file
+
+__all__ = [
+    "check_output",
+    "clock",
+    "command_line",
+    "given",
+    "hardware",
+    "markdown_table",
+    "number",
+    "peak_of_this_process",
+    "processor",
+    "publish",
+    "read_config",
+    "setting",
+]
 
 SUFFIXES = (".json", ".md")
 MIB = 2**20
@@ -94,6 +110,17 @@ def given(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:
     return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
 
 
+def setting(text: str) -> tuple[str, Any]:
+    """Split ``key=value`` of a command line; the value is read as JSON where it is that, else as a word."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def clock(device: torch.device) -> float:
     """Return CPU seconds of the process, which other programs do not change much; on a GPU wall seconds."""
     if device.type != "cuda":
@@ -131,9 +158,8 @@ def publish(path: Path | None, markdown: str, about: Mapping[str, object], **res
     print(markdown)
     if path is not None:
         content = {**about, **{name: _plain(value) for name, value in results.items()}}
-        path.write_text(
-            (json.dumps(content, indent=4) if path.suffix == ".json" else markdown) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(content, indent=4) if path.suffix == ".json" else markdown
+        write_file(path, f"{text}\n".encode())
     return markdown
 
 

@@ -1,0 +1,181 @@
+"""Compare bundles with registration methods that install from pip, on the pairs of a data set or of a list.
+
+The preprocessing of the first bundle prepares the pairs, once, so that all methods get the same images. Then each
+method runs in a process of its own, which makes seconds, CPU seconds and peak memory its own. Without a data set the
+pairs are those of the first bundle's phantom. Means are over all pairs; a method that fails on one says so in its row.
+
+    python -m monai_regplugins.benchmark --bundle bundles/ran --methods identity greedy ran --output comparison.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_regplugins.benchmark.peers import PEERS
+from monai_regplugins.benchmark.reporting import check_output, hardware, publish, read_config, setting
+from monai_regplugins.benchmark.runner import Contender, MethodResult, compare
+from monai_regplugins.benchmark.table import comparison_table
+from monai_regplugins.checks import InputError, check_file, input_error_message, suggest
+from monai_regplugins.data.learn2reg import Learn2RegDataset
+from monai_regplugins.data.pair_list import read_pair_list
+
+DEFAULT_PEERS = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
+SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_regplugins.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, action="append", required=True, help="folder of a bundle; may be given again")
+    add("--ckpt", nargs="+", default=[], help="weights of each bundle, in their order (default: the bundle's)")
+    add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the first bundle's phantom)")
+    add("--pairs_file", help="list of pairs in place of a data set, .csv or .json")
+    add("--pairs", type=int, default=0, help="how many pairs to register (default: all)")
+    add("--methods", nargs="+", help=f"among {', '.join(PEERS)}, voxelmorph and the bundles (default: the usual ones)")
+    add("--voxelmorph_ckpt", help="weights of MONAI's VoxelMorph, which takes part if they are given")
+    add("--refine_steps", type=int, default=0, help="also register with so many steps of instance optimization")
+    add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="other keys of the configurations")
+    add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
+    add("--seed", type=int, default=0, help="of the methods that draw random numbers (default: 0)")
+    add("--time_limit", type=float, help="seconds after which a method is ended (default: none)")
+    add("--output", type=Path, help="file to write, .md for the table or .json for all values")
+    args = parser.parse_args(argv)
+    if args.threads < 1 or min(args.pairs, args.refine_steps, args.seed) < 0:
+        parser.error("--threads must be at least 1, --pairs, --refine_steps and --seed at least 0")
+    if args.dataset_dir and args.pairs_file:
+        parser.error("give --dataset_dir or --pairs_file, not both")
+    if args.ckpt and len(args.ckpt) != len(args.bundle):
+        parser.error(f"{len(args.ckpt)} --ckpt for {len(args.bundle)} --bundle; give one each, or none")
+    return args
+
+
+def read_bundles(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return the evaluation configurations of the bundles with the arguments in them, by the names of their folders.
+
+    Raises:
+        InputError: When a bundle has no such configuration, or no bundle has a key that is to be set.
+    """
+    files = [root / "configs" / "evaluate.json" for root in args.bundle]
+    plain = [read_config(file, {}) for file in files]
+    known = [key for config in plain for key in config]
+    if unknown := [key for key, _ in args.set if key not in known]:
+        raise InputError(f"no bundle has a key '{unknown[0]}' to set.{suggest(unknown[0], known)}")
+    configs: dict[str, dict[str, Any]] = {}
+    for number, (file, config) in enumerate(zip(files, plain, strict=True)):
+        overrides = {key: value for key, value in args.set if key in config}
+        overrides |= {"ckpt": args.ckpt[number]} if args.ckpt else {}
+        overrides |= {"dataset_dir": args.dataset_dir} if args.dataset_dir else {}
+        overrides |= {"val_pairs": args.pairs} if args.pairs and not args.pairs_file else {}
+        name = file.resolve().parents[1].name
+        configs[name if name not in configs else f"{name}-{number + 1}"] = read_config(file, overrides)
+    return configs
+
+
+def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any]]) -> list[Contender]:
+    """Return the methods that the command line asks for, in its order.
+
+    Raises:
+        InputError: When a method is unknown, or has no weights.
+    """
+    choices = [*PEERS, "voxelmorph", *configs]
+    default = [*DEFAULT_PEERS, *(["voxelmorph"] if args.voxelmorph_ckpt else []), *configs]
+    methods = []
+    for name in dict.fromkeys(args.methods or default):
+        if name not in choices:
+            raise InputError(
+                f"method '{name}' is unknown, expected one of {', '.join(choices)}, or a bundle given by --bundle."
+                f"{suggest(name, choices)}"
+            )
+        if name in configs:
+            methods += _with_and_without_refinement(name, configs[name], args.refine_steps)
+        elif name == "voxelmorph":
+            methods.append(_voxelmorph(args.voxelmorph_ckpt, next(iter(configs.values()))))
+        else:
+            methods.append(Contender(name, name))
+    return methods
+
+
+def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[str, MethodResult]) -> dict[str, Any]:
+    """Return what is needed to understand and to repeat a comparison, by name."""
+    parser = ConfigParser(dict(config))
+    chosen = [PEERS[name] for name in results if name in PEERS]
+    packages = dict.fromkeys([*SOFTWARE, *(peer.package for peer in chosen)])
+    data_set = args.pairs_file or Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name
+    return {
+        "data_set": data_set,
+        "pairs": max(len(result.pairs) for result in results.values()),
+        "preprocessing": f"that of {args.bundle[0].resolve().name}",
+        **{name: PEERS[name].about for name in results if name in PEERS},
+        "versions": ", ".join(f"{package} {_version(package)}" for package in packages),
+        "threads_of_a_method": args.threads,
+        "seed": args.seed,
+        "hardware": hardware(parser.get_parsed_content("device")),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Register, measure, print the table and return it."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_arguments(argv)
+    check_output(args.output)
+    configs = read_bundles(args)
+    methods, config = choose_methods(args, configs), next(iter(configs.values()))
+    parser = ConfigParser(dict(config))
+    if args.pairs_file:
+        pairs = read_pair_list(args.pairs_file)[: args.pairs or None]
+    else:
+        pairs = parser.get_parsed_content("dataset").data
+    results = compare(methods, config, pairs, args.threads, args.seed, args.time_limit)
+    command = shlex.join(["python", "-m", "monai_regplugins.benchmark", *argv])
+    about = {**facts(args, config, results), "command": command}
+    table = comparison_table(results, about, wall=parser.get_parsed_content("device").type == "cuda")
+    return publish(args.output, table, about, results=results)
+
+
+def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) -> list[Contender]:
+    """Return a bundle as a method, and the same with instance optimization if it is to take any steps."""
+    plain = Contender(name, "bundle", {"config": config})
+    refined = Contender(f"{name} + {steps} steps", "bundle", {"config": config, "refine_steps": steps})
+    return [plain, refined] if steps else [plain]
+
+
+def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> Contender:
+    """Return VoxelMorph on the grid of a bundle's network."""
+    if not ckpt:
+        raise InputError("voxelmorph has no weights of its own; give those of MONAI's VoxelMorph by --voxelmorph_ckpt.")
+    parser = ConfigParser(dict(config))
+    size = parser.get_parsed_content("spatial_size") if "spatial_size" in config else []
+    dims = parser.get_parsed_content("spatial_dims")
+    options = {"ckpt": str(check_file(ckpt, "voxelmorph_ckpt")), "spatial_dims": dims, "spatial_size": size}
+    return Contender("voxelmorph", "voxelmorph", options)
+
+
+def _version(package: str) -> str:
+    """Return the version of a distribution."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:  # input errors in one line
+        message = input_error_message(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")

@@ -1,0 +1,274 @@
+"""Registration methods that install from pip, each as one function from a pair of images to a displacement field.
+
+They are what the bundles are compared with. All of them get the same two images on one grid, with the grid's axes as
+axes of the world and its first voxel at the origin, run on the CPU, and take no affine registration of their own. Their
+settings are the developers' defaults or those of their papers; ``about`` in :data:`PEERS` gives them in words.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from monai_regplugins.benchmark.bspline import register_bspline
+from monai_regplugins.benchmark.elastix import load_elastix, register_elastix
+from monai_regplugins.checks import InputError, check_choice
+
+__all__ = ["PEERS", "Peer", "Register", "load_peer"]
+
+SMALLEST_LEVEL = 8  # voxels along the shortest axis of a shrunk image
+CC_RADIUS = 4  # DIPY's default
+
+
+class Register(Protocol):
+    """A registration method: from one pair on a common grid to the field that takes it along."""
+
+    def __call__(
+        self, fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int
+    ) -> Tensor:
+        """Register one pair.
+
+        Args:
+            fixed: image to match, ``(1, *spatial)``, float32, 2D or 3D.
+            moving: image to deform, the same shape.
+            spacing: voxel size along each axis in mm, ``(d,)``.
+            mask: voxels of the fixed image that are compared (above zero), ``(1, *spatial)``, for methods that can.
+            seed: of random numbers, for methods that draw any.
+            threads: CPU threads.
+
+        Returns:
+            The displacement field ``(d, *spatial)``, voxels: ``warped(x) = moving(x + ddf(x))``.
+        """
+
+
+class Peer(NamedTuple):
+    """A method and what it needs.
+
+    Attributes:
+        register: the method.
+        about: method and settings in words.
+        package: its distribution on PyPI.
+        load: imports what takes time; raises :class:`~monai_regplugins.checks.InputError` where it is not installed.
+    """
+
+    register: Register
+    about: str
+    package: str
+    load: Callable[[], object]
+
+
+def load_peer(name: str) -> Register:
+    """Return a method of :data:`PEERS`, its package imported, so that whoever measures time does not measure that.
+
+    Raises:
+        InputError: When there is no such method, or its package is not installed.
+    """
+    check_choice(name, PEERS, "method")
+    PEERS[name].load()
+    return PEERS[name].register
+
+
+def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """No displacement."""
+    return torch.zeros(len(spacing), *fixed.shape[1:])
+
+
+def _demons(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """Fast symmetric forces demons (Vercauteren et al. 2009) from coarse to fine; it takes no mask and no chance."""
+    images = [_to_sitk(image, spacing) for image in (fixed, moving)]
+    start: list[sitk.Image] = []
+    for factor, iterations in ((4, 100), (2, 100), (1, 50)):
+        shrink = [max(1, min(factor, n // SMALLEST_LEVEL)) for n in images[0].GetSize()]
+        coarse = [sitk.BinShrink(image, shrink) for image in images]
+        start = [_resampled(field, coarse[0]) for field in start]
+        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+        demons.SetNumberOfThreads(threads)
+        demons.SetNumberOfIterations(iterations)
+        demons.SetSmoothDisplacementField(True)
+        demons.SetStandardDeviations(1.5)
+        start = [demons.Execute(*coarse, *start)]
+    return _to_voxels(start[0], spacing)
+
+
+def _simpleitk_bspline(
+    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int
+) -> Tensor:
+    """SimpleITK's B-splines, mean squared difference, L-BFGS; both images scaled alike, else L-BFGS may never end."""
+    low, high = min(fixed.min(), moving.min()), max(fixed.max(), moving.max())
+    images = [_to_sitk((image - low) / (high - low), spacing) for image in (fixed, moving)]
+    levels = (4, 2, 1)
+    mesh = [max(1, round(n / 10 / levels[0])) for n in images[0].GetSize()]
+    spline = sitk.BSplineTransformInitializer(images[0], mesh, order=3)
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(threads)
+    method.SetMetricAsMeanSquares()
+    if mask is not None:
+        method.SetMetricFixedMask(_to_sitk(mask > 0, spacing))
+    method.SetOptimizerAsLBFGS2(solutionAccuracy=1e-8, numberOfIterations=50, deltaConvergenceTolerance=1e-4)
+    method.SetInitialTransformAsBSpline(spline, inPlace=True, scaleFactors=[levels[0] // level for level in levels])
+    method.SetShrinkFactorsPerLevel(levels)
+    method.SetSmoothingSigmasPerLevel([2.0, 1.0, 0.0])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInterpolator(sitk.sitkLinear)
+    grid = [getattr(images[0], f"Get{name}")() for name in ("Size", "Origin", "Spacing", "Direction")]
+    field = sitk.TransformToDisplacementField(method.Execute(*images), sitk.sitkVectorFloat64, *grid)
+    return _to_voxels(field, spacing)
+
+
+def _elastix(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """What RegNet is compared with."""
+    within = None if mask is None else mask[None]
+    return register_elastix(fixed[None], moving[None], spacing, mask=within, seed=seed, threads=threads).ddf[0]
+
+
+def _bspline_tv(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """What R2N2 is compared with; it takes no mask and no chance."""
+    return register_bspline(moving[None], fixed[None]).ddf[0]
+
+
+def _greedy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
+    d = len(spacing)
+    images = {"fixed": _to_sitk(fixed, spacing), "moving": _to_sitk(moving, spacing)}
+    if mask is not None:
+        images["mask"] = _to_sitk(mask > 0, spacing)
+    tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
+    tool.execute(
+        f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
+        f"-m NCC {'x'.join('2' * d)} -n 100x50x10 -s 1.7vox 0.7vox -o field",
+        **images,
+        field=None,
+    )
+    return _to_voxels(tool["field"], spacing)
+
+
+def _ants(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """SyN of ANTs (Avants et al. 2008). It takes ``threads`` from ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS`` only."""
+    ants: Any = importlib.import_module("ants")
+    widths = [float(width) for width in spacing]
+    images = [ants.from_numpy(image[0].numpy(), spacing=widths) for image in (fixed, moving)]
+    masks = {} if mask is None else {"mask": ants.from_numpy((mask[0] > 0).float().numpy(), spacing=widths)}
+    with TemporaryDirectory() as folder:
+        found = ants.registration(
+            *images,
+            type_of_transform="SyNOnly",
+            initial_transform="Identity",
+            syn_metric="CC",
+            syn_sampling=2,
+            reg_iterations=(40, 20, 0),
+            random_seed=seed + 1,
+            outprefix=str(Path(folder, "step")),
+            **masks,
+        )
+        total = ants.apply_transforms(*images, found["fwdtransforms"], compose=str(Path(folder, "total")))
+        field = ants.image_read(total).numpy()  # (*spatial, component), mm
+    return _divided(np.moveaxis(field, -1, 0), spacing)
+
+
+def _dipy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+    """SyN of DIPY; it takes no mask and no chance. Levels too small for the correlation's window are left out."""
+    d = len(spacing)
+    imwarp, metrics = (importlib.import_module(f"dipy.align.{name}") for name in ("imwarp", "metrics"))
+    levels = [n for level, n in ((2, 100), (1, 50), (0, 20)) if min(fixed.shape[1:]) >> level > 2 * CC_RADIUS + 1]
+    if not levels:
+        raise InputError(f"the image has {tuple(fixed.shape[1:])} voxels, DIPY needs at least 10 along each axis.")
+    affine = np.diag([*spacing.double().tolist(), 1.0])
+    method = imwarp.SymmetricDiffeomorphicRegistration(metrics.CCMetric(d, radius=CC_RADIUS), level_iters=levels)
+    images = (np.ascontiguousarray(image[0].numpy()) for image in (fixed, moving))
+    mapping = method.optimize(*images, static_grid2world=affine, moving_grid2world=affine)
+    return _divided(np.moveaxis(np.asarray(mapping.get_forward_field()), -1, 0), spacing)
+
+
+def _imported(module: str, package: str) -> None:
+    """Import an optional package."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the packages' own imports
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f'it needs the package {package}; install it with: pip install "monai-regplugins[benchmark]"'
+            ) from error
+
+
+def _nothing() -> None:
+    """Load what is there already."""
+
+
+def _to_sitk(values: Tensor, spacing: Tensor) -> sitk.Image:
+    """Hand ``(1, *spatial)`` to ITK, which counts the last array axis first: reversed, so that its axis k is ours."""
+    array = values[0].to(torch.uint8 if values.dtype == torch.bool else torch.float32).numpy()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing([float(width) for width in spacing])
+    return image
+
+
+def _to_voxels(field: sitk.Image, spacing: Tensor) -> Tensor:
+    """Return a field of ITK, mm, as ``(d, *spatial)`` in voxels."""
+    return _divided(sitk.GetArrayFromImage(field).T, spacing)
+
+
+def _divided(millimeters: np.ndarray[Any, Any], spacing: Sequence[float] | Tensor) -> Tensor:
+    """Bring ``(d, *spatial)`` from mm to voxels."""
+    pairs = zip(millimeters, spacing, strict=True)
+    return torch.from_numpy(np.stack([component / float(width) for component, width in pairs])).float()
+
+
+def _resampled(field: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Interpolate a field on another grid, continued at its edges."""
+    identity = sitk.Transform()
+    return sitk.Resample(field, grid, identity, sitk.sitkLinear, 0.0, sitk.sitkUnknown, True)
+
+
+PEERS: dict[str, Peer] = {
+    "identity": Peer(_identity, "no displacement", "torch", _nothing),
+    "elastix": Peer(
+        _elastix, "B-splines of 10 mm, normalized correlation, 3 x 500 iterations", "itk-elastix", load_elastix
+    ),
+    "greedy": Peer(
+        _greedy,
+        "NCC of 2 voxels radius, 100 x 50 x 10 iterations, smoothing 1.7 and 0.7 voxels",
+        "picsl_greedy",
+        partial(_imported, "picsl_greedy", "picsl_greedy"),
+    ),
+    "ants": Peer(
+        _ants,
+        "SyN, CC of 2 voxels radius, 40 x 20 x 0 iterations",
+        "antspyx",
+        partial(_imported, "ants", "antspyx"),
+    ),
+    "demons": Peer(
+        _demons,
+        "fast symmetric forces, 100 x 100 x 50 iterations, smoothing 1.5 voxels, no mask",
+        "SimpleITK",
+        _nothing,
+    ),
+    "dipy": Peer(
+        _dipy,
+        "SyN, CC of 4 voxels radius, 100 x 50 x 20 iterations, no mask",
+        "dipy",
+        partial(_imported, "dipy.align.imwarp", "dipy"),
+    ),
+    "simpleitk-bspline": Peer(
+        _simpleitk_bspline,
+        "mesh of 10 voxels, mean squares, L-BFGS, at most 3 x 50 iterations",
+        "SimpleITK",
+        _nothing,
+    ),
+    "bspline-tv": Peer(
+        _bspline_tv,
+        "nodes 8 voxels apart, mean squares, total variation, 3 x 250 iterations of Adam, no mask",
+        "torch",
+        _nothing,
+    ),
+}

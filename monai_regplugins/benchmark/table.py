@@ -1,0 +1,65 @@
+"""The table of a comparison of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monai_regplugins.benchmark.reporting import markdown_table, number
+from monai_regplugins.benchmark.runner import MethodResult
+
+__all__ = ["MEASURES", "comparison_table", "time_ratios"]
+
+MEASURES = {
+    "dsc": ("DSC", 3),
+    "hd95": ("HD95 (mm)", 2),
+    "tre": ("TRE (mm)", 2),
+    "ncc": ("NCC", 3),
+    "folding_percent": ("folding (%)", 3),
+    "sdlogj": ("SDlogJ", 3),
+}
+
+
+def comparison_table(results: Mapping[str, MethodResult], about: Mapping[str, object], wall: bool = False) -> str:
+    """Return a Markdown table with a row per method and, below it, what is needed to repeat it.
+
+    A method that failed has a row that says why. Times are compared with the first method that moves anything.
+
+    Args:
+        results: results by name.
+        about: facts by name, with underscores for spaces.
+        wall: compare wall times, as where a method runs on a GPU, not CPU times.
+    """
+    reference, ratios = time_ratios(results, wall)
+    titles = [title for title, _ in MEASURES.values()]
+    unit = "s" if wall else "CPU s"
+    header = ["method", *titles, "s per pair", "CPU s per pair", "peak (MiB)", f"{unit} / {reference or 'first'}"]
+    body = [_cells(name, result, ratios.get(name)) for name, result in results.items()]
+    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
+    return "\n".join([markdown_table(header, body), "", *facts])
+
+
+def time_ratios(results: Mapping[str, MethodResult], wall: bool = False) -> tuple[str | None, dict[str, float]]:
+    """Return each method's time in times that of the first one, which is left aside if it is the identity.
+
+    Returns:
+        The name of the first method, None if none has a time, and the ratios by name, without methods that failed.
+    """
+    seconds = {name: result.seconds if wall else result.cpu_seconds for name, result in results.items()}
+    known = {name: value for name, value in seconds.items() if value is not None and name != "identity"}
+    first = next((name for name, value in known.items() if value > 0), None)
+    return first, {} if first is None else {name: value / known[first] for name, value in known.items()}
+
+
+def _cells(name: str, result: MethodResult, ratio: float | None) -> list[str]:
+    """Return the cells of one row."""
+    if result.error:
+        words = " ".join(result.error.replace("|", "/").split())
+        return [name, f"failed: {words}", *[""] * (len(MEASURES) + 3)]
+    return [
+        name,
+        *(number(result.metrics.get(key), digits) for key, (_, digits) in MEASURES.items()),
+        number(result.seconds, 2),
+        number(result.cpu_seconds, 2),
+        number(result.peak_mib, 0),
+        number(ratio, 2),
+    ]

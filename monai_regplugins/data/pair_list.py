@@ -1,0 +1,157 @@
+"""Lists of pairs to register: a CSV table with a header line, or a JSON array of objects.
+
+Columns are ``fixed`` and ``moving``, and where there are such files ``fixed_label``, ``moving_label``, ``fixed_points``
+and ``moving_points`` (comma-separated voxel coordinates), ``mask`` (of the fixed image), and ``pair_id``, the name of
+the result. An empty cell is as good as none. Paths are relative to the folder of the list.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_regplugins.checks import InputError, check_choice, suggest
+from monai_regplugins.transforms.readers import check_readable
+
+__all__ = ["COLUMNS", "named_pair", "read_pair_list"]
+
+Pair = dict[str, str]
+Rows = Iterator[tuple[str, dict[str, Any]]]
+
+COLUMNS = {  # and the keys of a pair that they fill
+    "fixed": "fixed",
+    "moving": "moving",
+    "fixed_label": "fixed_label",
+    "moving_label": "moving_label",
+    "fixed_points": "fixed_keypoints",
+    "moving_points": "moving_keypoints",
+    "mask": "fixed_mask",
+}
+PAIR_ID = "pair_id"
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".dcm")
+
+
+def read_pair_list(path: str | Path) -> list[Pair]:
+    """Read the pairs of a list.
+
+    Args:
+        path: a ``.csv`` or ``.json`` file.
+
+    Returns:
+        Absolute paths under the keys of :class:`~monai_regplugins.transforms.LoadPaird`, and the ``pair_id`` of each
+        pair; those without one in the list are called ``<moving>_to_<fixed>``.
+
+    Raises:
+        InputError: When the list is missing, empty or damaged, a column is unknown, a pair lacks an image, a file does
+            not exist, or two pairs have one name.
+    """
+    file = check_readable(path, "pair list")
+    name = f"pair list '{path}'"
+    check_choice(file.suffix.lower(), _READERS, f"suffix of {name}")
+    try:
+        rows = list(_READERS[file.suffix.lower()](file, name))
+    except InputError:
+        raise
+    except (ValueError, csv.Error, RecursionError) as error:  # damaged, or in another encoding than UTF-8
+        raise InputError(f"{name} cannot be read ({' '.join(str(error).split())}); correct it.") from error
+    if not rows:
+        raise InputError(f"{name} holds no pair; give at least one with 'fixed' and 'moving'.")
+    places: dict[str, str] = {}
+    pairs = []
+    for place, row in rows:
+        pair = _pair(row, file.absolute().parent, f"{place} of {name}")
+        if pair[PAIR_ID] in places:
+            raise InputError(
+                f"{place} of {name} has the same pair_id as {places[pair[PAIR_ID]]}, '{pair[PAIR_ID]}'; give each pair "
+                "its own under 'pair_id'."
+            )
+        places[pair[PAIR_ID]] = place
+        pairs.append(pair)
+    return pairs
+
+
+def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> Pair:
+    """A pair of existing files, with a name that a folder can have.
+
+    Args:
+        files: paths by their names in ``COLUMNS``.
+        where: what names these files, for messages, e.g. ``" in line 3 of pair list 'pairs.csv'"``.
+        pair_id: name of the pair; by default ``<moving>_to_<fixed>``.
+
+    Raises:
+        InputError: When a file is missing or the name has a slash.
+    """
+    pair = {}
+    for column, path in files.items():
+        is_image = column in ("fixed", "moving")  # which may be the folder of a DICOM series
+        pair[COLUMNS[column]] = str(check_readable(path, column.replace("_", " ") + where, folder=is_image))
+    name = pair_id or f"{_stem(files['moving'])}_to_{_stem(files['fixed'])}"
+    if name in (".", "..") or not name.isprintable() or any(slash in name for slash in "/\\"):
+        raise InputError(f"pair_id {name!r}{where} names no folder, expected a name without slashes; change it.")
+    return {**pair, PAIR_ID: name}
+
+
+def _pair(row: Mapping[str, Any], folder: Path, where: str) -> Pair:
+    """The pair of one row."""
+    known = [*COLUMNS, PAIR_ID]
+    if unknown := [column for column in row if column not in known]:
+        raise InputError(
+            f"{where} has an unknown column '{unknown[0]}', expected some of {', '.join(known)}; correct or remove "
+            f"it.{suggest(str(unknown[0]), known)}"
+        )
+    given = {column: _text(value, column, where) for column, value in row.items()}
+    files = {column: str(folder / given[column]) for column in COLUMNS if given.get(column)}
+    if missing := [column for column in ("fixed", "moving") if column not in files]:
+        raise InputError(f"{where} has no {' and no '.join(missing)} image; give both images of the pair.")
+    return named_pair(files, f" in {where}", given.get(PAIR_ID, ""))
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    """The text of a cell, ``""`` for none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{where} has {value!r} under '{column}', expected a text; write it in quotation marks.")
+    return value.strip()
+
+
+def _csv_rows(file: Path, name: str) -> Rows:
+    """Yield the rows of a table, each with its line."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin with a byte order mark
+        lines = csv.reader(stream, strict=True)
+        columns = [column.strip() for column in next(lines, [])]
+        if len(set(columns)) < len(columns):
+            raise InputError(f"{name} has two columns of one name in {columns}; rename or remove one.")
+        for cells in lines:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise InputError(
+                    f"line {lines.line_num} of {name} has {len(cells)} cells, expected {len(columns)} as in its first "
+                    "line; separate them by commas, and put paths that have one in quotation marks."
+                )
+            yield f"line {lines.line_num}", dict(zip(columns, cells, strict=True))
+
+
+def _json_rows(file: Path, name: str) -> Rows:
+    """Yield the objects of an array, each with its number."""
+    content = json.loads(file.read_text(encoding="utf-8-sig"))
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise InputError(f'{name} is no array of objects; write [{{"fixed": path, "moving": path}}, ...].')
+    for number, row in enumerate(content, start=1):
+        yield f"entry {number}", row
+
+
+_READERS: dict[str, Callable[[Path, str], Rows]] = {".csv": _csv_rows, ".json": _json_rows}
+
+
+def _stem(path: str) -> str:
+    """The name of a file without its suffix, or of a folder."""
+    name = Path(os.path.abspath(path)).name  # unlike resolve(), this keeps the names of links
+    if os.path.isdir(path):
+        return name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), Path(name).stem)

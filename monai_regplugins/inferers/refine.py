@@ -1,0 +1,214 @@
+"""Instance optimization: what a network found for a pair, improved on that pair itself by gradient descent."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor
+from torch.nn import functional
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.inferers.dense import DenseInferer
+from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.losses import Term, WeightedSum
+from monai_regplugins.transforms.prepare import resize_image
+
+__all__ = ["RefinedInferer"]
+
+logger = logging.getLogger(__name__)
+
+Tensors: TypeAlias = Mapping[str, Tensor]
+Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
+
+FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
+IMAGES = ("moving", "fixed")  # and in the targets, beside what the inferer is called with
+
+
+class Descent(NamedTuple):
+    """Where a descent led: the best residual field, and the loss before each step and after the last one."""
+
+    residual: Tensor
+    losses: list[float]
+
+
+class RefinedInferer(Inferer):
+    r"""Register with another inferer, then improve the field of each pair by gradient descent on a loss.
+
+    With f the network's field, the loss L is lowered over displacements v at the nodes of a coarser grid, between which
+    W interpolates linearly,
+
+    .. math::
+        \hat v = \arg\min_v L(f + W v), \qquad v_0 = 0,
+
+    by Adam (Kingma and Ba 2015). Balakrishnan et al. 2019 (VoxelMorph, IEEE TMI 38, 1788) call it instance-specific
+    optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. The field with the lowest loss is kept,
+    the network's own included, so that the loss of no pair rises and more steps are never worse. Samples of a batch
+    are refined one after the other, each as if it were alone. No gradient flows through the result.
+
+    The loss is the one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
+    ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
+    keyword arguments of the call, such as ``fixed_mask``. Terms of a
+    :class:`~monai_regplugins.losses.WeightedSum` that need more than that, such as a true field, are left out.
+
+    Args:
+        inferer: what registers first.
+        loss: what to lower, of one pair.
+        steps: most steps to take; 0 is the inferer alone.
+        spacing: voxels from node to node; 1 moves every voxel by itself.
+        learning_rate: how far a step moves a node at most, about, in voxels.
+        spatial_size: size at which the loss sees the pair, best that of the training, since windows and weights of a
+            loss are in voxels; -1 (or an empty list) keeps an axis as it is. The network's field is kept in full.
+        patience: steps over which the loss of a pair has to vary for its descent to go on,
+        smallest_change: by more than this fraction of how far it has varied since the start.
+
+    Raises:
+        InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
+    """
+
+    def __init__(
+        self,
+        inferer: PairInferer | DenseInferer,
+        loss: Loss,
+        steps: int,
+        spacing: int = 2,
+        learning_rate: float = 0.1,
+        spatial_size: Sequence[int] = (),
+        patience: int = 10,
+        smallest_change: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if steps < 0 or spacing < 1 or patience < 1:
+            raise InputError(
+                f"steps, spacing and patience are {steps}, {spacing} and {patience}, expected at least 0, 1 and 1; "
+                "0 steps take the network's field as it is."
+            )
+        if not learning_rate > 0 or not 0 <= smallest_change < 1:
+            raise InputError(
+                f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
+                "and a fraction from 0 to below 1; 0.1 and 0.001 are the defaults."
+            )
+        if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
+            raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
+        self.inferer, self.loss, self.steps = inferer, loss, steps
+        self.spacing, self.learning_rate, self.spatial_size = spacing, learning_rate, list(spatial_size)
+        self.patience, self.smallest_change = patience, smallest_change
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Register a batch and refine it.
+
+        Args:
+            inputs: as the wrapped inferer takes them.
+            network: the network.
+            *args: further arguments of the wrapped inferer.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
+            loss before and after. The rest, such as local transformations, is the network's.
+
+        Raises:
+            InputError: When no term of the loss compares the images.
+        """
+        if self.steps == 0:
+            return self.inferer(inputs, network, *args, **kwargs)
+        targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGES}
+        loss = _computable(self.loss, {*FROM_THE_FIELD, *IMAGES, *targets})
+        result = self.inferer(inputs, network, *args, **kwargs)
+        image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
+        targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
+        device = image.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            # Copies, since no gradient may pass tensors that were made in inference mode.
+            ddf, targets = result["ddf"].clone(), {key: value.clone() for key, value in targets.items()}
+            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(ddf))]
+            found = [self._refined(loss, u, pair) for u, pair in zip(ddf.split(1), pairs, strict=True)]
+            refined = torch.cat([u for u, _ in found])
+            warped = fields.warp(targets["moving"], refined, padding=self.inferer.padding)
+            return result | {"ddf": refined, "warped": warped, "refinement": torch.stack([ends for _, ends in found])}
+
+    def _refined(self, loss: Loss, ddf: Tensor, targets: Tensors) -> tuple[Tensor, Tensor]:
+        """Refine one pair; return its field and its loss before and after."""
+        native = list(ddf.shape[2:])
+        size = [n if s <= 0 else s for n, s in zip(native, self.spatial_size or [-1] * len(native), strict=True)]
+        start = ddf if size == native else fields.resize(ddf, size)
+        targets = {key: _at_size(value, native, size) for key, value in targets.items()}
+
+        def objective(u: Tensor) -> Tensor:
+            warped = fields.warp(targets["moving"], u, padding=self.inferer.padding)
+            return loss({"ddf": u, "warped": warped, "sequence": u[:, None]}, targets)
+
+        residual, losses = self._descend(objective, start)
+        before, after = losses[0], min(losses)
+        logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, len(losses) - 1)
+        return ddf + (residual if size == native else fields.resize(residual, native)), ddf.new_tensor([before, after])
+
+    def _descend(self, objective: Callable[[Tensor], Tensor], start: Tensor) -> Descent:
+        """Lower the objective of a field, starting at ``start``."""
+        size = start.shape[2:]
+        weights = [_interpolation(n, -(-n // self.spacing), start) for n in size]
+        nodes = start.new_zeros(1, len(size), *(len(w) for w in weights)).requires_grad_()
+        optimizer = torch.optim.Adam([nodes], lr=self.learning_rate)
+        best, losses = torch.zeros_like(start), list[float]()
+        while True:
+            with torch.enable_grad():
+                residual = _spread(nodes, weights)
+                value = objective(start + residual)
+            losses.append(value.item())
+            if losses[-1] < min(losses[:-1], default=math.inf):
+                best = residual.detach()
+            if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
+                return Descent(best, losses)
+            # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
+            nodes.grad = torch.autograd.grad(value, nodes)[0] * size.numel()
+            optimizer.step()
+
+    def _stalls(self, losses: Sequence[float]) -> bool:
+        """Whether the loss has all but stopped to change."""
+        recent = losses[-self.patience - 1 :]
+        return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+
+
+def _range(values: Sequence[float]) -> float:
+    """Difference between the largest and the smallest value."""
+    return max(values) - min(values)
+
+
+def _computable(loss: Loss, names: set[str]) -> Loss:
+    """Leave out of a weighted sum the terms whose inputs are not all among ``names``."""
+    if not isinstance(loss, WeightedSum):
+        return loss
+    terms: dict[str, Any] = {name: term for name, term in loss.terms.items() if term.weight != 0}
+    kept: dict[str, Term] = {name: term for name, term in terms.items() if names.issuperset(term.inputs)}
+    if not any({"warped", "moving"}.intersection(term.inputs) for term in kept.values()):
+        needs = "; ".join(f"'{name}' takes {', '.join(term.inputs)}" for name, term in terms.items())
+        raise InputError(
+            f"the loss has no term that compares the images of a pair ({needs or 'all weights are zero'}), expected "
+            "one that takes 'warped' or 'moving'; give such a loss, or take 0 refinement steps."
+        )
+    return WeightedSum(kept)
+
+
+def _at_size(values: Tensor, native: list[int], size: list[int]) -> Tensor:
+    """Resize what lies on the image's grid, ``(1, C, *native)``; masks become weights."""
+    if size == native or list(values.shape[2:]) != native:
+        return values
+    return resize_image(values[0].float(), size)[None]
+
+
+def _interpolation(voxels: int, nodes: int, like: Tensor) -> Tensor:
+    """Weights of the nodes at the voxels along an axis, ``(nodes, voxels)``; both cover the same length."""
+    one_hot = torch.eye(nodes, dtype=like.dtype, device=like.device)[None]
+    return functional.interpolate(one_hot, size=voxels, mode="linear", align_corners=False)[0]
+
+
+def _spread(nodes: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Interpolate ``(1, d, *nodes)`` to all voxels, by products of matrices: deterministic gradients on GPUs too."""
+    for matrix in weights:
+        nodes = torch.tensordot(nodes, matrix, dims=([2], [0]))  # the axis of voxels becomes the last
+    return nodes

@@ -1,0 +1,186 @@
+"""The command: what it accepts, what it refuses, and the table that it writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.networks.nets import VoxelMorph
+
+from monai_regplugins.benchmark import __main__ as command
+from monai_regplugins.benchmark import peers, runner, worker
+from monai_regplugins.checks import InputError
+from monai_regplugins.data.phantoms import make_abdomen
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_abdomen(tmp_path_factory.mktemp("phantom") / "data", 2, 2, (20, 16, 20), 16.0)
+
+
+@pytest.fixture
+def ran(repository: Path) -> list[str]:
+    return ["--bundle", str(repository / "bundles" / "ran")]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do the work of the processes in this one, which saves their start."""
+
+    def run(words: list[str], threads: int, time_limit: float | None) -> str:
+        worker.work(json.loads(Path(words[-1]).read_text(encoding="utf-8")))
+        return ""
+
+    monkeypatch.setattr(runner, "run_process", run)
+    monkeypatch.setattr(worker.torch, "set_num_threads", lambda count: None)
+
+
+def cells(markdown: str) -> dict[str, list[str]]:
+    """Read the cells of a table by the first one of their row."""
+    lines = [line[1:-1].split("|") for line in markdown.splitlines() if line.startswith("|")]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines[2:]}
+
+
+def methods_of(words: list[str]) -> list[tuple[str, str]]:
+    """Name and kind of the methods that a command line asks for."""
+    args = command.parse_arguments(words)
+    return [(method.name, method.kind) for method in command.choose_methods(args, command.read_bundles(args))]
+
+
+@pytest.mark.usefixtures("in_process")
+class TestTable:
+    @pytest.fixture
+    def missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take DIPY away."""
+
+        def load() -> None:
+            raise InputError("it needs the package dipy.")
+
+        monkeypatch.setitem(peers.PEERS, "dipy", peers.PEERS["dipy"]._replace(load=load))
+
+    @pytest.mark.usefixtures("missing")
+    @pytest.mark.filterwarnings("ignore:monai.networks.blocks.Warp")
+    def test_of_a_data_set(self, ran: list[str], dataset: Path, tmp_path: Path) -> None:
+        output = tmp_path / "comparison.json"
+        chosen = ["identity", "dipy", "demons", "voxelmorph", "ran"]
+        torch.save(VoxelMorph(spatial_dims=3).state_dict(), tmp_path / "vxm.pt")
+        words = [*ran, "--dataset_dir", str(dataset), "--pairs", "1", "--refine_steps", "2", "--output", str(output)]
+        words += ["--set", "spatial_size=[16, 16, 16]", "--voxelmorph_ckpt", str(tmp_path / "vxm.pt")]
+        words += ["--methods", *chosen]
+        markdown = command.main(words)
+        rows, content = cells(markdown), json.loads(output.read_text(encoding="utf-8"))
+        assert list(rows) == list(content["results"]) == [*chosen, "ran + 2 steps"]
+        assert rows["dipy"][0] == "failed: it needs the package dipy."
+        assert rows["identity"][4:6] == ["0.000", "0.000"]
+        for name in ("demons", "voxelmorph", "ran", "ran + 2 steps"):
+            result = content["results"][name]
+            assert result["error"] == ""
+            assert float(rows[name][0]) == pytest.approx(result["metrics"]["dsc"], abs=6e-4)
+            assert float(rows[name][3]) != float(rows["identity"][3]), "nothing was moved"
+            ratio = result["cpu_seconds"] / content["results"]["demons"]["cpu_seconds"]
+            assert float(rows[name][-1]) == pytest.approx(ratio, abs=6e-3)
+        assert len(content["results"]["ran"]["pairs"]) == content["pairs"] == 1
+        assert (content["data_set"], content["preprocessing"]) == ("AbdomenPhantom", "that of ran")
+        assert content["command"].startswith("python -m monai_regplugins.benchmark --bundle ")
+        assert "SimpleITK" in content["versions"]
+        assert "dipy" in content["versions"]
+
+    def test_of_a_list_of_pairs(self, ran: list[str], dataset: Path, tmp_path: Path) -> None:
+        names = sorted(path.name for path in (dataset / "imagesTr").iterdir())
+        lines = [f"imagesTr/{moving},imagesTr/{fixed}" for moving, fixed in itertools.pairwise(names)]
+        pairs = dataset / "pairs.csv"
+        pairs.write_text("\n".join(["moving,fixed", *lines]), encoding="utf-8")
+        output = tmp_path / "comparison.md"
+        words = [*ran, "--pairs_file", str(pairs), "--pairs", "2", "--methods", "identity", "--output", str(output)]
+        markdown = command.main(words)
+        assert output.read_text(encoding="utf-8") == markdown + "\n"
+        assert cells(markdown)["identity"][:3] == ["-", "-", "-"], "the list has neither labels nor landmarks"
+        assert "- pairs: 2\n" in markdown
+        assert f"- data set: {pairs}\n" in markdown
+
+
+class TestChoice:
+    def test_default(self, ran: list[str]) -> None:
+        assert methods_of(ran) == [
+            *[(name, name) for name in ("identity", "elastix", "greedy", "ants", "demons", "dipy")],
+            ("ran", "bundle"),
+        ]
+
+    def test_in_the_order_given(self, ran: list[str], tmp_path: Path) -> None:
+        ckpt = tmp_path / "vxm.pt"
+        ckpt.write_bytes(b"weights")
+        words = [*ran, "--voxelmorph_ckpt", str(ckpt), "--refine_steps", "5", "--methods"]
+        chosen = methods_of([*words, "ran", "voxelmorph", "greedy", "greedy"])
+        assert [name for name, _ in chosen] == ["ran", "ran + 5 steps", "voxelmorph", "greedy"]
+        args = command.parse_arguments([*words, "voxelmorph"])
+        (method,) = command.choose_methods(args, command.read_bundles(args))
+        assert method.options == {"ckpt": str(ckpt), "spatial_dims": 3, "spatial_size": [24, 20, 24]}
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--methods", "gredy"], r"method 'gredy' is unknown, expected .* ran, or .*Did you mean 'greedy'"),
+            (["--methods", "voxelmorph"], "give those of MONAI's VoxelMorph by --voxelmorph_ckpt"),
+            (["--voxelmorph_ckpt", "none.pt"], "voxelmorph_ckpt 'none.pt' does not exist"),
+            (["--set", "spatial_sice=1"], r"no bundle has a key 'spatial_sice' to set\. Did you mean 'spatial_size'"),
+        ],
+    )
+    def test_refused(self, ran: list[str], words: list[str], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            methods_of([*ran, *words])
+
+    def test_no_bundle_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"evaluate\.json' does not exist"):
+            methods_of(["--bundle", str(tmp_path)])
+
+
+class TestArguments:
+    def test_each_bundle_gets_its_own(self, ran: list[str], repository: Path) -> None:
+        words = [*ran, *ran, "--bundle", str(repository / "bundles" / "r2n2"), "--ckpt", "a.pt", "b.pt", "c.pt"]
+        words += ["--set", "steps=3", "preset=ran0", "--dataset_dir", "elsewhere", "--pairs", "4"]
+        configs = command.read_bundles(command.parse_arguments(words))
+        assert {name: config["ckpt"] for name, config in configs.items()} == {
+            "ran": "a.pt",
+            "ran-2": "b.pt",
+            "r2n2": "c.pt",
+        }
+        assert (configs["ran"]["preset"], configs["r2n2"]["steps"]) == ("ran0", 3)
+        assert "steps" not in configs["ran"]
+        assert {(config["dataset_dir"], config["val_pairs"]) for config in configs.values()} == {("elsewhere", 4)}
+
+    @pytest.mark.parametrize(
+        "words",
+        [["--threads", "0"], ["--pairs", "-1"], ["--ckpt", "a", "b"], ["--dataset_dir", "a", "--pairs_file", "b"]],
+    )
+    def test_refused(self, ran: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            command.parse_arguments([*ran, *words])
+        assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+class TestProgram:
+    def run(self, *words: Any) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "monai_regplugins.benchmark", *map(str, words)]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    def test_table(self, ran: list[str], dataset: Path) -> None:
+        done = self.run(*ran, "--dataset_dir", dataset, "--pairs", 1, "--methods", "identity", "demons")
+        assert done.returncode == 0, done.stderr
+        rows = cells(done.stdout)
+        assert list(rows) == ["identity", "demons"]
+        assert float(rows["demons"][8]) > 50, "MiB"
+
+    def test_mistakes_are_told_in_one_line(self, ran: list[str], tmp_path: Path) -> None:
+        done = self.run(*ran, "--dataset_dir", tmp_path)
+        assert done.returncode == 1
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert str(tmp_path) in lines[0]
+        assert "Traceback" not in done.stderr

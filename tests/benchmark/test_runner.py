@@ -1,0 +1,181 @@
+"""Comparing methods: same images for all, measures that are those of the package, processes that may crash."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_regplugins.benchmark import runner, worker
+from monai_regplugins.benchmark.reporting import peak_of_this_process, read_config
+from monai_regplugins.benchmark.runner import Contender
+from monai_regplugins.data.phantoms import make_abdomen
+from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
+
+CRASHING_WORKER = """
+import json, os, sys, torch
+job = json.load(open(sys.argv[1]))
+shape = torch.load(job["pairs"][0], weights_only=True)["fixed"].shape[1:]
+done = {"ddf": torch.zeros(3, *shape), "seconds": 1.0, "cpu_seconds": 1.0, "peak_mib": 1.0}
+torch.save(done, job["folder"] + "/outcome_0000.pt")
+print("out of luck", file=sys.stderr, flush=True)
+os._exit(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def config(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """RAN's evaluation on two pairs of a tiny phantom."""
+    folder = make_abdomen(tmp_path_factory.mktemp("phantom") / "data", 2, 2, (20, 16, 20), 16.0)
+    file = repository / "bundles" / "ran" / "configs" / "evaluate.json"
+    return read_config(file, {"dataset_dir": str(folder), "val_pairs": 2})
+
+
+@pytest.fixture(scope="module")
+def pairs(config: dict[str, Any]) -> Any:
+    return ConfigParser(dict(config)).get_parsed_content("dataset").data
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do the work of the processes in this one, which saves their start."""
+
+    def run(command: list[str], threads: int, time_limit: float | None) -> str:
+        worker.work(json.loads(Path(command[-1]).read_text(encoding="utf-8")))
+        return ""
+
+    monkeypatch.setattr(runner, "run_process", run)
+    monkeypatch.setattr(worker.torch, "set_num_threads", lambda count: None)
+
+
+Expected = Callable[[int], dict[str, float]]
+
+
+@pytest.fixture
+def expected(config: dict[str, Any]) -> Expected:
+    """Measure a pair that nothing has moved, straight from the configuration's data set."""
+
+    def measure(number: int) -> dict[str, float]:
+        item = ConfigParser(dict(config)).get_parsed_content("dataset")[number]
+        keys = ("moving", "fixed", "moving_label", "fixed_label", "spacing")
+        known: dict[str, Any] = {key: torch.as_tensor(item[key]) for key in keys}
+        points = {f"{side}_points": item[f"{side}_landmarks"] for side in ("moving", "fixed")}
+        zero = torch.zeros(3, *item["fixed"].shape[1:])
+        return pair_metrics(**known, **points, warped=known["moving"], ddf=zero)
+
+    return measure
+
+
+@pytest.mark.usefixtures("in_process")
+class TestComparison:
+    def test_identity_is_a_zero_field(self, config: dict[str, Any], pairs: Any, expected: Expected) -> None:
+        result = runner.compare([Contender("identity", "identity")], config, pairs)["identity"]
+        assert [row["pair_id"] for row in result.pairs] == [pair["pair_id"] for pair in pairs]
+        rows = [expected(number) for number in range(len(pairs))]
+        assert {"dsc", "tre", "hd95", "ncc"} <= set(rows[0])
+        assert result.metrics == pytest.approx(mean_metrics(rows), nan_ok=True, abs=1e-6)
+        assert result.metrics["tre"] == pytest.approx(result.metrics["tre_before"])
+        for row, truth in zip(result.pairs, rows, strict=True):
+            assert {key: row[key] for key in truth} == pytest.approx(truth, nan_ok=True, abs=1e-6)
+        assert result.seconds == pytest.approx(sum(row["seconds"] for row in result.pairs) / 2)
+        assert result.peak_mib == max(row["peak_mib"] for row in result.pairs)
+        assert result.error == ""
+
+    def test_a_method_that_fails_leaves_the_rest(
+        self, config: dict[str, Any], pairs: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def register(fixed: torch.Tensor, **known: Any) -> torch.Tensor:
+            calls.append(fixed)
+            if len(calls) == 2:
+                raise RuntimeError("no memory")
+            return torch.zeros(3, *fixed.shape[1:])
+
+        calls: list[torch.Tensor] = []
+        monkeypatch.setitem(worker.LOADERS, "moody", lambda: register)
+        methods = [Contender("first", "moody"), Contender("unknown", "none"), Contender("last", "identity")]
+        results = runner.compare(methods, config, pairs)
+        assert list(results) == ["first", "unknown", "last"]
+        assert results["first"].error == "1 of 2 pairs failed, the first because RuntimeError: no memory"
+        assert (results["first"].metrics, results["first"].seconds) == ({}, None)
+        assert ["error" in row for row in results["first"].pairs] == [False, True]
+        assert results["unknown"].error == "KeyError: 'none'"
+        assert results["last"].error == ""
+
+    def test_all_methods_get_the_same_images(
+        self, config: dict[str, Any], pairs: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def register(fixed: torch.Tensor, moving: torch.Tensor, **known: Any) -> torch.Tensor:
+            seen.append(torch.cat([fixed, moving]))
+            return torch.zeros(3, *fixed.shape[1:])
+
+        seen: list[torch.Tensor] = []
+        monkeypatch.setitem(worker.LOADERS, "watching", lambda: register)
+        runner.compare([Contender("a", "watching"), Contender("b", "watching")], config, pairs[:1])
+        item = ConfigParser(dict(config)).get_parsed_content("preprocessing")(pairs[0])
+        assert torch.equal(seen[0], torch.cat([torch.as_tensor(item[key]) for key in ("fixed", "moving")]))
+        assert torch.equal(seen[0], seen[1])
+
+
+def test_a_method_sees_no_labels(config: dict[str, Any], pairs: Any, tmp_path: Path) -> None:
+    (prepared,) = runner.prepare_pairs(config, pairs[:1], tmp_path)
+    assert set(torch.load(prepared.images, weights_only=True)) == {"fixed", "moving", "spacing"}
+    assert "fixed_label" in torch.load(prepared.targets, weights_only=True)
+    voxels = torch.load(prepared.images, weights_only=True)["fixed"].numel()
+    assert prepared.images.stat().st_size < 2 * 4 * voxels + 4000
+
+
+class TestProcess:
+    """Real processes, though short ones."""
+
+    @pytest.mark.parametrize(
+        ("code", "words"),
+        [
+            ("pass", ""),
+            ("import os, sys; sys.stderr.write('bad\\nluck'); sys.stderr.flush(); os._exit(3)", "with status 3: luck"),
+            ("import os; os.kill(os.getpid(), 11)", "crashed (SIGSEGV): it said nothing"),
+            ("raise ValueError('wrong')", "with status 1: ValueError: wrong"),
+        ],
+    )
+    def test_ending(self, code: str, words: str) -> None:
+        found = runner.run_process([sys.executable, "-S", "-c", code])
+        assert found.endswith(words)
+        assert bool(found) == bool(words)
+
+    def test_time_limit(self) -> None:
+        code = "import time; time.sleep(60)"
+        words = runner.run_process([sys.executable, "-S", "-c", code], time_limit=0.3)
+        assert words == "it took longer than 0.3 seconds and was ended."
+
+    def test_threads(self) -> None:
+        names = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+        code = f"import os; assert [os.environ[name] for name in {names}] == ['3', '3']"
+        assert runner.run_process([sys.executable, "-S", "-c", code], threads=3) == ""
+
+
+@pytest.mark.slow
+class TestIsolation:
+    def test_a_crash_costs_the_pairs_that_were_left(
+        self, config: dict[str, Any], pairs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "crashing_worker.py").write_text(CRASHING_WORKER, encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(runner, "WORKER", "crashing_worker")
+        result = runner.compare([Contender("crashing", "identity")], config, pairs)["crashing"]
+        words = "its process ended with status 7: out of luck"
+        assert result.error == f"1 of 2 pairs failed, the first because {words}"
+        assert result.pairs[0]["dsc"] == pytest.approx(result.pairs[0]["dsc_before"])
+        assert result.pairs[1] == {"pair_id": pairs[1]["pair_id"], "error": words}
+
+    def test_memory_is_the_methods_own(self, config: dict[str, Any], pairs: Any) -> None:
+        ballast = torch.ones(2**28)  # 1 GiB here must not count there
+        result = runner.compare([Contender("identity", "identity")], config, pairs[:1])["identity"]
+        assert result.error == ""
+        assert result.peak_mib is not None
+        assert 50 < result.peak_mib < peak_of_this_process() - 500
+        del ballast

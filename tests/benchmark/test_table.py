@@ -1,0 +1,65 @@
+"""The table: numbers in their columns, times against the right method, failures in words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from monai_regplugins.benchmark.runner import MethodResult
+from monai_regplugins.benchmark.table import MEASURES, comparison_table, time_ratios
+
+METRICS = {"dsc": 0.1234, "hd95": 2.345, "tre": 3.456, "ncc": 0.5678, "folding_percent": 0.0123, "sdlogj": 0.2345}
+RESULTS = {
+    "identity": MethodResult({"dsc": 0.1, "tre": math.nan}, 0.001, 0.002, 500.4),
+    "absent": MethodResult(error="it needs | the package\nabsent"),
+    "greedy": MethodResult(METRICS, 4.0, 2.0, 600.6),
+    "ran": MethodResult(METRICS, 1.0, 3.0, 700.0),
+}
+
+
+def rows_of(markdown: str) -> dict[str, list[str]]:
+    """Read the cells of a table by the first one of their row; the header's is ``method``."""
+    lines = [line[1:-1].split("|") for line in markdown.splitlines() if line.startswith("|")]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def test_cells() -> None:
+    rows = rows_of(comparison_table(RESULTS, {}))
+    assert rows["method"] == [
+        *["DSC", "HD95 (mm)", "TRE (mm)", "NCC", "folding (%)", "SDlogJ"],
+        *["s per pair", "CPU s per pair", "peak (MiB)", "CPU s / greedy"],
+    ]
+    assert rows["greedy"] == ["0.123", "2.35", "3.46", "0.568", "0.012", "0.234", "4.00", "2.00", "601", "1.00"]
+    assert rows["ran"][-4:] == ["1.00", "3.00", "700", "1.50"]
+    assert rows["identity"] == ["0.100", *["-"] * 5, "0.00", "0.00", "500", "-"]
+    assert list(MEASURES) == list(METRICS)
+
+
+def test_a_failure_is_told_in_its_row() -> None:
+    rows = rows_of(comparison_table(RESULTS, {}))
+    assert rows["absent"] == ["failed: it needs / the package absent", *[""] * 9]
+    assert {len(cells) for cells in rows.values()} == {10}
+
+
+def test_wall_times() -> None:
+    rows = rows_of(comparison_table(RESULTS, {}, wall=True))
+    assert rows["method"][-1] == "s / greedy"
+    assert [rows[name][-1] for name in ("greedy", "ran")] == ["1.00", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "ratios"),
+    [
+        (["identity", "ran", "greedy"], "ran", {"ran": 1.0, "greedy": 2 / 3}),
+        (["absent", "greedy"], "greedy", {"greedy": 1.0}),
+        (["identity", "absent"], None, {}),
+    ],
+)
+def test_ratios(names: list[str], first: str | None, ratios: dict[str, float]) -> None:
+    assert time_ratios({name: RESULTS[name] for name in names}) == (first, pytest.approx(ratios))
+
+
+def test_facts_follow() -> None:
+    lines = comparison_table(RESULTS, {"data_set": "Phantom", "pairs": 2}).splitlines()
+    assert lines[-3:] == ["", "- data set: Phantom", "- pairs: 2"]

@@ -1,0 +1,497 @@
+"""Instance optimization: closed forms, known fields, and what an evaluator asks of an inferer."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedEvaluator
+from scipy import ndimage
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.engines import PairPrepareBatch
+from monai_regplugins.inferers import DenseInferer, PairInferer, SequenceInferer, StoppingRule
+from monai_regplugins.inferers.refine import RefinedInferer
+from monai_regplugins.losses import (
+    EdgeAwareSmoothnessLoss,
+    GradientLoss,
+    IsotropicTVLoss,
+    MaskedLNCCLoss,
+    MaskedMSELoss,
+    SequenceMSELoss,
+    SyntheticFieldLoss,
+    Term,
+    WeightedSum,
+)
+from monai_regplugins.networks.nets import R2N2, RegNet
+
+Tensors = Mapping[str, torch.Tensor]
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+def no_motion(image: torch.Tensor) -> torch.Tensor:
+    """Stands in for a network that has learned nothing."""
+    return torch.zeros(len(image), image.ndim - 2, *image.shape[2:])
+
+
+def always(ddf: torch.Tensor) -> Network:
+    return lambda image: ddf
+
+
+def smooth(size: tuple[int, ...], sigma: float, seed: int) -> torch.Tensor:
+    """Smooth noise between 0 and 1."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(size), sigma, mode="nearest")
+    return torch.from_numpy((noise - noise.min()) / (noise.max() - noise.min())).float()
+
+
+def known_pair(size: tuple[int, ...], amplitude: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pair and the field that relates it, some voxels long."""
+    moving = smooth(size, 1.5, 0)[None, None]
+    ddf = torch.stack([smooth(size, 5.0, seed) - 0.5 for seed in range(1, 1 + len(size))])[None]
+    ddf *= amplitude / torch.linalg.vector_norm(ddf, dim=1).max()
+    return torch.cat([moving, fields.warp(moving, ddf, padding="border")], dim=1), ddf
+
+
+def standardized(image: torch.Tensor) -> torch.Tensor:
+    return (image - image.mean()) / image.std()
+
+
+def error(ddf: torch.Tensor, true_ddf: torch.Tensor) -> float:
+    """Mean endpoint error in voxels."""
+    return float(torch.linalg.vector_norm(ddf - true_ddf, dim=1).mean())
+
+
+def ran_loss() -> WeightedSum:
+    return WeightedSum(
+        {
+            "similarity": Term(MaskedLNCCLoss(9, 0.1), ["warped", "fixed"], 2.0),
+            "smoothness": Term(EdgeAwareSmoothnessLoss("l2"), ["ddf", "fixed"], 1.5),
+        }
+    )
+
+
+def r2n2_loss(weight: float = 0.1) -> WeightedSum:
+    return WeightedSum(
+        {
+            "similarity": Term(SequenceMSELoss("border"), ["sequence", "moving", "fixed"]),
+            "smoothness": Term(IsotropicTVLoss(), ["ddf"], weight),
+        }
+    )
+
+
+def refined(loss: Any = None, steps: int = 10, padding: str = "border", **options: Any) -> RefinedInferer:
+    return RefinedInferer(PairInferer(minimum_size=1, padding=padding), loss or ran_loss(), steps, **options)
+
+
+def test_no_steps_are_the_wrapped_inferer() -> None:
+    """The same objects, and neither the loss nor anything else is touched, whatever its terms need."""
+
+    expected = {"ddf": torch.zeros(1)}
+    inputs: Any = "pair"
+
+    class Wrapped(PairInferer):
+        def __call__(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+            assert (args, kwargs) == (("pair", no_motion, "fixed"), {"key": "value"})
+            return expected
+
+    unusable = WeightedSum({"field": Term(SyntheticFieldLoss(), ["ddf", "true_ddf"])})
+    assert RefinedInferer(Wrapped(), unusable, 0)(inputs, no_motion, "fixed", key="value") is expected
+    assert list(expected) == ["ddf"]
+
+
+class TestClosedForm:
+    """Losses whose minimum is known, in float64: in float32 they are flat where they are lowest."""
+
+    @pytest.mark.parametrize("size", [(7, 6), (4, 5, 3)])
+    def test_of_a_quadratic(self, size: tuple[int, ...]) -> None:
+        """Distance from t plus squared differences: the minimum solves (1 + weight D'D) u = t."""
+        target, start, weight = torch.randn(1, len(size), *size), torch.randn(1, len(size), *size), 0.8
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            u = pred["ddf"].double()
+            roughness = [u.diff(dim=axis).square().sum() for axis in range(2, 2 + len(size))]
+            return ((u - target).square().sum() + weight * torch.stack(roughness).sum()) / target.numel()
+
+        system = np.eye(int(np.prod(size)))
+        for axis, n in enumerate(size):
+            difference = np.diff(np.eye(n), axis=0)
+            factors = [difference.T @ difference if k == axis else np.eye(m) for k, m in enumerate(size)]
+            product = factors[0]
+            for factor in factors[1:]:
+                product = np.kron(product, factor)
+            system += weight * product
+        expected = np.linalg.solve(system, target[0].flatten(1).T.numpy()).T.reshape(target.shape)
+        found = refined(loss, 250, spacing=1, smallest_change=0)(torch.rand(1, 2, *size), always(start))["ddf"]
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+    @pytest.mark.parametrize(("size", "spacing"), [((8, 6), 2), ((9, 7), 3), ((5, 9), 20)])
+    def test_of_the_closest_field_on_coarse_nodes(self, size: tuple[int, int], spacing: int) -> None:
+        """Least squares in the span of hat functions, whose cells cover the same length as the voxels."""
+        target, start = torch.randn(1, 2, *size), torch.randn(1, 2, *size)
+        axes = []
+        for n in size:
+            nodes = -(-n // spacing)
+            x = (np.arange(n) + 0.5) * nodes / n - 0.5
+            axes.append(np.stack([np.interp(x, np.arange(nodes), e) for e in np.eye(nodes)], axis=1))
+        basis = np.kron(*axes)
+        residual = (target - start)[0].flatten(1).T.numpy()
+        weights = np.linalg.lstsq(basis, residual, rcond=None)[0]
+        expected = start.numpy() + (basis @ weights).T.reshape(target.shape)
+        inferer = refined(lambda pred, _: (pred["ddf"].double() - target).square().mean(), 400, spacing=spacing)
+        inferer.smallest_change = 0
+        np.testing.assert_allclose(inferer(torch.rand(1, 2, *size), always(start))["ddf"], expected, atol=1e-4)
+
+    def test_at_the_size_of_the_training(self) -> None:
+        """A loss that wants (1, 2) voxels of a coarse grid moves a fine one by as much as these are long."""
+        shapes: set[tuple[int, ...]] = set()
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            shapes.update(tuple(value.shape[2:]) for value in [pred["ddf"], pred["warped"], *targets.values()])
+            return (pred["ddf"].double() - torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)).square().mean()
+
+        result = refined(loss, 300, spatial_size=[8, -1], smallest_change=0)(torch.rand(1, 2, 16, 9), no_motion)
+        assert shapes == {(8, 9)}
+        torch.testing.assert_close(result["ddf"][:, 0], torch.full((1, 16, 9), 2.0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(result["ddf"][:, 1], torch.full((1, 16, 9), 2.0), atol=1e-4, rtol=0)
+
+    def test_the_fine_detail_of_the_field_is_kept(self) -> None:
+        """One node for all can only shift the field: by the mean of what the coarse grid lacks, in fine voxels."""
+        fine = torch.randn(1, 2, 16, 12)
+        inferer = refined(
+            lambda pred, _: (pred["ddf"].double() - 1).square().mean(), 300, spatial_size=[8, 6], spacing=16
+        )
+        inferer.smallest_change = 0
+        change = inferer(torch.rand(1, 2, 16, 12), always(fine))["ddf"] - fine
+        lack = (1 - fields.resize(fine, [8, 6])).mean(dim=(2, 3), keepdim=True)
+        torch.testing.assert_close(change, (2 * lack).expand_as(change), atol=1e-4, rtol=0)
+
+
+class TestKnownField:
+    """Pairs warped by a smooth field of up to 3 voxels, from no field at all."""
+
+    @pytest.mark.parametrize("size", [(40, 40), (24, 26, 22)])
+    def test_local_correlation(self, size: tuple[int, ...]) -> None:
+        image, true_ddf = known_pair(size)
+        result = refined(steps=60)(image, no_motion)
+        assert error(result["ddf"], true_ddf) < 0.2 * error(no_motion(image), true_ddf)
+
+    @pytest.mark.parametrize("size", [(40, 40), (24, 26, 22)])
+    def test_squared_differences(self, size: tuple[int, ...]) -> None:
+        image, true_ddf = known_pair(size)
+        result = refined(r2n2_loss(), 60)(standardized(image), no_motion)
+        assert error(result["ddf"], true_ddf) < 0.2 * error(no_motion(image), true_ddf)
+
+    def test_the_better_the_start_the_better_the_end_of_few_steps(self) -> None:
+        image, true_ddf = known_pair((40, 40))
+        errors = [error(refined(steps=5)(image, always(k * true_ddf))["ddf"], true_ddf) for k in (0.0, 0.5, 0.8)]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[1] < 0.5 * error(no_motion(image), true_ddf)
+
+
+class TestNeverWorse:
+    """The best field seen is kept."""
+
+    def test_reported_losses_are_those_of_the_fields(self) -> None:
+        image, true_ddf = known_pair((24, 20))
+        start, loss = true_ddf + 0.3 * torch.randn_like(true_ddf), ran_loss()
+        result = refined(loss, 12)(image, always(start))
+        moving, fixed = image.split(1, dim=1)
+        for ddf, value in zip((start, result["ddf"]), result["refinement"][0], strict=True):
+            pred = {"ddf": ddf, "warped": fields.warp(moving, ddf, padding="border")}
+            torch.testing.assert_close(loss(pred, {"fixed": fixed}), value)
+
+    def test_more_steps_are_not_worse(self) -> None:
+        image, _ = known_pair((20, 18))
+        ends = [refined(steps=n, learning_rate=1.5)(image, no_motion)["refinement"] for n in range(1, 16)]
+        before, after = torch.cat(ends).T
+        assert (before == before[0]).all()
+        assert (after.diff() <= 0).all()
+        assert after[0] <= before[0]
+        assert after[-1] < before[0] - 0.05
+        assert (after.diff() == 0).any(), "no step was worse, so nothing was kept"
+
+    def test_steps_that_only_hurt_leave_the_field_as_it_was(self) -> None:
+        image, true_ddf = known_pair((24, 20))
+        result = refined(steps=5, learning_rate=50.0)(image, always(true_ddf))
+        assert torch.equal(result["ddf"], true_ddf)
+        assert result["refinement"][0, 0] == result["refinement"][0, 1]
+
+    @pytest.mark.parametrize("broken_from", [0, 1, 4])
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_loss_that_breaks_ends_the_descent(self, broken_from: int, value: float) -> None:
+        calls = 0
+
+        def loss(pred: Tensors, _: Tensors) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return (pred["ddf"] - 1).square().mean() + (value if calls > broken_from else 0)
+
+        result = refined(loss, 50)(torch.rand(1, 2, 8, 8), no_motion)
+        assert calls == broken_from + 1
+        assert result["ddf"].isfinite().all()
+        assert (result["ddf"] != 0).all() == (broken_from > 1)
+
+    @pytest.mark.parametrize("loss", [ran_loss(), r2n2_loss()], ids=["ran", "r2n2"])
+    @pytest.mark.parametrize("size", [(12, 10), (8, 7, 9)])
+    def test_constant_images(self, loss: WeightedSum, size: tuple[int, ...], caplog: pytest.LogCaptureFixture) -> None:
+        image = torch.cat([torch.zeros(1, 1, *size), torch.full((1, 1, *size), 0.5)], dim=1)
+        with caplog.at_level(logging.INFO):
+            still = refined(loss, 30, patience=4)(image, no_motion)
+        assert torch.equal(still["ddf"], no_motion(image))
+        assert caplog.messages[0].endswith("in 4 steps")
+        rough = torch.randn(1, len(size), *size)
+        smoothed = refined(loss, 30)(image, always(rough))
+        assert all(value.isfinite().all() for value in smoothed.values())
+        assert smoothed["refinement"][0, 1] < smoothed["refinement"][0, 0]
+
+
+class TestDescent:
+    """How the descent runs."""
+
+    def test_it_ends_where_the_loss_stands_still(self, caplog: pytest.LogCaptureFixture) -> None:
+        image, _ = known_pair((20, 18))
+        with caplog.at_level(logging.INFO):
+            result = refined(steps=200)(image, no_motion)
+            longer = refined(steps=200, smallest_change=0)(image, no_motion)
+        stopped, full = (int(message.split()[-2]) for message in caplog.messages)
+        assert 20 < stopped < 150
+        assert full == 200
+        gains = [float(ends[0, 0] - ends[0, 1]) for ends in (result["refinement"], longer["refinement"])]
+        assert gains[0] > 0.98 * gains[1]
+
+    @pytest.mark.parametrize("size", [(8, 8), (64, 64)])
+    def test_a_weak_loss_on_a_large_image_moves_as_fast(self, size: tuple[int, int]) -> None:
+        """Adam's first step is the learning rate, as long as the gradients are far above its epsilon."""
+        inferer = refined(lambda pred, _: 1e-5 * (pred["ddf"] - 1).square().mean(), 1, learning_rate=0.25)
+        ddf = inferer(torch.rand(1, 2, *size), no_motion)["ddf"]
+        torch.testing.assert_close(ddf, torch.full_like(ddf, 0.25), rtol=1e-2, atol=0)
+
+    def test_one_line_per_pair(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            result = refined(steps=3)(torch.rand(2, 2, 8, 8), no_motion)
+        ends = result["refinement"].tolist()
+        assert caplog.messages == [f"refined: loss {a:.4g} -> {b:.4g} in 3 steps" for a, b in ends]
+        assert {record.levelname for record in caplog.records} == {"INFO"}
+
+    @pytest.mark.parametrize("size", [(12, 10), (8, 7, 9)])
+    def test_same_again(self, size: tuple[int, ...]) -> None:
+        image, start = torch.rand(1, 2, *size), torch.randn(1, len(size), *size)
+        first, second = (refined()(image, always(start)) for _ in range(2))
+        assert not torch.equal(first["ddf"], start)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+    @pytest.mark.parametrize("size", [(12, 10), (8, 7, 9)])
+    def test_samples_do_not_mix(self, size: tuple[int, ...]) -> None:
+        image, start = torch.rand(3, 2, *size), torch.randn(3, len(size), *size)
+        mask = (torch.rand(3, 1, *size) > 0.5).float()
+        loss = WeightedSum({"similarity": Term(MaskedMSELoss(), ["warped", "fixed", "fixed_mask"])})
+
+        class Wrapped(PairInferer):
+            def __call__(self, *args: Any, fixed_mask: Any = None, **kwargs: Any) -> dict[str, torch.Tensor]:
+                return super().__call__(*args, **kwargs)
+
+        inferer = RefinedInferer(Wrapped(minimum_size=1), loss, 6)
+        together = inferer(image, always(start), fixed_mask=mask)
+        for b in range(3):
+            one = slice(b, b + 1)
+            alone = inferer(image[one], always(start[one]), fixed_mask=mask[one])
+            assert all(torch.equal(together[key][one], alone[key]) for key in ("ddf", "warped", "refinement"))
+
+    def test_it_keeps_no_graphs(self) -> None:
+        seen: list[weakref.ref[torch.Tensor]] = []
+        alive = []
+
+        def loss(pred: Tensors, _: Tensors) -> torch.Tensor:
+            alive.append(sum(reference() is not None for reference in seen))
+            value = pred["warped"].square()
+            seen.append(weakref.ref(value))
+            return value.mean()
+
+        weight = torch.ones(1, requires_grad=True)
+        result = refined(loss, 6)(torch.rand(1, 2, 8, 8), lambda image: no_motion(image) + weight)
+        assert max(alive) == 0
+        assert not any(value.requires_grad for value in result.values())
+        assert weight.grad is None
+
+    @pytest.mark.parametrize("padding", ["zeros", "border"])
+    def test_padding_is_that_of_the_wrapped_inferer(self, padding: str) -> None:
+        image, start, seen = torch.rand(1, 2, 9, 8), 3 * torch.randn(1, 2, 9, 8), []
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            seen.append(pred["warped"].detach())
+            return (pred["warped"] - targets["fixed"]).square().mean()
+
+        result = refined(loss, 4, padding)(image, always(start))
+        assert torch.equal(seen[0], fields.warp(image[:, :1], start, padding=padding))
+        assert torch.equal(result["warped"], fields.warp(image[:, :1], result["ddf"], padding=padding))
+        assert any(torch.equal(result["warped"], warped) for warped in seen[1:])
+
+
+class TestContext:
+    """What evaluators and users put around the call."""
+
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+    def test_any_gradient_mode(self, context: Callable[[], Any]) -> None:
+        convolution, loss = torch.nn.Conv2d(2, 2, 3, padding=1), ran_loss()
+        with context():
+            image = torch.linspace(0, 1, 240).sin().abs().reshape(1, 2, 12, 10)
+            result = refined(loss, 5)(image, convolution)
+        with torch.no_grad():
+            expected = refined(loss, 5)(image.clone(), convolution)
+        assert result["refinement"][0, 1] < result["refinement"][0, 0]
+        assert all(torch.equal(result[key], expected[key]) for key in expected)
+        assert all(parameter.grad is None for parameter in convolution.parameters())
+        assert not result["ddf"].requires_grad
+
+    def test_float32_under_autocast(self) -> None:
+        image, start = torch.rand(1, 2, 12, 10), torch.randn(1, 2, 12, 10)
+        expected = refined()(image, always(start))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = refined()(image, always(start))
+        assert result["ddf"].dtype == torch.float32
+        assert all(torch.equal(result[key], expected[key]) for key in expected)
+
+    def test_half_precision_images(self) -> None:
+        image, start = torch.rand(1, 2, 12, 10).half(), torch.randn(1, 2, 12, 10)
+        result, expected = (refined()(pair, always(start)) for pair in (image, image.float()))
+        assert all(torch.equal(result[key], expected[key]) for key in expected)
+
+    def test_moving_and_fixed_apart(self) -> None:
+        image, start = torch.rand(2, 2, 12, 10), torch.randn(2, 2, 12, 10)
+        moving, fixed = image.split(1, dim=1)
+        together = refined()(image, always(start))
+        for apart in (refined()(moving, always(start), fixed), refined()(moving, always(start), fixed=fixed)):
+            assert all(torch.equal(together[key], apart[key]) for key in together)
+
+    def test_inputs_are_left_alone(self) -> None:
+        image, start = torch.rand(1, 2, 12, 10), torch.randn(1, 2, 12, 10)
+        copies = image.clone(), start.clone()
+        refined()(image, always(start))
+        assert torch.equal(image, copies[0])
+        assert torch.equal(start, copies[1])
+
+    def test_in_an_evaluator(self) -> None:
+        image, _ = known_pair((20, 18))
+        batch = {"moving": image[:, :1].repeat(2, 1, 1, 1), "fixed": image[:, 1:].repeat(2, 1, 1, 1)}
+
+        class Still(torch.nn.Module):
+            def forward(self, image: torch.Tensor) -> torch.Tensor:
+                return no_motion(image)
+
+        evaluator: Any = SupervisedEvaluator(
+            torch.device("cpu"), [batch], Still(), inferer=refined(steps=4), prepare_batch=PairPrepareBatch()
+        )
+        evaluator.run()
+        for output in evaluator.state.output:
+            before, after = output["pred"]["refinement"].tolist()
+            assert after < before
+            assert output["pred"]["ddf"].shape == (2, 20, 18)
+
+
+class TestLoss:
+    """The losses of the trainings."""
+
+    @pytest.mark.parametrize("bundle", ["ran", "r2n2"])
+    def test_that_of_a_bundle(self, bundle: str, repository: Path) -> None:
+        config = ConfigParser.load_config_file(repository / "bundles" / bundle / "configs" / "train.json")
+        loss = ConfigParser(config).get_parsed_content("loss")
+        size = (20, 18) if config["spatial_dims"] == 2 else (12, 14, 16)
+        image, true_ddf = known_pair(size)
+        result = refined(loss, 20)(image if bundle == "ran" else standardized(image), no_motion)
+        assert error(result["ddf"], true_ddf) < 0.8 * error(no_motion(image), true_ddf)
+        assert loss.last == {}, "the values that a training logs are those of another call"
+
+    def test_terms_without_their_inputs_are_left_out(self) -> None:
+        image, start = torch.rand(1, 2, 12, 10), torch.randn(1, 2, 12, 10)
+        terms: dict[str, Any] = dict(ran_loss().terms)
+        more = {
+            "synthetic": Term(SyntheticFieldLoss(), ["ddf", "true_ddf", "known_ddf"]),
+            "off": Term(GradientLoss(), ["nothing"], 0.0),
+        }
+        result, expected = (refined(WeightedSum(t))(image, always(start)) for t in ({**terms, **more}, terms))
+        assert all(torch.equal(result[key], expected[key]) for key in expected)
+
+    @pytest.mark.parametrize(
+        ("terms", "named"),
+        [
+            ({"field": Term(SyntheticFieldLoss(), ["ddf", "true_ddf"])}, "'field' takes ddf, true_ddf"),
+            ({"smooth": Term(EdgeAwareSmoothnessLoss(), ["ddf", "fixed"])}, "'smooth' takes ddf, fixed"),
+            ({"masked": Term(MaskedMSELoss(), ["warped", "fixed", "fixed_mask"])}, "warped, fixed, fixed_mask"),
+            ({"off": Term(MaskedMSELoss(), ["warped", "fixed"], 0.0)}, "all weights are zero"),
+        ],
+    )
+    def test_a_loss_that_sees_no_images_is_refused_before_anything_runs(
+        self, terms: dict[str, Term], named: str
+    ) -> None:
+        def network(image: torch.Tensor) -> torch.Tensor:
+            pytest.fail("the network was called")
+
+        with pytest.raises(InputError, match=rf"no term that compares the images of a pair \(.*{named}\)"):
+            refined(WeightedSum(terms))(torch.rand(1, 2, 12, 10), network)
+
+    def test_mask_of_the_call_reaches_the_loss(self) -> None:
+        """Half of a pair is marked: there it is registered, elsewhere it stays as it is."""
+        image, net = torch.rand(1, 2, 12, 16), RegNet(2, width=0.1).eval()
+        mask = torch.zeros(1, 1, 12, 16, dtype=torch.uint8)
+        mask[..., :8] = 1
+        loss = WeightedSum({"similarity": Term(MaskedMSELoss(), ["warped", "fixed", "fixed_mask"])})
+        wrapped = DenseInferer("fast", None)
+        with torch.no_grad():
+            plain = wrapped(image, net, fixed_mask=mask)["ddf"]
+            result = RefinedInferer(wrapped, loss, 5, 4)(image, net, fixed_mask=mask, spacing=torch.ones(1, 2))
+        change = (result["ddf"] - plain).abs().sum(dim=1)
+        assert (change[..., :8] > 0).any()
+        assert (change[..., 14:] == 0).all()  # beyond the last node with a marked voxel in its reach
+
+    def test_mask_is_resized_with_the_images(self) -> None:
+        seen = []
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            seen.append(targets["fixed_mask"])
+            return pred["warped"].mean()
+
+        mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        mask[..., :3] = True
+        wrapped, net = DenseInferer("fast", None), RegNet(2, width=0.1).eval()
+        RefinedInferer(wrapped, loss, 1, spatial_size=[4, 4])(torch.rand(1, 2, 8, 8), net, fixed_mask=mask)
+        expected = torch.tensor([1.0, 0.5, 0.0, 0.0]).expand(1, 1, 4, 4)
+        torch.testing.assert_close(seen[0], expected)
+
+    def test_what_a_sequence_tells_beside_the_field_stays(self) -> None:
+        net = R2N2(channels=(2, 4, 4), num_residual=1, steps=3).eval()
+        image, wrapped = standardized(torch.rand(1, 2, 32, 32)), SequenceInferer(StoppingRule(), transforms=True)
+        with torch.no_grad():
+            plain, result = wrapped(image, net), RefinedInferer(wrapped, r2n2_loss(), 3)(image, net)
+        assert set(result) == {*plain, "refinement"}
+        assert all(torch.equal(result[key], plain[key]) for key in plain if key not in ("ddf", "warped"))
+        assert result["refinement"][0, 1] < result["refinement"][0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps, spacing and patience are -1, 2 and 10"),
+        ({"spacing": 0}, "steps, spacing and patience are 10, 0 and 10"),
+        ({"patience": 0}, "expected at least 0, 1 and 1"),
+        ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
+        ({"learning_rate": float("nan")}, "expected voxels above 0"),
+        ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        refined(**options)
+
+
+def test_windows_of_a_training_are_refused() -> None:
+    with pytest.raises(InputError, match="choose 'exact' or 'fast'"):
+        RefinedInferer(DenseInferer("window"), ran_loss(), 1)
+    assert isinstance(RefinedInferer(DenseInferer("window"), ran_loss(), 0), RefinedInferer)
