@@ -40,9 +40,9 @@ class DenseInferer(Inferer):
             voxels as they are.
         tile: voxels of a tile along each axis, even. Memory grows with its cube, the share of margins falls.
         stages: by how much the images are reduced, one after the other; 4, 2, 1 reaches displacements four times as
-            large as 1 alone.
+            large as 1 alone, and 1, 1 finds more of what one pass has left.
         networks: a network for some of the stages, by factor; the others take the one that is called.
-        padding: what lies outside of the moving image when it is warped: ``zeros`` or ``border``.
+        padding: what lies outside of the moving image in the result: ``zeros`` or ``border``.
         bfloat16: whether training windows are predicted in bfloat16, on some CPUs in half the time; None decides by
             the CPU, and leaves other devices to the engine's ``amp``. Whole images are always predicted in float32.
 
@@ -107,12 +107,12 @@ class DenseInferer(Inferer):
         image = inputs.float()
         registrar: RegNet = getattr(network, "module", network)
         total = image.new_zeros(len(image), len(native), *native)
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             size = self._working_size(native, spacing, stage)
-            warped = self._warp(image, total)
-            found = self._predict(self.networks.get(stage, registrar), warped, image[:, 1:], fixed_mask, size)
-            total = found if stage == self.stages[0] else fields.compose(total, found)
-        return {"ddf": total, "warped": self._warp(image, total)}
+            moved = self._warp(image, total, "border") if number else image[:, :1]  # continued as the network knows it
+            found = self._predict(self.networks.get(stage, registrar), moved, image[:, 1:], fixed_mask, size)
+            total = fields.compose(total, found) if number else found
+        return {"ddf": total, "warped": self._warp(image, total, self.padding)}
 
     def _windows(self, windows: Tensor, network: Any) -> Tensor:
         """Predict the labels of training windows."""
@@ -123,10 +123,10 @@ class DenseInferer(Inferer):
         with torch.autocast(windows.device.type, torch.bfloat16):
             return network(windows).float()  # type: ignore[no-any-return]
 
-    def _warp(self, image: Tensor, ddf: Tensor) -> Tensor:
+    def _warp(self, image: Tensor, ddf: Tensor, padding: str) -> Tensor:
         """Warp the moving image in float32."""
         with torch.autocast(image.device.type, enabled=False):
-            return fields.warp(image[:, :1], ddf, padding=self.padding)
+            return fields.warp(image[:, :1], ddf, padding=padding)
 
     def _working_size(self, native: list[int], spacing: Tensor | None, stage: int) -> list[int]:
         """Size of the images that the network sees in a stage."""

@@ -266,7 +266,8 @@ class TestPairs:
         paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
         folder = infer(**paths, stopping=stopping, patience=99, smallest_update=0.0) / "moving_to_fixed"
 
-        names = ["registration.png", "transformations.json", "transformations.png", "warped.nii.gz"]
+        names = ["displacement.npz", "metrics.json", "provenance.json", "registration.png"]
+        names += ["transformations.json", "transformations.png", "warped.nii.gz"]
         assert files_of(folder.parent) == [f"moving_to_fixed/{name}" for name in names]
         for name in ("registration.png", "transformations.png"):
             Image.open(folder / name).verify()
@@ -498,7 +499,8 @@ class TestCommandLine:
         pair = validation_pairs(cine_lung)[0]
         images = {key: pair[key] for key in ("fixed", "moving")}
         run("inference_pair", "inference", ckpt=ckpt, uncertainty="weights", samples=2, **images)
-        names = ["registration.png", "transformations.json", "transformations.png", "uncertainty.nii.gz"]
+        names = ["displacement.npz", "metrics.json", "provenance.json", "registration.png"]
+        names += ["transformations.json", "transformations.png", "uncertainty.nii.gz"]
         (result,) = (tmp_path / "inference_pair").iterdir()
         assert files_of(result) == [*names, "warped.nii.gz"]
         series = next((cine_lung / "series").iterdir())

@@ -271,7 +271,8 @@ class TestTrainedModel:
         create(configs(ran, "inference"), tmp_path / "output", "infer", ckpt=ckpt).run()
         pair = validation_pairs(phantoms)[0]
         folder = tmp_path / "output" / pair["pair_id"]
-        names = ["displacement_itk.nii.gz", "registration.png", "warped.nii.gz", "warped_label.nii.gz"]
+        names = ["displacement_itk.nii.gz", "fixed_points_in_moving.csv", "metrics.json", "provenance.json"]
+        names += ["registration.png", "warped.nii.gz", "warped_label.nii.gz"]
         assert files_of(tmp_path) == [f"output/{pair['pair_id']}/{name}" for name in names]
         field = sitk.ReadImage(str(folder / names[0]), sitk.sitkVectorFloat64)
         assert np.abs(sitk.GetArrayFromImage(field)).max() > 4.0  # mm, a quarter of a voxel
@@ -284,7 +285,7 @@ class TestTrainedModel:
 
         inside = by_itk(inner, sitk.sitkNearestNeighbor) > 0
         assert inside.mean() > 0.5
-        warped, warped_label = (sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name))) for name in names[2:])
+        warped, warped_label = (sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name))) for name in names[-2:])
         expected = by_itk(sitk.Cast(moving, sitk.sitkFloat32), sitk.sitkLinear)
         np.testing.assert_allclose(warped[inside], expected[inside], atol=0.1)
         assert np.mean(warped_label != by_itk(label, sitk.sitkNearestNeighbor)) < 0.002

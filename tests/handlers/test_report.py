@@ -102,7 +102,7 @@ def test_the_report_gathers_the_folders(tmp_path: Path) -> None:
         table = {line["pair_id"]: line for line in csv.DictReader(stream)}
     assert list(table) == ["good", "bad", "none", "mean", "sd"]
     assert float(table["mean"]["dsc"]) == pytest.approx(0.6)
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert [name for name in ("none", "bad", "good") if f"<h3>{name}</h3>" in text] == ["none", "bad"]
 
 

@@ -74,11 +74,21 @@ def test_stages_compose() -> None:
     torch.testing.assert_close(ddf[:, 1], torch.zeros(1, 32, 16))
 
 
+def test_a_stage_may_be_repeated() -> None:
+    """Two shifts of 2 voxels and two of 1 add up to 6: each sees what is left, also where its factor is the first's."""
+    image = torch.rand(1, 2, 32, 16)
+    ddf = DenseInferer("exact", None, stages=[2, 2, 1, 1])(image, Constant(2, width=0.1).eval())["ddf"]
+    torch.testing.assert_close(ddf[:, 0], torch.full((1, 32, 16), 6.0))
+
+
 def test_each_stage_sees_what_the_last_has_left() -> None:
-    """With stages the warped image is that of all fields together, with one interpolation of the original."""
+    """With stages the warped image is that of all fields together, with one interpolation of the original.
+
+    Between the stages the image continues at its edges, as it does for the network.
+    """
     net, image = network(dense_mode="exact"), torch.rand(1, 2, 24, 20)
     with torch.no_grad():
-        first = DenseInferer("exact", None, stages=[2])(image, net)
+        first = DenseInferer("exact", None, stages=[2], padding="border")(image, net)
         second = DenseInferer("exact", None)(torch.cat([first["warped"], image[:, 1:]], dim=1), net)
         both = DenseInferer("exact", None, stages=[2, 1])(image, net)
     torch.testing.assert_close(both["ddf"], fields.compose(first["ddf"], second["ddf"]))
