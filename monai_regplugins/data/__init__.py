@@ -22,6 +22,7 @@ from monai_regplugins.data.learn2reg import (
     validation_images,
     validation_pairs,
 )
+from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.data.phantoms import abdomen_displacement, abdomen_map, abdomen_subject, make_abdomen
 from monai_regplugins.data.respiration import respiratory_curve
 from monai_regplugins.data.sampler import PairSampler
@@ -53,6 +54,7 @@ __all__ = [
     "open_dataset",
     "read_cine",
     "read_dirlab",
+    "read_pair_list",
     "reference_frame",
     "respiratory_curve",
     "series_files",

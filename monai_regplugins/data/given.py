@@ -24,8 +24,9 @@ def given_pairs(
     moving_points: str = "",
     mask: str = "",
     pairs: str = "",
+    max_pairs: int = 1,
 ) -> list[Pair]:
-    """Return the pair of the given files, or those of a list; with none given, the first validation pair of a data set.
+    """Return the pair of the given files, those of a list, or with none given validation pairs of a data set.
 
     Args:
         fixed: path of the fixed image, a file or the folder of a DICOM series, empty if not given; so are all others.
@@ -39,6 +40,7 @@ def given_pairs(
         moving_points: path of their partners in the moving image.
         mask: path of a mask of the fixed image.
         pairs: path of a list of pairs, see :func:`~monai_regplugins.data.pair_list.read_pair_list`.
+        max_pairs: so many pairs of the data set, 0 takes all.
 
     Returns:
         Pairs of paths, in the order of the list.
@@ -62,7 +64,7 @@ def given_pairs(
             raise InputError(f"pairs and {' and '.join(given)} given; give either a list of pairs or the files of one.")
         return read_pair_list(pairs)
     if not given:
-        return validation_pairs(open_dataset(dataset_dir, embedded, phantom))[:1]
+        return validation_pairs(open_dataset(dataset_dir, embedded, phantom))[: max_pairs or None]
     if missing := [column for column in ("fixed", "moving") if column not in given]:
         raise InputError(
             f"{' and '.join(given)} given, but no {' and no '.join(missing)}; give both images of the pair."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
 from monai_regplugins.transforms.border import ExtendBorderd
+from monai_regplugins.transforms.dicom_series import read_dicom_series, series_of
 from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, SimpleITKReader, load_points
 from monai_regplugins.transforms.prepare import (
     IsotropicSubjectd,
@@ -19,7 +20,13 @@ from monai_regplugins.transforms.synthetic_window import (
     SyntheticPaird,
     synthetic_cases,
 )
-from monai_regplugins.transforms.total import WarpOriginald, resample_original, total_displacement
+from monai_regplugins.transforms.total import (
+    WarpOriginald,
+    inverse_displacement,
+    map_to_moving,
+    resample_original,
+    total_displacement,
+)
 
 __all__ = [
     "ExtendBorderd",
@@ -39,8 +46,12 @@ __all__ = [
     "StandardizePaird",
     "SyntheticPaird",
     "WarpOriginald",
+    "inverse_displacement",
     "load_points",
+    "map_to_moving",
+    "read_dicom_series",
     "resample_original",
+    "series_of",
     "synthetic_cases",
     "total_displacement",
 ]

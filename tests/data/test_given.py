@@ -122,6 +122,8 @@ def test_without_files_it_is_the_first_validation_pair(tmp_path: Path) -> None:
     (pair,) = given_pairs("", "", "", "", tmp_path, "elsewhere")
 
     assert pair == {"fixed": str(tmp_path / "c.nii.gz"), "moving": str(tmp_path / "b.nii.gz"), "pair_id": "b_to_c"}
+    found = given_pairs("", "", "", "", tmp_path, "elsewhere", max_pairs=0)
+    assert [pair["pair_id"] for pair in found] == ["b_to_c", "c_to_b"]
 
 
 def test_without_data_it_is_the_chosen_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
