@@ -217,6 +217,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the configuration's)")
     add("--ckpt", help="weights (default: the bundle's)")
     add("--voxel_size", type=float, help="edge in mm of RegNet's voxels (default: the configuration's)")
+    add("--stages", type=int, nargs="+", help="RegNet's stages, such as 2 1 (default: the configuration's)")
     add("--pairs", type=int, default=0, help="how many validation pairs to register (default: all)")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, help="methods to compare (default: all)")
     add("--metric", choices=METRICS, default="ncc", help="of elastix (default: ncc)")
@@ -236,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    config = read_config(args.config, given(args, ("dataset_dir", "ckpt", "voxel_size")))
+    config = read_config(args.config, given(args, ("dataset_dir", "ckpt", "voxel_size", "stages")))
     parser, affine = ConfigParser(config), not args.no_affine
     pairs = parser.get_parsed_content("dataset").data[: args.pairs or None]
     names = [args.peak] if args.peak else args.methods
