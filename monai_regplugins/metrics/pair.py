@@ -60,7 +60,7 @@ def pair_metrics(
         Learn2Reg computes it; with landmarks (mm) ``tre_before``, ``tre``, their means, ``tre_max_before`` and
         ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement, ``mae`` and both for each axis
         (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
-        ``dsc``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``, ``asd_before``, ``asd``,
+        ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``, ``asd_before``, ``asd``,
         ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either image lacks before the
         registration, a mean of distances also those that the warp has lost.
     """
@@ -111,7 +111,8 @@ def _label_values(
     compared = [label for label in wanted if label in common]
     before, after = (dice(label_map, fixed_label, compared) for label_map in (moving_label, warped_label))
     values = {"dsc_before": _mean(before.values()), "dsc": _mean(after.values())}
-    values |= {f"dsc_{label}": after.get(label, math.nan) for label in wanted}
+    for name, overlaps in (("dsc_before", before), ("dsc", after)):
+        values |= {f"{name}_{label}": overlaps.get(label, math.nan) for label in wanted}
     if spacing is None:
         return values
     initial, final = (surface_distances(one, fixed_label, compared, spacing) for one in (moving_label, warped_label))

@@ -76,6 +76,7 @@ def test_labels_that_one_image_lacks_do_not_count() -> None:
     assert "dsc_3" not in pair_metrics(**pair)
     values = pair_metrics(**pair, labels=[1, 3, 7])
     assert (values["dsc"], values["dsc_1"]) == (1, 1)
+    assert values["dsc_before_1"] == values["dsc_before"] < 1
     assert all(math.isnan(values[f"{name}_3"]) for name in ("dsc", "hd95", "asd"))
     assert math.isnan(values["dsc_7"])
 
