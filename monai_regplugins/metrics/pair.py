@@ -60,9 +60,9 @@ def pair_metrics(
         Learn2Reg computes it; with landmarks (mm) ``tre_before``, ``tre``, their means, ``tre_max_before`` and
         ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement, ``mae`` and both for each axis
         (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
-        ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``, ``asd_before``, ``asd``,
-        ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either image lacks before the
-        registration, a mean of distances also those that the warp has lost.
+        ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``,
+        ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either
+        image lacks before the registration, a mean of distances also those that the warp has lost.
     """
     values = {"ncc_before": ncc(moving, fixed, mask), "ncc": ncc(warped, fixed, mask)}
     values |= {**regularity(ddf, mask), "sdlogj_l2r": sdlogj_l2r(ddf, mask)}
