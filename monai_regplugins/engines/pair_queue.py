@@ -50,9 +50,13 @@ class PairQueue:
         Raises:
             InputError: When pairs could not be registered; of a single pair, the error itself.
         """
-        whole = self.evaluator.data_loader
+        whole, state = self.evaluator.data_loader, self.evaluator.state
         pairs: Sequence[Mapping[str, Any]] = whole.dataset.data
         failed: list[str] = []
+        length, state.epoch_length = (
+            state.epoch_length,
+            1,
+        )  # else each pair is taken as often as there are pairs
         try:
             for index, pair in enumerate(tqdm(pairs, unit="pair", disable=len(pairs) == 1)):
                 if len(pairs) > 1 and self.is_done(pair):
@@ -63,12 +67,12 @@ class PairQueue:
                 if error is None:
                     continue
                 message = input_error_message(error)
-                if message is None or len(pairs) == 1 or self.evaluator.state.epoch == 0:
+                if message is None or len(pairs) == 1 or state.epoch == 0:
                     raise error  # a fault of the program, or what ails all pairs, such as missing weights
                 logger.error("%s: %s", pair["pair_id"], message)
                 failed.append(pair["pair_id"])
         finally:
-            self.evaluator.data_loader = whole
+            self.evaluator.data_loader, state.epoch_length = whole, length
         done = [pair["pair_id"] for pair in pairs if pair["pair_id"] not in failed]
         if self.on_end is not None and len(pairs) > 1 and done:
             self.on_end(done)

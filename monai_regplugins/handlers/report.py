@@ -121,7 +121,7 @@ def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
     axes.set_xticks(range(len(values)), list(values))
     axes.set_ylabel("DSC")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 

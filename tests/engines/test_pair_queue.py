@@ -31,6 +31,7 @@ class Register:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.results: dict[str, float] = {}
+        self.calls = 0
         pairs = [{"pair_id": name, "value": value} for name, value in values.items()]
         self.engine = SupervisedEvaluator(
             device=torch.device("cpu"),
@@ -40,6 +41,7 @@ class Register:
         )
 
     def register(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        self.calls += 1
         self.results[batch["pair_id"][0]] = 2 * float(batch["image"].mean())
         return {}
 
@@ -49,6 +51,8 @@ def test_all_pairs_are_registered_and_the_end_is_told() -> None:
     PairQueue(register.engine, on_end=ended.append).run()
     assert register.results == {"a": 2.0, "b": 4.0}
     assert ended == [["a", "b"]]
+    assert register.calls == 2
+    assert register.engine.state.epoch_length == 2
 
 
 def test_a_pair_that_fails_is_told_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
