@@ -10,7 +10,6 @@ pairs are those of the first bundle's phantom. Means are over all pairs; a metho
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from monai_regplugins.benchmark.table import comparison_table
 from monai_regplugins.checks import InputError, check_file, input_error_message, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
+from monai_regplugins.io.provenance import installed_version
 
 DEFAULT_PEERS = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
@@ -119,7 +119,7 @@ def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[
         "pairs": max(len(result.pairs) for result in results.values()),
         "preprocessing": f"that of {args.bundle[0].resolve().name}",
         **{name: PEERS[name].about for name in results if name in PEERS},
-        "versions": ", ".join(f"{package} {_version(package)}" for package in packages),
+        "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
         "hardware": hardware(parser.get_parsed_content("device")),
@@ -161,14 +161,6 @@ def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> Contender:
     dims = parser.get_parsed_content("spatial_dims")
     options = {"ckpt": str(check_file(ckpt, "voxelmorph_ckpt")), "spatial_dims": dims, "spatial_size": size}
     return Contender("voxelmorph", "voxelmorph", options)
-
-
-def _version(package: str) -> str:
-    """Return the version of a distribution."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":

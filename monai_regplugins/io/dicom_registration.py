@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import PATIENT_AND_STUDY, DicomIdentity, import_pydicom, read_dicom_file
 from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
+from monai_regplugins.io.provenance import installed_version
 
 __all__ = ["load_dicom_registration", "write_dicom_registration"]
 
@@ -191,7 +191,7 @@ def _header(pydicom: Any, fixed: DicomIdentity) -> Any:
         "Manufacturer": DISTRIBUTION,
         "ManufacturerModelName": DISTRIBUTION,
         "DeviceSerialNumber": "none",
-        "SoftwareVersions": _version(),
+        "SoftwareVersions": installed_version(DISTRIBUTION) or "unknown",
         "FrameOfReferenceUID": fixed.frame_of_reference_uid or _new_uid(pydicom),
         "PositionReferenceIndicator": "",
         "ContentDate": now.strftime("%Y%m%d"),
@@ -247,11 +247,3 @@ def _decimals(pydicom: Any, values: npt.NDArray[np.float64]) -> list[Any]:
 def _new_uid(pydicom: Any) -> Any:
     """A UID that nothing else has."""
     return pydicom.uid.generate_uid(prefix=None)
-
-
-def _version() -> str:
-    """Version of this package; of a checkout that is not installed none is known."""
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown"

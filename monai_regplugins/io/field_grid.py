@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_affine
 from monai_regplugins.transforms.grids import world_affine
 
@@ -79,8 +81,7 @@ def ddf_of_displacement(displacement_ras: npt.NDArray[np.floating], affine: Grid
     Raises:
         InputError: When a 2D grid is oblique to the world axes.
     """
-    linear = _linear_part(affine, len(displacement_ras))
-    return np.tensordot(np.linalg.inv(linear), displacement_ras, 1).astype(np.float32)
+    return _converted(fields.ras_to_voxel, displacement_ras, affine)
 
 
 def displacement_of_ddf(ddf: npt.NDArray[np.floating], affine: GridAffine) -> Displacement:
@@ -89,10 +90,13 @@ def displacement_of_ddf(ddf: npt.NDArray[np.floating], affine: GridAffine) -> Di
     Raises:
         InputError: When a 2D grid is oblique to the world axes.
     """
-    return np.tensordot(_linear_part(affine, len(ddf)), ddf, 1).astype(np.float32)
+    return _converted(fields.voxel_to_ras, ddf, affine)
 
 
-def _linear_part(affine: GridAffine, d: int) -> GridAffine:
-    """The part of an affine that moves vectors, (d, d); a 2D grid lies in an axial, coronal or sagittal plane."""
-    part: GridAffine = world_affine(torch.from_numpy(affine), d, "the field").numpy()[:d, :d]
-    return part
+def _converted(
+    convert: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], field: npt.NDArray[np.floating], affine: GridAffine
+) -> Displacement:
+    """Apply a conversion of ``fields`` to one field; a 2D grid lies in an axial, coronal or sagittal plane."""
+    matrix = world_affine(torch.from_numpy(affine), len(field), "the field")
+    result: Displacement = convert(torch.from_numpy(np.ascontiguousarray(field))[None], matrix)[0].numpy()
+    return result.astype(np.float32)

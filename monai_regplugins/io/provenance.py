@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Provenance", "digest_of"]
+__all__ = ["Provenance", "digest_of", "installed_version"]
 
 PACKAGES = ("monai-regplugins", "monai", "torch", "numpy", "nibabel", "SimpleITK")
 
@@ -47,7 +47,7 @@ class Provenance:
             "weights": {"file": str(self.weights or ""), "sha256": self._digest},
             "parameters": self.parameters,
         }
-        versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+        versions = {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}}
         text = json.dumps([cause, versions[PACKAGES[0]]], sort_keys=True, default=str)
         return {
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
@@ -76,8 +76,8 @@ def _identity(value: Any) -> Any:
     }
 
 
-def _version(package: str) -> str:
-    """Installed version of a package, empty if it is not installed."""
+def installed_version(package: str) -> str:
+    """Return the version of a package, empty if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
