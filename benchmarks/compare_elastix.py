@@ -90,12 +90,13 @@ def prepare(parser: ConfigParser, pair: Mapping[str, Any], affine: bool) -> tupl
     if where is None:
         raise InputError("preprocessing has no MovingToFixedGridd, which aligns the pairs; give RegNet's evaluation.")
     loaded, rest = Compose(steps[:where])(pair), Compose(steps[where + 1 :])
-    before = to_case(rest(MovingToFixedGridd()(loaded)))
+    outside = steps[where].outside
+    before = to_case(rest(MovingToFixedGridd(outside=outside)(loaded)))
     if not affine:
         return before, before, 0.0
     cpu = torch.device("cpu")
     start = clock(cpu)
-    aligned = MovingToFixedGridd(prealign="correlation")(loaded)
+    aligned = MovingToFixedGridd(prealign="correlation", outside=outside)(loaded)
     seconds = clock(cpu) - start
     return before, to_case(rest(aligned)), seconds
 

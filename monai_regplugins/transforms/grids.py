@@ -125,7 +125,9 @@ def affine_field(
     return linear + matrix[:-1, -1].to(dtype).reshape(-1, *[1] * len(spatial_shape))
 
 
-def sample_with_offset(image: torch.Tensor, offset: torch.Tensor, mode: str, padding_value: float) -> torch.Tensor:
+def sample_with_offset(
+    image: torch.Tensor, offset: torch.Tensor, mode: str, padding_value: float | None
+) -> torch.Tensor:
     """Sample ``image`` at ``x + offset(x)``; positions outside its field of view get ``padding_value``.
 
     The field of view ends at the outer faces of the border voxels, half a voxel beyond their centers; up to there
@@ -135,13 +137,15 @@ def sample_with_offset(image: torch.Tensor, offset: torch.Tensor, mode: str, pad
         image: shape (C, *spatial_m), any dtype.
         offset: shape (d, *spatial_f), voxels of ``image``.
         mode: ``"linear"`` or ``"nearest"``.
-        padding_value: value outside.
+        padding_value: value outside; None continues the border values.
 
     Returns:
         Sampled image, shape (C, *spatial_f), dtype of ``image``.
     """
     values = image.to(torch.promote_types(offset.dtype, image.dtype))
     sampled = fields.warp(values[None], offset[None], mode=mode, padding="border")[0]
+    if padding_value is None:
+        return sampled.to(image.dtype)
     inside = inside_mask(offset, image.shape[1:])
     return torch.where(inside[None], sampled, torch.full_like(sampled, padding_value)).to(image.dtype)
 

@@ -54,7 +54,8 @@ class MovingToFixedGridd(Transform):
 
     With affines ``A_f``, ``A_m`` (voxels to RAS mm) and the pre-alignment ``T`` (fixed world to moving world), fixed
     voxel ``x`` shows moving voxel ``A_m^-1 T A_f x``: linear for the image, nearest for label and mask. Outside the
-    moving field of view the image has its minimum, label and mask 0. Nothing is sampled when the grids agree already.
+    moving field of view label and mask are 0, the image is as ``outside`` says. Nothing is sampled when the grids agree
+    already.
     Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
     Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm.
@@ -66,11 +67,15 @@ class MovingToFixedGridd(Transform):
             :func:`~monai_regplugins.transforms.prealign_choice.choose_prealignment`.
         keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
             ``<points>_original``, for one exact sampling at the end.
+        outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,
+            its border values continued, right for crops of the body, where the minimum would make an edge.
     """
 
-    def __init__(self, prealign: str = "none", keep_original: bool = False) -> None:
+    def __init__(self, prealign: str = "none", keep_original: bool = False, outside: str = "minimum") -> None:
         check_choice(prealign, ("none", *_PREALIGNMENTS), "prealign")
+        check_choice(outside, ("minimum", "border"), "outside")
         self.prealign = prealign
+        self.outside = outside
         self.keep_original = keep_original
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -99,7 +104,7 @@ class MovingToFixedGridd(Transform):
             for key in present(pair, MOVING_KEYS):
                 pair[key] = _on_grid(pair[key].as_tensor(), fixed.affine, pair[key])
         else:
-            _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine)
+            _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine, self.outside)
         return pair
 
     def _prealign(
@@ -309,7 +314,7 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
             )
 
 
-def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor) -> None:
+def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> None:
     """Replace the moving entries of ``pair`` through ``matrix``, fixed voxels to moving voxels."""
     fixed = pair["fixed"]
     offset = offset_field(matrix, fixed.shape[1:])
@@ -318,9 +323,10 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor) -> None:
             "the moving and the fixed image do not overlap in world coordinates; check their headers or use "
             "prealign='moments'."
         )
+    beyond = float(pair["moving"].min()) if outside == "minimum" else None
     for key in present(pair, MOVING_KEYS):
         image = pair[key].as_tensor()
-        mode, padding = ("linear", float(image.min())) if key == "moving" else ("nearest", 0.0)
+        mode, padding = ("linear", beyond) if key == "moving" else ("nearest", 0.0)
         pair[key] = _on_grid(sample_with_offset(image, offset, mode, padding), fixed.affine, pair[key])
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))

@@ -111,6 +111,19 @@ def test_equal_grids_are_not_sampled(pair: dict[str, Any]) -> None:
     assert torch.equal(prepared["moving_keypoints"], pair["moving_keypoints"])
 
 
+def test_outside_the_moving_image_is_its_minimum_or_its_border() -> None:
+    image = torch.arange(1.0, 65.0).reshape(1, 4, 4, 4)
+    fixed = MetaTensor(torch.rand(1, 6, 4, 4), affine=torch.eye(4))
+    pair = {"moving": MetaTensor(image, affine=torch.eye(4)), "fixed": fixed}
+    at_minimum, continued = (MovingToFixedGridd(outside=outside)(pair)["moving"] for outside in ("minimum", "border"))
+    torch.testing.assert_close(at_minimum[0, :4].as_tensor(), image[0])
+    torch.testing.assert_close(continued[0, :4].as_tensor(), image[0])
+    assert (at_minimum[0, 4:] == 1).all()
+    torch.testing.assert_close(continued[0, 4:].as_tensor(), image[0, -1:].expand(2, 4, 4))
+    with pytest.raises(InputError, match="outside is 'zero'"):
+        MovingToFixedGridd(outside="zero")
+
+
 def test_prealignment_finds_the_shifted_image() -> None:
     blob = torch.zeros(1, 8, 8, 8)
     blob[0, 2:5, 3:6, 3:7] = torch.rand(3, 3, 4) + 1

@@ -1,0 +1,228 @@
+"""Make pairs with a known truth out of one image: the image under random smooth displacements, and the image itself.
+
+The moving image of each pair is the image as it is, the fixed one ``fixed(x) = image(x + u(x))`` with a random sum of
+Gaussians u (cubic B-splines; labels by the nearest voxel), so u is the displacement that registration has to find.
+Landmarks are random points of the body, with their exact places in every fixed image. The result is a folder in
+Learn2Reg's format, which every bundle and ``python -m monai_regplugins.benchmark`` take as ``--dataset_dir``.
+
+    python -m monai_regplugins.benchmark.known_warp ct.nii.gz --label organs.nii.gz --output_dir Warped
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import Tensor
+
+import monai_regplugins
+from monai_regplugins.checks import InputError
+from monai_regplugins.data.phantoms import is_made, make_folder
+from monai_regplugins.fields import warp
+from monai_regplugins.transforms.bspline_image import bspline_warp
+from monai_regplugins.transforms.grids import voxel_spacing, world_affine
+from monai_regplugins.transforms.load import LoadPaird
+from monai_regplugins.transforms.smooth_fields import GaussianField, random_field
+
+__all__ = ["find_sources", "known_displacement", "make_known_warps"]
+
+BUMPS = 80  # for an image of 322 x 246 x 348 mm, as in the smoothest fields of Sokooti et al. 2017
+ITERATIONS = 50  # of Newton's method at most; a handful is the rule
+TOLERANCE = 1e-3  # mm
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image, ``(1, *spatial)``, its labels, if there are any, and points, ``(N, 3)`` voxels."""
+
+    image: Tensor
+    label: Tensor | None
+    points: Tensor
+
+    def warped(self, ddf: Tensor) -> Subject:
+        """Image and labels under a displacement, ``(3, *spatial)`` voxels; the points stay."""
+        label = self.label
+        if label is not None:
+            label = warp(label[None].float(), ddf[None], mode="nearest", padding="border")[0]
+        return replace(self, image=bspline_warp(self.image, ddf), label=label)
+
+
+def known_displacement(
+    rng: np.random.Generator, spatial_shape: Sequence[int], spacing: Tensor, largest: float, sigma: float
+) -> tuple[GaussianField, Tensor]:
+    """Draw a displacement without folding.
+
+    Args:
+        rng: source of the random numbers.
+        spatial_shape: voxels along each axis.
+        spacing: voxel size in mm, ``(d,)``.
+        largest: component of a displacement, mm.
+        sigma: standard deviation of the Gaussians, mm.
+
+    Returns:
+        u in mm as a function of mm from the first voxel, and on the grid, ``(d, *spatial)`` in voxels, float32.
+    """
+    extent = [max(1, round(n * float(s))) for n, s in zip(spatial_shape, spacing, strict=True)]
+    field = random_field(rng, extent, sigma, BUMPS, largest, density=True, least_determinant=0.2)
+    axes = [torch.arange(n, dtype=torch.float64) * float(s) for n, s in zip(spatial_shape, spacing, strict=True)]
+    scale = spacing.double().reshape(-1, *[1] * len(spatial_shape))
+    return field, (field.on_axes(axes) / scale).float()
+
+
+def find_sources(field: GaussianField, targets: Tensor) -> Tensor:
+    """Find the points x that a displacement moves to given ones, ``x + u(x) = y``, by Newton's method.
+
+    Args:
+        field: u, mm.
+        targets: y, ``(N, d)`` mm, float64.
+
+    Returns:
+        x, ``(N, d)``; NaN where the iteration did not end within a thousandth of a millimeter.
+    """
+    points = targets.clone()
+    for _ in range(ITERATIONS):
+        error = points + field.at(points) - targets
+        if float(error.abs().max()) < 0.01 * TOLERANCE:
+            break
+        points = points - torch.linalg.solve(field.jacobian_at(points), error[..., None])[..., 0]
+    missed = torch.linalg.vector_norm(points + field.at(points) - targets, dim=1) > TOLERANCE
+    return torch.where(missed[:, None], torch.nan, points)
+
+
+def make_known_warps(
+    dataset_dir: str | Path,
+    image: str,
+    label: str = "",
+    pairs: int = 1,
+    largest: float = 12.0,
+    sigma: float = 40.0,
+    landmarks: int = 300,
+    seed: int = 0,
+) -> Path:
+    """Make a data set of one image under known displacements.
+
+    Args:
+        dataset_dir: the folder to make, complete or not at all.
+        image: file of a 3D image, in any format that the bundles read.
+        label: file of its labels, on its grid; without one the pairs have none.
+        pairs: how many displacements to draw.
+        largest: component of a displacement, mm.
+        sigma: standard deviation of the Gaussians, mm.
+        landmarks: points in the labels, or where the image is above its mean; fewer where some leave the image.
+        seed: of displacements and points.
+
+    Returns:
+        ``dataset_dir``.
+
+    Raises:
+        InputError: When a file cannot be read, label and image differ in size, a number is out of its range, or the
+            folder is there already.
+    """
+    if min(pairs, landmarks) < 1 or seed < 0:
+        raise InputError(f"pairs is {pairs}, landmarks {landmarks} and seed {seed}, expected at least 1, 1 and 0.")
+    target, rng = Path(dataset_dir), np.random.default_rng(seed)
+    if is_made(target):
+        raise InputError(f"output_dir '{target}' is not empty, and nothing in it would be replaced; give a new folder.")
+    files: dict[Hashable, Any] = {"fixed": image, "moving": image} | ({"moving_label": label} if label else {})
+    loaded = LoadPaird()(files)
+    affine, shape = world_affine(loaded["moving"].affine, 3, "image"), loaded["moving"].shape[1:]
+    original = _original(loaded, landmarks, rng)
+    fields = [known_displacement(rng, shape, voxel_spacing(affine, 3), largest, sigma) for _ in range(pairs)]
+    return make_folder(target, lambda folder: _fill(folder, target.resolve().name, original, affine, fields))
+
+
+def _original(loaded: Mapping[Hashable, Any], landmarks: int, rng: np.random.Generator) -> Subject:
+    """The image as it is, with random voxels of its labels, or of what is brighter than the mean, as points."""
+    image = loaded["moving"].as_tensor()
+    label = loaded["moving_label"].as_tensor() if "moving_label" in loaded else None
+    body = (image > image.mean() if label is None else label > 0)[0].nonzero()
+    return Subject(image, label, body[torch.from_numpy(rng.integers(len(body), size=landmarks))].double())
+
+
+def _fill(
+    folder: Path, name: str, original: Subject, affine: Tensor, fields: Sequence[tuple[GaussianField, Tensor]]
+) -> None:
+    """Write the data set: number 0 is the image itself, the others are the image under one field each."""
+    spacing = voxel_spacing(affine, 3).double()
+    points = [original.points, *(find_sources(field, original.points * spacing) / spacing for field, _ in fields)]
+    kept = torch.stack([_within(at, original.image.shape[1:]) for at in points]).all(dim=0)
+    if not bool(kept.any()):
+        raise InputError("no landmark stays within the image under all displacements; make them smaller.")
+    entries = [_save_subject(folder, f"{name}_0000_0000", original, affine, points[0][kept])]
+    for number, (_, ddf) in enumerate(fields, start=1):
+        subject = original.warped(ddf)
+        entries.append(_save_subject(folder, f"{name}_{number:04d}_0000", subject, affine, points[number][kept]))
+        _save(folder / "displacements" / f"disp_{number:04d}_0000.nii.gz", ddf.movedim(0, -1), affine)
+    content = {
+        "name": name,
+        "description": "One image under known displacements, which are in displacements, voxels",
+        "tensorImageSize": {"0": "3D"},
+        "tensorImageShape": {"0": list(original.image.shape[1:])},
+        "training": entries[:1],
+        "validation": entries[1:],
+        "registration_val": [{"fixed": entry["image"], "moving": entries[0]["image"]} for entry in entries[1:]],
+    }
+    (folder / f"{name}_dataset.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _within(points: Tensor, shape: Sequence[int]) -> Tensor:
+    """Which points, voxels, lie between the centers of the outer voxels; NaN does not."""
+    return ((points >= 0) & (points <= torch.tensor(shape) - 1)).all(dim=1)
+
+
+def _save_subject(folder: Path, stem: str, subject: Subject, affine: Tensor, points: Tensor) -> dict[str, str]:
+    """Write image, label and landmarks, and return the files as a data set lists them."""
+    entry = {"image": f"./imagesTr/{stem}.nii.gz", "landmarks": f"./landmarksTr/{stem}.csv"}
+    _save(folder / entry["image"], subject.image[0], affine)
+    if subject.label is not None:
+        entry["label"] = f"./labelsTr/{stem}.nii.gz"
+        _save(folder / entry["label"], subject.label[0].to(torch.int16), affine)
+    landmarks = folder / entry["landmarks"]
+    landmarks.parent.mkdir(exist_ok=True)
+    np.savetxt(landmarks, points.numpy(), fmt="%.4f", delimiter=",")
+    return entry
+
+
+def _save(file: Path, values: Tensor, affine: Tensor) -> None:
+    file.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(values.numpy(), affine.numpy()), file)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_regplugins.benchmark.known_warp",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("image", help="a 3D image")
+    add("--label", default="", help="labels on its grid (default: none)")
+    add("--output_dir", type=Path, required=True, help="folder to make")
+    add("--pairs", type=int, default=1, help="displacements to draw (default: 1)")
+    add("--largest", type=float, default=12.0, help="component of a displacement, mm (default: 12)")
+    add("--sigma", type=float, default=40.0, help="standard deviation of the Gaussians, mm (default: 40)")
+    add("--landmarks", type=int, default=300, help="points to place (default: 300)")
+    add("--seed", type=int, default=0, help="of displacements and points (default: 0)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Make the data set of the command line and return its folder."""
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    return make_known_warps(
+        args.output_dir, args.image, args.label, args.pairs, args.largest, args.sigma, args.landmarks, args.seed
+    )
+
+
+if __name__ == "__main__":
+    monai_regplugins.start()  # input errors in one line
+    main()
