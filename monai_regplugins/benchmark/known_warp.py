@@ -131,7 +131,9 @@ def make_known_warps(
     target, rng = Path(dataset_dir), np.random.default_rng(seed)
     if is_made(target):
         raise InputError(f"output_dir '{target}' is not empty, and nothing in it would be replaced; give a new folder.")
-    files: dict[Hashable, Any] = {"fixed": image, "moving": image} | ({"moving_label": label} if label else {})
+    files: dict[Hashable, Any] = {"fixed": image, "moving": image}
+    if label:
+        files["moving_label"] = label
     loaded = LoadPaird()(files)
     affine, shape = world_affine(loaded["moving"].affine, 3, "image"), loaded["moving"].shape[1:]
     original = _original(loaded, landmarks, rng)

@@ -46,8 +46,7 @@ def given_pairs(
         Pairs of paths, in the order of the list.
 
     Raises:
-        InputError: When only one image is given, something else comes without its image or beside a list, or a file is
-            missing.
+        InputError: When only one image is given, or something else comes without its image or beside a list.
     """
     files = {
         "fixed": fixed,

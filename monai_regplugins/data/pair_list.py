@@ -46,8 +46,8 @@ def read_pair_list(path: str | Path) -> list[Pair]:
         pair; those without one in the list are called ``<moving>_to_<fixed>``.
 
     Raises:
-        InputError: When the list is missing, empty or damaged, a column is unknown, a pair lacks an image, a file does
-            not exist, or two pairs have one name.
+        InputError: When the list is missing, empty or damaged, a column is unknown, a pair lacks an image, or two pairs
+            have one name. Whether the files of a pair exist is seen when it is loaded: the others can go on.
     """
     file = check_readable(path, "pair list")
     name = f"pair list '{path}'"
@@ -75,7 +75,7 @@ def read_pair_list(path: str | Path) -> list[Pair]:
 
 
 def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> Pair:
-    """A pair of existing files, with a name that a folder can have.
+    """A pair of files, with a name that a folder can have.
 
     Args:
         files: paths by their names in ``COLUMNS``.
@@ -83,16 +83,12 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
         pair_id: name of the pair; by default ``<moving>_to_<fixed>``.
 
     Raises:
-        InputError: When a file is missing or the name has a slash.
+        InputError: When the name has a slash.
     """
-    pair = {}
-    for column, path in files.items():
-        is_image = column in ("fixed", "moving")  # which may be the folder of a DICOM series
-        pair[COLUMNS[column]] = str(check_readable(path, column.replace("_", " ") + where, folder=is_image))
     name = pair_id or f"{_stem(files['moving'])}_to_{_stem(files['fixed'])}"
     if name in (".", "..") or not name.isprintable() or any(slash in name for slash in "/\\"):
         raise InputError(f"pair_id {name!r}{where} names no folder, expected a name without slashes; change it.")
-    return {**pair, PAIR_ID: name}
+    return {**{COLUMNS[column]: path for column, path in files.items()}, PAIR_ID: name}
 
 
 def _pair(row: Mapping[str, Any], folder: Path, where: str) -> Pair:

@@ -47,9 +47,10 @@ class RefinedInferer(Inferer):
         \hat v = \arg\min_v L(f + W v), \qquad v_0 = 0,
 
     by Adam (Kingma and Ba 2015). Balakrishnan et al. 2019 (VoxelMorph, IEEE TMI 38, 1788) call it instance-specific
-    optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. The field with the lowest loss is kept,
-    the network's own included, so that the loss of no pair rises and more steps are never worse. Samples of a batch
-    are refined one after the other, each as if it were alone. No gradient flows through the result.
+    optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. With several levels it begins on a coarse
+    grid, where the far is near, and goes on, from what it has found, on grids that are twice as fine each. The field
+    with the lowest loss on the last one is kept, the network's own included, so that the loss of no pair rises. Samples
+    of a batch are refined one after the other, each as if it were alone. No gradient flows through the result.
 
     The loss is the one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
     ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
@@ -59,11 +60,12 @@ class RefinedInferer(Inferer):
     Args:
         inferer: what registers first.
         loss: what to lower, of one pair.
-        steps: most steps to take; 0 is the inferer alone.
+        steps: most steps to take at each level; 0 is the inferer alone.
         spacing: voxels from node to node; 1 moves every voxel by itself.
         learning_rate: how far a step moves a node at most, about, in voxels.
-        spatial_size: size at which the loss sees the pair, best that of the training, since windows and weights of a
-            loss are in voxels; -1 (or an empty list) keeps an axis as it is. The network's field is kept in full.
+        spatial_size: size at which the loss sees the pair first, such as that of the training; -1 (or an empty list)
+            keeps an axis as it is. The network's field is kept in full.
+        levels: how many sizes, each twice the one before, but not larger than the image.
         patience: steps over which the loss of a pair has to vary for its descent to go on,
         smallest_change: by more than this fraction of how far it has varied since the start.
 
@@ -79,14 +81,15 @@ class RefinedInferer(Inferer):
         spacing: int = 2,
         learning_rate: float = 0.1,
         spatial_size: Sequence[int] = (),
+        levels: int = 1,
         patience: int = 10,
         smallest_change: float = 1e-3,
     ) -> None:
         super().__init__()
-        if steps < 0 or spacing < 1 or patience < 1:
+        if steps < 0 or min(spacing, levels, patience) < 1:
             raise InputError(
-                f"steps, spacing and patience are {steps}, {spacing} and {patience}, expected at least 0, 1 and 1; "
-                "0 steps take the network's field as it is."
+                f"steps, spacing, levels and patience are {steps}, {spacing}, {levels} and {patience}, expected at "
+                "least 0, 1, 1 and 1; 0 steps take the network's field as it is."
             )
         if not learning_rate > 0 or not 0 <= smallest_change < 1:
             raise InputError(
@@ -96,7 +99,8 @@ class RefinedInferer(Inferer):
         if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
             raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
         self.inferer, self.loss, self.steps = inferer, loss, steps
-        self.spacing, self.learning_rate, self.spatial_size = spacing, learning_rate, list(spatial_size)
+        self.spacing, self.learning_rate = spacing, learning_rate
+        self.spatial_size, self.levels = list(spatial_size), levels
         self.patience, self.smallest_change = patience, smallest_change
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -133,20 +137,42 @@ class RefinedInferer(Inferer):
             return result | {"ddf": refined, "warped": warped, "refinement": torch.stack([ends for _, ends in found])}
 
     def _refined(self, loss: Loss, ddf: Tensor, targets: Tensors) -> tuple[Tensor, Tensor]:
-        """Refine one pair; return its field and its loss before and after."""
-        native = list(ddf.shape[2:])
-        size = [n if s <= 0 else s for n, s in zip(native, self.spatial_size or [-1] * len(native), strict=True)]
-        start = ddf if size == native else fields.resize(ddf, size)
-        targets = {key: _at_size(value, native, size) for key, value in targets.items()}
+        """Refine one pair; return its field and its loss before and after, both as the last level sees them."""
+        native, found, steps = list(ddf.shape[2:]), ddf, 0
+        for size in self._sizes(native):
+            objective = self._objective(loss, targets, native, size)
+            start = _resized(found, size)
+            residual, losses = self._descend(objective, start)
+            found, steps = found + _resized(residual, native), steps + len(losses) - 1
+        after, before = min(losses), losses[0]
+        if steps > len(losses) - 1:  # levels before the last have changed the field, which the last may not like
+            before = float(objective(_resized(ddf, size)))
+            found, after = (found, after) if after < before else (ddf, before)
+        logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, steps)
+        return found, ddf.new_tensor([before, after])
+
+    def _sizes(self, native: list[int]) -> list[list[int]]:
+        """The size of each level."""
+        asked = self.spatial_size or [-1] * len(native)
+        sizes = [[n if s <= 0 else s for n, s in zip(native, asked, strict=True)]]
+        while len(sizes) < self.levels:
+            doubled = [max(s, min(2 * s, n)) for n, s in zip(native, sizes[-1], strict=True)]
+            if doubled == sizes[-1]:
+                break
+            sizes.append(doubled)
+        return sizes
+
+    def _objective(
+        self, loss: Loss, targets: Tensors, native: list[int], size: list[int]
+    ) -> Callable[[Tensor], Tensor]:
+        """The loss of a field of this size."""
+        seen = {key: _at_size(value, native, size) for key, value in targets.items()}
 
         def objective(u: Tensor) -> Tensor:
-            warped = fields.warp(targets["moving"], u, padding=self.inferer.padding)
-            return loss({"ddf": u, "warped": warped, "sequence": u[:, None]}, targets)
+            warped = fields.warp(seen["moving"], u, padding=self.inferer.padding)
+            return loss({"ddf": u, "warped": warped, "sequence": u[:, None]}, seen)
 
-        residual, losses = self._descend(objective, start)
-        before, after = losses[0], min(losses)
-        logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, len(losses) - 1)
-        return ddf + (residual if size == native else fields.resize(residual, native)), ddf.new_tensor([before, after])
+        return objective
 
     def _descend(self, objective: Callable[[Tensor], Tensor], start: Tensor) -> Descent:
         """Lower the objective of a field, starting at ``start``."""
@@ -192,6 +218,11 @@ def _computable(loss: Loss, names: set[str]) -> Loss:
             "one that takes 'warped' or 'moving'; give such a loss, or take 0 refinement steps."
         )
     return WeightedSum(kept)
+
+
+def _resized(ddf: Tensor, size: list[int]) -> Tensor:
+    """Resize a field, unless it has that size."""
+    return ddf if list(ddf.shape[2:]) == size else fields.resize(ddf, size)
 
 
 def _at_size(values: Tensor, native: list[int], size: list[int]) -> Tensor:

@@ -126,7 +126,7 @@ class TestImages:
     def test_missing(self, side: str, images: dict[str, str], failure: Failure) -> None:
         wrong = images[side].replace(f"{side}.nii", f"{side}s.nii")
         message = failure("inference", **images | {side: wrong})
-        contains(message, f"{side} '{wrong}' does not exist", f"Did you mean '{side}.nii.gz'?")
+        contains(message, f"{side} image '{wrong}' does not exist", f"Did you mean '{side}.nii.gz'?")
 
     @pytest.mark.parametrize("content", [b"no image at all", b""], ids=["text", "empty"])
     def test_no_image(self, side: str, content: bytes, images: dict[str, str], failure: Failure) -> None:

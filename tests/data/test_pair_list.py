@@ -79,11 +79,6 @@ MISTAKES = {
     "no rows": (HEADER, "holds no pair; give at least one"),
     "no moving": ("fixed,moving\nimages/f.nii.gz,\n", "line 2 of .* has no moving image"),
     "neither": ("fixed,moving,mask\n,,images/mask.png\n", "line 2 of .* has no fixed and no moving image"),
-    "missing file": (
-        HEADER + ROW + ROW.replace("mask.png", "msk.png"),
-        r"mask in line 3 of .* not exist.*'mask.png'\?",
-    ),
-    "label folder": (HEADER + ROW.replace("label.nii", "series"), "fixed label in line 2 of .* is a folder"),
     "cells": ("fixed,moving\n\nimages/f.nii.gz,images/m.nii.gz,x\n", "line 3 of .* has 3 cells, expected 2"),
     "same id": (TWO.format("a", "a"), "line 3 of .* has the same pair_id as line 2, 'a'"),
     "same names": (TWO.format("", "").replace("f2.nrrd", "f.nii.gz"), "same pair_id as line 2, 'm_to_f'"),

@@ -174,6 +174,52 @@ class TestClosedForm:
         torch.testing.assert_close(change, (2 * lack).expand_as(change), atol=1e-4, rtol=0)
 
 
+class TestLevels:
+    """From coarse to fine."""
+
+    def test_each_level_is_twice_as_large_and_none_larger_than_the_image(self) -> None:
+        sizes: list[tuple[int, ...]] = []
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            sizes.append(tuple(targets["fixed"].shape[2:]))
+            return pred["ddf"].square().mean() + targets["fixed"].mean() * 0 * pred["warped"].mean()
+
+        refined(loss, 1, spatial_size=[8, 6], levels=9)(torch.rand(1, 2, 30, 12), always(torch.ones(1, 2, 30, 12)))
+        assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12), (30, 12)]
+
+    def test_what_is_far_is_found_on_the_coarse_levels(self) -> None:
+        """Fine texture repeats within a few voxels and misleads; the structures beneath it do not."""
+        noise = np.random.default_rng(0).normal(size=(96, 96))
+        scene = sum(sigma * ndimage.gaussian_filter(noise, sigma, mode="wrap") for sigma in (1.5, 5.0))
+        moving, fixed = (np.roll(scene, by, (0, 1))[16:80, 16:80].astype(np.float32) for by in ((0, 0), (6, -7)))
+        image = standardized(torch.from_numpy(np.stack([moving, fixed]))[None])
+        shift = torch.tensor([-6.0, 7.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
+        loss = WeightedSum(
+            {
+                "similarity": Term(torch.nn.MSELoss(), ["warped", "fixed"]),
+                "smoothness": Term(GradientLoss(), ["ddf"], 4.0),
+            }
+        )
+        fine, coarse_to_fine = (
+            refined(loss, 100, learning_rate=0.2, spatial_size=[size, size], levels=levels)(image, no_motion)["ddf"]
+            for size, levels in ((64, 1), (16, 3))
+        )
+        inner = (..., slice(16, 48), slice(16, 48))  # elsewhere a part of what is to be found lies outside
+        assert error(coarse_to_fine[inner], shift[inner]) < 0.05
+        assert error(fine[inner], shift[inner]) > 3
+
+    def test_the_loss_of_the_last_level_never_rises(self) -> None:
+        """The coarse level is made to spoil the field, and the fine one has no step that could repair it."""
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            wanted = 3.0 if pred["ddf"].shape[2] == 8 else 0.0
+            return (pred["ddf"] - wanted).square().mean() + 1
+
+        result = refined(loss, 2, spatial_size=[8, 8], levels=2)(torch.rand(1, 2, 16, 16), no_motion)
+        assert torch.equal(result["ddf"], torch.zeros(1, 2, 16, 16))
+        assert result["refinement"].tolist() == [[1.0, 1.0]]
+
+
 class TestKnownField:
     """Pairs warped by a smooth field of up to 3 voxels, from no field at all."""
 
@@ -478,9 +524,10 @@ class TestLoss:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": -1}, "steps, spacing and patience are -1, 2 and 10"),
-        ({"spacing": 0}, "steps, spacing and patience are 10, 0 and 10"),
-        ({"patience": 0}, "expected at least 0, 1 and 1"),
+        ({"steps": -1}, "steps, spacing, levels and patience are -1, 2, 1 and 10"),
+        ({"spacing": 0}, "steps, spacing, levels and patience are 10, 0, 1 and 10"),
+        ({"levels": 0}, "steps, spacing, levels and patience are 10, 2, 0 and 10"),
+        ({"patience": 0}, "expected at least 0, 1, 1 and 1"),
         ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
