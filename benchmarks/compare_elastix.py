@@ -2,8 +2,9 @@
 
 Data, network, weights and preprocessing come from one bundle configuration, by default RegNet's evaluation on its
 phantom. All methods start from one affine registration (normalized correlation, by SimpleITK) and get the same images.
-RegNet predicts every second voxel along each axis (fast) or every one (exact); elastix is
-``monai_regplugins.benchmark``: B-splines of 10 mm, one resolution of 2000 iterations (1R) or three of 500 (3R).
+RegNet predicts every second voxel along each axis (fast) or every one (exact), or its fast prediction is improved on
+the pair itself (refined); elastix is ``monai_regplugins.benchmark``: B-splines of 10 mm, one resolution of 2000
+iterations (1R) or three of 500 (3R).
 
 Landmark errors are distances in the moving image's world, |A(x + u(x)) - y| with the affine map A, of the landmarks of
 all pairs together. TRE' is over those within 8 mm after the affine registration. Correlation (edges continued) and
@@ -56,7 +57,7 @@ from monai_regplugins.transforms.grids import world_affine
 from monai_regplugins.transforms.prepare import MovingToFixedGridd
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "regnet" / "configs" / "evaluate.json"
-METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact")
+METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact", "RegNet-refined")
 
 
 @dataclass
@@ -109,7 +110,7 @@ def to_case(item: Mapping[str, Any]) -> Case:
     return Case(image, targets, matrix[:d, :d])
 
 
-def make_method(config: Mapping[str, Any], name: str, metric: str, threads: int) -> Method:
+def make_method(config: Mapping[str, Any], name: str, metric: str, threads: int, refine_steps: int) -> Method:
     """Return one of the methods: from a pair to its field."""
     kind, variant = name.split("-")
     if kind == "elastix":
@@ -122,7 +123,8 @@ def make_method(config: Mapping[str, Any], name: str, metric: str, threads: int)
             return register_elastix(fixed, moving, spacing, method, metric, mask, threads=threads).ddf
 
         return elastix
-    parser = ConfigParser({**config, "dense_mode": variant})
+    steps = {"refine_steps": refine_steps} if variant == "refined" else {}
+    parser = ConfigParser({**config, "dense_mode": "exact" if variant == "exact" else "fast", **steps})
     network, inferer, device = load_network(parser), *(parser.get_parsed_content(i) for i in ("inferer", "device"))
 
     @torch.no_grad()
@@ -219,6 +221,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--ckpt", help="weights (default: the bundle's)")
     add("--voxel_size", type=float, help="edge in mm of RegNet's voxels (default: the configuration's)")
     add("--stages", type=int, nargs="+", help="RegNet's stages, such as 2 1 (default: the configuration's)")
+    add("--refine_steps", type=int, default=30, help="of RegNet-refined, at each level (default: 30)")
     add("--pairs", type=int, default=0, help="how many validation pairs to register (default: all)")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, help="methods to compare (default: all)")
     add("--metric", choices=METRICS, default="ncc", help="of elastix (default: ncc)")
@@ -227,8 +230,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--output", type=Path, help="file to write, .md for the table or .json for all values")
     add("--peak", choices=METHODS, help=argparse.SUPPRESS)  # the process whose memory is measured
     args = parser.parse_args(argv)
-    if args.threads < 1 or args.pairs < 0:
-        parser.error("--threads must be at least 1, --pairs at least 0")
+    if args.threads < 1 or min(args.pairs, args.refine_steps) < 0:
+        parser.error("--threads must be at least 1, --pairs and --refine_steps at least 0")
     return args
 
 
@@ -242,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser, affine = ConfigParser(config), not args.no_affine
     pairs = parser.get_parsed_content("dataset").data[: args.pairs or None]
     names = [args.peak] if args.peak else args.methods
-    methods = {name: make_method(config, name, args.metric, args.threads) for name in names}
+    methods = {name: make_method(config, name, args.metric, args.threads, args.refine_steps) for name in names}
     if args.peak:
         methods[args.peak](prepare(parser, pairs[0], affine)[1])
         print(peak := f"{peak_of_this_process():.1f}")
@@ -257,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         "pairs": len(pairs),
         "landmarks": len(rows["before"].errors),
         "metric_of_elastix": args.metric,
+        "refinement": f"{args.refine_steps} steps at each level",
         "hardware": hardware(device),
         "command": command_line(__file__, argv),
     }

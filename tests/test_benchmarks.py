@@ -374,7 +374,7 @@ class TestUncertainty:
 class TestElastix:
     """RegNet against elastix on two slices over time; elastix itself runs in the slow test only."""
 
-    METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact")
+    METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact", "RegNet-refined")
     STEP = np.array([1.0, 0.0])  # of the stand-in for elastix, voxels
     MATRIX = np.array([[1.2, 0.1, 3.0], [0.0, 0.9, -4.0], [0.0, 0.0, 1.0]])  # fixed to moving world
 
@@ -447,6 +447,7 @@ class TestElastix:
         moved, apart = (np.abs(fast - other).mean() for other in (errors["before"], exact))
         assert moved > 0.01, "mm"
         assert 0 < apart < 0.5 * moved, "interpolated against predicted, between every second voxel"
+        assert content["rows"]["RegNet-refined"]["errors"] != content["rows"]["RegNet-fast"]["errors"]
 
     def test_elastix_gets_what_regnet_gets(self, script, options, stand_in, monkeypatch):
         compare, seen = script("compare_elastix"), []
