@@ -1,7 +1,13 @@
-"""Draw the pictures of the documentation: ``python docs/figures.py``."""
+"""Draw the pictures of the documentation: ``python docs/figures.py``.
+
+``python docs/figures.py overlap "TITLE=out/metrics.csv" ...`` draws the overlap of labels that registrations reached.
+"""
 
 from __future__ import annotations
 
+import csv
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +78,29 @@ def thorax_figure(seeds: tuple[int, ...] = (1, 3)) -> Figure:
     return figure
 
 
+def overlap_figure(tables: Mapping[str, Path]) -> Figure:
+    """Dice of each label of each pair, before and after, from the ``metrics.csv`` of inference."""
+    figure = Figure(figsize=(3.3 * len(tables), 3.6), layout="constrained")
+    for ax, (title, path) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["pair_id"] not in ("mean", "sd")]
+        labels = [name.removeprefix("dsc_before_") for name in rows[0] if name.startswith("dsc_before_")]
+        cells = [(row[f"dsc_before_{label}"], row[f"dsc_{label}"]) for row in rows for label in labels]
+        before, after = np.array([[float(a), float(b)] for a, b in cells if a and b]).T
+        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        ax.scatter(before, after, s=9, alpha=0.6, linewidths=0)
+        ax.set(title=title, xlabel="DSC before", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.text(0.97, 0.04, f"{len(before)} labels in {len(rows)} pairs", ha="right", fontsize=8)
+    figure.axes[0].set_ylabel("DSC after")
+    return figure
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["overlap"]:
+        given = dict(argument.split("=", 1) for argument in sys.argv[2:])
+        chosen = {title: Path(path) for title, path in given.items()}
+        overlap_figure(chosen).savefig(IMAGES / "real_overlap.png", dpi=80)
+        sys.exit()
     IMAGES.mkdir(exist_ok=True)
     thorax_figure().savefig(IMAGES / "thorax_phantom.png", dpi=70)
     cine_figure().savefig(IMAGES / "cine_lung_phantom.png", dpi=70)

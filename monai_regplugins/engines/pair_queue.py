@@ -53,10 +53,8 @@ class PairQueue:
         whole, state = self.evaluator.data_loader, self.evaluator.state
         pairs: Sequence[Mapping[str, Any]] = whole.dataset.data
         failed: list[str] = []
-        length, state.epoch_length = (
-            state.epoch_length,
-            1,
-        )  # else each pair is taken as often as there are pairs
+        length = state.epoch_length
+        state.epoch_length = 1  # else each pair is taken as often as there are pairs
         try:
             for index, pair in enumerate(tqdm(pairs, unit="pair", disable=len(pairs) == 1)):
                 if len(pairs) > 1 and self.is_done(pair):
