@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.losses.label import LabelOverlapLoss
 from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
 from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
 from monai_regplugins.losses.synthetic import SyntheticFieldLoss
@@ -12,6 +13,7 @@ __all__ = [
     "EdgeAwareSmoothnessLoss",
     "GradientLoss",
     "IsotropicTVLoss",
+    "LabelOverlapLoss",
     "MaskedLNCCLoss",
     "MaskedMSELoss",
     "SequenceMSELoss",

@@ -145,6 +145,14 @@ class TestConfigurations:
         assert last["field"] > 0.0
         assert same(read_weights(tmp_path / "models" / "model.pt"), workflow.network_def.state_dict())
 
+    def test_labels_may_help(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        settings = {"label_weight": 1.0, "synthetic_probability": 0.5, "crop_margin": [0, 1, 2]}
+        workflow = create(configs(ran, "train"), tmp_path, spatial_size=[16, 18, 20], **settings)
+        workflow.run()
+        last = workflow.parser.get_parsed_content("loss").last
+        assert sorted(last) == ["labels", "similarity", "smoothness", "synthetic"]
+        assert 0 < last["labels"] < 1
+
     def test_the_papers_settings_train(self, ran: Path, create: Create, tmp_path: Path) -> None:
         workflow = create(configs(ran, "train", "paper"), tmp_path, crop_margin=[0, 1, 2], spatial_size=[16, 18, 20])
         workflow.run()

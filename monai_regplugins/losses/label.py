@@ -1,0 +1,65 @@
+"""Weak supervision by labels: what a registration does to the organs it was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError, check_same_size
+from monai_regplugins.losses.numerics import at_least_float32
+
+__all__ = ["LabelOverlapLoss"]
+
+
+class LabelOverlapLoss(nn.Module):
+    r"""One minus the soft Dice overlap of warped moving labels with the fixed ones.
+
+    .. math::
+        L = 1 - \frac{1}{|K|} \sum_{k \in K} \frac{2 \sum_x W m_k \, f_k}{\sum_x (W m_k)^2 + \sum_x f_k^2}
+
+    with the indicators m and f of label k, and W the warp by the ddf, linear, zeros outside. Labels only help to train;
+    a trained network needs none. Source: the weak supervision of Hu et al. 2018 (Medical Image Analysis 49, 1), with
+    the Dice of Milletari et al. 2016.
+
+    Args:
+        labels: K, the values that count; empty for those that both images of a sample have.
+
+    Raises:
+        InputError: A label is 0, which is the background.
+    """
+
+    def __init__(self, labels: Sequence[int] = ()) -> None:
+        super().__init__()
+        if 0 in labels:
+            raise InputError(f"labels are {list(labels)}, expected none of them 0, the background; leave it out.")
+        self.labels = list(labels)
+
+    def forward(self, ddf: torch.Tensor, moving_label: torch.Tensor, fixed_label: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar, the mean over the samples; a sample without a label in both images counts 0.
+
+        Args:
+            ddf: field ``(B, d, *spatial)``, voxels.
+            moving_label: whole numbers ``(B, 1, *spatial)``.
+            fixed_label: the same.
+
+        Raises:
+            InputError: When the labels differ in size.
+        """
+        check_same_size(moving_label, fixed_label, "moving label", "fixed label")
+        samples = zip(at_least_float32(ddf).split(1), moving_label.split(1), fixed_label.split(1), strict=True)
+        return torch.stack([self._of_sample(*sample) for sample in samples]).mean()
+
+    def _of_sample(self, ddf: torch.Tensor, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        labels = self.labels or [k for k in moving.unique().tolist() if k != 0 and bool((fixed == k).any())]
+        if not labels:
+            return (ddf * 0).sum()
+        values = torch.tensor(labels, device=fixed.device).reshape(1, -1, *[1] * (fixed.ndim - 2))
+        m, f = ((label == values).to(ddf.dtype) for label in (moving, fixed))  # (1, K, *spatial)
+        warped = fields.warp(m, ddf)
+        axes = list(range(2, f.ndim))
+        overlap = 2 * (warped * f).sum(axes)
+        volumes = warped.square().sum(axes) + f.square().sum(axes)
+        return 1 - (overlap / volumes.clamp_min(1)).mean()
