@@ -25,8 +25,9 @@ METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 LAYERS = [
     {"checks", "fields"},
     {"networks", "losses", "optimizers", "metrics", "transforms", "io"},
-    {"benchmark", "data", "inferers", "engines", "handlers"},
-    {"apps", "bundle"},
+    {"data", "inferers", "engines", "handlers"},
+    {"bundle"},
+    {"apps", "benchmark", "registration", "release"},
     {"__init__"},
 ]
 LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}

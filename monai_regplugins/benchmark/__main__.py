@@ -18,11 +18,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-import monai_regplugins
 from monai_regplugins.benchmark.peers import PEERS
 from monai_regplugins.benchmark.reporting import check_output, hardware, publish, read_config, setting
 from monai_regplugins.benchmark.runner import Contender, MethodResult, compare
 from monai_regplugins.benchmark.table import comparison_table
+from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
@@ -165,5 +165,5 @@ def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> Contender:
 
 
 if __name__ == "__main__":
-    monai_regplugins.start()  # input errors in one line
+    start()  # input errors in one line
     main()

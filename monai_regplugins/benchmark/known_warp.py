@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import monai_regplugins
+from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.phantoms import is_made, make_folder
 from monai_regplugins.fields import warp
@@ -226,5 +226,5 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    monai_regplugins.start()  # input errors in one line
+    start()  # input errors in one line
     main()

@@ -1,0 +1,26 @@
+"""A bundle on its way to others: what makes it fit for release, its archive and sums, and a safe way to install one."""
+
+from __future__ import annotations
+
+from monai_regplugins.release.archive import build_zip, check_zip, open_safely
+from monai_regplugins.release.checks import check_bundle, check_bundles
+from monai_regplugins.release.download import fetch, install_bundle
+from monai_regplugins.release.layout import read_metadata, released_files
+from monai_regplugins.release.sums import check_sum, listed_sum, model_info, read_sums, sums_text
+
+__all__ = [
+    "build_zip",
+    "check_bundle",
+    "check_bundles",
+    "check_sum",
+    "check_zip",
+    "fetch",
+    "install_bundle",
+    "listed_sum",
+    "model_info",
+    "open_safely",
+    "read_metadata",
+    "read_sums",
+    "released_files",
+    "sums_text",
+]

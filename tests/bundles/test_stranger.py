@@ -1,0 +1,207 @@
+"""The bundles in a stranger's hands: only the wheel, a released archive, and a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import venv
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from bundle_files import files_of, read_weights
+from released_bundles import complete_bundle, served
+
+pytestmark = [pytest.mark.bundle, pytest.mark.slow]
+
+NAMES = ["ran", "r2n2", "regnet"]
+VERSION = version("monai-regplugins")
+
+
+class Stranger:
+    """A fresh environment with nothing of ours but the wheel; other packages are those of the tests."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        self.folder = folder
+        venv.create(folder / "venv", with_pip=False, symlinks=os.name != "nt")
+        self.python = next(path for path in (folder / "venv").glob("*/python*") if path.stem == "python")
+        (site,) = (folder / "venv").glob("lib/python*/site-packages")
+        packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+        (site / "others.pth").write_text("\n".join(packages))  # without the links to working trees in there
+        pip(sys.executable, "--python", str(self.python), "install", "--no-deps", "--no-index", str(wheel))
+
+    def run(self, *words: Any, refused: str = "") -> str:
+        """Run Python in the stranger's folder and return what it printed; or check what it refused."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
+        command = [str(self.python), *map(str, words)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        assert (done.returncode != 0) == bool(refused), done.stderr
+        assert refused in done.stderr
+        return done.stdout
+
+    def monai(self, *words: Any, **flags: Any) -> str:
+        """Run MONAI's command line."""
+        return self.run("-m", "monai.bundle", *words, *(word for key in flags for word in (f"--{key}", flags[key])))
+
+
+def pip(python: str, *words: str) -> None:
+    """Run pip, which asks no index."""
+    done = subprocess.run([python, "-m", "pip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def stranger(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """Build the wheel of a copy of the repository, which stays as it is, and install it."""
+    pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an index")
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("stranger")
+    shutil.copytree(
+        repository / "monai_regplugins", source / "monai_regplugins", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, source)
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(source / "dist")]
+    pip(sys.executable, "wheel", *options, str(source))
+    (wheel,) = (source / "dist").glob("*.whl")
+    return Stranger(folder, wheel)
+
+
+@pytest.fixture(scope="module")
+def release(stranger: Stranger, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the installed package builds of all bundles."""
+    folder = tmp_path_factory.mktemp("release")
+    bundles = [complete_bundle(repository / "bundles" / name, folder) for name in NAMES]
+    words = ["--bundles", *bundles, "--output_dir", folder / "dist", "--repo", "owner/name", "--tag", VERSION]
+    stranger.run("-m", "monai_regplugins.release", "build", *words)
+    return folder / "dist"
+
+
+@pytest.fixture
+def settings(tiny: Any, tiny_r2n2: Any, tiny_regnet: Any) -> Callable[..., dict[str, Any]]:
+    """Return a function that gives tiny settings of one configuration of a bundle."""
+    by_name = {"ran": tiny, "r2n2": tiny_r2n2, "regnet": tiny_regnet}
+
+    def give(bundle: Path, config: str, output_dir: Path, **changes: Any) -> dict[str, Any]:
+        file = bundle / "configs" / f"{config}.json"
+        overrides = by_name[bundle.name]([file], output_dir, **changes)
+        overrides.pop("width", None)  # the released weights are those of the whole network
+        if "fixed" in changes:
+            del overrides["dataset_dir"]
+        return {"config_file": file, **overrides}
+
+    return give
+
+
+@pytest.fixture
+def pair(phantoms: Path, cine_lung: Path, thorax: Path) -> Callable[[str], dict[str, Path]]:
+    """Return a function that gives a pair of images for a bundle."""
+    folders = {"ran": phantoms, "r2n2": cine_lung, "regnet": thorax}
+
+    def give(name: str) -> dict[str, Path]:
+        fixed, moving, *_ = sorted((folders[name] / "imagesTr").iterdir())
+        return {"fixed": fixed, "moving": moving}
+
+    return give
+
+
+def field(output: Path) -> Any:
+    """Read the one field below a folder."""
+    paths = [path for path in output.rglob("displacement*") if path.is_file()]
+    (path,) = paths
+    if path.suffix == ".npz":
+        return np.load(path)["ddf"]
+    return nibabel.load(path).get_fdata()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_is_of_use(
+    name: str, stranger: Stranger, release: Path, settings: Any, pair: Any, tmp_path: Path
+) -> None:
+    archive = f"{name}_v{VERSION}.zip"
+    with served(release) as server:
+        stranger.monai("download", name=name, url=f"{server}/{archive}", bundle_dir=tmp_path / "served")
+    stranger.monai("download", name=name, url=(release / archive).as_uri(), bundle_dir=tmp_path / "copied")
+    bundle = tmp_path / "served" / name
+    assert files_of(bundle) == files_of(tmp_path / "copied" / name)
+    assert files_of(bundle) == files_of(release.parent / name)
+
+    stranger.monai("run", "inference", **settings(bundle, "inference", tmp_path / "out", **pair(name)))
+    assert np.isfinite(field(tmp_path / "out")).all()
+    assert any((tmp_path / "out").rglob("warped*"))
+
+    script = f"""
+        import monai_regplugins
+        from monai.bundle import load
+        network = load({name!r}, bundle_dir={str(bundle.parent)!r}, device="cpu")
+        print(monai_regplugins.__file__, sum(value.double().sum().item() for value in network.state_dict().values()))
+    """
+    place, total = stranger.run("-c", textwrap.dedent(script)).split()[-2:]
+    assert Path(place).is_relative_to(stranger.folder)
+    weights = read_weights(bundle / "models" / "model.pt")
+    assert float(total) == pytest.approx(sum(value.double().sum().item() for value in weights.values()))
+
+    stranger.monai("ckpt_export", bundle_root=bundle, config_file=bundle / "configs" / "inference.json")
+    assert torch.jit.load(bundle / "models" / "model.ts").state_dict().keys() == weights.keys()
+
+    output = tmp_path / "trained"
+    stranger.monai("run", "training", **settings(bundle, "train", output, ckpt=bundle / "models" / "model.pt"))
+    trained = read_weights(output / "models" / "checkpoint.pt")["model"]
+    assert trained.keys() == weights.keys()
+    assert any(not torch.equal(trained[key], weights[key]) for key in weights)
+    changed = set(files_of(bundle)) - set(files_of(release.parent / name))
+    assert changed == {"models/model.ts"}, "runs wrote into the bundle"
+
+
+def test_bundles_side_by_side(stranger: Stranger, release: Path, settings: Any, pair: Any, tmp_path: Path) -> None:
+    """Two of ours, and one with a folder of scripts, take turns in one process; the first gives the same again."""
+    for name in ("ran", "r2n2"):
+        words = [release / f"{name}_v{VERSION}.zip", "--sums", release / "SHA256SUMS", "--bundle_dir", tmp_path]
+        stranger.run("-m", "monai_regplugins.release", "install", *words)
+    foreign = tmp_path / "foreign"
+    texts = {
+        "configs/inference.json": '{"network_def": {"_target_": "scripts.net.Foreign"}, "run": ["$@network_def()"]}',
+        "configs/metadata.json": "{}",
+        "scripts/__init__.py": "",
+        "scripts/net.py": "class Foreign:\n    def __call__(self):\n        print('this is the foreign one')\n",
+    }
+    for path, text in texts.items():
+        (foreign / path).parent.mkdir(parents=True, exist_ok=True)
+        (foreign / path).write_text(text)
+    runs = [
+        settings(tmp_path / name, "inference", tmp_path / output, **pair(name))
+        for name, output in (("ran", "first"), ("r2n2", "second"), ("ran", "third"))
+    ]
+    runs.insert(1, {"config_file": foreign / "configs" / "inference.json"})
+    plain = [{key: str(value) if isinstance(value, Path) else value for key, value in run.items()} for run in runs]
+    script = f"""
+        from monai.bundle import create_workflow
+        for settings in {plain!r}:
+            workflow = create_workflow(workflow_type="infer", logging_file=False, **settings)
+            workflow.run()
+            workflow.finalize()
+    """
+    assert "this is the foreign one" in stranger.run("-c", textwrap.dedent(script))
+    assert np.array_equal(field(tmp_path / "first"), field(tmp_path / "third"))
+    assert field(tmp_path / "second").shape != field(tmp_path / "first").shape
+
+
+@pytest.mark.parametrize("kind", ["changed", "cut short"])
+def test_another_archive_is_refused(kind: str, stranger: Stranger, release: Path, tmp_path: Path) -> None:
+    archive = tmp_path / f"ran_v{VERSION}.zip"
+    content = (release / archive.name).read_bytes()
+    archive.write_bytes(content[:-100] if kind == "cut short" else content[:5000] + b"x" + content[5001:])
+    words = [archive.as_uri(), "--sums", release / "SHA256SUMS", "--bundle_dir", tmp_path / "bundles"]
+    message = "is not the published file: its SHA-256 is"
+    stranger.run("-m", "monai_regplugins.release", "install", *words, refused=message)
+    assert not (tmp_path / "bundles").exists()
