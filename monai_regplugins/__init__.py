@@ -2,13 +2,27 @@
 
 Every class that a bundle's configuration names lives in a subpackage (``monai_regplugins.networks``,
 ``monai_regplugins.losses``, ...) and is written there with its full dotted path. The top level offers only what each
-configuration calls by itself, and imports none of the subpackages.
+configuration calls by itself, and ``load_bundle``; it imports none of the subpackages.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from monai_regplugins.bundle import bundle_root, start
 
-__all__ = ["__version__", "bundle_root", "start"]
+if TYPE_CHECKING:
+    from monai_regplugins.registration import load_bundle
+
+__all__ = ["__version__", "bundle_root", "load_bundle", "start"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``load_bundle`` when it is asked for: it needs half of the package, and a configuration does not."""
+    if name == "load_bundle":
+        from monai_regplugins.registration import load_bundle
+
+        return load_bundle
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ from monai.utils import set_determinism
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 
-__all__ = ["bundle_root", "check_overrides", "start"]
+__all__ = ["bundle_root", "check_keys", "check_overrides", "start"]
 
 ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 
@@ -89,8 +89,22 @@ def check_overrides() -> None:
     arguments = {**call.f_locals["kwargs"], **call.f_locals["_args"]}  # the second lacks those that are None
     allowed = _argument_names(call.f_locals["workflow_class"]) | _tracking_keys(arguments.get("tracking"))
     config_file = call.f_locals["config_file"]
-    config = ConfigParser.load_config_files(config_file)
-    unknown = [key for key in arguments if key not in allowed and not _names_a_key(key, config)]
+    overrides = [key for key in arguments if key not in allowed]
+    check_keys(overrides, ConfigParser.load_config_files(config_file), config_file)
+
+
+def check_keys(keys: Iterable[str], config: Mapping[str, Any], config_file: str | Sequence[str]) -> None:
+    """Refuse keys that do not exist in a configuration.
+
+    Args:
+        keys: ids of what is to be overridden.
+        config: the configuration.
+        config_file: the file or files that it was read from, for the message.
+
+    Raises:
+        InputError: When there are unknown keys; the message gives the closest key of each.
+    """
+    unknown = [key for key in keys if not _names_a_key(key, config)]
     if unknown:
         raise InputError(_phrase_unknown(unknown, config, config_file))
 

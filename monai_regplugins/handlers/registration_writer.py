@@ -108,7 +108,8 @@ class RegistrationWriter:
         Raises:
             InputError: When the files cannot be written; an earlier result of the pair is unchanged then.
         """
-        seconds = time.perf_counter() - self._start
+        elapsed = time.perf_counter() - self._start
+        seconds = getattr(engine.state, "seconds", elapsed)  # what is written later than registered tells it
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             pair = self._warp({**item, "ddf": output["pred"]["ddf"].cpu()})
             folder = self.output_dir / item["pair_id"]

@@ -16,7 +16,14 @@ from monai_regplugins.checks import InputError, check_affine, check_choice, chec
 from monai_regplugins.transforms.dicom_series import with_series
 from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
-from monai_regplugins.transforms.readers import SimpleITKReader, check_readable, read_scan
+from monai_regplugins.transforms.readers import (
+    SimpleITKReader,
+    as_scan,
+    check_readable,
+    in_memory,
+    read_scan,
+    real_values,
+)
 
 __all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"]
 
@@ -27,7 +34,7 @@ LARGEST_LABEL = 2**24  # float32 tells larger whole numbers no longer apart
 
 
 class LoadPaird(Transform):
-    """Load the files of a pair: images, labels, masks and points.
+    """Load the files of a pair: images, labels, masks and points. What is in memory already is taken as it is.
 
     Images become float32, labels uint8 (int16 or int32 where their values need it), masks uint8 (0, 1); all are
     :class:`~monai.data.MetaTensor` of shape (1, *spatial) with a voxel-to-RAS affine. Points are comma-separated voxel
@@ -36,6 +43,9 @@ class LoadPaird(Transform):
     Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage and, for the images themselves, DICOM: the
     folder of a series or one of its files. Which series that was stays in the image's metadata, see
     :func:`~monai_regplugins.transforms.dicom_series.series_of`.
+
+    Arrays and tensors in the place of a path have the shape (*spatial) or (1, *spatial), points (N, d). A MetaTensor
+    lies where its affine says, any other image on the grid of identity, a label map or mask on that of its image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -61,8 +71,8 @@ class LoadPaird(Transform):
         """Load the files of one pair.
 
         Args:
-            data: paths under ``moving`` and ``fixed``, and any of their ``_label``, ``_mask``, ``_keypoints``,
-                ``_landmarks``.
+            data: paths, arrays or tensors under ``moving`` and ``fixed``, and any of their ``_label``, ``_mask``,
+                ``_keypoints``, ``_landmarks``.
 
         Raises:
             InputError: When a file is missing, unreadable, of the wrong dimension, not on the grid of its image, or
@@ -80,8 +90,9 @@ class LoadPaird(Transform):
                 side = side_of(key)
                 pair[key] = read(pair[key], key.replace("_", " "), pair[side], f"{side} image")
         for key in present(pair, POINT_KEYS):
+            name = _named(key.replace("_", " "), pair[key])
             points = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
-            _check_inside(points, pair[side_of(key)], f"{key.replace('_', ' ')} '{pair[key]}'", f"{side_of(key)} image")
+            _check_inside(points, pair[side_of(key)], name, f"{side_of(key)} image")
             pair[key] = points
         for kind in ("keypoints", "landmarks"):
             _check_correspondence(pair, kind)
@@ -124,33 +135,34 @@ class _Files:
     def __init__(self, spatial_dims: int) -> None:
         self.spatial_dims = spatial_dims
 
-    def image(self, path: PathLike, what: str) -> MetaTensor:
+    def image(self, source: Any, what: str) -> MetaTensor:
         """Load one image, shape (1, *spatial), float32."""
-        image = self._read(path, what)
-        check_image(image, f"{what} '{path}'", self.spatial_dims)
+        image, name = self._read(source, what), _named(what, source)
+        check_image(image, name, self.spatial_dims)
         check_affine(image.affine, what)
         if 1 in image.shape[1:]:
             raise InputError(
-                f"{what} '{path}' is a single slice (shape {tuple(image.shape[1:])}), expected a {self.spatial_dims}D "
+                f"{name} is a single slice (shape {tuple(image.shape[1:])}), expected a {self.spatial_dims}D "
                 "image of two voxels or more along each axis; give the whole image."
             )
         return image
 
-    def label(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+    def label(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
         """Load a label map that lies on the grid of ``image``, which ``whose`` names."""
-        values = self._map(path, what, image, whose)
-        return as_meta_tensor(_to_integer(values.as_tensor(), f"{what} '{path}'"), values.affine, values.meta)
+        values = self._map(source, what, image, whose)
+        return as_meta_tensor(_to_integer(values.as_tensor(), _named(what, source)), values.affine, values.meta)
 
-    def mask(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+    def mask(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
         """Load a mask in the same way: 1 where it is above 0."""
-        values = self._map(path, what, image, whose)
+        values = self._map(source, what, image, whose)
         return as_meta_tensor((values.as_tensor() > 0).to(torch.uint8), values.affine, values.meta)
 
-    def _map(self, path: PathLike, what: str, image: MetaTensor, whose: str) -> MetaTensor:
+    def _map(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
         """Read a map that lies on the grid of ``image``."""
-        name = f"{what} '{path}'"
-        check_readable(path, what)  # a folder would be read as a DICOM series
-        label = self._read(path, what)
+        name = _named(what, source)
+        if not in_memory(source):
+            check_readable(source, what)  # a folder would be read as a DICOM series
+        label = self._read(source, what, image.affine)
         check_same_size(label, image, name, f"the {whose}")
         if not same_affine(label.affine, image.affine):
             raise InputError(
@@ -160,15 +172,30 @@ class _Files:
         check_mask(label, name)
         return label
 
-    def _read(self, path: PathLike, what: str) -> MetaTensor:
-        """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine."""
-        scan = read_scan(path, what, self.spatial_dims)
-        image = as_meta_tensor(_drop_trailing_axes(scan.values, self.spatial_dims)[None], scan.affine, scan.meta)
+    def _read(self, source: Any, what: str, affine: torch.Tensor | None = None) -> MetaTensor:
+        """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine, or take what is in memory."""
+        if in_memory(source):
+            scan = as_scan(source, what, affine)
+            values = scan.values[0] if scan.values.shape[: -self.spatial_dims] == (1,) else scan.values
+        else:
+            scan = read_scan(source, what, self.spatial_dims)
+            values = scan.values
+        image = as_meta_tensor(_drop_trailing_axes(values, self.spatial_dims)[None], scan.affine, scan.meta)
         return with_series(image, scan.meta)
 
 
-def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
+def _named(what: str, source: Any) -> str:
+    """Name an image or points for a message: by the path, if there is one."""
+    return what if in_memory(source) else f"{what} '{source}'"
+
+
+def load_points(source: Any, spatial_dims: int, what: str) -> torch.Tensor:
     """Read points from a file of comma-separated voxel coordinates, one point per line, no header.
+
+    Args:
+        source: the path, or the points themselves, an array or a tensor (N, d).
+        spatial_dims: ``d``.
+        what: what the points are, e.g. ``"fixed keypoints"``.
 
     Returns:
         Points of shape (N, d), float32, voxels.
@@ -176,22 +203,27 @@ def load_points(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
     Raises:
         InputError: When the file is missing, holds anything but ``d`` finite numbers per line, or no point.
     """
+    points = real_values(source, what) if in_memory(source) else _read_table(source, spatial_dims, what)
+    if points.numel() == 0 or points.shape[1:] != (spatial_dims,) or not bool(points.isfinite().all()):
+        raise InputError(
+            f"{_named(what, source)} holds {' x '.join(map(str, points.shape))} numbers, expected at least one row of "
+            f"{spatial_dims} finite voxel coordinates; check them."
+        )
+    return points
+
+
+def _read_table(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
+    """Read a file of comma-separated numbers, (rows, columns)."""
     file = check_readable(path, what)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy warns of a file without data; the check below refuses it
-            points = np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2)
+            warnings.simplefilter("ignore")  # NumPy warns of a file without data; the caller refuses it
+            return torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2))
     except Exception as error:  # a compressed file can be damaged in any way
         raise InputError(
             f"{what} '{path}' is not a table of numbers, expected {spatial_dims} comma-separated voxel coordinates per "
             "line and no header; check the file."
         ) from error
-    if points.size == 0 or points.shape[1] != spatial_dims or not np.isfinite(points).all():
-        raise InputError(
-            f"{what} '{path}' holds {points.shape[0]} rows of {points.shape[1]} numbers, expected at least one row of "
-            f"{spatial_dims} finite voxel coordinates; check the file."
-        )
-    return torch.from_numpy(points)
 
 
 def _check_inside(points: torch.Tensor, image: MetaTensor, name: str, whose: str) -> None:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 from monai.config import PathLike
-from monai.data import ImageReader, NibabelReader, PILReader
+from monai.data import ImageReader, MetaTensor, NibabelReader, PILReader
+from monai.data.utils import to_affine_nd
 from monai.utils import ensure_tuple
 from nibabel.openers import ImageOpener
 from PIL import Image
@@ -23,7 +24,7 @@ from PIL import Image
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.transforms.dicom_series import LPS_TO_RAS, SERIES_KEY, read_dicom_series
 
-__all__ = ["Scan", "SimpleITKReader", "check_readable", "read_scan"]
+__all__ = ["Scan", "SimpleITKReader", "as_scan", "check_readable", "in_memory", "read_scan", "real_values"]
 
 Array = npt.NDArray[Any]
 
@@ -122,6 +123,50 @@ def read_scan(path: PathLike, what: str, spatial_dims: int = 3) -> Scan:
     volume = read_dicom_series(file, what, whole=spatial_dims == 3)
     meta = {"filename_or_obj": str(file), SERIES_KEY: volume.identity}
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
+
+
+def in_memory(source: Any) -> bool:
+    """Whether this is an image, or points, itself, and not the path of one."""
+    return not isinstance(source, (str, os.PathLike))
+
+
+def real_values(values: Any, what: str) -> torch.Tensor:
+    """Copy an array or a tensor on any device to a plain float32 tensor on the CPU.
+
+    Raises:
+        InputError: When the values are no real numbers.
+    """
+    if isinstance(values, torch.Tensor):
+        if not values.is_complex():
+            return values.detach().as_subclass(torch.Tensor).to("cpu", torch.float32, copy=True)
+        dtype: object = values.dtype
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind in "biuf":
+            return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+        dtype = array.dtype
+    raise InputError(
+        f"{what} holds values of type {dtype}, expected real numbers; give an array or a tensor of them, or the path "
+        "of a file."
+    )
+
+
+def as_scan(image: Any, what: str, affine: torch.Tensor | None = None) -> Scan:
+    """Take an image that is in memory as one that was read; nothing is shared with it.
+
+    Args:
+        image: a NumPy array or a tensor on any device; a :class:`~monai.data.MetaTensor` tells its own affine.
+        what: what the image is, e.g. ``"fixed image"``.
+        affine: voxels to RAS mm, (4, 4), of an image that tells none; identity by default.
+
+    Raises:
+        InputError: When its values are no real numbers.
+    """
+    values = real_values(image, what)
+    if isinstance(image, MetaTensor):
+        own = image.affine.detach().cpu().double()
+        return Scan(values, torch.as_tensor(to_affine_nd(3, own)), dict(image.meta))
+    return Scan(values, torch.eye(4, dtype=torch.float64) if affine is None else affine, {})
 
 
 class _Header(NamedTuple):

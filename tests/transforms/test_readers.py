@@ -11,10 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.readers import SimpleITKReader, check_readable, read_scan
+from monai_regplugins.transforms.readers import SimpleITKReader, as_scan, check_readable, read_scan, real_values
 
 DRAW = np.random.default_rng(0)
 VOLUME = DRAW.normal(size=(4, 5, 6)).astype(np.float32)
@@ -172,3 +174,29 @@ def test_permission_denied(tmp_path: Path) -> None:
     (tmp_path / "file").chmod(0)
     with pytest.raises(InputError, match=r"label '.*' cannot be opened \(permission denied\)"):
         check_readable(tmp_path / "file", "label")
+
+
+def test_what_is_in_memory_is_copied() -> None:
+    for values in (VOLUME, VOLUME.astype(">f8"), np.flip(np.flip(VOLUME).copy()), torch.from_numpy(VOLUME)):
+        scan = as_scan(values, "image")
+        np.testing.assert_array_equal(scan.values, VOLUME)
+        assert scan.values.dtype == torch.float32
+        assert torch.equal(scan.affine, torch.eye(4, dtype=torch.float64))
+        scan.values.zero_()
+        np.testing.assert_array_equal(values, VOLUME)
+
+
+def test_an_affine_of_its_own_comes_first() -> None:
+    affine = torch.from_numpy(AFFINE)
+    image = MetaTensor(torch.from_numpy(VOLUME), affine=affine, meta={"filename_or_obj": "a.nii"})
+    own, given = as_scan(image, "image", torch.eye(4)), as_scan(VOLUME, "image", affine)
+    assert torch.equal(own.affine, affine)
+    assert torch.equal(given.affine, affine)
+    assert type(own.values) is torch.Tensor
+    assert own.meta["filename_or_obj"] == "a.nii"
+
+
+@pytest.mark.parametrize("values", [VOLUME + 1j, torch.ones(2, dtype=torch.cfloat), "text", [None], np.array(["a"])])
+def test_no_real_numbers(values: object) -> None:
+    with pytest.raises(InputError, match=r"^image holds values of type .*, expected real numbers"):
+        real_values(values, "image")

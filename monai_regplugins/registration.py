@@ -1,0 +1,342 @@
+"""Bundles in Python: a folder becomes a function that registers two images."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Events
+from ignite.utils import convert_tensor
+from monai.bundle import ConfigParser, ReferenceResolver
+from monai.data import DataLoader, Dataset, MetaTensor
+from torch import Tensor
+
+from monai_regplugins.bundle import check_keys
+from monai_regplugins.checks import InputError, input_error_message, suggest
+from monai_regplugins.data.pair_list import COLUMNS, named_pair
+from monai_regplugins.engines import PairQueue
+from monai_regplugins.handlers.checkpoint import WeightsLoader
+from monai_regplugins.handlers.registration_metrics import measure_pair
+from monai_regplugins.release.sums import check_sum, read_sums
+from monai_regplugins.transforms.readers import as_scan, in_memory
+from monai_regplugins.transforms.total import WarpOriginald, map_to_moving
+
+__all__ = ["Registered", "Registration", "load_bundle"]
+
+Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
+Config: TypeAlias = dict[str, Any]
+
+CONFIG = Path("configs", "inference.json")
+NEEDED = ("bundle_root", "ckpt", "device", "evaluator", "handlers", "output_dir", "pairs", "preprocessing", "writer")
+OF_THE_PAIR = (*COLUMNS, "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")  # told in each call instead
+SUMS_FILES = (Path("models", "SHA256SUMS"), Path("SHA256SUMS"))
+UNNAMED = "moving_to_fixed"
+
+
+def load_bundle(
+    name_or_dir: str | os.PathLike[str],
+    *,
+    bundle_dir: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    **overrides: Any,
+) -> Registration:
+    """Load a bundle of this package as a function that registers two images.
+
+    Its ``configs/inference.json`` does the work, as on the command line, with the same results. A configuration is
+    code: load bundles of those whom you trust. The weights are not: nothing in their file is executed, and where the
+    bundle has a ``SHA256SUMS``, in its folder or beside them, it has to list them as they are.
+
+    Args:
+        name_or_dir: folder of a bundle, or the name of one in ``bundle_dir``.
+        bundle_dir: folder of bundles; by default ``bundles`` in the working directory, then the folder that
+            ``monai.bundle download`` uses by default.
+        device: where to compute, by default a GPU if there is one.
+        **overrides: keys of the configuration with other values, such as ``refine_steps=30``, ``prealign="auto"`` or
+            ``ckpt="mine/model.pt"``; like the files themselves they may hold ``$`` expressions.
+
+    Raises:
+        InputError: When there is no such bundle, an override is unknown, or the weights are missing, do not fit or are
+            not those of ``SHA256SUMS``.
+
+    Example:
+        >>> register = load_bundle("ran", refine_steps=30)  # doctest: +SKIP
+        >>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
+        >>> result.ddf, result.warped, result.metrics["ncc"]  # doctest: +SKIP
+    """
+    root = _find(name_or_dir, bundle_dir)
+    file = root / CONFIG
+    with _in_plain_words():
+        config = _read(file)
+        if told := [key for key in overrides if key in OF_THE_PAIR]:
+            raise InputError(f"{told[0]} belongs to a pair, not to the bundle; give it when you register or save.")
+        check_keys(overrides, config, str(file))
+        parser = ConfigParser({**config, "bundle_root": str(root)})
+        for key, value in (overrides if device is None else {**overrides, "device": torch.device(device)}).items():
+            try:
+                parser[key] = value
+            except (LookupError, ValueError) as error:  # inside of something that is not there
+                hint = suggest(ReferenceResolver.split_id(key)[0], config)
+                raise InputError(f"unknown override '{key}', {file} has no such place.{hint}") from error
+        return Registration(parser.get())
+
+
+class Registration:
+    """A bundle, its network and weights in memory, that registers one pair after the other; see :func:`load_bundle`.
+
+    Several threads may share one; their pairs take turns.
+
+    Args:
+        config: content of a bundle's ``inference.json``, with overrides, its ``bundle_root`` an absolute path.
+
+    Raises:
+        InputError: When the weights are missing, do not fit or are not those of ``SHA256SUMS``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._lock = config, threading.Lock()
+        parser = ConfigParser({**config, "pairs": [], "handlers": []})
+        content = parser.get_parsed_content
+        self._preprocessing, self._evaluator = content("preprocessing"), content("evaluator")
+        self._provenance, ckpt = content("writer#provenance"), content("ckpt")
+        _check_against_sums(Path(content("bundle_root")), Path(ckpt))
+        WeightsLoader(self._evaluator.network, ckpt)(self._evaluator)
+        self._provenance.describe({})  # it reads the digest of the weights once: now, not when they may be others
+        self._start, self._result = 0.0, dict[str, Any]()
+        self._evaluator.add_event_handler(Events.ITERATION_STARTED, self._begin)
+        self._evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+
+    def __call__(
+        self,
+        fixed: Source,
+        moving: Source,
+        *,
+        fixed_label: Source | None = None,
+        moving_label: Source | None = None,
+        fixed_points: Source | None = None,
+        moving_points: Source | None = None,
+        mask: Source | None = None,
+        spacing: Sequence[float] | None = None,
+        pair_id: str = "",
+    ) -> Registered:
+        """Register a pair.
+
+        Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series), a
+        :class:`~monai.data.MetaTensor` with its affine (voxels to RAS mm), or an array or tensor without one, of shape
+        (*spatial) or (1, *spatial), in the unit that the bundle was trained on, such as HU.
+
+        Args:
+            fixed: the image that stays.
+            moving: the image that is brought onto it, from a grid of its own.
+            fixed_label: label map of the fixed image, on its grid, to compare with.
+            moving_label: label map of the moving image, on its grid, which comes along.
+            fixed_points: points of the fixed image, voxels, (N, d) or a file.
+            moving_points: their partners in the moving image, voxels of that.
+            mask: where the fixed image counts, on its grid.
+            spacing: voxel size along each axis in mm of images that tell none; by default 1.
+            pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
+
+        Raises:
+            InputError: When something about the pair is wrong, in the words of the command line.
+        """
+        images: dict[str, Source] = {"fixed": fixed, "moving": moving}
+        others = {
+            "fixed_label": fixed_label,
+            "moving_label": moving_label,
+            "fixed_points": fixed_points,
+            "moving_points": moving_points,
+            "mask": mask,
+        }
+        given = images | {column: source for column, source in others.items() if source is not None}
+        if spacing is not None:
+            given |= _placed(images, spacing)
+        files = {key: os.fspath(source) for key, source in given.items() if isinstance(source, str | os.PathLike)}
+        with _in_plain_words(), self._lock:
+            named = named_pair(files, pair_id=pair_id or ("" if {"fixed", "moving"} <= files.keys() else UNNAMED))
+            pair = {**{COLUMNS[column]: source for column, source in given.items()}, **named}
+            self._evaluator.data_loader = DataLoader(Dataset([pair], self._preprocessing), batch_size=1)
+            PairQueue(self._evaluator).run()
+            return Registered(**self._result, writers=partial(self._writers, named))
+
+    def _begin(self, engine: Any) -> None:
+        self._start = time.perf_counter()
+
+    def _keep(self, engine: Any) -> None:
+        """Take the result of the one pair of a batch, off the GPU."""
+        (item,), (output,) = engine.state.batch, engine.state.output
+        output = convert_tensor(output, "cpu")
+        self._result = {"item": item, "output": output, "seconds": time.perf_counter() - self._start}
+
+    def _writers(self, named: Mapping[str, str], output_dir: str) -> list[Callable[[Any], object]]:
+        """Make the handlers of the configuration that write results, for a pair of these files."""
+        config = {**self._config, "pairs": [named], "output_dir": output_dir, "network": self._evaluator.network}
+        config["writer"] = {**config["writer"], "provenance": self._provenance}
+        handlers = ConfigParser(config).get_parsed_content("handlers")
+        return [handler for handler in handlers if not isinstance(handler, WeightsLoader)]
+
+
+class Registered:
+    """A registered pair, on the CPU.
+
+    Args:
+        item: the pair as it was prepared.
+        output: what the bundle's evaluator made of it.
+        seconds: what that took, without loading.
+        writers: makes the handlers that write it into a folder.
+    """
+
+    def __init__(
+        self,
+        item: Mapping[Hashable, Any],
+        output: Mapping[str, Any],
+        seconds: float,
+        writers: Callable[[str], Sequence[Callable[[Any], object]]],
+    ) -> None:
+        self._item, self._output, self._writers = item, output, writers
+        self.pair_id: str = item["pair_id"]
+        self.seconds = seconds
+
+    @property
+    def ddf(self) -> Tensor:
+        """The network's field, (d, *fixed), voxels of the fixed grid, component k along array axis k.
+
+        Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the pre-alignment, at
+        x + ddf(x). :attr:`displacement` is the way to the moving image itself.
+        """
+        found: Tensor = self._output["pred"]["ddf"]
+        return found
+
+    @property
+    def displacement(self) -> MetaTensor:
+        """The total displacement, (d, *fixed), mm in RAS: point p of the fixed image lies at p + D(p) in the moving."""
+        found: MetaTensor = self._total["displacement"]
+        return found
+
+    @property
+    def warped(self) -> MetaTensor:
+        """The original moving image on the fixed grid, (1, *fixed), sampled once through :attr:`displacement`."""
+        found: MetaTensor = self._total["warped"]
+        return found
+
+    @property
+    def warped_label(self) -> MetaTensor | None:
+        """The original moving label on the fixed grid, (1, *fixed), if there is one."""
+        return self._total.get("warped_label")
+
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """Standard deviation of the displacement, (1, *fixed), voxels, if the bundle was asked for it."""
+        found: Tensor | None = self._output["pred"].get("uncertainty")
+        return found
+
+    @cached_property
+    def fixed_points_in_moving(self) -> Tensor | None:
+        """Where the fixed points lie in the moving image, (N, d), voxels of that, if there are any."""
+        points, pair = self._item.get("fixed_keypoints"), self._total
+        if points is None:
+            return None
+        return map_to_moving(points, pair["displacement"], pair["fixed"].affine, pair["moving_original"].affine)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The measures of :func:`~monai_regplugins.metrics.pair_metrics`, before and after; NaN where undefined."""
+        return measure_pair(self._output)
+
+    def save(self, output_dir: str | os.PathLike[str]) -> Path:
+        """Write what the command line writes, see :class:`~monai_regplugins.handlers.RegistrationWriter`.
+
+        Overrides of :func:`load_bundle` such as ``forms="all"`` and ``inverse=True`` say what that is.
+
+        Args:
+            output_dir: where the folder of the pair goes; it is made.
+
+        Returns:
+            The pair's folder, ``<output_dir>/<pair_id>``; one that is there is replaced.
+
+        Raises:
+            InputError: When it cannot be written; what was there before is unchanged then.
+        """
+        state = SimpleNamespace(batch=[self._item], output=[self._output], seconds=self.seconds)
+        with _in_plain_words():
+            for write in self._writers(os.fspath(output_dir)):
+                write(SimpleNamespace(state=state))
+        return Path(output_dir, self.pair_id)
+
+    @cached_property
+    def _total(self) -> dict[Hashable, Any]:
+        """The pair with its original images warped by the total field."""
+        pair: dict[Hashable, Any] = {**self._item, "ddf": self.ddf}
+        return WarpOriginald()(pair)
+
+
+@contextmanager
+def _in_plain_words() -> Iterator[None]:
+    """Raise the input error behind what MONAI's parts raise."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = input_error_message(error)
+        if message is None:
+            raise
+        raise InputError(message) from error
+
+
+def _find(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the absolute path of a bundle's folder."""
+    downloads = Path(torch.hub.get_dir(), "bundle")  # where monai.bundle puts them
+    folders = [Path("bundles"), downloads] if bundle_dir is None else [Path(bundle_dir)]
+    for folder in (Path(), *folders):
+        if (root := (folder / name_or_dir).absolute()).joinpath(CONFIG).is_file():
+            return root
+    roots = [root for folder in folders if folder.is_dir() for root in folder.iterdir()]
+    known = [root.name for root in roots if (root / CONFIG).is_file()]
+    raise InputError(
+        f"there is no bundle '{os.fspath(name_or_dir)}', a folder with {CONFIG.as_posix()}, neither here nor in "
+        f"{' nor in '.join(map(str, folders))}; give its folder, or download it first (monai.bundle download)."
+        f"{suggest(Path(name_or_dir).name, known)}"
+    )
+
+
+def _read(file: Path) -> Config:
+    """Read a configuration; nothing in it is evaluated."""
+    try:
+        config: Config = ConfigParser.load_config_file(file)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"configuration '{file}' cannot be read ({reason}); download the bundle again.") from error
+    if missing := [key for key in NEEDED if key not in config]:
+        raise InputError(f"'{file}' has no {', '.join(missing)}; expected a registration bundle of this package.")
+    return config
+
+
+def _check_against_sums(root: Path, ckpt: Path) -> None:
+    """Compare the weights with the digests that the bundle lists, if it lists any."""
+    for file in (root / name for name in SUMS_FILES):
+        if not (file.is_file() and ckpt.is_file()):
+            continue
+        for name, digest in read_sums(file.read_text(encoding="utf-8"), str(file)).items():
+            if ckpt.resolve() in ((root / name).resolve(), (file.parent / name).resolve()):
+                check_sum(ckpt, digest)
+
+
+def _placed(images: Mapping[str, Source], spacing: Sequence[float]) -> dict[str, MetaTensor]:
+    """Put the images that tell no voxel size onto grids of one."""
+    plain = {side: image for side, image in images.items() if in_memory(image) and not isinstance(image, MetaTensor)}
+    if not plain:
+        raise InputError("spacing is given, but both images tell their own; leave it out.")
+    if len(spacing) not in (2, 3) or not all(size > 0 for size in spacing):
+        raise InputError(f"spacing is {list(spacing)}, expected mm above 0 for each of 2 or 3 axes.")
+    affine = torch.from_numpy(np.diag([*spacing, *[1.0] * (4 - len(spacing))]))
+    scans = {side: as_scan(image, f"{side} image", affine) for side, image in plain.items()}
+    return {side: MetaTensor(scan.values, affine=scan.affine) for side, scan in scans.items()}

@@ -1,0 +1,114 @@
+"""The networks of the bundles outside of this package: TorchScript, torch.export, ONNX, each equal to eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from bundle_files import configs
+from monai.bundle import ConfigParser, ckpt_export, onnx_export
+from torch import nn
+
+pytestmark = pytest.mark.bundle
+
+CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
+    "ran-3d": ("ran", {}, (16, 16, 18)),
+    "ran-2d": ("ran", {"spatial_dims": 2}, (16, 18)),
+    "r2n2-2d": ("r2n2", {"steps": 3}, (32, 35)),
+    "r2n2-3d": ("r2n2", {"spatial_dims": 3, "steps": 2, "channels": [4, 8, 16]}, (32, 32, 33)),
+    "regnet-3d": ("regnet", {"width": 0.2}, (12, 13, 12)),
+    "regnet-2d": ("regnet", {"spatial_dims": 2}, (20, 23)),
+    "regnet-exact": ("regnet", {"spatial_dims": 2, "dense_mode": "exact"}, (20, 23)),
+}
+SECONDS_LONG = ("ran-3d", "ran-2d")
+
+
+class Case(NamedTuple):
+    """A bundle with weights that move voxels, its network, and the configuration's overrides that made it."""
+
+    bundle: Path
+    network: nn.Module
+    overrides: dict[str, Any]
+    image: torch.Tensor
+
+    def files(self) -> dict[str, str]:
+        return {
+            "config_file": str(*configs(self.bundle, "inference")),
+            "ckpt_file": str(self.bundle / "models/model.pt"),
+        }
+
+    def eager(self, image: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            ddf: torch.Tensor = self.network(image)
+        assert ddf.abs().max() > 0.01
+        return ddf
+
+
+def slow(*names: str) -> list[Any]:
+    """All cases, those named marked as slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in CASES]
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> Case:
+    name, overrides, size = CASES[request.param]
+    bundle = copy_bundle(name, tmp_path)
+    parser = ConfigParser(ConfigParser.load_config_file(*configs(bundle, "inference")) | overrides)
+    network = parser.get_parsed_content("network_def").eval()
+    for weight in network.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+    (bundle / "models").mkdir()
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    return Case(bundle, network, overrides, torch.rand(1, 2, *size))
+
+
+def assert_equal(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True)
+def test_torchscript(case: Case) -> None:
+    """One file for all sizes."""
+    file = case.bundle / "models" / "model.ts"
+    ckpt_export(net_id="network_def", filepath=str(file), **case.files(), **case.overrides)
+    scripted = torch.jit.load(file)
+    for image in (case.image, torch.rand(2, 2, *(n + 3 for n in case.image.shape[2:]))):
+        assert_equal(scripted(image), case.eager(image))
+
+
+@pytest.mark.parametrize("case", slow(*SECONDS_LONG), indirect=True)
+def test_torch_export(case: Case, tmp_path: Path) -> None:
+    """For the size and batch of the example, through a file."""
+    with torch.no_grad():
+        torch.export.save(torch.export.export(case.network, (case.image,)), tmp_path / "model.pt2")
+        exported = torch.export.load(tmp_path / "model.pt2").module()
+        assert_equal(exported(case.image), case.eager(case.image))
+
+
+@pytest.mark.parametrize(("case", "axes"), [("regnet-2d", (0, 2, 3)), ("r2n2-2d", (0,))], indirect=["case"])
+def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...]) -> None:
+    """RegNet for sizes as even or odd as those of the example, R2N2 for any batch."""
+    example = torch.rand(2, *(n + 2 * (axis in axes) for axis, n in enumerate(case.image.shape) if axis))
+    with torch.no_grad():
+        dynamic = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+        exported = torch.export.export(case.network, (example,), dynamic_shapes=(dynamic,)).module()
+        assert_equal(exported(case.image), case.eager(case.image))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize("case", CASES, indirect=True)
+def test_onnx(case: Case, tmp_path: Path) -> None:
+    """For the size of the example, in another runtime."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    shape, file = list(case.image.shape), tmp_path / "model.onnx"
+    onnx_export("network_def", str(file), **case.files(), input_shape=shape, **case.overrides)
+    session = runtime.InferenceSession(file)
+    (actual,) = session.run(None, {session.get_inputs()[0].name: case.image.numpy()})
+    assert actual.dtype == np.float32
+    assert_equal(torch.from_numpy(actual), case.eager(case.image))

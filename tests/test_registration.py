@@ -1,0 +1,527 @@
+"""Bundles as functions: what they return is what the command line writes, and nothing else happens."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from bundle_files import files_of
+from field_cases import PLANE, oblique
+from monai.bundle import ConfigParser, create_workflow
+from monai.data import MetaTensor
+from monai.utils import set_determinism
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.registration import Registration, load_bundle
+
+pytestmark = pytest.mark.bundle
+Array = npt.NDArray[Any]
+
+TINY: dict[str, dict[str, Any]] = {
+    "ran": {"spatial_size": [16, 16, 16]},
+    "r2n2": {"spatial_size": [32, 32], "steps": 3},
+    "regnet": {"voxel_size": 3.0, "width": 0.2, "tile": 16},
+}
+FIXED, MOVING = (20, 18, 22), (21, 19, 15)
+MOVING_GRID = (1.9, 2.3, 3.0), (0.2, 0.1)
+MOVED = np.array([[1, 0, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1.0]])
+LOADED_LATER = ("created", "seconds")
+
+
+class Pair(NamedTuple):
+    """The files of a pair."""
+
+    fixed: Path
+    moving: Path
+    fixed_label: Path
+    moving_label: Path
+    fixed_points: Path
+    moving_points: Path
+    mask: Path
+
+    def of(self, *names: str) -> dict[str, str]:
+        return {name: str(getattr(self, name)) for name in names or self._fields}
+
+
+def scene(size: tuple[int, ...], seed: int) -> Array:
+    """A bright ball in noise, in HU."""
+    squares = [((x - (n - 1) / 2) / n) ** 2 for x, n in zip(np.indices(size), size, strict=True)]
+    noise = np.random.default_rng(seed).normal(size=size) * 20
+    values: Array = (300 * np.exp(-12 * np.sum(squares, axis=0)) - 150 + noise).astype(np.float32)
+    return values
+
+
+def save(path: Path, values: Array, affine: Array) -> Path:
+    nib.save(nib.Nifti1Image(values, affine), path)
+    return path
+
+
+def make_pair(folder: Path, spatial_dims: int = 3) -> Pair:
+    """A pair on two grids, with all that may come with it; in 2D two slices of one plane."""
+    folder.mkdir(parents=True, exist_ok=True)
+    d = spatial_dims
+    affines = {"fixed": oblique((2.0, 2.5, 2.2), (0.0, 0.0), FIXED), "moving": MOVED @ oblique(*MOVING_GRID, MOVING)}
+    if d == 2:
+        affines = {"fixed": PLANE, "moving": PLANE @ np.diag([1.1, 0.9, 1.0, 1.0])}
+    for seed, (side, size) in enumerate({"fixed": FIXED[:d], "moving": MOVING[:d]}.items()):
+        image = scene(size, seed)
+        save(folder / f"{side}.nii.gz", image, affines[side])
+        save(folder / f"{side}_label.nii.gz", np.digitize(image, [-100, 0, 80]).astype(np.uint8), affines[side])
+        points = np.random.default_rng(seed).uniform(6, 10, (3, d))
+        np.savetxt(folder / f"{side}_points.csv", points, delimiter=",", fmt="%.3f")
+    save(folder / "mask.nii.gz", (scene(FIXED[:d], 0) > -100).astype(np.uint8), affines["fixed"])
+    names = [f"{name}.csv" if name.endswith("points") else f"{name}.nii.gz" for name in Pair._fields]
+    return Pair(*(folder / name for name in names))
+
+
+@pytest.fixture(scope="module")
+def bundles(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the three bundles with random weights that move voxels by up to a few."""
+    folder = tmp_path_factory.mktemp("home") / "bundles"
+    for name, settings in TINY.items():
+        shutil.copytree(repository / "bundles" / name / "configs", folder / name / "configs")
+        config = ConfigParser.load_config_file(folder / name / "configs" / "inference.json")
+        torch.manual_seed(2)
+        network = ConfigParser({**config, **settings}).get_parsed_content("network_def")
+        for weight in network.parameters():
+            weight.data += 0.03 * torch.randn_like(weight)
+        (folder / name / "models").mkdir()
+        torch.save(network.state_dict(), folder / name / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture
+def copy(bundles: Path, tmp_path: Path) -> Path:
+    """A copy of RAN's bundle, to be spoiled."""
+    return Path(shutil.copytree(bundles / "ran", tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def register(bundles: Path) -> Registration:
+    """RAN's bundle as a function."""
+    return load_bundle(bundles / "ran", device="cpu", **TINY["ran"])
+
+
+@pytest.fixture(autouse=True)
+def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start in an empty folder, and without a folder of downloads."""
+    monkeypatch.setattr(sys, "argv", ["host"])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Return a function that runs a bundle's inference as MONAI's command line does, and gives the pair's folder."""
+    factory, hook, path = logging.getLogRecordFactory(), sys.excepthook, list(sys.path)
+
+    def run(bundle: Path, output_dir: Path, **settings: Any) -> Path:
+        workflow = create_workflow(
+            config_file=str(bundle / "configs" / "inference.json"),
+            workflow_type="inference",
+            logging_file=False,
+            device="$torch.device('cpu')",
+            output_dir=str(output_dir),
+            **settings,
+        )
+        workflow.run()
+        workflow.finalize()
+        (folder,) = output_dir.iterdir()
+        return folder
+
+    yield run
+    logging.setLogRecordFactory(factory)
+    sys.excepthook, sys.path[:] = hook, path
+    set_determinism(None)
+
+
+def read(path: Path) -> Any:
+    """The content of a result, as far as it is not the time of day."""
+    if path.name == "provenance.json":
+        return {key: value for key, value in json.loads(path.read_text()).items() if key not in LOADED_LATER}
+    if path.name.endswith(".nii.gz"):
+        image = nib.load(path)
+        assert isinstance(image, nib.Nifti1Image)
+        return np.asarray(image.dataobj).tobytes(), image.affine.tobytes(), image.header.get_data_dtype()
+    if path.suffix == ".npz":
+        return {name: array.tobytes() for name, array in np.load(path).items()}
+    return path.read_bytes()
+
+
+def assert_same_files(ours: Path, theirs: Path) -> None:
+    assert files_of(ours) == files_of(theirs)
+    assert [name for name in files_of(ours) if read(ours / name) != read(theirs / name)] == []
+
+
+def loaded(path: Path) -> MetaTensor:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)
+
+
+def values_of(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(nib.load(path).dataobj))  # type: ignore[attr-defined]
+
+
+# --- the same as the command line
+
+
+@pytest.mark.parametrize("name", ["ran", *(pytest.param(name, marks=pytest.mark.slow) for name in ("r2n2", "regnet"))])
+def test_it_writes_what_the_command_line_writes(
+    name: str, bundles: Path, tmp_path: Path, command_line: Callable[..., Path]
+) -> None:
+    pair = make_pair(tmp_path / "images", spatial_dims=2 if name == "r2n2" else 3)
+    settings = {**TINY[name], "forms": "native", "inverse": True, "prealign": "moments"}
+    expected = command_line(bundles / name, tmp_path / "theirs", **pair.of(), **settings)
+
+    register = load_bundle(bundles / name, device="cpu", **settings)
+    result = register(**pair.of())
+    folder = result.save(tmp_path / "ours")
+    assert folder == tmp_path / "ours" / "moving_to_fixed"
+    assert_same_files(folder, expected)
+    assert json.loads((folder / "provenance.json").read_text())["seconds"] == round(result.seconds, 3) > 0
+
+    saved = np.load(expected / "displacement.npz")
+    total = fields.warp(result.warped[None], torch.zeros_like(result.ddf)[None])  # it is an image on the grid of ddf
+    assert total.shape[2:] == saved["ddf"].shape[1:]
+    assert torch.equal(result.warped.as_tensor()[0], values_of(expected / "warped.nii.gz"))
+    assert result.warped_label is not None
+    assert torch.equal(result.warped_label.as_tensor()[0], values_of(expected / "warped_label.nii.gz"))
+    assert result.fixed_points_in_moving is not None
+    points = np.loadtxt(expected / "fixed_points_in_moving.csv", delimiter=",")
+    np.testing.assert_allclose(result.fixed_points_in_moving, points, atol=1e-6)
+    told = json.loads((expected / "metrics.json").read_text())
+    assert {key: value if np.isfinite(value) else None for key, value in result.metrics.items()} == told
+    assert {"tre", "dsc", "ncc"} <= told.keys()
+    assert ("transformations.json" in files_of(folder)) == (name == "r2n2")
+
+
+@pytest.mark.slow
+def test_it_equals_the_program(
+    register: Registration, bundles: Path, pair: Pair, repository: Path, tmp_path: Path
+) -> None:
+    flags = {**pair.of("fixed", "moving"), **TINY["ran"], "output_dir": str(tmp_path / "theirs")}
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    file = bundles / "ran" / "configs" / "inference.json"
+    subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", str(file), *words],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""},
+    )
+    ours = register(pair.fixed, pair.moving).save(tmp_path / "ours")
+    assert_same_files(ours, tmp_path / "theirs" / "moving_to_fixed")
+
+
+def test_fields_and_grids(bundles: Path, pair: Pair) -> None:
+    """The displacement is the field in mm, after the pre-alignment; both say where the fixed points lie."""
+    register = load_bundle(bundles / "ran", device="cpu", prealign="moments", **TINY["ran"])
+    result = register(pair.fixed, pair.moving, fixed_points=pair.fixed_points)
+    affine = {side: torch.from_numpy(nib.load(getattr(pair, side)).affine) for side in ("fixed", "moving")}  # type: ignore[attr-defined]
+    assert torch.equal(result.displacement.affine, affine["fixed"])
+    assert torch.equal(result.warped.affine, affine["fixed"])
+    assert result.ddf.shape == result.displacement.shape == (3, *FIXED)
+    assert type(result.ddf) is torch.Tensor
+    without = result.displacement.as_tensor() - torch.einsum(
+        "kj,j...->k...", affine["fixed"][:3, :3].float(), result.ddf
+    )
+    shift = without.flatten(1).mean(dim=1)  # centers of mass: a translation
+    torch.testing.assert_close(without, shift[:, None, None, None].expand_as(without), atol=1e-3, rtol=0)
+    assert shift.norm() > 1
+
+    points = torch.from_numpy(np.loadtxt(pair.fixed_points, delimiter=","))
+    moved = points + fields.sample_at(result.ddf[None].double(), points[None])[0]
+    world = moved @ affine["fixed"][:3, :3].T + affine["fixed"][:3, 3] + shift.double()
+    expected = (world - affine["moving"][:3, 3]) @ torch.linalg.inv(affine["moving"][:3, :3]).T
+    assert result.fixed_points_in_moving is not None
+    torch.testing.assert_close(result.fixed_points_in_moving, expected, atol=1e-3, rtol=0)
+
+
+def test_a_plain_pair_has_nothing_more(register: Registration, pair: Pair) -> None:
+    result = register(pair.fixed, pair.moving)
+    assert (result.warped_label, result.fixed_points_in_moving, result.uncertainty) == (None, None, None)
+    assert result.pair_id == "moving_to_fixed"
+
+
+def test_uncertainty(bundles: Path, tmp_path: Path) -> None:
+    register = load_bundle(bundles / "r2n2", device="cpu", uncertainty="localization", **TINY["r2n2"])
+    pair = make_pair(tmp_path / "plane", spatial_dims=2)
+    result = register(pair.fixed, pair.moving)
+    assert result.uncertainty is not None
+    assert result.uncertainty.shape == (1, *FIXED[:2])
+    assert torch.equal(values_of(result.save("out") / "uncertainty.nii.gz"), result.uncertainty[0])
+
+
+# --- images in memory
+
+
+def test_images_in_memory_are_the_same_as_their_files(register: Registration, pair: Pair, tmp_path: Path) -> None:
+    tables = {name: np.loadtxt(getattr(pair, name), delimiter=",") for name in ("fixed_points", "moving_points")}
+    images = {name: loaded(path) for name, path in pair._asdict().items() if name not in tables}
+    copies = {name: image.clone() for name, image in images.items()}
+    result, expected = register(**images, **tables), register(**pair.of())
+    assert torch.equal(result.ddf, expected.ddf)
+    assert torch.equal(result.warped, expected.warped)
+    assert torch.equal(result.warped.affine, expected.warped.affine)
+    assert result.metrics == pytest.approx(expected.metrics, rel=0, abs=0, nan_ok=True)
+    assert all(torch.equal(image, copies[name]) for name, image in images.items())
+    folders = result.save(tmp_path / "a"), expected.save(tmp_path / "b")
+    different = [name for name in files_of(folders[0]) if read(folders[0] / name) != read(folders[1] / name)]
+    assert different == ["provenance.json"]
+    assert read(folders[0] / "provenance.json")["inputs"] == {"pair_id": "moving_to_fixed"}
+
+
+ARRAYS: dict[str, Callable[[Array], Any]] = {
+    "array": np.asarray,
+    "tensor": torch.as_tensor,
+    "channel first": lambda array: array[None],
+    "flipped twice": lambda array: np.flip(np.flip(array).copy()),
+}
+
+
+@pytest.mark.parametrize("make", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_lie_on_the_grid_of_their_spacing(
+    make: Callable[[Array], Any], register: Registration, tmp_path: Path
+) -> None:
+    fixed, moving = scene(FIXED, 0), scene(MOVING, 1)
+    spacing = (2.0, 2.5, 2.25)
+    files = [save(tmp_path / f"{n}.nii", image, np.diag([*spacing, 1.0])) for n, image in enumerate((fixed, moving))]
+    label = np.digitize(moving, [0])
+    result = register(make(fixed), make(moving), spacing=spacing, moving_label=make(label), pair_id="mine")
+    expected = register(*files)
+    assert torch.equal(result.displacement, expected.displacement)
+    assert torch.equal(result.warped, expected.warped)
+    assert result.warped_label is not None
+    assert set(result.warped_label.unique().tolist()) == {0, 1}
+    assert (result.pair_id, expected.pair_id) == ("mine", "1_to_0")
+
+
+def test_integers_read_only_and_other_byte_orders(register: Registration) -> None:
+    fixed, moving = scene(FIXED, 0).round(), scene(FIXED, 1).round()
+    expected = register(fixed, moving)
+    frozen = moving.astype(">i2")
+    frozen.flags.writeable = False
+    assert torch.equal(register(fixed.astype(np.int16), frozen).ddf, expected.ddf)
+    assert torch.equal(register(torch.tensor(fixed, requires_grad=True), moving.astype(np.float64)).ddf, expected.ddf)
+
+
+def test_a_file_and_an_array(register: Registration, pair: Pair, tmp_path: Path) -> None:
+    result = register(pair.fixed, loaded(pair.moving), moving_label=pair.moving_label)
+    expected = register(**pair.of("fixed", "moving", "moving_label"))
+    assert torch.equal(result.ddf, expected.ddf)
+    told = read(result.save(tmp_path) / "provenance.json")["inputs"]
+    assert sorted(told) == ["fixed", "moving_label", "pair_id"]
+
+
+BAD_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"fixed": "nowhere.nii.gz"}, r"^fixed image 'nowhere.nii.gz' does not exist"),
+    "complex": ({"moving": np.ones(MOVING, complex)}, "^moving image holds values of type complex128"),
+    "complex tensor": ({"moving": torch.ones(MOVING, dtype=torch.cfloat)}, r"of type torch.complex64"),
+    "words": ({"moving": ["a", "b"]}, "^moving image holds values of type <U1"),
+    "flat": ({"moving": np.ones((9, 9))}, "^moving image has 2 spatial dimensions"),
+    "a batch": ({"moving": np.ones((1, 1, *MOVING))}, "^moving image has 5 spatial dimensions"),
+    "constant": ({"moving": np.ones(MOVING)}, "^moving image is constant"),
+    "slice": ({"moving": np.ones((9, 9, 1)) * np.arange(9)[:, None, None]}, "^moving image is a single slice"),
+    "NaN": ({"moving": np.full(MOVING, np.nan)}, "^moving image holds NaN"),
+    "label of another size": ({"fixed_label": np.ones((4, 4, 4), int)}, "^fixed label has size .* expected the same"),
+    "label elsewhere": ({"fixed_label": MetaTensor(torch.ones(1, *FIXED))}, "^fixed label has another affine"),
+    "fractions": ({"fixed_label": scene(FIXED, 0)}, "^fixed label holds fractions"),
+    "no mask": ({"mask": np.zeros(FIXED)}, "^fixed mask is empty"),
+    "points outside": ({"fixed_points": np.full((2, 3), 99.0)}, "^fixed keypoints holds 2 points outside"),
+    "points of 2D": ({"fixed_points": np.ones((2, 2))}, "^fixed keypoints holds 2 x 2 numbers"),
+    "one point": ({"fixed_points": np.ones(3)}, "^fixed keypoints holds 3 numbers"),
+    "unequal points": ({"fixed_points": [[9, 9, 9]], "moving_points": [[9, 9, 9]] * 2}, "^moving keypoints has 2"),
+    "spacing": ({"moving": np.ones(MOVING), "spacing": (1, 0, 1)}, r"^spacing is \[1, 0, 1\]"),
+    "spacing of a file": ({"spacing": (1, 1, 1)}, "^spacing is given, but both images tell their own"),
+    "pair_id": ({"pair_id": "a/b"}, "^pair_id 'a/b' names no folder"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_PAIRS.values(), ids=BAD_PAIRS)
+def test_bad_pairs(changes: dict[str, Any], message: str, register: Registration, pair: Pair) -> None:
+    with pytest.raises(InputError, match=message):
+        register(**{**pair.of("fixed", "moving"), **changes})
+
+
+# --- one after the other
+
+
+def test_pairs_do_not_influence_each_other(register: Registration, pair: Pair) -> None:
+    first = register(pair.fixed, pair.moving)
+    kept = first.ddf.clone()
+    other = register(pair.moving, pair.fixed)
+    with pytest.raises(InputError):
+        register("nowhere.nii", pair.fixed)
+    again = register(pair.fixed, pair.moving)
+    assert torch.equal(first.ddf, kept)
+    assert torch.equal(again.ddf, kept)
+    assert other.ddf.shape[1:] == MOVING
+
+
+def test_threads_take_turns(register: Registration, pair: Pair) -> None:
+    orders = [(pair.fixed, pair.moving), (pair.moving, pair.fixed)] * 2
+    expected = [register(*order).ddf for order in orders[:2]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda order: register(*order).ddf, orders))
+    assert all(torch.equal(ddf, expected[n % 2]) for n, ddf in enumerate(found))
+
+
+def test_two_bundles_side_by_side(bundles: Path, pair: Pair, register: Registration) -> None:
+    other = load_bundle("regnet", bundle_dir=bundles, device="cpu", **TINY["regnet"])
+    before = register(pair.fixed, pair.moving).ddf
+    assert not torch.equal(other(pair.fixed, pair.moving).ddf, before)
+    assert torch.equal(register(pair.fixed, pair.moving).ddf, before)
+
+
+def test_the_process_stays_as_it_is(bundles: Path, pair: Pair, tmp_path: Path) -> None:
+    def state() -> tuple[object, ...]:
+        flags = torch.backends.cudnn
+        return sys.excepthook, logging.getLogRecordFactory(), tuple(sys.path), flags.deterministic, flags.benchmark
+
+    before = state()
+    load_bundle(bundles / "ran", device="cpu", **TINY["ran"])(pair.fixed, pair.moving)
+    assert state() == before
+    assert list(tmp_path.iterdir()) == []
+    assert torch.is_grad_enabled()
+
+
+def test_results_outlive_their_function(bundles: Path, pair: Pair) -> None:
+    result = load_bundle(bundles / "ran", device="cpu", **TINY["ran"])(pair.fixed, pair.moving)
+    gc.collect()
+    assert result.save("out").is_dir()
+
+
+def test_a_result_that_cannot_be_saved(register: Registration, pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"^cannot write"):
+        register(pair.fixed, pair.moving).save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- which bundle
+
+
+def load_ran(place: Any, **options: Any) -> Registration:
+    return load_bundle(place, device="cpu", **TINY["ran"], **options)
+
+
+@pytest.mark.parametrize("place", ["bundles", "mine", "torch/hub/bundle", "."])
+def test_a_bundle_is_found_by_its_name(place: str, bundles: Path, tmp_path: Path) -> None:
+    (tmp_path / "ran").mkdir()  # a folder of this name that is no bundle
+    shutil.copytree(bundles / "ran" / "configs", tmp_path / place / "ran" / "configs")
+    weights = tmp_path / place / "ran" / "models" / "model.pt"
+    with pytest.raises(InputError, match=re.escape(f"there is no model at '{weights}'")):
+        load_ran("ran", **({"bundle_dir": "mine"} if place == "mine" else {}))
+
+
+def test_no_such_bundle(bundles: Path) -> None:
+    with pytest.raises(InputError, match=r"^there is no bundle 'rann', .*download it first .*Did you mean 'ran'\?$"):
+        load_bundle("rann", bundle_dir=bundles)
+    with pytest.raises(InputError, match=r"neither here nor in bundles nor in .*bundle; give"):
+        load_bundle("ran")
+
+
+SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
+    "mistyped": ({"refine_step": 3}, r"^unknown override 'refine_step'.*Did you mean 'refine_steps'\?$"),
+    "nested": (
+        {"network_deff#preset": "ran0"},
+        r"^unknown override 'network_deff#preset'.*Did you mean 'network_def'\?$",
+    ),
+    "of the pair": ({"moving_label": "a.nii"}, "^moving_label belongs to a pair, not to the bundle"),
+    "output_dir": ({"output_dir": "out"}, "^output_dir belongs to a pair"),
+    "value": ({"prealign": "rigid"}, "^prealign is 'rigid'; choose one of"),
+    "weights": ({"ckpt": "nowhere.pt"}, "^there is no model at 'nowhere.pt'"),
+    "other weights": ({"preset": "ran0"}, "does not fit RAN"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), SPOILED.values(), ids=SPOILED)
+def test_bad_overrides(overrides: Mapping[str, Any], message: str, bundles: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load_ran(bundles / "ran", **overrides)
+
+
+def test_overrides_count(bundles: Path, pair: Pair, register: Registration) -> None:
+    refined = load_ran(bundles / "ran", refine_steps=3, window=None, **{"inferer#learning_rate": 0.2})
+    result = refined(pair.fixed, pair.moving)
+    assert not torch.equal(result.ddf, register(pair.fixed, pair.moving).ddf)
+    parameters = read(result.save("out") / "provenance.json")["parameters"]
+    assert (parameters["refine_steps"], parameters["window"]) == (3, None)
+
+
+def test_a_foreign_bundle_is_refused_unseen(copy: Path, tmp_path: Path) -> None:
+    file = copy / "configs" / "inference.json"
+    touch = f"$__import__('pathlib').Path({str(tmp_path / 'run')!r}).touch()"
+    file.write_text(json.dumps({"imports": [touch], "bundle_root": touch, "evaluator": touch}))
+    with pytest.raises(InputError, match=r"has no ckpt, .*; expected a registration bundle of this package"):
+        load_bundle(copy)
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"^configuration .* cannot be read"):
+        load_bundle(copy)
+    assert not (tmp_path / "run").exists()
+
+
+# --- weights
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_weights_is_not_run(write: Callable[[Any, Path], Any], copy: Path, tmp_path: Path) -> None:
+    write({"weight": Touch(tmp_path / "run")}, copy / "models" / "model.pt")
+    with pytest.raises(InputError, match="cannot be read, expected a PyTorch file of weights"):
+        load_ran(copy)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sums", "name"),
+    [("SHA256SUMS", "models/model.pt"), ("SHA256SUMS", "./models/model.pt"), ("models/SHA256SUMS", "model.pt")],
+)
+def test_listed_weights(sums: str, name: str, copy: Path) -> None:
+    digest = hashlib.sha256((copy / "models" / "model.pt").read_bytes()).hexdigest()
+    (copy / sums).write_text(f"{'0' * 64}  ran_v0.1.0.zip\n{digest}  {name}\n")
+    load_ran(copy)
+    (copy / sums).write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(InputError, match=r"'model.pt' is not the published file"):
+        load_ran(copy)
+    (copy / "mine.pt").write_bytes((copy / "models" / "model.pt").read_bytes())
+    load_ran(copy, ckpt=str(copy / "mine.pt"))  # a user's own weights are in no list
+
+
+def test_results_tell_the_weights_they_come_from(copy: Path, pair: Pair) -> None:
+    digest = hashlib.sha256((copy / "models" / "model.pt").read_bytes()).hexdigest()
+    register = load_ran(copy)
+    (copy / "models" / "model.pt").write_bytes(b"another training's")
+    told = read(register(pair.fixed, pair.moving).save("out") / "provenance.json")
+    assert told["weights"]["sha256"] == digest
