@@ -31,7 +31,7 @@ from monai_regplugins.release.sums import check_sum, read_sums
 from monai_regplugins.transforms.readers import as_scan, in_memory
 from monai_regplugins.transforms.total import WarpOriginald, map_to_moving
 
-__all__ = ["Registered", "Registration", "load_bundle"]
+__all__ = ["Registered", "Registration", "find_bundle", "load_bundle"]
 
 Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
 Config: TypeAlias = dict[str, Any]
@@ -73,7 +73,7 @@ def load_bundle(
         >>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.ddf, result.warped, result.metrics["ncc"]  # doctest: +SKIP
     """
-    root = _find(name_or_dir, bundle_dir)
+    root = find_bundle(name_or_dir, bundle_dir)
     file = root / CONFIG
     with _in_plain_words():
         config = _read(file)
@@ -292,8 +292,12 @@ def _in_plain_words() -> Iterator[None]:
         raise InputError(message) from error
 
 
-def _find(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the absolute path of a bundle's folder."""
+def find_bundle(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the absolute path of a bundle's folder; arguments as :func:`load_bundle`.
+
+    Raises:
+        InputError: When there is no such bundle.
+    """
     downloads = Path(torch.hub.get_dir(), "bundle")  # where monai.bundle puts them
     folders = [Path("bundles"), downloads] if bundle_dir is None else [Path(bundle_dir)]
     for folder in (Path(), *folders):

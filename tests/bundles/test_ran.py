@@ -19,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from bundle_files import configs, files_of, killed_in_second_epoch, read_weights, same, table
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -160,6 +160,16 @@ class TestConfigurations:
         assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 0.001
         assert checkpoint["trainer"]["epoch"] == 1
         assert [item["fixed"].shape for item in workflow.trainer.state.batch] == [(1, 16, 16, 16)] * 2
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
+def test_the_hippocampus_overlay_fits_each_configuration_and_its_weights_the_network(name: str, ran: Path) -> None:
+    overlay = json.loads((ran / "configs" / "hippocampus.json").read_text())
+    plain = json.loads((ran / "configs" / f"{name}.json").read_text())
+    assert overlay.keys() <= plain.keys()
+    parser = ConfigParser({**plain, **overlay, "bundle_root": str(ran)})
+    weights = read_weights(Path(parser.get_parsed_content("ckpt")))
+    parser.get_parsed_content("network_def").load_state_dict(weights)
 
 
 class TestResuming:

@@ -1,0 +1,1 @@
+"""The bundles inside of other programs: MONAI Label and MONAI Deploy."""

@@ -1,0 +1,56 @@
+"""Register two DICOM series: ``python -m monai_regplugins.apps.deploy.dicom_app -i IN -o OUT -m BUNDLE``.
+
+``IN`` holds DICOM files, in any folders. The rules in ``app.yaml`` pick the fixed and the moving series and, if labels
+are to come along, the moving one's segmentation. The pair's folder in ``OUT`` gets ``displacement.dcm``, a Deformable
+Spatial Registration, and ``segmentation.dcm``, beside what the command line writes.
+"""
+
+from __future__ import annotations
+
+import json
+
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import Application, init_app_context
+from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
+
+from monai_regplugins.apps.deploy.operators import PairSeriesOperator, RegistrationOperator, SegmentationWriterOperator
+from monai_regplugins.apps.deploy.settings import read_settings
+from monai_regplugins.bundle import start
+
+__all__ = ["SeriesPairApp"]
+
+
+class SeriesPairApp(Application):
+    """Registers the pair of series among the DICOM files of the input folder."""
+
+    def compose(self) -> None:
+        """Connect the operators.
+
+        Raises:
+            InputError: When the settings or the bundle are not fit for use.
+        """
+        settings = read_settings(init_app_context(self.argv))
+        rules = json.dumps({"selections": settings.selections})
+        load = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=settings.input_folder, name="load")
+        # all_matched: two series that fit are an error, not a choice of the first one
+        select = DICOMSeriesSelectorOperator(self, rules=rules, all_matched=True, name="select")
+        pair = PairSeriesOperator(self, name="pair")
+        register = RegistrationOperator(
+            self,
+            bundle=settings.bundle,
+            output_folder=settings.output_folder,
+            form="dicom",
+            pair_id="moving_to_fixed",
+            overrides=settings.registration,
+            name="register",
+        )
+        write = SegmentationWriterOperator(self, name="write")
+        self.add_flow(load, select, {("dicom_study_list", "dicom_study_list")})
+        self.add_flow(select, pair, {("study_selected_series_list", "study_selected_series_list")})
+        self.add_flow(pair, register, {(port, port) for port in ("fixed", "moving", "moving_label")})
+        self.add_flow(register, write, {("label", "label")})
+
+
+if __name__ == "__main__":
+    start()
+    SeriesPairApp().run()

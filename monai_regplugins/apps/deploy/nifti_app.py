@@ -1,0 +1,41 @@
+"""Register the pair of files in a folder: ``python -m monai_regplugins.apps.deploy.nifti_app -i IN -o OUT -m BUNDLE``.
+
+``IN`` holds ``fixed.nii.gz``, ``moving.nii.gz`` and, if a label map is to come along, ``moving_label.nii.gz``; other
+formats have other suffixes. The pair's folder in ``OUT`` is that of the command line. Settings are in ``app.yaml``.
+"""
+
+from __future__ import annotations
+
+from monai.deploy.core import Application, init_app_context
+
+from monai_regplugins.apps.deploy.operators import PairFolderOperator, RegistrationOperator
+from monai_regplugins.apps.deploy.settings import read_settings
+from monai_regplugins.bundle import start
+
+__all__ = ["FilePairApp"]
+
+
+class FilePairApp(Application):
+    """Registers the pair of files in the input folder."""
+
+    def compose(self) -> None:
+        """Connect the operators.
+
+        Raises:
+            InputError: When the settings or the bundle are not fit for use.
+        """
+        settings = read_settings(init_app_context(self.argv))
+        pair = PairFolderOperator(self, input_folder=settings.input_folder, name="pair")
+        register = RegistrationOperator(
+            self,
+            bundle=settings.bundle,
+            output_folder=settings.output_folder,
+            overrides=settings.registration,
+            name="register",
+        )
+        self.add_flow(pair, register, {(port, port) for port in ("fixed", "moving", "moving_label")})
+
+
+if __name__ == "__main__":
+    start()
+    FilePairApp().run()

@@ -1,0 +1,201 @@
+"""Operators for MONAI Deploy; needs its App SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import ConditionType, Fragment, Image, Operator, OperatorSpec
+from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
+
+from monai_regplugins.apps.deploy.inputs import PickedSeries, find_pair, picked_pair
+from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.forms import FieldPair, output_name
+from monai_regplugins.registration import load_bundle
+
+__all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]
+
+
+class RegistrationOperator(Operator):
+    """Register two scans with a bundle of this package.
+
+    The scans are read from their files, not taken from ``DICOMSeriesToVolumeOperator``, which exchanges the spacing of
+    rows and columns.
+
+    Named inputs:
+        fixed: path of the image that stays: a file, or the folder or a file of a DICOM series.
+        moving: path of the image that is brought onto it.
+        moving_label: optional, path of the label map or DICOM segmentation of the moving image.
+
+    Named outputs:
+        transform: path of the field's file, in the pair's folder with all results.
+        label: only with ``moving_label``: :class:`~monai.deploy.core.Image` of the label on the fixed grid, (slices,
+            rows, columns), whose metadata hold ``affine`` (of (columns, rows, slices) to RAS mm), the paths ``fixed``
+            and ``moving_label``, and ``folder``, that of the pair.
+
+    Args:
+        fragment: the application.
+        bundle: folder of the bundle.
+        output_folder: where the pair's folder goes.
+        form: of the field's file, see :data:`~monai_regplugins.io.FORMS`.
+        pair_id: name of the pair's folder, by default made of the files' names.
+        overrides: other values for keys of the bundle's ``inference.json``.
+        **kwargs: of any operator, such as ``name``.
+
+    Raises:
+        InputError: When the bundle is not fit for use; while computing, when something about the pair is wrong.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        bundle: str | Path,
+        output_folder: str | Path,
+        form: str = "itk_nifti",
+        pair_id: str = "",
+        overrides: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._register = load_bundle(bundle, **{**(overrides or {}), "forms": form})
+        self._output_folder, self._form, self._pair_id = Path(output_folder), form, pair_id
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("fixed")
+        spec.input("moving")
+        spec.input("moving_label").condition(ConditionType.NONE)
+        spec.output("label").condition(ConditionType.NONE)
+        spec.output("transform").condition(ConditionType.NONE)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Register the pair and write its folder.
+
+        Raises:
+            InputError: When something about the pair is wrong.
+        """
+        fixed, moving, label = (_path(op_input.receive(port), port) for port in ("fixed", "moving", "moving_label"))
+        if fixed is None or moving is None:
+            raise InputError("the operator needs the paths of both images; connect its ports fixed and moving.")
+        given = read_segmentation(label, moving) if label and label.is_file() and is_dicom(label) else label
+        result = self._register(fixed, moving, moving_label=given, pair_id=self._pair_id)
+        folder = result.save(self._output_folder)
+        op_output.emit(str(folder / output_name(self._form, FieldPair(fixed, moving))), "transform")
+        if (warped := result.warped_label) is not None:
+            about = {"affine": warped.affine.numpy(), "fixed": fixed, "moving_label": label, "folder": folder}
+            op_output.emit(Image(warped.as_tensor().numpy()[0].T, about), "label")
+
+
+class PairFolderOperator(Operator):
+    """Find the files of a pair in a folder, see :func:`~monai_regplugins.apps.deploy.inputs.find_pair`.
+
+    Named outputs:
+        fixed, moving, moving_label: paths, the last one only if there is such a file.
+
+    Args:
+        fragment: the application.
+        input_folder: the folder.
+        **kwargs: of any operator, such as ``name``.
+    """
+
+    def __init__(self, fragment: Fragment, *args: Any, input_folder: str | Path, **kwargs: Any) -> None:
+        self._input_folder = Path(input_folder)
+        super().__init__(fragment, CountCondition(fragment, 1), *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        _declare_pair(spec)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Emit the paths.
+
+        Raises:
+            InputError: When an image is missing, or there are two of a name.
+        """
+        _emit_pair(op_output, find_pair(self._input_folder))
+
+
+class PairSeriesOperator(Operator):
+    """Take a pair from the series that a ``DICOMSeriesSelectorOperator(all_matched=True)`` has selected.
+
+    Its selections are called ``fixed``, ``moving`` and, for the DICOM segmentation of the latter, ``moving_label``; see
+    :func:`~monai_regplugins.apps.deploy.inputs.picked_pair`. The series may be of different studies.
+
+    Named input:
+        study_selected_series_list: of the selector.
+
+    Named outputs:
+        fixed, moving, moving_label: path of a file of the series, the last one only if one was selected.
+    """
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("study_selected_series_list")
+        _declare_pair(spec)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Emit the paths.
+
+        Raises:
+            InputError: When the rules have not picked one series for each image.
+        """
+        studies: Iterable[StudySelectedSeries] = op_input.receive("study_selected_series_list")
+        _emit_pair(op_output, picked_pair(_picked(one) for study in studies for one in study.selected_series))
+
+
+class SegmentationWriterOperator(Operator):
+    """Write the label of a :class:`RegistrationOperator` as DICOM segmentation of the fixed series.
+
+    The file is ``segmentation.dcm`` in the pair's folder.
+
+    Named input:
+        label: of the registration.
+    """
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the port."""
+        spec.input("label")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Write the file.
+
+        Raises:
+            InputError: When there is no label, or the system refuses to write.
+        """
+        label = op_input.receive("label")
+        about = label.metadata()
+        path = about["folder"] / "segmentation.dcm"
+        write_segmentation(label.asnumpy().T, about["affine"], about["fixed"], path, about["moving_label"])
+
+
+def _declare_pair(spec: OperatorSpec) -> None:
+    """Declare the outputs of an operator that finds a pair."""
+    for port in ("fixed", "moving", "moving_label"):
+        spec.output(port).condition(ConditionType.NONE)
+
+
+def _emit_pair(op_output: Any, pair: dict[str, Path]) -> None:
+    """Emit what was found, as text: other objects may be taken for arrays on their way."""
+    for port, path in pair.items():
+        op_output.emit(str(path), port)
+
+
+def _path(value: Any, port: str) -> Path | None:
+    """What came in at a port of paths."""
+    if value is None or isinstance(value, str | Path):
+        return None if value is None else Path(value)
+    raise InputError(
+        f"port {port} got a {type(value).__name__}, expected the path of a file or of a DICOM series' folder; connect "
+        "an operator that emits it."
+    )
+
+
+def _picked(selected: SelectedSeries) -> PickedSeries:
+    """What is needed of a series in the SDK's terms."""
+    series = selected.series
+    files = [Path(instance.get_native_sop_instance().filename) for instance in series.get_sop_instances()]
+    return PickedSeries(selected.selection_name, str(series.SeriesInstanceUID), str(series.SeriesDescription), files)

@@ -1,0 +1,188 @@
+"""Label maps as DICOM segmentations of a series, through highdicom, which only this needs."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.io.dicom_identity import PATIENT_AND_STUDY, import_pydicom, read_dicom_file
+from monai_regplugins.io.provenance import installed_version
+from monai_regplugins.transforms.dicom_files import dicom_files, dicom_series
+from monai_regplugins.transforms.dicom_series import read_dicom_series
+
+__all__ = ["is_dicom", "read_segmentation", "write_segmentation"]
+
+DISTRIBUTION = "monai-regplugins"
+CONTENT = "Labels carried over by registration"
+TOLERANCE = 1e-3  # voxels, and of direction cosines: positions in text are rounded
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether this is a DICOM file, by its first bytes."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def read_segmentation(path: Path, series: Path) -> MetaTensor:
+    """Read a DICOM segmentation as the label map of a series.
+
+    Nothing is resampled: the frames have to lie on slices of the series; slices without a frame are background.
+
+    Args:
+        path: the segmentation.
+        series: a file of the series, or its folder.
+
+    Returns:
+        Segment numbers, (1, *spatial), on the grid of the series.
+
+    Raises:
+        InputError: When highdicom is missing, the file is damaged or something else, its segments overlap, or it does
+            not lie on the series.
+    """
+    hd = _highdicom()
+    volume = read_dicom_series(series, "moving image")
+    name = f"moving label '{path}'"
+    if (kind := read_dicom_file(path, "moving label").get("Modality")) != "SEG":
+        raise InputError(f"{name} is a DICOM file of modality {kind}, expected a segmentation (SEG); export one.")
+    geometry = hd.VolumeGeometry(
+        _rows_first(volume.affine), volume.values.shape[::-1], "PATIENT", from_reference_convention="RAS"
+    )
+    try:
+        segments = hd.seg.segread(path)
+        frame, own = segments.get("FrameOfReferenceUID", ""), volume.identity["FrameOfReferenceUID"]
+        if frame != own:
+            raise ValueError(f"its frame of reference is {frame}, that of the series {own}")
+        label = segments.get_volume(combine_segments=True).match_geometry(geometry, tol=TOLERANCE).array
+        if label.shape != geometry.spatial_shape:
+            raise ValueError("it is larger than the series")
+    except Exception as error:  # highdicom raises anything on a damaged or foreign file
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{name} is no segmentation of the moving series ({reason}); export one whose frames are slices of it, "
+            "with segments that do not overlap."
+        ) from error
+    return MetaTensor(torch.from_numpy(label.T.astype(np.int32))[None], affine=torch.from_numpy(volume.affine))
+
+
+def write_segmentation(
+    label: npt.NDArray[Any], affine: npt.NDArray[np.float64], series: Path, path: Path, origin: Path | None = None
+) -> None:
+    """Write a label map as a binary DICOM segmentation of a series, whole or not at all.
+
+    Segments are numbered from 1 in the order of the labels. They are described as in ``origin``, if that is a DICOM
+    segmentation, and otherwise called after their label.
+
+    Args:
+        label: whole numbers, (*spatial), 0 the background.
+        affine: its voxels to RAS mm, (4, 4).
+        series: a file of the series on whose grid it lies, or its folder.
+        path: the file.
+        origin: where the labels came from.
+
+    Raises:
+        InputError: When highdicom is missing, there is no label, or the system refuses to write.
+    """
+    hd = _highdicom()
+    segments = _segments(hd, label, origin)
+    numbered = np.zeros(label.shape, np.uint16)
+    for number, (value, segment) in enumerate(segments.items(), 1):
+        numbered[label == value] = number
+        segment.SegmentNumber = number
+    grid = hd.Volume(numbered.T, _rows_first(affine), "PATIENT", from_reference_convention="RAS")
+    source = _source_images(series, float(np.linalg.norm(affine[:3, 2])))
+    try:
+        dataset = _dataset(hd, grid, source, list(segments.values()))
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"highdicom refuses the DICOM segmentation ({reason}); correct the DICOM headers of '{series}'."
+        ) from error
+    replace_file(path, dataset.save_as)
+
+
+def _dataset(hd: Any, grid: Any, source: Sequence[Any], segments: Sequence[Any]) -> Any:
+    """The object, by what the labels are and by whom they were put there."""
+    version = installed_version(DISTRIBUTION) or "unknown"
+    algorithm = hd.AlgorithmIdentificationSequence(DISTRIBUTION, _codes().DCM.ArtificialIntelligence, version)
+    for segment in segments:
+        segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = "AUTOMATIC", DISTRIBUTION
+        segment.SegmentationAlgorithmIdentificationSequence = algorithm
+    return hd.seg.Segmentation(
+        source_images=source,
+        pixel_array=grid,
+        segmentation_type="BINARY",
+        segment_descriptions=segments,
+        series_instance_uid=hd.UID(),
+        series_number=1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=DISTRIBUTION,
+        manufacturer_model_name=DISTRIBUTION,
+        software_versions=version,
+        device_serial_number="none",
+        content_description=CONTENT,
+        series_description=CONTENT,
+    )
+
+
+def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None) -> dict[int, Any]:
+    """The description of each label."""
+    if origin is not None and origin.is_file() and is_dicom(origin):
+        segments = hd.seg.segread(origin)
+        return {number: copy.deepcopy(segments.get_segment_description(number)) for number in segments.segment_numbers}
+    values = [int(value) for value in np.unique(label) if value != 0]
+    if not values:
+        raise InputError(
+            "no label lies in the fixed image, so there is nothing to write as DICOM segmentation; check that moving "
+            "label and images belong together."
+        )
+    code = _codes().SCT.AnatomicalStructure
+    return {value: hd.seg.SegmentDescription(1, f"Label {value}", code, code, "MANUAL") for value in values}
+
+
+def _source_images(series: Path, thickness: float) -> list[Any]:
+    """The headers of a series, with what highdicom demands; where the segments lie, their own grid tells."""
+    pydicom = import_pydicom()
+    if series.is_dir():
+        files = dicom_series(series, f"fixed image '{series}'")
+    else:
+        files = dicom_files(series.parent, read_dicom_file(series, "fixed image").get("SeriesInstanceUID", ""))
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files or [series]]
+    needed = dict.fromkeys(PATIENT_AND_STUDY, "") | {"SliceThickness": thickness}
+    for header, (keyword, value) in itertools.product(headers, needed.items()):
+        if header.get(keyword) is None:  # anonymized files often lack what may be empty
+            setattr(header, keyword, value)
+    for header in headers:  # rounded anew in each file
+        header.ImageOrientationPatient = headers[0].ImageOrientationPatient
+    return headers
+
+
+def _rows_first(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The matrix of (slice, row, column), highdicom's order, from that of (column, row, slice)."""
+    return affine[:, [2, 1, 0, 3]]
+
+
+def _codes() -> Any:
+    """The codes of DICOM and SNOMED by their meaning."""
+    return importlib.import_module("pydicom.sr.codedict").codes
+
+
+def _highdicom() -> Any:
+    """Import highdicom, an optional dependency."""
+    try:
+        return importlib.import_module("highdicom")
+    except ImportError as error:
+        raise InputError(
+            "DICOM segmentations need highdicom, which is missing; install it with: pip install highdicom."
+        ) from error

@@ -1,0 +1,278 @@
+"""What the app answers: propagated labels, warped images and fields of a bundle, each with where it comes from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from monai_regplugins.apps.label.labels import LabelNames, StoredLabel, label_table, relabel
+from monai_regplugins.apps.label.networks import LabelBundle, Networks
+from monai_regplugins.apps.label.requests import RequestError, check_voxels, chosen, first_of, number, without_paths
+from monai_regplugins.apps.label.series import propagate_frames, read_frames_label
+from monai_regplugins.apps.label.store import AUTO, TAGS, Store
+from monai_regplugins.checks import InputError
+from monai_regplugins.data.cine import read_cine, write_series
+from monai_regplugins.io.forms import FORMS
+from monai_regplugins.registration import Registered
+
+__all__ = ["KINDS", "Answers"]
+
+KINDS = {
+    "propagate": "carries the label of a prior scan or atlas, moving_image, over to this image",
+    "image": "brings moving_image onto this image",
+    "transform": "the displacement field from this image to moving_image",
+    "series": "carries the label of one frame of this series over to all frames",
+}
+PREALIGN = ("none", "auto", "moments", "affine", "correlation")
+SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+TRANSFORM_TAG = "transform"
+PAIR = "answer"
+RESULT = "result.nii.gz"
+DEFAULT_FORM = "itk_nifti"  # that of the command line, where the field is 3D
+NAMED_FORMS = ("dicom", "learn2reg")  # which need the names or identities of files
+
+
+class Pair(NamedTuple):
+    """What a request names: paths, ids, and the label of the moving image where it comes along."""
+
+    fixed: str
+    moving: str
+    fixed_id: str
+    moving_id: str
+    label: StoredLabel | None = None
+    tag: str = ""
+
+
+class Answers:
+    """Answers requests with a bundle.
+
+    Args:
+        bundle: the bundle.
+        store: the images and labels.
+        networks: networks in memory, shared by all bundles.
+        names: names of labels, shared too.
+        max_voxels: size of the largest image that is taken.
+    """
+
+    def __init__(
+        self, bundle: LabelBundle, store: Store, networks: Networks, names: LabelNames, max_voxels: int
+    ) -> None:
+        self.bundle, self.store, self.networks = bundle, store, networks
+        self.names, self.max_voxels = names, max_voxels
+
+    def kinds(self) -> list[str]:
+        """Names of ``KINDS`` that the bundle can answer; series are 2D+t."""
+        return [kind for kind in KINDS if kind != "series" or self.bundle.spatial_dims == 2]
+
+    def label_names(self) -> dict[str, int]:
+        """Name to value, as in every label map that is answered."""
+        return label_table(self.store.labels(), self.names)
+
+    def options(self, kind: str) -> dict[str, Any]:
+        """What a client may choose, with the ids that there are right now; of a list the first is the default."""
+        labelled = self.store.labelled()
+        choices: dict[str, dict[str, Any]] = {
+            "propagate": {"moving_image": labelled or [""], "moving_label_tag": [AUTO, *TAGS], "save_transform": False},
+            "image": {"moving_image": self.store.images() or [""]},
+            "transform": {"moving_image": self.store.images() or [""], "form": self._forms()},
+            "series": {"frame": -1, "moving_label_tag": [AUTO, *TAGS]},
+        }
+        return choices[kind] | self._settings()
+
+    def __call__(self, kind: str, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answer a request.
+
+        Args:
+            kind: a name in ``KINDS``.
+            request: ``image``, the path of the fixed image, and ``image_id``, its id or empty where it was uploaded;
+                ``label``, the path of a second upload; ``device``; and of :meth:`options` what was chosen. A second
+                upload is the label of the moving image for ``propagate``, and else the moving image itself.
+
+        Returns:
+            Path of a new file, and what is to be known of it, ready for JSON, without any path.
+
+        Raises:
+            InputError: When something about the request is wrong; a path of the server is never told.
+        """
+        answer = {
+            "propagate": self._propagate,
+            "image": self._image,
+            "transform": self._transform,
+            "series": self._series,
+        }[kind]
+        hidden = {str(request.get("image") or ""): str(request.get("image_id") or "upload")}
+        hidden |= {str(request.get("label") or ""): "second upload", str(self.bundle.root): self.bundle.name}
+        hidden |= {str(self.bundle.trained_dir): f"trained {self.bundle.name}"}
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return answer(request, Path(folder), hidden)
+            except InputError as error:
+                raise RequestError(without_paths(str(error), hidden), getattr(error, "status", 400)) from error
+
+    def _propagate(
+        self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
+    ) -> tuple[str, dict[str, Any]]:
+        pair = self._pair(request, hidden, with_label=True)
+        if request.get("save_transform") and not pair.fixed_id:
+            raise RequestError("save_transform needs an image of the datastore, and this one was uploaded.")
+        names = self.names(pair.label or StoredLabel("", {}))
+        if not names:
+            raise RequestError(f"the label of '{pair.moving_id}' is empty, nothing to propagate; choose another image.")
+        registered, saved = self._register(request, pair, folder)
+        table = self._table_with(names)
+        warped = registered.warped_label
+        assert warped is not None  # since there is a moving label
+        values = relabel(warped[0].numpy(), names, table)
+        nib.save(nib.Nifti1Image(values, warped.affine.numpy()), folder / RESULT)
+        told = self._told(pair, saved) | {"moving_label_values": {name: value for value, name in names.items()}}
+        if request.get("save_transform"):
+            (field,) = saved.glob("displacement*")
+            self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": {"registration": told}})
+        return _as_wanted(folder, request), {"label_names": table, "registration": told}
+
+    def _image(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        pair = self._pair(request, hidden)
+        _, saved = self._register(request, pair, folder)
+        (saved / "warped.nii.gz").replace(folder / RESULT)
+        return _as_wanted(folder, request), {"registration": self._told(pair, saved)}
+
+    def _transform(
+        self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
+    ) -> tuple[str, dict[str, Any]]:
+        pair = self._pair(request, hidden)
+        form = chosen(request, "form", self._forms())
+        _, saved = self._register(request, pair, folder, forms=[form])
+        return _moved(saved / FORMS[form].file_name), {"registration": self._told(pair, saved) | {"form": form}}
+
+    def _series(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        image_id = str(request.get("image_id") or "")
+        uploaded = request.get("label")
+        if not (image_id or uploaded):
+            raise RequestError("the series was uploaded without a label; upload the label of one frame beside it.")
+        label, tag = self._label(request, image_id, hidden)
+        for path, what in ((str(request["image"]), "the series"), (label.path, "the label")):
+            check_voxels(path, what, self.max_voxels)
+        series = read_cine(str(request["image"]))
+        drawn, frame = read_frames_label(label.path, series, int(number(request, "frame", -1, -1)))
+        names = self.names(label)
+        network = self.networks(self.bundle, **self._overrides(request))
+        carried, registered = propagate_frames(network, series, drawn, frame)
+        saved = registered.save(folder)
+        table = self._table_with(names)
+        values = relabel(carried, names, table)
+        write_series(series.with_frames(values.astype(np.float32)), folder / RESULT, values.dtype)
+        told = self._told(Pair("", "", image_id, image_id, label, tag), saved) | {"frame": frame}
+        return _as_wanted(folder, request), {"label_names": table, "registration": told}
+
+    def _pair(self, request: Mapping[str, Any], hidden: dict[str, str], with_label: bool = False) -> Pair:
+        """Find the two images, and with a label that of the moving one, and check their sizes."""
+        fixed, fixed_id = str(request["image"]), str(request.get("image_id") or "")
+        moving_id, uploaded = first_of(request.get("moving_image")), request.get("label")
+        if uploaded and not with_label:
+            if moving_id:
+                raise RequestError("moving_image is given and a moving image uploaded; give one of them.")
+            pair = Pair(fixed, str(uploaded), fixed_id, "")
+        elif not moving_id:
+            raise RequestError(
+                "moving_image is missing, expected the id of the image to be moved; choose one of the list."
+            )
+        else:
+            if moving_id == fixed_id:
+                raise RequestError(f"moving_image '{moving_id}' is the image itself; choose another one.")
+            moving = self.store.image(moving_id, "moving_image")
+            hidden[moving] = str(moving_id)
+            pair = Pair(fixed, moving, fixed_id, str(moving_id))
+        check_voxels(pair.fixed, "the image", self.max_voxels)
+        check_voxels(pair.moving, "the moving image", self.max_voxels)
+        if with_label:
+            label, tag = self._label(request, pair.moving_id, hidden)
+            check_voxels(label.path, "the label", self.max_voxels)
+            pair = pair._replace(label=label, tag=tag)
+        return pair
+
+    def _label(self, request: Mapping[str, Any], image_id: str, hidden: dict[str, str]) -> tuple[StoredLabel, str]:
+        """The label that comes along: the one that was uploaded, else the stored one."""
+        if uploaded := request.get("label"):
+            return StoredLabel(str(uploaded), {}), "upload"
+        label, tag = self.store.label(image_id, chosen(request, "moving_label_tag", (AUTO, *TAGS)))
+        hidden[label.path] = f"{tag} label of {image_id}"
+        return label, tag
+
+    def _register(
+        self, request: Mapping[str, Any], pair: Pair, folder: Path, **overrides: Any
+    ) -> tuple[Registered, Path]:
+        """Register, and write what the command line writes; return both and the folder."""
+        network = self.networks(self.bundle, **self._overrides(request), **overrides)
+        label = pair.label.path if pair.label else None
+        registered = network(pair.fixed, pair.moving, moving_label=label, pair_id=PAIR)
+        return registered, registered.save(folder)
+
+    def _table_with(self, names: Mapping[int, str]) -> dict[str, int]:
+        """The table of all labels; those of an uploaded label may be new."""
+        table = self.label_names()
+        for name in names.values():
+            table.setdefault(name, len(table) + 1)
+        return table
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of the bundle that a client may change, with its own values first."""
+        config, settings = self.bundle.inference, dict[str, Any]()
+        if "prealign" in config:
+            settings["prealign"] = sorted(PREALIGN, key=lambda choice: choice != config["prealign"])
+        if isinstance(config.get("refine_steps"), int):
+            settings["refine_steps"] = config["refine_steps"]
+        return settings
+
+    def _overrides(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The overrides of a request; only these, since an override may be code."""
+        settings = self._settings()
+        overrides: dict[str, Any] = {"device": request["device"]} if request.get("device") else {}
+        if "prealign" in settings:
+            overrides["prealign"] = chosen(request, "prealign", settings["prealign"])
+        if "refine_steps" in settings:
+            overrides["refine_steps"] = number(request, "refine_steps", settings["refine_steps"])
+        return overrides
+
+    def _forms(self) -> list[str]:
+        """Forms of a field that need nothing but the field, see :data:`~monai_regplugins.io.FORMS`."""
+        dims = self.bundle.spatial_dims
+        forms = [name for name, form in FORMS.items() if dims in form.spatial_dims and name not in NAMED_FORMS]
+        return sorted(forms, key=lambda name: name != DEFAULT_FORM)
+
+    def _told(self, pair: Pair, saved: Path) -> dict[str, Any]:
+        """Where an answer comes from: ids instead of files."""
+        provenance = json.loads((saved / "provenance.json").read_text(encoding="utf-8"))
+        wanted = ("fingerprint", "parameters", "versions", "created", "seconds")
+        return {
+            "bundle": self.bundle.name,
+            "fixed_image": pair.fixed_id or "upload",
+            "moving_image": pair.moving_id or "upload",
+            **({"moving_label_tag": pair.tag} if pair.tag else {}),
+            "weights_sha256": provenance["weights"]["sha256"],
+            "trained_here": self.bundle.ckpt.is_relative_to(self.bundle.trained_dir),
+            **{key: provenance[key] for key in wanted},
+            "metrics": json.loads((saved / "metrics.json").read_text(encoding="utf-8")),
+        }
+
+
+def _as_wanted(folder: Path, request: Mapping[str, Any]) -> str:
+    """Turn the NIfTI result into the format that the client wants; NRRD uncompressed, as browsers read it."""
+    suffix, result = chosen(request, "result_extension", SUFFIXES), folder / RESULT
+    target = folder / f"result{suffix}"
+    if target != result:
+        sitk.WriteImage(sitk.ReadImage(str(result)), str(target), useCompression=False)
+    return _moved(target)
+
+
+def _moved(file: Path) -> str:
+    """Give a file a unique name, by which clients save it too, in the folder of temporary files."""
+    suffix = "".join(file.suffixes)
+    with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as unique:
+        return str(file.replace(unique.name))

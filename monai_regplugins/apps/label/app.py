@@ -1,0 +1,214 @@
+"""The app itself: what MONAI Label's server asks for, with ids instead of paths and errors that a client can read."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.train import TrainTask
+
+from monai_regplugins.apps.label.answers import Answers
+from monai_regplugins.apps.label.labels import LabelNames, read_names
+from monai_regplugins.apps.label.networks import Networks, find_bundles
+from monai_regplugins.apps.label.requests import RequestError, check_name, number
+from monai_regplugins.apps.label.store import Store
+from monai_regplugins.apps.label.tasks import RegistrationBatchTask, RegistrationInferTask, RegistrationTrainTask
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.provenance import installed_version
+
+__all__ = ["NamedDatastore", "RegistrationLabelApp"]
+
+MAX_VOXELS = 300_000_000
+SESSION = re.compile(r"[0-9a-f-]{36}")
+
+
+class NamedDatastore(LocalDatastore):
+    """MONAI Label's folder of images, in which no id or tag leads out of the folder."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an image."""
+        with as_http(image_filename):
+            if image_id:
+                check_name(image_id, "the image id")
+            return str(super().add_image(image_id, image_filename, image_info))
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its labels."""
+        with as_http():
+            self._check_image(image_id)
+            super().remove_image(image_id)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Save a label of an image."""
+        with as_http(label_filename):
+            check_name(str(getattr(label_tag, "value", label_tag)), "the tag")
+            self._check_image(image_id)
+            return str(super().save_label(image_id, label_filename, label_tag, label_info))
+
+    def _check_image(self, image_id: str) -> None:
+        Store(lambda: self).image(image_id, "the image")
+
+
+class RegistrationLabelApp(MONAILabelApp):
+    """Registration with bundles of this package.
+
+    Args:
+        app_dir: folder of the app, see :mod:`monai_regplugins.apps.label.__main__`; trained models are kept in it.
+        studies: folder of the images, or the address of a DICOMweb server.
+        conf: ``models``, names or folders of bundles, comma-separated; ``bundle_dir``, where they are;
+            ``label_names``, name to value of labels that tell no names, JSON or a file of it; ``max_voxels``, size of
+            the largest image; ``skip_trainers``.
+
+    Raises:
+        InputError: When a bundle is missing or a setting cannot be read.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        uploads()  # before anything is uploaded
+        conf = dict(conf or {})
+        self._bundles = find_bundles(conf.get("models", ""), conf.get("bundle_dir"), Path(app_dir, "model"))
+        self._label_names = LabelNames(read_names(conf["label_names"]) if conf.get("label_names") else None)
+        self._max_voxels = int(number(conf, "max_voxels", MAX_VOXELS, 1))
+        self._store, self._networks = Store(self.datastore), Networks()
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="monai_regplugins",
+            description="Learned deformable registration: labels of a prior scan or atlas for the current image",
+            version=installed_version("monai-regplugins"),
+        )
+
+    def init_datastore(self) -> Any:
+        """Open the images."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return NamedDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, RegistrationInferTask]:
+        """Make the tasks ``<bundle>_<kind>``."""
+        tasks: dict[str, RegistrationInferTask] = {}
+        for name, bundle in self._bundles.items():
+            answers = Answers(bundle, self._store, self._networks, self._label_names, self._max_voxels)
+            tasks |= {f"{name}_{kind}": RegistrationInferTask(answers, kind) for kind in answers.kinds()}
+        return tasks
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Make a trainer for each bundle that can be trained, of the bundle's name."""
+        if str(self.conf.get("skip_trainers", "")).lower() == "true":
+            return {}
+        return {
+            name: RegistrationTrainTask(bundle, self._store)
+            for name, bundle in self._bundles.items()
+            if bundle.training
+        }
+
+    def init_batch_infer(self) -> RegistrationBatchTask:
+        """Make the task of batches."""
+        return RegistrationBatchTask()
+
+    def bundle_path(self, model: str | None) -> None:
+        """Refuse a batch or a training of what there is not, before its process starts: MONAI Label asks here."""
+        known = [*self._infers, *self._trainers]
+        if model is not None and model not in known:
+            with as_http():
+                raise RequestError(f"there is no model '{model}'; there are {', '.join(known)}.", 404)
+
+    def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Answer one request.
+
+        Raises:
+            HTTPException: 4xx with a sentence, when something about the request is wrong; nothing has been written.
+        """
+        with as_http(request.get("image"), request.get("label")):
+            task = self._infers.get(request.get("model"))
+            if task is None:
+                known = ", ".join(self._infers)
+                raise RequestError(f"there is no model '{request.get('model')}'; there are {known}.", 404)
+            checked = {**request, "image_id": self._image_id(request)}
+            if request.get("label") and not _is_upload(request["label"]):
+                raise RequestError("label is a path, expected an uploaded file.")
+            if task.tag:
+                checked["label_tag"] = task.tag
+            elif checked.get("label_tag"):
+                check_name(str(getattr(checked["label_tag"], "value", checked["label_tag"])), "label_tag")
+            result: dict[str, Any] = super().infer(checked, datastore)
+            return result
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Answer the same request for many images."""
+        with as_http():
+            result: dict[str, Any] = super().batch_infer(dict(request), datastore)
+            return result
+
+    def _image_id(self, request: Mapping[str, Any]) -> str:
+        """The id of the image, empty for one that this very server has been sent.
+
+        Raises:
+            RequestError: When it is neither.
+        """
+        image = request.get("image")
+        if _is_upload(image) or self._is_session(request):
+            return ""
+        if not image:
+            raise RequestError("there is no image; give the id of one, upload one, or give a session that is alive.")
+        self._store.image(image, "image")
+        if os.path.exists(image):
+            raise RequestError(f"'{image}' is an image and also a file where the server runs; start it elsewhere.")
+        return str(image)
+
+    def _is_session(self, request: Mapping[str, Any]) -> bool:
+        """Whether the image is that of a session, and not just said to be."""
+        session, sessions = request.get("session"), self.sessions()
+        name = session.get("name") if isinstance(session, Mapping) else None
+        if sessions is None or not isinstance(name, str) or not SESSION.fullmatch(name):
+            return False
+        found = sessions.get_session(name)
+        return bool(found and found.image == request.get("image"))
+
+
+@functools.lru_cache(maxsize=1)
+def uploads() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process for temporary files, so that uploads can be told from paths that a client makes up."""
+    folder = tempfile.TemporaryDirectory(prefix="monai_regplugins_")
+    tempfile.tempdir = folder.name
+    return folder
+
+
+def _is_upload(path: Any) -> bool:
+    """Whether this is a file that the server has been sent."""
+    return isinstance(path, str) and Path(path).parent == Path(uploads().name) and Path(path).is_file()
+
+
+@contextmanager
+def as_http(*sent: Any) -> Iterator[None]:
+    """Raise input errors as answers that clients can read, and remove what was sent: the server only does on success.
+
+    Args:
+        *sent: files of the request, removed on any error if they are uploads.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for path in filter(_is_upload, sent):
+            Path(path).unlink()
+        if isinstance(error, InputError):
+            raise HTTPException(getattr(error, "status", 400), str(error)) from error
+        if isinstance(error, MemoryError):
+            raise HTTPException(413, "the images are too large for the memory of this server; crop them.") from error
+        raise

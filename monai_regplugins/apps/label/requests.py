@@ -1,0 +1,142 @@
+"""What clients ask for, checked before anything is computed or written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import SimpleITK as sitk
+
+from monai_regplugins.checks import InputError, suggest
+
+__all__ = ["RequestError", "check_name", "check_voxels", "chosen", "number", "without_paths"]
+
+NIFTI = (".nii", ".nii.gz")
+NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
+
+
+class RequestError(InputError):
+    """A mistake in a request, with the HTTP status that tells what kind of mistake.
+
+    Args:
+        message: one line, as of any :class:`~monai_regplugins.checks.InputError`.
+        status: 4xx.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check_name(name: Any, what: str) -> str:
+    """Return an id or a tag; a path is none.
+
+    Raises:
+        RequestError: When it is empty, holds a slash or a backslash, or consists of dots.
+    """
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    raise RequestError(f"{what} is {name!r}, expected the name of one, not a path; take it from the server's list.")
+
+
+def chosen(request: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
+    """Return an option's value: one of ``choices``, by default the first.
+
+    Args:
+        request: what the client sent; a list, as clients send it whose user chose nothing, stands for its first item.
+        key: name of the option.
+        choices: what it may be.
+
+    Raises:
+        RequestError: When it is something else.
+    """
+    value = first_of(request.get(key))
+    if value is None or value == "":
+        return choices[0]
+    if value in choices:
+        return str(value)
+    raise RequestError(f"{key} is {value!r}, expected one of {', '.join(choices)}.{suggest(str(value), choices)}")
+
+
+def number(request: Mapping[str, Any], key: str, default: float, least: float = 0) -> float:
+    """Return an option's value, a number of the type of ``default``; text is read as one.
+
+    Args:
+        request: what the client sent.
+        key: name of the option.
+        default: its value where nothing is sent.
+        least: smallest number that makes sense.
+
+    Raises:
+        RequestError: When it is no such number.
+    """
+    value = first_of(request.get(key))
+    if value is None or value == "":
+        return default
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    whole = isinstance(default, int)
+    if not math.isfinite(found) or found < least or (whole and found != int(found)):
+        raise RequestError(f"{key} is {value!r}, expected a {'whole ' if whole else ''}number from {least:g} on.")
+    return int(found) if whole else found
+
+
+def first_of(value: Any) -> Any:
+    """A value, or the first item of a list."""
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def check_voxels(path: str | Path, what: str, limit: int) -> None:
+    """Refuse an image that is too large, by its header alone.
+
+    What is no readable image, or the folder of a DICOM series, passes: its reader says what is wrong.
+
+    Args:
+        path: the image.
+        what: what it is, for the message.
+        limit: largest number of voxels.
+
+    Raises:
+        RequestError: When it has more, status 413.
+    """
+    shape = _shape(Path(path))
+    if math.prod(shape) > limit:
+        size = " x ".join(map(str, shape))
+        raise RequestError(
+            f"{what} has {size} voxels, this server takes {limit} at most; crop or resample it, or start the server "
+            "with a larger --conf max_voxels.",
+            413,
+        )
+
+
+def _shape(path: Path) -> Sequence[int]:
+    """Number of voxels along each axis as the header tells, empty if it cannot be read."""
+    try:
+        if path.name.lower().endswith(NIFTI):
+            return tuple(int(length) for length in nib.Nifti1Image.from_filename(path).shape)
+        if path.is_file():
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            return tuple(reader.GetSize())
+    except Exception:  # either library raises anything on a damaged file
+        return ()
+    return ()
+
+
+def without_paths(message: str, names: Mapping[str, str]) -> str:
+    """Put the names that a client knows in the place of the server's paths.
+
+    Args:
+        message: an error message.
+        names: path to name; longer paths are replaced first.
+    """
+    for path in sorted(names, key=len, reverse=True):
+        message = message.replace(path, names[path]) if path else message
+    return message

@@ -1,0 +1,211 @@
+"""The application for DICOM pairs, its files read back by pydicom and SimpleITK."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.pixels.utils import pack_bits
+
+from monai_regplugins.registration import load_bundle
+
+from .conftest import BALLS, FIXED_SHAPE, LPS, Array, Run, SeriesPair, depth, intensity, make_series_pair, world
+
+pytestmark = pytest.mark.deploy
+
+APP = ("-m", "monai_regplugins.apps.deploy.dicom_app")
+MARGIN = 2.9  # mm, more than half of the diagonal of a moving voxel
+WRITE_SEGMENTATION = """
+import sys
+from pathlib import Path
+import highdicom, numpy, pydicom
+from pydicom.sr.codedict import codes
+folder = Path(sys.argv[1])
+slices = sorted(map(pydicom.dcmread, folder.glob("study2/moving/*.dcm")), key=lambda one: -one.InstanceNumber)
+for one in slices:
+    one.SliceThickness = 1.0
+    one.PatientBirthDate = one.PatientSex = one.AccessionNumber = one.StudyID = one.StudyDate = one.StudyTime = ""
+label = numpy.load(folder / "moving_label.npy").T
+of = {"segmented_property_category": codes.SCT.Organ, "algorithm_type": "MANUAL"}
+kinds = {"Liver": codes.SCT.Liver, "Spleen": codes.SCT.Spleen}
+segments = [
+    highdicom.seg.SegmentDescription(number, name, segmented_property_type=kind, **of)
+    for number, (name, kind) in enumerate(kinds.items(), 1)
+]
+segmentation = highdicom.seg.Segmentation(
+    slices, label, "BINARY", segments, highdicom.UID(), 9, highdicom.UID(), 1, "m", "m", "1", "1",
+    series_description="Moving Label",
+)
+(folder / "study2" / "labels").mkdir()
+segmentation.save_as(folder / "study2" / "labels" / "1.dcm")
+"""
+
+
+def run_app(run_deploy: Run, bundle: Path, pair: Path, output: Path, registration: str = "{}") -> Any:
+    """Run the application with the package's rules and other settings."""
+    rules = (Path(__file__).parents[3] / "monai_regplugins/apps/deploy/app.yaml").read_text().split("selections:")[1]
+    config = output.with_name("app.yaml")
+    config.write_text(f"registration: {registration}\nselections:{rules}")
+    return run_deploy(*APP, "-i", pair, "-o", output, "-m", bundle, HOLOSCAN_CONFIG_PATH=config)
+
+
+def read_series(folder: Path) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+def frames_of(segmentation: Any) -> list[tuple[int, Array, Array]]:
+    """Segment, points in LPS (rows, columns, 3) and pixels of each frame, by the standard."""
+    (shared,) = segmentation.SharedFunctionalGroupsSequence
+    rows, columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    along = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
+    j, i = np.indices((segmentation.Rows, segmentation.Columns))
+    plane = i[..., None] * columns * along[0] + j[..., None] * rows * along[1]
+    found = []
+    for group, pixels in zip(segmentation.PerFrameFunctionalGroupsSequence, segmentation.pixel_array, strict=True):
+        place = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        found.append((group.SegmentIdentificationSequence[0].ReferencedSegmentNumber, place + plane, pixels))
+    return found
+
+
+def field_of(registration: Any) -> sitk.Transform:
+    """The grid of a Deformable Spatial Registration as SimpleITK's transform, by the standard."""
+    (item,) = registration.DeformableRegistrationSequence
+    (grid,) = item.DeformableRegistrationGridSequence
+    shape = [int(size) for size in grid.GridDimensions]
+    field = sitk.GetImageFromArray(np.frombuffer(grid.VectorGridData, "<f4").reshape(*shape[::-1], 3).astype(float))
+    along = np.reshape(grid.ImageOrientationPatient, (2, 3)).astype(float)
+    field.SetDirection(np.column_stack([*along, np.cross(*along)]).ravel())
+    field.SetSpacing([float(edge) for edge in grid.GridResolution])
+    field.SetOrigin([float(place) for place in grid.ImagePositionPatient])
+    return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+
+
+def test_segmentation_and_registration_of_a_pair(
+    run_deploy: Run, bundle: Path, series_pair: SeriesPair, tmp_path: Path
+) -> None:
+    made = run_deploy("-c", WRITE_SEGMENTATION, series_pair.folder)
+    assert made.returncode == 0, made.stderr
+    done = run_app(run_deploy, bundle, series_pair.folder, tmp_path / "output")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "output" / "moving_to_fixed"
+    fixed = pydicom.dcmread(next(series_pair.folder.glob("study1/fixed/*.dcm")))
+
+    check_registration(pydicom.dcmread(folder / "displacement.dcm"), fixed, series_pair)
+    segmentation = pydicom.dcmread(folder / "segmentation.dcm")
+    assert segmentation.SOPClassUID == pydicom.uid.SegmentationStorage
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert segmentation[keyword].value == fixed[keyword].value
+    assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == fixed.SeriesInstanceUID
+    segments = [(item.SegmentNumber, item.SegmentLabel) for item in segmentation.SegmentSequence]
+    assert segments == [(1, "Liver"), (2, "Spleen")]
+    assert segmentation.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Spleen"
+    check_segments(frames_of(segmentation), series_pair)
+    check_with_simpleitk(segmentation, series_pair, tmp_path / "one.dcm")
+
+
+def check_registration(registration: Any, fixed: Any, pair: SeriesPair) -> None:
+    """The registration is of these scans, and takes the moving one onto the fixed one."""
+    moving = pydicom.dcmread(next(pair.folder.glob("study2/moving/*.dcm")))
+    assert registration.SOPClassUID == pydicom.uid.DeformableSpatialRegistrationStorage
+    assert registration.FrameOfReferenceUID == fixed.FrameOfReferenceUID
+    (item,) = registration.DeformableRegistrationSequence
+    assert item.SourceFrameOfReferenceUID == moving.FrameOfReferenceUID
+    transform = field_of(registration)
+    point = pair.fixed[:3, :3] @ (4.2, 7.0, 9.9) + pair.fixed[:3, 3]
+    np.testing.assert_allclose(np.subtract(transform.TransformPoint(point), point), pair.shift, atol=1e-4)
+    scans = [read_series(pair.folder / place) for place in ("study1/fixed", "study2/moving")]
+    moved = sitk.GetArrayFromImage(sitk.Resample(scans[1], scans[0], transform, sitk.sitkLinear, -9999.0))
+    inside = moved > -9999
+    assert inside.mean() > 0.5
+    truth = intensity(world(pair.fixed, FIXED_SHAPE)).T
+    assert np.abs(moved - truth)[inside].max() < 12  # of 560, the error of linear interpolation
+
+
+def check_segments(frames: list[tuple[int, Array, Array]], pair: SeriesPair) -> None:
+    """Pixels well inside of a ball are set, those well outside are not, and no slice through it is missing."""
+    deep = {ball: int((depth(world(pair.fixed, FIXED_SHAPE), ball) > MARGIN).sum()) for ball in BALLS}
+    for ball in BALLS:
+        marked = 0
+        for segment, points, pixels in frames:
+            if segment == ball:
+                inside = depth(points, ball)
+                assert pixels[inside > MARGIN].all()
+                assert not pixels[inside < -MARGIN].any()
+                marked += int((inside > MARGIN).sum())
+        assert marked == deep[ball] > 0
+
+
+def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> None:
+    """SimpleITK finds each ball in its place, too; of several segments in one file it would tell no spacing."""
+    fixed = read_series(pair.folder / "study1" / "fixed")
+    for ball in BALLS:
+        one = copy.deepcopy(segmentation)
+        kept = [k for k, (segment, _, _) in enumerate(frames_of(segmentation)) if segment == ball]
+        one.PerFrameFunctionalGroupsSequence = [segmentation.PerFrameFunctionalGroupsSequence[k] for k in kept]
+        one.PixelData = pack_bits(segmentation.pixel_array[kept])
+        one.NumberOfFrames = len(kept)
+        one.save_as(path)
+        image = sitk.Resample(sitk.ReadImage(str(path)), fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        inside, pixels = depth(world(pair.fixed, FIXED_SHAPE), ball).T, sitk.GetArrayFromImage(image)
+        assert (pixels[inside > MARGIN] > 0).all()
+        assert not pixels[inside < -MARGIN].any()
+
+
+def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: Path, tmp_path: Path) -> None:
+    """With refinement, so that the field differs from place to place."""
+    pair = make_series_pair(tmp_path / "input", "sagittal", "oblong")
+    settings = "{prealign: moments, refine_steps: 3}"
+    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", settings)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "output" / "moving_to_fixed"
+    assert not (folder / "segmentation.dcm").exists()  # no label was given
+    register = load_bundle(bundle, device="cpu", prealign="moments", refine_steps=3)
+    result = register(pair.folder / "study1" / "fixed", pair.folder / "study2" / "moving")
+    assert result.ddf.std() > 0.01
+    field = np.swapaxes(
+        sitk.GetArrayFromImage(field_of(pydicom.dcmread(folder / "displacement.dcm")).GetDisplacementField()), 0, 2
+    )
+    expected = np.moveaxis(result.displacement.numpy(), 0, -1) @ LPS[:3, :3]
+    np.testing.assert_allclose(field, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("fixed", "the rule 'fixed' picks 0 series, expected one"),
+        ("twice", "the rule 'moving' picks 2 series"),
+        ("label", "is no segmentation of the moving series"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_without_files(
+    run_deploy: Run, bundle: Path, tmp_path: Path, spoil: str, message: str
+) -> None:
+    pair = make_series_pair(tmp_path / "input", "axial", "square")
+    if spoil == "fixed":
+        for file in pair.folder.glob("study1/fixed/*.dcm"):
+            file.unlink()
+    elif spoil == "twice":
+        make_series_pair(tmp_path / "other", "axial", "square")
+        for file in (tmp_path / "other" / "study2" / "moving").glob("*.dcm"):
+            scan = pydicom.dcmread(file)
+            scan.SeriesInstanceUID, scan.SOPInstanceUID = f"{scan.SeriesInstanceUID}.7", f"{scan.SOPInstanceUID}.7"
+            scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID
+            scan.save_as(pair.folder / f"other_{file.name}")
+    else:
+        assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
+        (file,) = pair.folder.glob("study2/labels/*.dcm")
+        segmentation = pydicom.dcmread(file)
+        for group in segmentation.PerFrameFunctionalGroupsSequence:
+            group.PlanePositionSequence[0].ImagePositionPatient[0] += 0.7
+        segmentation.save_as(file)
+    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output")
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1], done.stderr
+    assert not list(tmp_path.glob("output/*"))

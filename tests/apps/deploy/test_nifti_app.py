@@ -1,0 +1,46 @@
+"""The application for pairs of files: it writes what the bundle does in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_regplugins.registration import load_bundle
+
+from .conftest import Run
+
+pytestmark = pytest.mark.deploy
+
+APP = ("-m", "monai_regplugins.apps.deploy.nifti_app")
+
+
+def test_the_results_are_those_of_the_bundle_in_python(
+    run_deploy: Run, bundle: Path, file_pair: Path, tmp_path: Path
+) -> None:
+    """With the package's own settings, and told as containers tell it where things lie."""
+    places = {"INPUT": file_pair, "OUTPUT": tmp_path / "output", "MODEL": bundle.parent}
+    done = run_deploy(*APP, **{f"HOLOSCAN_{name}_PATH": path for name, path in places.items()})
+    assert done.returncode == 0, done.stderr
+    register = load_bundle(bundle, device="cpu", prealign="auto")
+    files = {role: file_pair / f"{role}.nii.gz" for role in ("fixed", "moving", "moving_label")}
+    expected = register(**files).save(tmp_path / "expected")
+    folder = tmp_path / "output" / "moving_to_fixed"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in expected.iterdir())
+    for name in ("warped.nii.gz", "warped_label.nii.gz", "displacement_itk.nii.gz"):
+        found, truth = nib.load(folder / name), nib.load(expected / name)
+        np.testing.assert_allclose(found.get_fdata(), truth.get_fdata(), atol=1e-3)
+        np.testing.assert_array_equal(found.affine, truth.affine)
+    assert nib.load(folder / "warped_label.nii.gz").get_fdata().max() == 2
+
+
+def test_bad_input_ends_with_one_line_and_without_files(
+    run_deploy: Run, bundle: Path, file_pair: Path, tmp_path: Path
+) -> None:
+    (file_pair / "moving.nii.gz").write_bytes(b"damaged")
+    done = run_deploy(*APP, "-i", file_pair, "-o", tmp_path / "output", "-m", bundle)
+    assert done.returncode == 1
+    assert "moving.nii.gz' cannot be read as an image" in done.stderr.splitlines()[-1], done.stderr
+    assert not list(tmp_path.glob("output/*"))

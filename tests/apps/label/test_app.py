@@ -1,0 +1,231 @@
+"""The app in a real server on this computer, driven by MONAI Label's client and by plain HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from label_server import LabelServer
+
+pytestmark = pytest.mark.label
+
+
+def array(path: str | Path) -> np.ndarray[Any, Any]:
+    """Values of an image file."""
+    return np.asarray(nib.load(path).dataobj)
+
+
+def files_of(*folders: Path) -> dict[str, int]:
+    """All files in folders, with the times of their changes."""
+    return {str(file): file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="session")
+def client_run(
+    label_server: LabelServer, label_python: str, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What MONAI Label's client got."""
+    folder = tmp_path_factory.mktemp("client")
+    for name in ("day1", "atlas"):
+        shutil.copy(label_server.studies / f"{name}.nii.gz", folder)
+    shutil.copy(label_server.studies / "labels" / "final" / "atlas.nii.gz", folder / "atlas_label.nii.gz")
+    script = repository / "tests" / "helpers" / "label_client.py"
+    command = [label_python, "-W", "ignore", str(script), label_server.url, str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return {**json.loads(run.stdout), "folder": str(folder)}
+
+
+@pytest.fixture(scope="session")
+def inference(
+    label_server: LabelServer, label_python: str, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What the inference config makes of the same files, in the same environment."""
+    output = tmp_path_factory.mktemp("inference")
+    studies, label = label_server.studies, label_server.studies / "labels" / "final" / "atlas.nii.gz"
+    settings = {"fixed": studies / "day1.nii.gz", "moving": studies / "atlas.nii.gz", "moving_label": label}
+    flags = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    command = [label_python, "-m", "monai.bundle", "run", "inference", "--output_dir", str(output), *flags]
+    config = bundle_dir / "ran" / "configs" / "inference.json"
+    run = subprocess.run(
+        [*command, "--config_file", str(config)], capture_output=True, text=True, cwd=output, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    (folder,) = (path for path in output.iterdir() if path.is_dir())
+    return folder
+
+
+def test_info(client_run: dict[str, Any]) -> None:
+    models = client_run["info"]["models"]
+    assert set(models) >= {"ran_propagate", "ran_image", "ran_transform", "r2n2_propagate", "r2n2_series"}
+    flagship = models["ran_propagate"]
+    assert flagship["type"] == "segmentation"  # what 3D Slicer and OHIF list
+    assert flagship["dimension"] == 3
+    assert flagship["labels"] == {"label_3": 1, "label_7": 2}
+    assert client_run["info"]["labels"] == ["label_3", "label_7"]
+    assert flagship["config"]["moving_image"] == ["atlas"]
+    assert models["ran_image"]["type"] == models["ran_transform"]["type"] == "others"  # which viewers do not list
+    assert models["r2n2_propagate"]["dimension"] == 2
+    for model in models.values():
+        for value in model["config"].values():  # 3D Slicer makes drop-downs of texts, and takes the first
+            assert not isinstance(value, list) or (value and all(isinstance(item, str) for item in value))
+    assert set(client_run["info"]["trainers"]) == {"ran", "r2n2"}
+
+
+def test_the_list_of_labelled_images_is_live(client_run: dict[str, Any]) -> None:
+    after = client_run["info_after"]["models"]["ran_propagate"]
+    assert after["config"]["moving_image"] == ["atlas", "day2", "day9"]
+    # the values of known names stay; what was saved as 'liver' on value 3 is a label of its own
+    assert after["labels"] == {"label_3": 1, "label_7": 2, "liver": 3}
+
+
+def test_answers_equal_the_inference_config(client_run: dict[str, Any], inference: Path) -> None:
+    expected = array(inference / "warped_label.nii.gz")
+    propagated = client_run["propagate"]
+    assert propagated["params"]["label_names"] == {"label_3": 1, "label_7": 2}
+    assert np.array_equal(array(propagated["file"]), np.select([expected == 3, expected == 7], [1, 2]))
+    assert np.array_equal(array(client_run["image"]["file"]), array(inference / "warped.nii.gz"))
+    field, reference = nib.load(client_run["transform"]["file"]), nib.load(inference / "displacement_itk.nii.gz")
+    assert np.array_equal(field.get_fdata(), reference.get_fdata())
+    assert field.header["intent_code"] == 1007
+    told = propagated["params"]["registration"]
+    provenance = json.loads((inference / "provenance.json").read_text())
+    assert told["weights_sha256"] == provenance["weights"]["sha256"]
+    assert told["moving_image"] == "atlas"
+
+
+def test_what_viewers_read(client_run: dict[str, Any]) -> None:
+    slicer = client_run["slicer"]
+    assert slicer["file"].endswith(".nrrd")
+    image, plain = sitk.ReadImage(slicer["file"]), sitk.ReadImage(client_run["propagate"]["file"])
+    assert np.array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(plain))
+    assert image.GetPixelID() == sitk.sitkUInt8
+    assert set(np.unique(sitk.GetArrayFromImage(image))) <= set(range(3))
+    names = slicer["params"]["label_names"]
+    assert list(names.values()) == list(range(1, len(names) + 1))  # Slicer takes the k-th name for value k
+
+
+def test_uploads_and_sessions(client_run: dict[str, Any], label_server: LabelServer) -> None:
+    assert np.array_equal(array(client_run["uploads"]["file"]), array(client_run["image"]["file"]))
+    for name in ("uploaded_label", "session", "uploaded"):
+        assert np.array_equal(array(client_run[name]["file"]), array(client_run["propagate"]["file"]))
+    assert client_run["upload"] == {"image": "day9"}
+    assert str(label_server.studies) not in json.dumps(client_run["propagate"]["params"])
+
+
+def test_provenance_is_stored(client_run: dict[str, Any]) -> None:
+    labels = client_run["datastore"]["objects"]["day9"]["labels"]
+    assert labels["original"]["info"]["model"] == "ran_propagate"
+    told = labels["original"]["info"]["params"]
+    assert told["label_names"] == {"label_3": 1, "label_7": 2}
+    assert told["registration"]["moving_image"] == "atlas"
+    assert told["registration"]["parameters"]["refine_steps"] == 0
+    assert labels["transform"]["info"]["params"]["registration"]["fixed_image"] == "day9"
+    kept = nib.load(Path(client_run["folder"], "kept_transform.nii.gz"))
+    assert np.array_equal(kept.get_fdata(), nib.load(client_run["transform"]["file"]).get_fdata())
+
+
+BAD = [
+    ("ran_propagate", "nobody", {"moving_image": "atlas"}, 404, "there is no image 'nobody'"),
+    ("ran_propagate", "day1", {"moving_image": "nobody"}, 404, "there is no image 'nobody'"),
+    ("ran_propagate", "day1", {"moving_image": "day3"}, 400, "has no label"),
+    ("r2n2_propagate", "day1", {"moving_image": "atlas"}, 400, "2D"),
+    ("ran_segment", "day1", {"moving_image": "atlas"}, 404, "there is no model 'ran_segment'"),
+    ("ran_propagate", "huge", {"moving_image": "atlas"}, 413, "this server takes 100000"),
+    ("ran_propagate", "day1", {"moving_image": "huge"}, 413, "this server takes 100000"),
+    ("ran_propagate", "PATH", {"moving_image": "atlas"}, 400, "not a path"),
+    ("ran_propagate", "day1", {"moving_image": "PATH"}, 400, "not a path"),
+    ("ran_propagate", "day1", {"moving_image": "atlas", "image": "PATH"}, 400, "not a path"),
+    ("ran_propagate", "day1", {"moving_image": "atlas", "label": "PATH"}, 400, "label is a path"),
+    (
+        "ran_propagate",
+        "day1",
+        {"moving_image": "atlas", "session": {"name": "x", "image": "PATH"}, "image": "PATH"},
+        400,
+        "",
+    ),
+    ("ran_propagate", "day1", {"moving_image": "atlas", "save_label": True, "label_tag": "../x"}, 400, "not a path"),
+    ("ran_propagate", "", {"moving_image": "atlas"}, 500, ""),  # MONAI Label's own answer
+]
+
+
+@pytest.mark.parametrize(("model", "image", "params", "status", "message"), BAD)
+def test_bad_requests(
+    label_server: LabelServer,
+    client_run: dict[str, Any],
+    model: str,
+    image: str,
+    params: dict[str, Any],
+    status: int,
+    message: str,
+) -> None:
+    path = str(label_server.studies / "day1.nii.gz")
+    named = json.loads(json.dumps(params).replace("PATH", path))
+    watched = label_server.studies, label_server.app / "model", label_server.app.parent / "temporary"
+    before = files_of(*watched)
+    found, body = label_server.infer(model, image.replace("PATH", path), named)
+    assert found == status
+    if status < 500:
+        detail = json.loads(body)["detail"]
+        assert message in detail
+        assert "\n" not in detail
+        assert str(label_server.studies) not in detail.replace(path, "")
+    assert files_of(*watched) == before
+    assert label_server.get("/info/")["name"] == "monai_regplugins"
+
+
+def test_bad_uploads(label_server: LabelServer, client_run: dict[str, Any], tmp_path: Path) -> None:
+    broken, flat = tmp_path / "broken.nii.gz", tmp_path / "flat.nii.gz"
+    broken.write_bytes(b"no image")
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((20, 16)).astype(np.float32), np.eye(4)), flat)
+    watched = label_server.studies, label_server.app.parent / "temporary"
+    before = files_of(*watched)
+    for file in (broken, flat):
+        status, body = label_server.infer("ran_propagate", "", {"moving_image": "atlas"}, files={"file": file})
+        assert status == 400, body
+        assert "upload" in json.loads(body)["detail"]
+    for path in (
+        "/datastore/?image=../evil",
+        "/datastore/label?image=day1&tag=../evil",
+        "/datastore/label?image=nobody",
+    ):
+        field = "label" if "label?" in path else "file"
+        limit = f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="x.nii.gz"\r\n\r\nx\r\n--b--\r\n'
+        status, body = label_server.call("PUT", path, limit.encode(), "multipart/form-data; boundary=b")
+        assert status in (400, 404), body
+    assert files_of(*watched) == before
+
+
+def test_concurrent_requests(label_server: LabelServer, client_run: dict[str, Any]) -> None:
+    def ask(number: int) -> tuple[int, bytes]:
+        return label_server.infer("ran_propagate", f"day{number % 2 + 1}", {"moving_image": "atlas"}, "image")
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(6)))
+    assert [status for status, _ in answers] == [200] * 6
+    assert answers[0][1] != answers[1][1]
+
+
+def test_a_client_that_disconnects(label_server: LabelServer, client_run: dict[str, Any]) -> None:
+    before = set(files_of(label_server.app.parent / "temporary"))
+    connection = http.client.HTTPConnection("127.0.0.1", label_server.port)
+    connection.request(
+        "POST",
+        "/infer/ran_propagate?image=day1",
+        "params=%7B%22moving_image%22%3A%22atlas%22%7D",
+        {"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    connection.close()
+    status, _ = label_server.infer("ran_propagate", "day1", {"moving_image": "atlas"}, "image")
+    assert status == 200
+    assert label_server.get("/info/")["name"] == "monai_regplugins"
+    assert set(files_of(label_server.app.parent / "temporary")) <= before  # what was there may go meanwhile
