@@ -163,7 +163,10 @@ class TestConfigurations:
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
-def test_the_hippocampus_overlay_fits_each_configuration_and_its_weights_the_network(name: str, ran: Path) -> None:
+def test_the_hippocampus_overlay_fits_each_configuration_and_its_weights_the_network(
+    name: str, repository: Path
+) -> None:
+    ran = repository / "bundles" / "ran"
     overlay = json.loads((ran / "configs" / "hippocampus.json").read_text())
     plain = json.loads((ran / "configs" / f"{name}.json").read_text())
     assert overlay.keys() <= plain.keys()
