@@ -16,44 +16,9 @@ from bundle_files import configs
 from monai.bundle import ckpt_export, load, verify_metadata, verify_net_in_out
 
 from monai_regplugins.networks.nets import RAN
+from monai_regplugins.release.zoo_rules import METADATA_SCHEMA
 
 pytestmark = pytest.mark.bundle
-
-
-TENSOR = {
-    "type": "object",
-    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
-    "properties": {
-        "type": {"type": "string"},
-        "format": {"type": "string"},
-        "num_channels": {"type": "integer"},
-        "spatial_shape": {"type": "array", "items": {"type": ["integer", "string"]}},
-        "dtype": {"type": "string"},
-        "value_range": {"type": "array", "items": {"type": "number"}},
-        "is_patch_data": {"type": "boolean"},
-        "channel_def": {"type": "object"},
-    },
-}
-FORMAT = {
-    "type": "object",
-    "required": ["inputs", "outputs"],
-    "additionalProperties": {"type": "object", "additionalProperties": TENSOR},
-}
-TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors"]
-SCHEMA = {  # what MONAI's metadata schema of 2024-07-25 asks for
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "type": "object",
-    "required": [*TEXTS, "copyright", "required_packages_version", "network_data_format"],
-    "properties": {
-        **{name: {"type": "string"} for name in [*TEXTS, "copyright", "name", "intended_use", "data_source"]},
-        "changelog": {"type": "object", "additionalProperties": {"type": "string"}},
-        "required_packages_version": {"type": "object", "additionalProperties": {"type": "string"}},
-        "supported_apps": {"type": "object"},
-        "eval_metrics": {"type": "object"},
-        "references": {"type": "array", "items": {"type": "string"}},
-    },
-    "patternProperties": {"_data_format$": FORMAT},
-}
 
 
 @pytest.fixture
@@ -71,7 +36,7 @@ class TestMetadata:
     @pytest.fixture
     def schema(self, tmp_path: Path) -> dict[str, Any]:
         path = tmp_path / "schema.json"
-        path.write_text(json.dumps(SCHEMA))
+        path.write_text(json.dumps(METADATA_SCHEMA))
         return {
             "filepath": str(path),
             "hash_val": hashlib.sha256(path.read_bytes()).hexdigest(),
