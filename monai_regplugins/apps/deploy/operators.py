@@ -13,7 +13,7 @@ from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, Stud
 from monai_regplugins.apps.deploy.inputs import PickedSeries, find_pair, picked_pair
 from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import FieldPair, output_name
+from monai_regplugins.io.forms import FORMS, FieldPair, output_name
 from monai_regplugins.registration import load_bundle
 
 __all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]
@@ -40,9 +40,9 @@ class RegistrationOperator(Operator):
         fragment: the application.
         bundle: folder of the bundle.
         output_folder: where the pair's folder goes.
-        form: of the field's file, see :data:`~monai_regplugins.io.FORMS`.
+        form: of the field's file, see :data:`~monai_regplugins.io.FORMS`; by default the bundle's.
         pair_id: name of the pair's folder, by default made of the files' names.
-        overrides: other values for keys of the bundle's ``inference.json``.
+        overrides: other values for keys of the bundle's ``inference.json``; ``forms`` among them replaces ``form``.
         **kwargs: of any operator, such as ``name``.
 
     Raises:
@@ -55,12 +55,12 @@ class RegistrationOperator(Operator):
         *args: Any,
         bundle: str | Path,
         output_folder: str | Path,
-        form: str = "itk_nifti",
+        form: str = "",
         pair_id: str = "",
         overrides: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._register = load_bundle(bundle, **{**(overrides or {}), "forms": form})
+        self._register = load_bundle(bundle, **{"forms": form, **(overrides or {})})
         self._output_folder, self._form, self._pair_id = Path(output_folder), form, pair_id
         super().__init__(fragment, *args, **kwargs)
 
@@ -84,7 +84,7 @@ class RegistrationOperator(Operator):
         given = read_segmentation(label, moving) if label and label.is_file() and is_dicom(label) else label
         result = self._register(fixed, moving, moving_label=given, pair_id=self._pair_id)
         folder = result.save(self._output_folder)
-        op_output.emit(str(folder / output_name(self._form, FieldPair(fixed, moving))), "transform")
+        op_output.emit(str(_field_file(folder, FieldPair(fixed, moving), self._form)), "transform")
         if (warped := result.warped_label) is not None:
             about = {"affine": warped.affine.numpy(), "fixed": fixed, "moving_label": label, "folder": folder}
             op_output.emit(Image(warped.as_tensor().numpy()[0].T, about), "label")
@@ -170,6 +170,12 @@ class SegmentationWriterOperator(Operator):
         about = label.metadata()
         path = about["folder"] / "segmentation.dcm"
         write_segmentation(label.asnumpy().T, about["affine"], about["fixed"], path, about["moving_label"])
+
+
+def _field_file(folder: Path, pair: FieldPair, form: str) -> Path:
+    """The file of the field in the wanted form, or in the first one that was written."""
+    names = [output_name(one, pair) for one in (form, *FORMS) if one]
+    return next(path for path in map(folder.joinpath, names) if path.is_file())
 
 
 def _declare_pair(spec: OperatorSpec) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
 from monai_regplugins.registration import load_bundle
 
@@ -34,6 +38,27 @@ def test_the_results_are_those_of_the_bundle_in_python(
         np.testing.assert_allclose(found.get_fdata(), truth.get_fdata(), atol=1e-3)
         np.testing.assert_array_equal(found.affine, truth.affine)
     assert nib.load(folder / "warped_label.nii.gz").get_fdata().max() == 2
+
+
+def test_two_slices(run_deploy: Run, repository: Path, tmp_path: Path) -> None:
+    """Their field has the form that holds any plane."""
+    shutil.copytree(repository / "bundles" / "r2n2" / "configs", tmp_path / "r2n2" / "configs")
+    config = ConfigParser.load_config_file(tmp_path / "r2n2" / "configs" / "inference.json")
+    settings = {"spatial_size": [32, 32], "steps": 3}
+    (tmp_path / "r2n2" / "models").mkdir()
+    network = ConfigParser({**config, **settings}).get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "r2n2" / "models" / "model.pt")
+    (tmp_path / "input").mkdir()
+    sagittal = np.array([[0.0, 0.0, 4.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    for role, place in {"fixed": 16, "moving": 18}.items():
+        x, y = np.indices((32, 32))
+        values = np.exp(-((x - place) ** 2 + (y - 15) ** 2) / 50).astype(np.float32)
+        nib.save(nib.Nifti1Image(values, sagittal), tmp_path / "input" / f"{role}.nii.gz")
+    (tmp_path / "app.yaml").write_text(json.dumps({"registration": settings}))
+    words = (*APP, "-i", tmp_path / "input", "-o", tmp_path / "output", "-m", tmp_path / "r2n2")
+    done = run_deploy(*words, HOLOSCAN_CONFIG_PATH=tmp_path / "app.yaml")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output" / "moving_to_fixed" / "displacement.npz").is_file()
 
 
 def test_bad_input_ends_with_one_line_and_without_files(
