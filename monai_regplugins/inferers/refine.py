@@ -139,13 +139,13 @@ class RefinedInferer(Inferer):
     def _refined(self, loss: Loss, ddf: Tensor, targets: Tensors) -> tuple[Tensor, Tensor]:
         """Refine one pair; return its field and its loss before and after, both as the last level sees them."""
         native, found, steps = list(ddf.shape[2:]), ddf, 0
-        for size in self._sizes(native):
+        sizes = self._sizes(native)
+        for size in sizes:
             objective = self._objective(loss, targets, native, size)
-            start = _resized(found, size)
-            residual, losses = self._descend(objective, start)
+            residual, losses = self._descend(objective, _resized(found, size))
             found, steps = found + _resized(residual, native), steps + len(losses) - 1
-        after, before = min(losses), losses[0]
-        if steps > len(losses) - 1:  # levels before the last have changed the field, which the last may not like
+        before, after = losses[0], min(losses)
+        if len(sizes) > 1:  # what the levels before made of the network's field, the last may like less
             before = float(objective(_resized(ddf, size)))
             found, after = (found, after) if after < before else (ddf, before)
         logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, steps)

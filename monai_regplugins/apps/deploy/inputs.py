@@ -9,7 +9,7 @@ from typing import NamedTuple
 from monai_regplugins.checks import InputError
 from monai_regplugins.registration import CONFIG
 
-__all__ = ["ROLES", "PickedSeries", "find_bundle", "find_pair", "picked_pair"]
+__all__ = ["ROLES", "PickedSeries", "find_pair", "only_bundle", "picked_pair"]
 
 ROLES = ("fixed", "moving", "moving_label")
 OPTIONAL = "moving_label"
@@ -31,7 +31,7 @@ class PickedSeries(NamedTuple):
     files: Sequence[Path]
 
 
-def find_bundle(models: Path) -> Path:
+def only_bundle(models: Path) -> Path:
     """Find the one bundle in the folder of models, which may itself be the bundle.
 
     Args:

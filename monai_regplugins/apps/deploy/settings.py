@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from monai.bundle import ConfigParser
 
-from monai_regplugins.apps.deploy.inputs import find_bundle
+from monai_regplugins.apps.deploy.inputs import only_bundle
 from monai_regplugins.checks import InputError, check_file
 
 __all__ = ["AppPaths", "AppSettings", "read_settings"]
@@ -62,5 +62,5 @@ def read_settings(paths: AppPaths) -> AppSettings:
     except Exception as error:  # YAML can be damaged in any way
         reason = " ".join(str(error).split())
         raise InputError(f"application configuration '{file}' cannot be read ({reason}); correct it.") from error
-    bundle = find_bundle(Path(paths.model_path))
+    bundle = only_bundle(Path(paths.model_path))
     return AppSettings(Path(paths.input_path), Path(paths.output_path), bundle, registration, selections)

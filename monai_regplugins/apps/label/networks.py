@@ -14,7 +14,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.registration import Registration, find_bundle, load_bundle
+from monai_regplugins.registration import CONFIG, Registration, find_bundle, load_bundle
 
 __all__ = ["LabelBundle", "Networks", "find_bundles"]
 
@@ -47,7 +47,7 @@ class LabelBundle:
     @cached_property
     def inference(self) -> dict[str, Any]:
         """The configuration of inference, not evaluated."""
-        return _read(self.root / "configs" / "inference.json")
+        return _read(self.root / CONFIG)
 
     @property
     def train_file(self) -> Path:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError, suggest
 
-__all__ = ["RequestError", "check_name", "check_voxels", "chosen", "number", "without_paths"]
+__all__ = ["RequestError", "check_name", "check_voxels", "chosen", "first_of", "number", "without_paths"]
 
 NIFTI = (".nii", ".nii.gz")
 NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_regplugins.apps.deploy.inputs import PickedSeries, find_bundle, find_pair, picked_pair
+from monai_regplugins.apps.deploy.inputs import PickedSeries, find_pair, only_bundle, picked_pair
 from monai_regplugins.checks import InputError
 
 
@@ -28,16 +28,16 @@ FIXED, MOVING, LABEL = series("fixed"), series("moving", "in/b/2.dcm", "in/b/1.d
 @pytest.mark.parametrize("where", ["", "ran"])
 def test_the_bundle_is_the_folder_of_models_or_in_it(tmp_path: Path, where: str) -> None:
     make(tmp_path, f"{where or '.'}/configs/inference.json", "other/readme.md", "LICENSE")
-    assert find_bundle(tmp_path) == tmp_path / where
+    assert only_bundle(tmp_path) == tmp_path / where
 
 
 def test_there_has_to_be_one_bundle(tmp_path: Path) -> None:
     for missing in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"holds 0 bundles, expected one, a folder with configs/inference.json"):
-            find_bundle(missing)
+            only_bundle(missing)
     make(tmp_path, "ran/configs/inference.json", "regnet/configs/inference.json")
     with pytest.raises(InputError, match=r"holds 2 bundles \(ran, regnet\), expected one"):
-        find_bundle(tmp_path)
+        only_bundle(tmp_path)
 
 
 def test_a_pair_is_found_by_its_names(tmp_path: Path) -> None:
