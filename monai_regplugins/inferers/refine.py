@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from monai.inferers import Inferer
+from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,6 +53,9 @@ class RefinedInferer(Inferer):
     with the lowest loss on the last one is kept, the network's own included, so that the loss of no pair rises. Samples
     of a batch are refined one after the other, each as if it were alone. No gradient flows through the result.
 
+    Between voxels, interpolation averages the noise of the moving image, and so pairs that differ in their noise alone
+    seem to match best half a voxel apart. ``smoothing`` averages the noise of both images first.
+
     The loss is the one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
     ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
     keyword arguments of the call, such as ``fixed_mask``. Terms of a
@@ -66,6 +70,7 @@ class RefinedInferer(Inferer):
         spatial_size: size at which the loss sees the pair first, such as that of the training; -1 (or an empty list)
             keeps an axis as it is. The network's field is kept in full.
         levels: how many sizes, each twice the one before, but not larger than the image.
+        smoothing: standard deviation of a Gaussian over both images that the loss sees, in voxels of the images.
         patience: steps over which the loss of a pair has to vary for its descent to go on,
         smallest_change: by more than this fraction of how far it has varied since the start.
 
@@ -82,6 +87,7 @@ class RefinedInferer(Inferer):
         learning_rate: float = 0.1,
         spatial_size: Sequence[int] = (),
         levels: int = 1,
+        smoothing: float = 0.0,
         patience: int = 10,
         smallest_change: float = 1e-3,
     ) -> None:
@@ -96,12 +102,14 @@ class RefinedInferer(Inferer):
                 f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
                 "and a fraction from 0 to below 1; 0.1 and 0.001 are the defaults."
             )
+        if not 0 <= smoothing < math.inf:
+            raise InputError(f"smoothing is {smoothing}, expected voxels from 0 on; 0.75 is enough against noise.")
         if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
             raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
         self.inferer, self.loss, self.steps = inferer, loss, steps
         self.spacing, self.learning_rate = spacing, learning_rate
         self.spatial_size, self.levels = list(spatial_size), levels
-        self.patience, self.smallest_change = patience, smallest_change
+        self.smoothing, self.patience, self.smallest_change = smoothing, patience, smallest_change
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -125,16 +133,24 @@ class RefinedInferer(Inferer):
         loss = _computable(self.loss, {*FROM_THE_FIELD, *IMAGES, *targets})
         result = self.inferer(inputs, network, *args, **kwargs)
         image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
-        targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
         device = image.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            moving, fixed = image[:, :1].float(), image[:, 1:].float()
+            targets |= {"moving": self._smoothed(moving), "fixed": self._smoothed(fixed)}
             # Copies, since no gradient may pass tensors that were made in inference mode.
             ddf, targets = result["ddf"].clone(), {key: value.clone() for key, value in targets.items()}
             pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(ddf))]
             found = [self._refined(loss, u, pair) for u, pair in zip(ddf.split(1), pairs, strict=True)]
             refined = torch.cat([u for u, _ in found])
-            warped = fields.warp(targets["moving"], refined, padding=self.inferer.padding)
+            warped = fields.warp(moving, refined, padding=self.inferer.padding)
             return result | {"ddf": refined, "warped": warped, "refinement": torch.stack([ends for _, ends in found])}
+
+    def _smoothed(self, image: Tensor) -> Tensor:
+        """Average the noise."""
+        if self.smoothing == 0:
+            return image
+        kernel = gaussian_1d(torch.tensor(self.smoothing), approx="sampled").to(image)
+        return separable_filtering(image, [kernel] * (image.ndim - 2), mode="replicate")
 
     def _refined(self, loss: Loss, ddf: Tensor, targets: Tensors) -> tuple[Tensor, Tensor]:
         """Refine one pair; return its field and its loss before and after, both as the last level sees them."""

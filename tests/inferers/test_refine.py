@@ -442,6 +442,31 @@ class TestContext:
             assert output["pred"]["ddf"].shape == (2, 20, 18)
 
 
+class TestSmoothing:
+    """Pairs with noise of their own in each image."""
+
+    def test_the_loss_sees_smoothed_images_and_the_result_is_sharp(self) -> None:
+        seen: list[dict[str, torch.Tensor]] = []
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            seen.append(dict(targets))
+            return pred["warped"].square().mean()
+
+        image, start = torch.rand(1, 2, 14, 12), torch.randn(1, 2, 14, 12)
+        result = refined(loss, 1, smoothing=0.8)(image, always(start))
+        for key, channel in (("moving", 0), ("fixed", 1)):
+            expected = ndimage.gaussian_filter(image[0, channel].numpy(), 0.8, mode="nearest")
+            np.testing.assert_allclose(seen[0][key][0, 0], expected, atol=1e-3)
+        assert torch.equal(result["warped"], fields.warp(image[:, :1], result["ddf"], padding="border"))
+
+    def test_noise_alone_moves_nothing(self) -> None:
+        anatomy = smooth((32, 32), 3.0, 0)
+        image = torch.stack([anatomy + 0.03 * torch.randn(32, 32) for _ in range(2)])[None]
+        loss = WeightedSum({**ran_loss().terms, "similarity": Term(MaskedLNCCLoss(9, None), ["warped", "fixed"], 2.0)})
+        sharp, soft = (error(refined(loss, smoothing=s)(image, no_motion)["ddf"], no_motion(image)) for s in (0, 0.75))
+        assert soft < 0.5 * sharp
+
+
 class TestLoss:
     """The losses of the trainings."""
 
@@ -531,6 +556,8 @@ class TestLoss:
         ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
+        ({"smoothing": -0.1}, "smoothing is -0.1, expected voxels from 0 on"),
+        ({"smoothing": float("nan")}, "smoothing is nan"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
