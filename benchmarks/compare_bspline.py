@@ -1,4 +1,4 @@
-"""Register series with R2N2 and with the paper's B-spline registration and compare them at the landmarks.
+"""Register series with R2N2, alone and refined, and with the paper's B-spline registration; compare at the landmarks.
 
 Data, network, weights and preprocessing come from one bundle configuration, by default R2N2's evaluation on its
 phantom. Both methods get the same images, a whole series at a time: all frames that share a fixed frame are one batch.
@@ -46,7 +46,7 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics import dice, folding, landmark_errors
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs" / "evaluate.json"
-METHODS = ("B-spline", "R2N2")
+METHODS = ("B-spline", "R2N2", "R2N2-refined")
 
 Series = tuple[Tensor, list[Mapping[str, Tensor]]]  # images of all pairs (F, 2, *spatial), targets of each
 Method = Callable[[Tensor], tuple[Tensor, int]]  # from a batch of pairs to their fields, and the parameters of one
@@ -83,19 +83,24 @@ def load_network(parser: ConfigParser) -> Any:
 
 
 def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Method]:
-    """Return both methods, with network, weights and inferer of the configuration."""
-    network, inferer = load_network(parser), parser.get_parsed_content("inferer")
+    """Return all methods, with network, weights and inferers of the configuration."""
+    network = load_network(parser)
+    alone, refined = (parser.get_parsed_content(name) for name in ("registration", "inferer"))
 
     @torch.no_grad()
     def r2n2(image: Tensor) -> tuple[Tensor, int]:
         d = image.ndim - 2
-        return inferer(image, network)["ddf"], network.steps * (7 if d == 2 else 12)
+        return alone(image, network)["ddf"], network.steps * (7 if d == 2 else 12)
+
+    @torch.no_grad()
+    def r2n2_refined(image: Tensor) -> tuple[Tensor, int]:
+        return refined(image, network)["ddf"], 0  # no longer a list of local transformations
 
     def bspline(image: Tensor) -> tuple[Tensor, int]:
         found = register_bspline(image[:, :1], image[:, 1:], iterations=iterations)
         return found.ddf, found.parameters
 
-    return {"B-spline": bspline, "R2N2": r2n2}
+    return dict(zip(METHODS, (bspline, r2n2, r2n2_refined), strict=True))
 
 
 def timed(method: Method, image: Tensor, device: torch.device) -> tuple[Tensor, int, float]:
@@ -108,7 +113,7 @@ def timed(method: Method, image: Tensor, device: torch.device) -> tuple[Tensor, 
 
 
 def compare(parser: ConfigParser, series: Sequence[Series], iterations: int) -> dict[str, Row]:
-    """Register all series by both methods and measure every pair; the pairs as they were are the first row."""
+    """Register all series by all methods and measure every pair; the pairs as they were are the first row."""
     device = parser.get_parsed_content("device")
     methods = make_methods(parser, iterations)
     rows = {name: Row() for name in ("before", *METHODS)}
@@ -160,10 +165,13 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
                 number(row.peak_mib, 0),
             ]
         )
-    spline, network = (rows[name] for name in METHODS)
-    ratios = {"B-spline / R2N2 seconds": number(float(np.mean(spline.seconds) / np.mean(network.seconds)), 1)}
-    if spline.errors:
-        ratios["R2N2 / B-spline mean TRE"] = number(float(np.mean(network.errors) / np.mean(spline.errors)), 2)
+    spline, *ours = METHODS
+    ratios = {}
+    for name in ours:
+        slow, fast = rows[spline], rows[name]
+        ratios[f"{spline} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
+        if slow.errors:
+            ratios[f"{name} / {spline} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
     facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in {**ratios, **about}.items()]
     return "\n".join([markdown_table(header, body), "", *facts])
 
@@ -191,6 +199,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--ckpt", help="weights (default: the bundle's)")
     add("--spatial_size", type=int, nargs="+", help="grid of the network")
     add("--steps", type=int, help="local transformations of R2N2 (default: the configuration's)")
+    add("--refine_steps", type=int, default=30, help="of R2N2-refined, at each level (default: 30)")
     add("--series", type=int, default=0, help="how many series to register (default: all)")
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
@@ -198,8 +207,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--figure", type=Path, help="picture of the distributions to write, .png, .svg or .pdf; it shows no image")
     add("--peak", choices=METHODS, help=argparse.SUPPRESS)  # the process whose memory is measured
     args = parser.parse_args(argv)
-    if args.threads < 1 or args.iterations < 1 or args.series < 0:
-        parser.error("--threads and --iterations must be at least 1, --series at least 0")
+    if min(args.threads, args.iterations, args.refine_steps) < 1 or args.series < 0:
+        parser.error("--threads, --iterations and --refine_steps must be at least 1, --series at least 0")
     return args
 
 
@@ -210,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     check_output(args.output)
     check_output(args.figure, (".png", ".svg", ".pdf"), "figure")
     torch.set_num_threads(args.threads)
-    parser = ConfigParser(read_config(args.config, given(args, ("dataset_dir", "ckpt", "spatial_size", "steps"))))
+    overrides = given(args, ("dataset_dir", "ckpt", "spatial_size", "steps", "refine_steps"))
+    parser = ConfigParser(read_config(args.config, overrides))
     series = read_series(parser, args.series)
     if args.peak:
         make_methods(parser, args.iterations)[args.peak](series[0][0])
@@ -225,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         "data_set": Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name,
         "series_and_pairs": f"{len(series)} and {sum(len(image) for image, _ in series)}",
         "grid_of_the_network": parser.get_parsed_content("spatial_size"),
+        "refinement": f"{args.refine_steps} steps at each level",
         "hardware": hardware(device),
         "command": command_line(__file__, argv),
     }

@@ -1,7 +1,7 @@
-"""Register a series of one slice over time with R2N2 and with the paper's B-spline registration and compare them.
+"""Register a series of one slice over time with R2N2, alone and refined, and with the paper's B-spline registration.
 
 All frames go against the fixed one, that of the mean breath. Preprocessing, network, weights and inferer come from the
-bundle's configuration, ``inference.json`` with ``series.json``; both methods get the same standardized and clipped
+bundle's configuration, ``inference.json`` with ``series.json``; all methods get the same standardized and clipped
 images, in batches of the same size. There is no truth on real images, so what is measured is how well the images match:
 mean squared difference and correlation over all pixels, edges continued, beside folding and the displacement. The
 fixed frame counts as a frame like any other. Seconds are CPU seconds of the process, on a GPU wall seconds.
@@ -44,7 +44,7 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics import folding, ncc
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs"
-COLORS = dict(zip(("before", *METHODS), ("tab:gray", "tab:orange", "tab:blue"), strict=True))
+COLORS = dict(zip(("before", *METHODS), ("tab:gray", "tab:orange", "tab:blue", "tab:green"), strict=True))
 
 
 @dataclass
@@ -69,7 +69,7 @@ def read_frames(parser: ConfigParser, every: int) -> tuple[CineSeries, Tensor]:
 
 
 def compare(parser: ConfigParser, series: CineSeries, image: Tensor, iterations: int) -> dict[str, Row]:
-    """Register all frames by both methods and measure each; the frames as they were are the first row."""
+    """Register all frames by all methods and measure each; the frames as they were are the first row."""
     device, batch = parser.get_parsed_content("device"), parser.get_parsed_content("batch_size")
     rows = {"before": Row()}
     measure(rows["before"], series, image, torch.zeros(len(image), 2, *image.shape[2:]))
@@ -111,8 +111,9 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
                 number(seconds, 1),
             ]
         )
-    spline, network = (rows[name] for name in METHODS)
-    facts = {"B-spline / R2N2 seconds": number(spline.seconds / network.seconds, 1), **about}
+    spline, *ours = METHODS
+    ratios = {f"{spline} / {name} seconds": number(rows[spline].seconds / rows[name].seconds, 1) for name in ours}
+    facts = {**ratios, **about}
     lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items()]
     return "\n".join([markdown_table(header, body), "", *lines])
 
@@ -143,14 +144,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--series", help="2D+t NIfTI file or DICOM series (default: the first one of the phantom)")
     add("--ckpt", help="weights (default: the bundle's)")
     add("--spatial_size", type=int, nargs=2, help="grid of the network")
+    add("--refine_steps", type=int, default=30, help="of R2N2-refined, at each level (default: 30)")
     add("--frames", type=int, default=1, help="take every n-th frame (default: 1, all)")
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
     add("--output", type=Path, help="file to write, .md for the table or .json for all values")
     add("--figure", type=Path, help="picture of the curves over time to write, .png, .svg or .pdf; it shows no image")
     args = parser.parse_args(argv)
-    if min(args.threads, args.iterations, args.frames) < 1:
-        parser.error("--threads, --iterations and --frames must be at least 1")
+    if min(args.threads, args.iterations, args.frames, args.refine_steps) < 1:
+        parser.error("--threads, --iterations, --frames and --refine_steps must be at least 1")
     return args
 
 
@@ -161,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     check_output(args.output)
     check_output(args.figure, (".png", ".svg", ".pdf"), "figure")
     torch.set_num_threads(args.threads)
-    overrides = given(args, ("series", "ckpt", "spatial_size"))
+    overrides = given(args, ("series", "ckpt", "spatial_size", "refine_steps"))
     parser = ConfigParser(read_config(CONFIGS / "inference.json", overrides, CONFIGS / "series.json"))
     series, image = read_frames(parser, args.frames)
     rows = compare(parser, series, image, args.iterations)
@@ -170,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         "frames_and_pixels": f"{len(image)} of {image.shape[2]} x {image.shape[3]}",
         "fixed_frame": parser.get_parsed_content("reference"),
         "grid_of_the_network": parser.get_parsed_content("spatial_size"),
+        "refinement": f"{args.refine_steps} steps at each level",
         "hardware": hardware(parser.get_parsed_content("device")),
         "command": command_line(__file__, argv),
     }

@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation: ``python docs/figures.py``.
 
-``python docs/figures.py overlap "TITLE=out/metrics.csv" ...`` draws the overlap of labels that registrations reached.
+``overlap "TITLE=out/metrics.csv" ...`` draws the overlap of labels that registrations reached, ``cases ran r2n2`` the
+best, the median and the worst validation pair of bundles, ``label`` an atlas's labels brought to a patient.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from monai_regplugins.data import abdomen_subject, cine_lung_subject
+from monai_regplugins import load_bundle
+from monai_regplugins.data import abdomen_subject, cine_lung_subject, open_dataset, validation_pairs
 from monai_regplugins.data.thorax import thorax_displacement, thorax_subject
+from monai_regplugins.handlers.figure import planes_through
+from monai_regplugins.registration import Registered, Registration
 
 IMAGES = Path(__file__).parent / "images"
+BUNDLES = Path(__file__).parents[1] / "bundles"
 SHAPE, SPACING = (80, 64, 80), 4.0
 
 
@@ -95,11 +101,85 @@ def overlap_figure(tables: Mapping[str, Path]) -> Figure:
     return figure
 
 
+def label_figure() -> Figure:
+    """An atlas and its labels on a patient: laid over, brought there by RAN, and with refinement."""
+    folder = BUNDLES / "ran" / "data" / "abdomen"
+    (atlas, atlas_label), (patient, patient_label) = (
+        [folder / f"{kind}Tr" / f"AbdomenPhantom_{number}_0000.nii.gz" for kind in ("images", "labels")]
+        for number in ("0001", "0002")
+    )
+    images = [(atlas, atlas_label, "atlas"), (patient, atlas_label, "patient, the atlas laid over")]
+    panels = [(np.asarray(nib.load(i).dataobj), np.asarray(nib.load(k).dataobj), title) for i, k, title in images]
+    for steps in (0, 30):
+        register = load_bundle(BUNDLES / "ran", refine_steps=steps)
+        result = register(patient, atlas, moving_label=atlas_label, fixed_label=patient_label)
+        title = f"{'refined' if steps else 'ran_propagate'}, DSC {result.metrics['dsc']:.2f}"
+        panels.append((panels[1][0], np.asarray(result.warped_label[0]), title))
+    figure = Figure(figsize=(12, 2.9), layout="constrained")
+    for ax, (image, label, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        plane = np.s_[:, image.shape[1] // 2]
+        ax.imshow(image[plane].T, cmap="gray", vmin=-150, vmax=250, origin="lower")
+        organs = np.ma.masked_equal(label[plane].T, 0)
+        ax.imshow(organs, cmap="tab20", vmin=1, vmax=12, alpha=0.4, origin="lower", interpolation="nearest")
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+        ax.invert_xaxis()  # as radiologists look
+    return figure
+
+
+def cases_figure(name: str) -> Figure:
+    """The validation pairs of a bundle's phantom with the least, the median and the largest TRE after its network.
+
+    Fixed, moving, registered and registered with refinement, and the differences of the last three to the first.
+    """
+    (folder,) = (BUNDLES / name / "data").iterdir()
+    pairs = validation_pairs(open_dataset(folder, folder))
+    plain, refined = (load_bundle(BUNDLES / name, refine_steps=steps) for steps in (0, 30))
+    results = sorted(((register_pair(plain, pair), pair) for pair in pairs), key=lambda one: one[0].metrics["tre"])
+    figure = Figure(figsize=(15, 6.6), layout="constrained")
+    grid = figure.subplots(3, 7)
+    for row, case, place in zip(grid, ("best", "median", "worst"), (0, len(results) // 2, -1), strict=True):
+        alone, pair = results[place]
+        better = register_pair(refined, pair)
+        fixed, moving = (np.squeeze(np.asarray(nib.load(pair[key]).dataobj, float)) for key in ("fixed", "moving"))
+        warped = [np.asarray(one.warped[0], float).reshape(fixed.shape) for one in (alone, better)]
+        plane = planes_through(fixed - fixed.min(), alone.warped.affine)[-1 if fixed.ndim == 2 else 1]
+        gray, strongest = np.percentile(fixed, [0.5, 99.5]), np.percentile(np.abs(fixed - moving), 99)
+        errors = [alone.metrics["tre_before"], alone.metrics["tre"], better.metrics["tre"]]
+        titles = [
+            f"{text}, {error:.1f} mm" for text, error in zip(("moving", "network", "refined"), errors, strict=True)
+        ]
+        for axes, image, title in zip(row, (fixed, moving, *warped), (f"{case}: fixed", *titles), strict=False):
+            axes.imshow(plane.cut(image), cmap="gray", vmin=gray[0], vmax=gray[1])
+            axes.set_title(title, fontsize=9)
+        for axes, image in zip(row[4:], (moving, *warped), strict=True):
+            axes.imshow(plane.cut(np.abs(fixed - image)), cmap="magma", vmin=0, vmax=strongest)
+        for axes in row:
+            plane.show(axes, [1.0] * fixed.ndim)
+    for axes, text in zip(grid[0, 4:], ("before", "network", "refined"), strict=True):
+        axes.set_title(f"|difference|, {text}", fontsize=9)
+    return figure
+
+
+def register_pair(register: Registration, pair: Mapping[str, str]) -> Registered:
+    """Register a pair of a data set by its files."""
+    columns = {"fixed_landmarks": "fixed_points", "moving_landmarks": "moving_points"}
+    names = ("fixed", "moving", "fixed_label", "moving_label", *columns)
+    return register(**{columns.get(key, key): pair[key] for key in names if key in pair})
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["overlap"]:
         given = dict(argument.split("=", 1) for argument in sys.argv[2:])
         chosen = {title: Path(path) for title, path in given.items()}
         overlap_figure(chosen).savefig(IMAGES / "real_overlap.png", dpi=80)
+        sys.exit()
+    if sys.argv[1:2] == ["cases"]:
+        for bundle in sys.argv[2:]:
+            cases_figure(bundle).savefig(IMAGES / f"{bundle}_cases.png", dpi=70)
+        sys.exit()
+    if sys.argv[1:] == ["label"]:
+        label_figure().savefig(IMAGES / "label_propagated.png", dpi=80)
         sys.exit()
     IMAGES.mkdir(exist_ok=True)
     thorax_figure().savefig(IMAGES / "thorax_phantom.png", dpi=70)

@@ -6,6 +6,7 @@ import copy
 import importlib
 import itertools
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,8 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.data.cine import CineSeries
 from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import make_abdomen
+from monai_regplugins.data.thorax import make_thorax
+from monai_regplugins.handlers import metrics_csv
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.networks.nets import RAN
@@ -181,12 +184,12 @@ def r2n2(script, tmp_path):
 class TestBSpline:
     """R2N2 against the B-spline registration, on a series of four frames."""
 
-    METHODS = ("before", "B-spline", "R2N2")
+    METHODS = ("before", "B-spline", "R2N2", "R2N2-refined")
 
     @pytest.fixture
     def options(self, r2n2, cine_lung):
         """Words of a command line: as little work as there can be."""
-        return ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--iterations", "2"]
+        return ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--iterations", "2", "--refine_steps", "2"]
 
     def errors_before(self, folder):
         """Distances in mm of all landmarks of the first series, from the files."""
@@ -221,7 +224,7 @@ class TestBSpline:
             assert float(rows[name][0]) == pytest.approx(np.mean(row["errors"]), abs=0.0051)
             assert rows[name][8] == "123"
         steps = json.loads(compare.DEFAULT_CONFIG.read_text())["steps"]
-        assert rows["R2N2"][6] == str(7 * steps)
+        assert (rows["R2N2"][6], rows["R2N2-refined"][6]) == (str(7 * steps), "-")
 
         ratios = dict(line[2:].split(": ", 1) for line in markdown.splitlines() if line.startswith("- "))
         means = {
@@ -229,13 +232,11 @@ class TestBSpline:
             for name in rows
             if name != "before"
         }
-        spline, network = means["B-spline"], means["R2N2"]
-        assert float(ratios["B-spline / R2N2 seconds"]) == pytest.approx(
-            spline["seconds"] / network["seconds"], abs=0.051
-        )
-        assert float(ratios["R2N2 / B-spline mean TRE"]) == pytest.approx(
-            network["errors"] / spline["errors"], abs=0.0051
-        )
+        spline = means["B-spline"]
+        for name in ("R2N2", "R2N2-refined"):
+            seconds, error = (means[name][key] / spline[key] for key in ("seconds", "errors"))
+            assert float(ratios[f"B-spline / {name} seconds"]) == pytest.approx(1 / seconds, abs=0.051)
+            assert float(ratios[f"{name} / B-spline mean TRE"]) == pytest.approx(error, abs=0.0051)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", METHODS[1:])
@@ -276,11 +277,11 @@ class TestSeries:
     def test_table(self, script, cine_lung, r2n2, every, tmp_path):
         compare, (source, *_) = script("compare_series"), sorted((cine_lung / "series").iterdir())
         output, figure = tmp_path / "series.json", tmp_path / "curves.png"
-        words = ["--series", str(source), *r2n2, "--iterations", "2", "--frames", str(every)]
+        words = ["--series", str(source), *r2n2, "--iterations", "2", "--refine_steps", "2", "--frames", str(every)]
         markdown = compare.main([*words, "--output", str(output), "--figure", str(figure)])
         rows, content = table(markdown), json.loads(output.read_text(encoding="utf-8"))
 
-        assert tuple(rows) == tuple(content["rows"]) == ("before", "B-spline", "R2N2")
+        assert tuple(rows) == tuple(content["rows"]) == ("before", "B-spline", "R2N2", "R2N2-refined")
         frames = np.moveaxis(nib.load(source).get_fdata()[:, :, 0], -1, 0)
         means = frames.mean(axis=(1, 2))
         fixed = int(np.abs(means - means.mean()).argmin())
@@ -293,13 +294,13 @@ class TestSeries:
         expected = [np.corrcoef(one.ravel(), seen[fixed].ravel())[0, 1] for one in seen[::every]]
         assert before["ncc"] == pytest.approx(expected, rel=1e-4)
         assert rows["before"][2:] == ["0.000", "0.00", "-", "-", "-"]
-        for name in ("B-spline", "R2N2"):
+        for name in ("B-spline", "R2N2", "R2N2-refined"):
             row = content["rows"][name]
             assert not np.allclose(row["mse"], before["mse"], rtol=1e-3), "nothing was moved"
             assert float(rows[name][0]) == pytest.approx(np.mean(row["mse"]), abs=5.1e-5)
             assert float(rows[name][5]) == pytest.approx(row["seconds"] / (4 // every), abs=5.1e-5)
         steps = json.loads((compare.CONFIGS / "inference.json").read_text())["steps"]
-        assert rows["R2N2"][4] == str(7 * steps)
+        assert (rows["R2N2"][4], rows["R2N2-refined"][4]) == (str(7 * steps), "-")
         with Image.open(figure) as picture:
             assert picture.width > 500
 
@@ -311,7 +312,7 @@ class TestSeries:
         for times, x in ((None, [0, 5, 10]), (np.array([0.0, 0.5, 2.0]), [0.0, 0.5, 2.0])):
             figure = compare.curves_figure(rows, CineSeries(frames, (1.0, 1.0), times, np.eye(4)), 5)
             lines = [axes.get_lines() for axes in figure.axes]
-            assert [len(found) for found in lines] == [3, 2, 2]
+            assert [len(found) for found in lines] == [4, 3, 3]
             assert all(line.get_xdata().tolist() == x for found in lines for line in found)
             assert list(lines[1][0].get_ydata()) == [0, 1, 2]
             assert not any(axes.get_images() for axes in figure.axes)
@@ -569,3 +570,143 @@ class TestSeparability:
             main(["--runs", "ran4_pluss=a.pt"])
         with pytest.raises(InputError, match=r"checkpoint 'a\.pt' does not exist"):
             main(["--runs", "ran0=a.pt"])
+
+
+class TestAblation:
+    """Variants of one configuration; trained in the slow test only, a stand-in writes the measures in the others."""
+
+    TINY = ("max_epochs=2", "pairs_per_epoch=1", "batch_size=1", "spatial_size=[16,16,16]", "val_pairs=1")
+    VARIANTS = ("--variant", "full", "--variant", "one head: network_def#num_heads=1; head_weighting=raw")
+
+    @pytest.fixture
+    def words(self, script, repository, dataset, tmp_path):
+        config = repository / "bundles" / "ran" / "configs" / "train.json"
+        tiny = [*self.TINY, f"dataset_dir={dataset}", "device=$torch.device('cpu')"]
+        words = ["--config", str(config), "--set", *tiny, *self.VARIANTS, "--seeds", "0", "1"]
+        return [*words, "--runs", str(tmp_path / "runs")]
+
+    @pytest.fixture
+    def trained(self, script, monkeypatch):
+        """Trainings that end at once, and what they were asked for."""
+        asked = []
+
+        def run_process(command, threads):
+            asked.append(json.loads(Path(command[-1]).read_text(encoding="utf-8")))
+            seed, heads = asked[-1]["seed"], asked[-1].get("network_def#num_heads", 6)
+            eval_dir = Path(asked[-1]["output_dir"], "eval")
+            eval_dir.mkdir()
+            measures = {"dsc_before": 0.2 + seed / 10, "dsc": heads / 10 + seed / 10, "tre": float("nan")}
+            (eval_dir / "metrics.csv").write_text(metrics_csv([{"pair_id": "a", **measures}]), encoding="utf-8")
+            return ""
+
+        monkeypatch.setattr(script("ablation"), "run_process", run_process)
+        return asked
+
+    def test_table(self, script, words, trained, tmp_path):
+        ablation, output = script("ablation"), tmp_path / "ablation.json"
+        markdown = ablation.main([*words, "--output", str(output)])
+        rows, content = table(markdown), json.loads(output.read_text(encoding="utf-8"))
+        assert list(rows) == list(content["rows"]) == ["before", "full", "one head"]
+        assert "| variant | parameters | DSC | folding (%) | SDlogJ | CPU s per training |" in markdown
+        assert rows["before"] == ["-", "0.250 ± 0.071", "0.000 ± 0.000", "0.000 ± 0.000", "-"]
+        assert [rows[name][1] for name in ("full", "one head")] == ["0.650 ± 0.071", "0.150 ± 0.071"]
+        for name, network in (("full", RAN()), ("one head", RAN(num_heads=1, head_weighting="raw"))):
+            assert rows[name][0] == f"{sum(p.numel() for p in network.parameters()):,}"
+        assert (content["validation_pairs"], content["max_epochs"], content["seeds"]) == (1, 2, "0, 1")
+        expected = list(itertools.product((0, 1), (None, "raw")))
+        assert [(one["seed"], one.get("head_weighting")) for one in trained] == expected
+        assert all(one["val_interval"] == "@max_epochs" for one in trained), "validation is after the last epoch"
+
+        assert table(ablation.main(words)) == rows
+        assert len(trained) == 4, "finished trainings are not repeated"
+        (tmp_path / "runs" / "one_head_1" / "training.json").unlink()
+        (tmp_path / "runs" / "one_head_1" / "eval" / "metrics.csv").unlink()
+        (tmp_path / "runs" / "one_head_1" / "eval").rmdir()
+        ablation.main(words)
+        assert len(trained) == 5, "an interrupted one is"
+        words[words.index("max_epochs=2")] = "max_epochs=3"
+        with pytest.raises(InputError, match=r"full_0' holds a training of other settings; give --runs another folder"):
+            ablation.main(words)
+
+    @pytest.mark.slow
+    def test_trainings(self, script, words, tmp_path):
+        """Variants train by the bundle's own workflow and differ; the second call only reads."""
+        ablation = script("ablation")
+        rows = table(ablation.main(words))
+        assert list(rows) == ["before", "full", "one head"]
+        assert rows["full"][:-1] != rows["one head"][:-1]
+        for folder in ("full_0", "full_1", "one_head_0", "one_head_1"):
+            assert list((tmp_path / "runs" / folder / "models").glob("*.pt"))
+        assert all(float(rows[name][-1].split(" ± ")[0]) > 0 for name in ("full", "one head"))
+        assert table(ablation.main(words)) == rows
+
+    def test_a_failed_training_is_told(self, script, words, monkeypatch):
+        ablation = script("ablation")
+        monkeypatch.setattr(ablation, "run_process", lambda *_: "its process ended with status 1: error: no pairs.")
+        with pytest.raises(InputError, match=r"full_0' failed, its .* no pairs\. See all of it: python -m monai"):
+            ablation.main(words)
+
+    def test_variants_of_a_command_line(self, script):
+        ablation = script("ablation")
+        assert ablation.variant("full") == ("full", {})
+        text = "two: head_weighting=softmax; network_def#channels=[8, 16];a::b=null"
+        settings = {"head_weighting": "softmax", "network_def#channels": [8, 16], "a::b": None}
+        assert ablation.variant(text) == ("two", settings)
+        assert ablation.folder_name("No confidence, 2D", 3) == "no_confidence_2d_3"
+
+    def test_bad_options(self, script, words, trained, tmp_path):
+        ablation = script("ablation")
+        unknown = {
+            "typo: head_weight=raw": "head_weight'.* Did you mean 'head_weighting'",
+            "typo: networkdef#num_heads=1": "'networkdef', .* Did you mean 'network_def'",
+        }
+        for text, message in unknown.items():
+            with pytest.raises(InputError, match=message):
+                ablation.main([*words, "--variant", text])
+        with pytest.raises(InputError, match=r"train\.jsn' does not exist"):
+            ablation.main(["--config", str(tmp_path / "train.jsn"), "--variant", "full"])
+        for one in ("full", "before", "a:seed=1", "a:x"):
+            with pytest.raises(SystemExit):
+                ablation.main([*words, "--variant", one])
+        for one in ("--threads 0", "--seeds 1 1"):
+            with pytest.raises(SystemExit):
+                ablation.main([*words, *one.split()])
+        with pytest.raises(SystemExit):
+            ablation.main(words[:2])
+        assert not trained
+
+
+class TestCaptureRange:
+    """RegNet's error over the length of the true displacement."""
+
+    def test_who_finds_nothing_errs_by_the_displacement(self, script, tmp_path, monkeypatch):
+        capture, output, figure = script("capture_range"), tmp_path / "capture.json", tmp_path / "capture.png"
+        folder = make_thorax(tmp_path / "thorax", 1, 1, spatial_shape=(28, 22, 26), spacing=10.0)
+
+        def inferer(image, network, spacing):
+            return {"ddf": torch.zeros(len(image), 3, *image.shape[2:])}
+
+        monkeypatch.setattr(capture, "load_network", lambda parser: None)
+        monkeypatch.setattr(capture, "inferer_with", lambda parser, stages: inferer)
+        words = ["--dataset_dir", str(folder), "--voxel_size", "10", "--theta_scale", "0.5", "--cases", "2"]
+        words += ["--stages", "1", "--stages", "2", "1", "--output", str(output), "--figure", str(figure)]
+        rows = table(capture.main(words))
+        content = json.loads(output.read_text(encoding="utf-8"))
+        assert list(content["curves"]) == ["stages 1", "stages 2, 1"]
+        assert sum(content["voxels"]) == 2 * 28 * 22 * 26
+        assert len(rows) > 3
+        for name, (share, *errors) in rows.items():
+            low, high = map(float, name.split(" to "))
+            assert 0 <= float(share) <= 100
+            assert all(low - 0.01 <= float(error) <= high + 0.01 for error in errors)
+        with Image.open(figure) as picture:
+            assert picture.width > 300
+
+    def test_stages_are_those_of_the_prediction(self, script):
+        capture = script("capture_range")
+        config = capture.read_config(
+            capture.CONFIGS / "evaluate.json", {"device": "cpu"}, capture.CONFIGS / "synthetic.json"
+        )
+        inferer = capture.inferer_with(ConfigParser(config), [4, 2, 1])
+        assert isinstance(inferer, DenseInferer)
+        assert list(inferer.stages) == [4, 2, 1]

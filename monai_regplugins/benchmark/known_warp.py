@@ -11,21 +11,20 @@ Learn2Reg's format, which every bundle and ``python -m monai_regplugins.benchmar
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
 
+from monai_regplugins.benchmark.known_truth import Subject, check_request, write_dataset, write_displacement
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.phantoms import is_made, make_folder
+from monai_regplugins.data.phantoms import make_folder
 from monai_regplugins.fields import warp
 from monai_regplugins.transforms.bspline_image import bspline_warp
 from monai_regplugins.transforms.grids import voxel_spacing, world_affine
@@ -37,22 +36,6 @@ __all__ = ["find_sources", "known_displacement", "make_known_warps"]
 BUMPS = 80  # for an image of 322 x 246 x 348 mm, as in the smoothest fields of Sokooti et al. 2017
 ITERATIONS = 50  # of Newton's method at most; a handful is the rule
 TOLERANCE = 1e-3  # mm
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An image, ``(1, *spatial)``, its labels, if there are any, and points, ``(N, 3)`` voxels."""
-
-    image: Tensor
-    label: Tensor | None
-    points: Tensor
-
-    def warped(self, ddf: Tensor) -> Subject:
-        """Image and labels under a displacement, ``(3, *spatial)`` voxels; the points stay."""
-        label = self.label
-        if label is not None:
-            label = warp(label[None].float(), ddf[None], mode="nearest", padding="border")[0]
-        return replace(self, image=bspline_warp(self.image, ddf), label=label)
 
 
 def known_displacement(
@@ -126,11 +109,9 @@ def make_known_warps(
         InputError: When a file cannot be read, label and image differ in size, a number is out of its range, or the
             folder is there already.
     """
-    if min(pairs, landmarks) < 1 or seed < 0:
-        raise InputError(f"pairs is {pairs}, landmarks {landmarks} and seed {seed}, expected at least 1, 1 and 0.")
-    target, rng = Path(dataset_dir), np.random.default_rng(seed)
-    if is_made(target):
-        raise InputError(f"output_dir '{target}' is not empty, and nothing in it would be replaced; give a new folder.")
+    target = Path(dataset_dir)
+    check_request(target, pairs, landmarks, seed)
+    rng = np.random.default_rng(seed)
     files: dict[Hashable, Any] = {"fixed": image, "moving": image}
     if label:
         files["moving_label"] = label
@@ -158,44 +139,31 @@ def _fill(
     kept = torch.stack([_within(at, original.image.shape[1:]) for at in points]).all(dim=0)
     if not bool(kept.any()):
         raise InputError("no landmark stays within the image under all displacements; make them smaller.")
-    entries = [_save_subject(folder, f"{name}_0000_0000", original, affine, points[0][kept])]
     for number, (_, ddf) in enumerate(fields, start=1):
-        subject = original.warped(ddf)
-        entries.append(_save_subject(folder, f"{name}_{number:04d}_0000", subject, affine, points[number][kept]))
-        _save(folder / "displacements" / f"disp_{number:04d}_0000.nii.gz", ddf.movedim(0, -1), affine)
-    content = {
-        "name": name,
-        "description": "One image under known displacements, which are in displacements, voxels",
-        "tensorImageSize": {"0": "3D"},
-        "tensorImageShape": {"0": list(original.image.shape[1:])},
-        "training": entries[:1],
-        "validation": entries[1:],
-        "registration_val": [{"fixed": entry["image"], "moving": entries[0]["image"]} for entry in entries[1:]],
-    }
-    (folder / f"{name}_dataset.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        write_displacement(folder, number, 0, ddf, affine)
+    write_dataset(
+        folder,
+        name,
+        "One image under known displacements, which are in displacements, voxels",
+        affine,
+        _subjects(original, [ddf for _, ddf in fields], [at[kept] for at in points]),
+        [(number, 0) for number in range(1, len(points))],
+    )
+
+
+def _subjects(original: Subject, ddfs: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[Subject]:
+    """The image as it is, then under each displacement, ``(3, *spatial)`` voxels, each with points of its own."""
+    yield replace(original, points=points[0])
+    for ddf, at in zip(ddfs, points[1:], strict=True):
+        label = original.label
+        if label is not None:
+            label = warp(label[None].float(), ddf[None], mode="nearest", padding="border")[0]
+        yield Subject(bspline_warp(original.image, ddf), label, at)
 
 
 def _within(points: Tensor, shape: Sequence[int]) -> Tensor:
     """Which points, voxels, lie between the centers of the outer voxels; NaN does not."""
     return ((points >= 0) & (points <= torch.tensor(shape) - 1)).all(dim=1)
-
-
-def _save_subject(folder: Path, stem: str, subject: Subject, affine: Tensor, points: Tensor) -> dict[str, str]:
-    """Write image, label and landmarks, and return the files as a data set lists them."""
-    entry = {"image": f"./imagesTr/{stem}.nii.gz", "landmarks": f"./landmarksTr/{stem}.csv"}
-    _save(folder / entry["image"], subject.image[0], affine)
-    if subject.label is not None:
-        entry["label"] = f"./labelsTr/{stem}.nii.gz"
-        _save(folder / entry["label"], subject.label[0].to(torch.int16), affine)
-    landmarks = folder / entry["landmarks"]
-    landmarks.parent.mkdir(exist_ok=True)
-    np.savetxt(landmarks, points.numpy(), fmt="%.4f", delimiter=",")
-    return entry
-
-
-def _save(file: Path, values: Tensor, affine: Tensor) -> None:
-    file.parent.mkdir(exist_ok=True)
-    nib.save(nib.Nifti1Image(values.numpy(), affine.numpy()), file)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

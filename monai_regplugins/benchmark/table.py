@@ -13,6 +13,7 @@ MEASURES = {
     "dsc": ("DSC", 3),
     "hd95": ("HD95 (mm)", 2),
     "tre": ("TRE (mm)", 2),
+    "tre95": ("TRE95 (mm)", 2),
     "ncc": ("NCC", 3),
     "folding_percent": ("folding (%)", 3),
     "sdlogj": ("SDlogJ", 3),

@@ -26,6 +26,7 @@ SUMMARY = {  # name in the table: measure, number of decimals
     "HD95 [mm]": ("hd95", 2),
     "ASD [mm]": ("asd", 2),
     "TRE [mm]": ("tre", 2),
+    "TRE95 [mm]": ("tre95", 2),
     "TRE max [mm]": ("tre_max", 2),
     "MAE [mm]": ("mae", 2),
     **{f"  axis {k}": (f"mae_axis_{k}", 2) for k in range(3)},

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics.field_error import field_errors
-from monai_regplugins.metrics.landmarks import landmark_errors
+from monai_regplugins.metrics.landmarks import landmark_errors, landmark_statistics
 from monai_regplugins.metrics.learn2reg import sdlogj_l2r
 from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
 from monai_regplugins.metrics.regularity import regularity
@@ -57,9 +57,10 @@ def pair_metrics(
     Returns:
         ``ncc_before``, ``ncc``; of the field ``folding_count``, ``folding_percent``, ``folding_strict_percent`` and
         ``sdlogj``, see :func:`~monai_regplugins.metrics.regularity.regularity`, and ``sdlogj_l2r``, the last as
-        Learn2Reg computes it; with landmarks (mm) ``tre_before``, ``tre``, their means, ``tre_max_before`` and
-        ``tre_max``; with a true field (mm) ``mae_before``, that of no displacement, ``mae`` and both for each axis
-        (``mae_axis_<k>``), see :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
+        Learn2Reg computes it; with landmarks (mm) ``tre_before``, ``tre``, their means, ``tre95_before``, ``tre95``,
+        their 95th percentiles (linear between two of them), ``tre_max_before`` and ``tre_max``; with a true field (mm)
+        ``mae_before``, that of no displacement, ``mae`` and both for each axis (``mae_axis_<k>``), see
+        :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
         ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``,
         ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either
         image lacks before the registration, a mean of distances also those that the warp has lost.
@@ -78,11 +79,12 @@ def pair_metrics(
 def _landmark_values(
     fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor, ddf: Tensor
 ) -> dict[str, float]:
-    """Mean and largest error of the landmarks, before and after."""
+    """Mean, 95th percentile and largest error of the landmarks, before and after."""
     values = {}
     for suffix, field in (("_before", None), ("", ddf)):
-        errors = landmark_errors(fixed_points, moving_points, spacing, field)
-        values[f"tre{suffix}"], values[f"tre_max{suffix}"] = float(errors.mean()), float(errors.max())
+        errors = landmark_statistics(landmark_errors(fixed_points, moving_points, spacing, field))
+        for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
+            values[f"{name}{suffix}"] = errors[source]
     return values
 
 

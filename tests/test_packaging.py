@@ -1,0 +1,68 @@
+"""The source archive and the wheel, and how long an import takes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+FILES = ("pyproject.toml", "README.md", "LICENSE")
+
+
+def python(*words: str, folder: Path) -> str:
+    """Run Python in a folder and return what it printed."""
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def source(repository: Path, tmp_path: Path) -> Path:
+    """A copy of what the package is made of."""
+    pytest.importorskip("setuptools", minversion="77", reason="builds without an index")
+    folder = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(repository / "monai_regplugins", folder / "monai_regplugins", ignore=ignored)
+    for name in FILES:
+        shutil.copy(repository / name, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_wheel_out_of_the_source_archive_is_that_of_the_source(source: Path, tmp_path: Path) -> None:
+    build = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+    def built(kind: str, folder: Path) -> Path:
+        return tmp_path / python("-c", build, f"build_{kind}", str(tmp_path), folder=folder).split()[-1]
+
+    wheel = built("wheel", source)
+    with zipfile.ZipFile(wheel) as archive:
+        direct = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+        licence = any(name.endswith("licenses/LICENSE") for name in archive.namelist())
+    expected = {str(p.relative_to(source)) for p in (source / "monai_regplugins").rglob("*.py")}
+    data = {f"monai_regplugins/{name}" for name in ("py.typed", "apps/deploy/app.yaml", "apps/deploy/requirements.txt")}
+    assert set(direct) == expected | data
+    assert licence
+
+    with tarfile.open(built("sdist", source)) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wheel.unlink()
+    with zipfile.ZipFile(built("wheel", unpacked)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name} == direct
+
+
+def test_the_import_takes_less_than_a_second_beyond_monai(repository: Path) -> None:
+    code = """
+        import time, monai.bundle
+        start = time.process_time()
+        import monai_regplugins
+        print(time.process_time() - start)
+    """
+    assert min(float(python("-c", textwrap.dedent(code), folder=repository)) for _ in range(2)) < 1.0
