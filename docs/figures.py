@@ -106,7 +106,7 @@ def label_figure() -> Figure:
     folder = BUNDLES / "ran" / "data" / "abdomen"
     (atlas, atlas_label), (patient, patient_label) = (
         [folder / f"{kind}Tr" / f"AbdomenPhantom_{number}_0000.nii.gz" for kind in ("images", "labels")]
-        for number in ("0001", "0002")
+        for number in ("0025", "0026")
     )
     images = [(atlas, atlas_label, "atlas"), (patient, atlas_label, "patient, the atlas laid over")]
     panels = [(np.asarray(nib.load(i).dataobj), np.asarray(nib.load(k).dataobj), title) for i, k, title in images]
