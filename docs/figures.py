@@ -24,6 +24,7 @@ from monai_regplugins.registration import Registered, Registration
 
 IMAGES = Path(__file__).parent / "images"
 BUNDLES = Path(__file__).parents[1] / "bundles"
+PHANTOMS = {"ran": "abdomen", "r2n2": "cine_lung", "regnet": "thorax"}
 SHAPE, SPACING = (80, 64, 80), 4.0
 
 
@@ -132,8 +133,8 @@ def cases_figure(name: str) -> Figure:
 
     Fixed, moving, registered and registered with refinement, and the differences of the last three to the first.
     """
-    (folder,) = (BUNDLES / name / "data").iterdir()
-    pairs = validation_pairs(open_dataset(folder, folder))
+    folder = BUNDLES / name / "data" / PHANTOMS[name]
+    pairs = validation_pairs(open_dataset(folder, folder, PHANTOMS[name]))
     plain, refined = (load_bundle(BUNDLES / name, refine_steps=steps) for steps in (0, 30))
     results = sorted(((register_pair(plain, pair), pair) for pair in pairs), key=lambda one: one[0].metrics["tre"])
     figure = Figure(figsize=(15, 6.6), layout="constrained")
@@ -143,7 +144,8 @@ def cases_figure(name: str) -> Figure:
         better = register_pair(refined, pair)
         fixed, moving = (np.squeeze(np.asarray(nib.load(pair[key]).dataobj, float)) for key in ("fixed", "moving"))
         warped = [np.asarray(one.warped[0], float).reshape(fixed.shape) for one in (alone, better)]
-        plane = planes_through(fixed - fixed.min(), alone.warped.affine)[-1 if fixed.ndim == 2 else 1]
+        labels = np.squeeze(np.asarray(nib.load(pair["fixed_label"]).dataobj))
+        plane = planes_through(labels > 0, alone.warped.affine)[-1 if fixed.ndim == 2 else 1]
         gray, strongest = np.percentile(fixed, [0.5, 99.5]), np.percentile(np.abs(fixed - moving), 99)
         errors = [alone.metrics["tre_before"], alone.metrics["tre"], better.metrics["tre"]]
         titles = [
