@@ -36,11 +36,11 @@ from monai_regplugins.benchmark.reporting import (
     check_output,
     command_line,
     hardware,
-    markdown_table,
     number,
     publish,
     read_config,
     setting,
+    table_with_facts,
 )
 from monai_regplugins.benchmark.runner import run_process
 from monai_regplugins.bundle import check_keys
@@ -151,8 +151,7 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, Any], device: torch
         ]
         for name, row in rows.items()
     ]
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
-    return "\n".join([markdown_table(header, cells), "", *facts])
+    return table_with_facts(header, cells, about)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -29,10 +29,10 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     publish,
     read_config,
+    table_with_facts,
 )
 from monai_regplugins.engines import PairPrepareBatch
 
@@ -93,8 +93,7 @@ def to_markdown(found: Curves, counts: Sequence[int], about: Mapping[str, object
         for k, count in enumerate(counts)
         if count
     ]
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
-    return "\n".join([markdown_table(header, rows), "", *facts])
+    return table_with_facts(header, rows, about)
 
 
 def curves_figure(found: Curves) -> Figure:

@@ -33,11 +33,11 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     peak_of_this_process,
     publish,
     read_config,
+    table_with_facts,
 )
 from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.data import Learn2RegDataset
@@ -172,8 +172,7 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
         ratios[f"{spline} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
         if slow.errors:
             ratios[f"{name} / {spline} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in {**ratios, **about}.items()]
-    return "\n".join([markdown_table(header, body), "", *facts])
+    return table_with_facts(header, body, {**ratios, **about})
 
 
 def distribution_figure(rows: Mapping[str, Row]) -> Figure:

@@ -40,11 +40,11 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     peak_of_this_process,
     publish,
     read_config,
+    table_with_facts,
 )
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import Learn2RegDataset
@@ -208,8 +208,8 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
     initial = rows.get("affine", rows["before"]).errors
     cells = {name: cells_of(row, initial, rows.get("elastix-3R")) for name, row in rows.items()}
     titles = [title for title in cells["before"] if any(line[title] != "-" for line in cells.values())]
-    table = markdown_table(["method", *titles], [[name, *(line[t] for t in titles)] for name, line in cells.items()])
-    return "\n".join([table, "", *(f"- {key.replace('_', ' ')}: {value}" for key, value in about.items())])
+    body = [[name, *(line[t] for t in titles)] for name, line in cells.items()]
+    return table_with_facts(["method", *titles], body, about)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -32,10 +32,10 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     publish,
     read_config,
+    table_with_facts,
 )
 from monai_regplugins.data import CineSeries
 from monai_regplugins.data.respiration import respiratory_curve
@@ -113,9 +113,7 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
         )
     spline, *ours = METHODS
     ratios = {f"{spline} / {name} seconds": number(rows[spline].seconds / rows[name].seconds, 1) for name in ours}
-    facts = {**ratios, **about}
-    lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items()]
-    return "\n".join([markdown_table(header, body), "", *lines])
+    return table_with_facts(header, body, {**ratios, **about})
 
 
 def curves_figure(rows: Mapping[str, Row], series: CineSeries, every: int) -> Figure:

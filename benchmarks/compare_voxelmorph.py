@@ -35,11 +35,11 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     publish,
     read_config,
     setting,
+    table_with_facts,
 )
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
@@ -176,8 +176,7 @@ def to_markdown(results: Mapping[str, Result], about: Mapping[str, Any], device:
         ]
         for name, result in results.items()
     ]
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
-    return "\n".join([markdown_table(header, rows), "", *facts])
+    return table_with_facts(header, rows, about)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

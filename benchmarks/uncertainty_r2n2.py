@@ -34,10 +34,10 @@ from monai_regplugins.benchmark.reporting import (
     command_line,
     given,
     hardware,
-    markdown_table,
     number,
     publish,
     read_config,
+    table_with_facts,
 )
 from monai_regplugins.fields import sample_at
 from monai_regplugins.inferers import SequenceInferer
@@ -113,8 +113,7 @@ def to_markdown(scores: Mapping[str, Score], about: Mapping[str, object]) -> str
     error = np.concatenate(next(iter(scores.values())).error)
     rows.append([NOTHING, "-", "-", "0.000", "0.000", number(ause(error, None), 3), "-"])
     facts = {"mean_error": f"{error.mean():.3f} mm of {len(error)} landmarks", **about}
-    lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items()]
-    return "\n".join([markdown_table(header, rows), "", *lines])
+    return table_with_facts(header, rows, facts)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -34,6 +34,7 @@ __all__ = [
     "publish",
     "read_config",
     "setting",
+    "table_with_facts",
 ]
 
 SUFFIXES = (".json", ".md")
@@ -44,6 +45,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table, the first column aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table_with_facts(header: Sequence[str], rows: Sequence[Sequence[str]], facts: Mapping[str, object]) -> str:
+    """Return a table and, below it, what is needed to repeat it."""
+    return "\n".join([markdown_table(header, rows), "", *(f"- {k.replace('_', ' ')}: {v}" for k, v in facts.items())])
 
 
 def number(value: float | None, digits: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monai_regplugins.benchmark.reporting import markdown_table, number
+from monai_regplugins.benchmark.reporting import number, table_with_facts
 from monai_regplugins.benchmark.runner import MethodResult
 
 __all__ = ["MEASURES", "comparison_table", "time_ratios"]
@@ -35,8 +35,7 @@ def comparison_table(results: Mapping[str, MethodResult], about: Mapping[str, ob
     unit = "s" if wall else "CPU s"
     header = ["method", *titles, "s per pair", "CPU s per pair", "peak (MiB)", f"{unit} / {reference or 'first'}"]
     body = [_cells(name, result, ratios.get(name)) for name, result in results.items()]
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
-    return "\n".join([markdown_table(header, body), "", *facts])
+    return table_with_facts(header, body, about)
 
 
 def time_ratios(results: Mapping[str, MethodResult], wall: bool = False) -> tuple[str | None, dict[str, float]]:

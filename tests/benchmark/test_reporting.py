@@ -30,6 +30,8 @@ def test_table() -> None:
     lines = reporting.markdown_table(["method", "DSC"], [["greedy", reporting.number(0.12345, 3)]]).splitlines()
     assert lines == ["| method | DSC |", "| --- | ---: |", "| greedy | 0.123 |"]
     assert {reporting.number(value, 2) for value in (None, math.nan, math.inf)} == {"-"}
+    below = reporting.table_with_facts(["method"], [["greedy"]], {"data_set": "Phantom"}).splitlines()
+    assert below == ["| method |", "| --- |", "| greedy |", "", "- data set: Phantom"]
 
 
 def test_setting() -> None:
