@@ -77,12 +77,12 @@ class TestTable:
         rows, content = cells(markdown), json.loads(output.read_text(encoding="utf-8"))
         assert list(rows) == list(content["results"]) == [*chosen, "ran + 2 steps"]
         assert rows["dipy"][0] == "failed: it needs the package dipy."
-        assert rows["identity"][4:6] == ["0.000", "0.000"]
+        assert rows["identity"][5:7] == ["0.000", "0.000"]
         for name in ("demons", "voxelmorph", "ran", "ran + 2 steps"):
             result = content["results"][name]
             assert result["error"] == ""
             assert float(rows[name][0]) == pytest.approx(result["metrics"]["dsc"], abs=6e-4)
-            assert float(rows[name][3]) != float(rows["identity"][3]), "nothing was moved"
+            assert float(rows[name][4]) != float(rows["identity"][4]), "nothing was moved"
             ratio = result["cpu_seconds"] / content["results"]["demons"]["cpu_seconds"]
             assert float(rows[name][-1]) == pytest.approx(ratio, abs=6e-3)
         assert len(content["results"]["ran"]["pairs"]) == content["pairs"] == 1
@@ -175,7 +175,7 @@ class TestProgram:
         assert done.returncode == 0, done.stderr
         rows = cells(done.stdout)
         assert list(rows) == ["identity", "demons"]
-        assert float(rows["demons"][8]) > 50, "MiB"
+        assert float(rows["demons"][9]) > 50, "MiB"
 
     def test_mistakes_are_told_in_one_line(self, ran: list[str], tmp_path: Path) -> None:
         done = self.run(*ran, "--dataset_dir", tmp_path)
