@@ -1,7 +1,7 @@
 """Register series with R2N2, alone and refined, and with the paper's B-spline registration; compare at the landmarks.
 
 Data, network, weights and preprocessing come from one bundle configuration, by default R2N2's evaluation on its
-phantom. Both methods get the same images, a whole series at a time: all frames that share a fixed frame are one batch.
+phantom. All methods get the same images, a whole series at a time: all frames that share a fixed frame are one batch.
 The B-spline registration is ``monai_regplugins.benchmark``: three resolutions, 250 iterations each. Seconds are CPU
 seconds of the process, on a GPU wall seconds; peak memory is that of a process that registers the first series.
 

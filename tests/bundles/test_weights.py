@@ -34,7 +34,6 @@ def measured(repository: Path, tmp_path: Path) -> Callable[..., Measured]:
         bundle = load_bundle(repository / "bundles" / name, refine_steps=refine_steps)
         pairs = validation_pairs(open_dataset(folder, folder), max_pairs=4)
         found = [bundle(**{COLUMNS[k]: v for k, v in pair.items() if k in COLUMNS}).metrics for pair in pairs]
-        print(found[0])
         return {key: fmean(one[key] for one in found) for key in ("dsc", "dsc_before", "tre", "tre_before")}
 
     return register

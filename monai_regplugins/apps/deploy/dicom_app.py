@@ -13,6 +13,7 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application, init_app_context
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
+from monai_regplugins.apps.deploy.inputs import ROLES
 from monai_regplugins.apps.deploy.operators import PairSeriesOperator, RegistrationOperator, SegmentationWriterOperator
 from monai_regplugins.apps.deploy.settings import read_settings
 from monai_regplugins.bundle import start
@@ -47,7 +48,7 @@ class SeriesPairApp(Application):
         write = SegmentationWriterOperator(self, name="write")
         self.add_flow(load, select, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(select, pair, {("study_selected_series_list", "study_selected_series_list")})
-        self.add_flow(pair, register, {(port, port) for port in ("fixed", "moving", "moving_label")})
+        self.add_flow(pair, register, {(role, role) for role in ROLES})
         self.add_flow(register, write, {("label", "label")})
 
 

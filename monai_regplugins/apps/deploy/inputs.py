@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.registration import CONFIG
@@ -13,6 +13,8 @@ __all__ = ["ROLES", "PickedSeries", "find_pair", "only_bundle", "picked_pair"]
 
 ROLES = ("fixed", "moving", "moving_label")
 OPTIONAL = "moving_label"
+
+T = TypeVar("T")
 
 
 class PickedSeries(NamedTuple):
@@ -67,13 +69,11 @@ def find_pair(folder: Path) -> dict[str, Path]:
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {role: [entry for entry in entries if entry.name.split(".")[0] == role] for role in ROLES}
-    for role, paths in found.items():
-        if len(paths) > 1 or not (paths or role == OPTIONAL):
-            names = f" ({', '.join(path.name for path in paths)})" if paths else ""
-            raise InputError(
-                f"'{folder}' holds {len(paths)} entries called {role}{names}, expected one, such as {role}.nii.gz; "
-                "rename or remove files."
-            )
+    for role, names in _not_one(found, lambda path: path.name):
+        raise InputError(
+            f"'{folder}' holds {len(found[role])} entries called {role}{names}, expected one, such as {role}.nii.gz; "
+            "rename or remove files."
+        )
     return {role: paths[0] for role, paths in found.items() if paths}
 
 
@@ -92,13 +92,11 @@ def picked_pair(series: Iterable[PickedSeries]) -> dict[str, Path]:
     """
     picked = list(series)
     found = {role: [one for one in picked if one.role == role] for role in ROLES}
-    for role, candidates in found.items():
-        if len(candidates) > 1 or not (candidates or role == OPTIONAL):
-            listed = f" ({', '.join(map(_describe, candidates))})" if candidates else ""
-            raise InputError(
-                f"the rule '{role}' picks {len(candidates)} series{listed}, expected one; change the conditions under "
-                "'selections' in app.yaml."
-            )
+    for role, names in _not_one(found, _describe):
+        raise InputError(
+            f"the rule '{role}' picks {len(found[role])} series{names}, expected one; change the conditions under "
+            "'selections' in app.yaml."
+        )
     chosen = {role: candidates[0] for role, candidates in found.items() if candidates}
     if chosen["fixed"].uid == chosen["moving"].uid:
         raise InputError(
@@ -111,6 +109,13 @@ def picked_pair(series: Iterable[PickedSeries]) -> dict[str, Path]:
             f"({_describe(chosen[OPTIONAL])}), expected one DICOM segmentation; change its conditions in app.yaml."
         )
     return {role: _one_file(one) for role, one in chosen.items()}
+
+
+def _not_one(found: Mapping[str, Sequence[T]], name: Callable[[T], str]) -> Iterator[tuple[str, str]]:
+    """The roles that nothing or too much was found for, and the names of it in brackets."""
+    for role, ones in found.items():
+        if len(ones) > 1 or not (ones or role == OPTIONAL):
+            yield role, f" ({', '.join(map(name, ones))})" if ones else ""
 
 
 def _one_file(series: PickedSeries) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from monai.deploy.core import Application, init_app_context
 
+from monai_regplugins.apps.deploy.inputs import ROLES
 from monai_regplugins.apps.deploy.operators import PairFolderOperator, RegistrationOperator
 from monai_regplugins.apps.deploy.settings import read_settings
 from monai_regplugins.bundle import start
@@ -33,7 +34,7 @@ class FilePairApp(Application):
             overrides=settings.registration,
             name="register",
         )
-        self.add_flow(pair, register, {(port, port) for port in ("fixed", "moving", "moving_label")})
+        self.add_flow(pair, register, {(role, role) for role in ROLES})
 
 
 if __name__ == "__main__":

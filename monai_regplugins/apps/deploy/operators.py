@@ -10,7 +10,7 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import ConditionType, Fragment, Image, Operator, OperatorSpec
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
-from monai_regplugins.apps.deploy.inputs import PickedSeries, find_pair, picked_pair
+from monai_regplugins.apps.deploy.inputs import ROLES, PickedSeries, find_pair, picked_pair
 from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.forms import FORMS, FieldPair, output_name
@@ -78,7 +78,7 @@ class RegistrationOperator(Operator):
         Raises:
             InputError: When something about the pair is wrong.
         """
-        fixed, moving, label = (_path(op_input.receive(port), port) for port in ("fixed", "moving", "moving_label"))
+        fixed, moving, label = (_path(op_input.receive(port), port) for port in ROLES)
         if fixed is None or moving is None:
             raise InputError("the operator needs the paths of both images; connect its ports fixed and moving.")
         given = read_segmentation(label, moving) if label and label.is_file() and is_dicom(label) else label
@@ -180,7 +180,7 @@ def _field_file(folder: Path, pair: FieldPair, form: str) -> Path:
 
 def _declare_pair(spec: OperatorSpec) -> None:
     """Declare the outputs of an operator that finds a pair."""
-    for port in ("fixed", "moving", "moving_label"):
+    for port in ROLES:
         spec.output(port).condition(ConditionType.NONE)
 
 
