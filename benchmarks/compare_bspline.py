@@ -1,9 +1,10 @@
-"""Register series with R2N2, alone and refined, and with the paper's B-spline registration; compare at the landmarks.
+"""Register series with R2N2, alone and refined, and with B-spline registrations; compare at the landmarks.
 
 Data, network, weights and preprocessing come from one bundle configuration, by default R2N2's evaluation on its
 phantom. All methods get the same images, a whole series at a time: all frames that share a fixed frame are one batch.
-The B-spline registration is ``monai_regplugins.benchmark``: three resolutions, 250 iterations each. Seconds are CPU
-seconds of the process, on a GPU wall seconds; peak memory is that of a process that registers the first series.
+The paper's B-spline registration is ``monai_regplugins.benchmark``: three resolutions, 250 iterations each; SimpleITK's
+takes pairs one by one, and always the CPU. Seconds are CPU seconds of the process, on a GPU wall seconds; peak memory
+is that of a process that registers the first series.
 
     python benchmarks/compare_bspline.py --series 1 --output comparison.md
 """
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from torch import Tensor
 
 import monai_regplugins
 from monai_regplugins.benchmark import register_bspline
+from monai_regplugins.benchmark.peers import load_peer
 from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
@@ -46,7 +49,8 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics import dice, folding, landmark_errors
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs" / "evaluate.json"
-METHODS = ("B-spline", "R2N2", "R2N2-refined")
+RIVALS, OURS = ("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")
+METHODS = RIVALS + OURS
 
 Series = tuple[Tensor, list[Mapping[str, Tensor]]]  # images of all pairs (F, 2, *spatial), targets of each
 Method = Callable[[Tensor], tuple[Tensor, int]]  # from a batch of pairs to their fields, and the parameters of one
@@ -100,7 +104,12 @@ def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Method]:
         found = register_bspline(image[:, :1], image[:, 1:], iterations=iterations)
         return found.ddf, found.parameters
 
-    return dict(zip(METHODS, (bspline, r2n2, r2n2_refined), strict=True))
+    def simpleitk(image: Tensor) -> tuple[Tensor, int]:
+        register, spacing, threads = load_peer("simpleitk-bspline"), torch.ones(image.ndim - 2), torch.get_num_threads()
+        ddfs = [register(fixed, moving, spacing, None, 0, threads) for moving, fixed in image.cpu()]
+        return torch.stack(ddfs), 0  # it does not say how many its finest grid has
+
+    return dict(zip(METHODS, (bspline, simpleitk, r2n2, r2n2_refined), strict=True))
 
 
 def timed(method: Method, image: Tensor, device: torch.device) -> tuple[Tensor, int, float]:
@@ -112,15 +121,17 @@ def timed(method: Method, image: Tensor, device: torch.device) -> tuple[Tensor, 
     return ddf.cpu(), parameters, seconds
 
 
-def compare(parser: ConfigParser, series: Sequence[Series], iterations: int) -> dict[str, Row]:
-    """Register all series by all methods and measure every pair; the pairs as they were are the first row."""
+def compare(
+    parser: ConfigParser, series: Sequence[Series], iterations: int, names: Sequence[str] = METHODS
+) -> dict[str, Row]:
+    """Register all series by these methods and measure every pair; the pairs as they were are the first row."""
     device = parser.get_parsed_content("device")
     methods = make_methods(parser, iterations)
-    rows = {name: Row() for name in ("before", *METHODS)}
+    rows = {name: Row() for name in ("before", *names)}
     for image, targets in series:
         measure(rows["before"], targets, [None] * len(image))
-        for name, method in methods.items():
-            ddf, rows[name].parameters, seconds = timed(method, image, device)
+        for name in names:
+            ddf, rows[name].parameters, seconds = timed(methods[name], image, device)
             rows[name].seconds += [seconds / len(image)] * len(image)
             measure(rows[name], targets, list(ddf))
     return rows
@@ -165,13 +176,12 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
                 number(row.peak_mib, 0),
             ]
         )
-    spline, *ours = METHODS
     ratios = {}
-    for name in ours:
-        slow, fast = rows[spline], rows[name]
-        ratios[f"{spline} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
+    for rival, name in product((one for one in RIVALS if one in rows), (one for one in OURS if one in rows)):
+        slow, fast = rows[rival], rows[name]
+        ratios[f"{rival} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
         if slow.errors:
-            ratios[f"{name} / {spline} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
+            ratios[f"{name} / {rival} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
     return table_with_facts(header, body, {**ratios, **about})
 
 
@@ -199,6 +209,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--spatial_size", type=int, nargs="+", help="grid of the network")
     add("--steps", type=int, help="local transformations of R2N2 (default: the configuration's)")
     add("--refine_steps", type=int, default=30, help="of R2N2-refined, at each level (default: 30)")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="what to compare (default: all)")
     add("--series", type=int, default=0, help="how many series to register (default: all)")
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
@@ -225,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> str:
         make_methods(parser, args.iterations)[args.peak](series[0][0])
         print(peak := f"{peak_of_this_process():.1f}")
         return peak
-    rows = compare(parser, series, args.iterations)
+    rows = compare(parser, series, args.iterations, args.methods)
     device = parser.get_parsed_content("device")
     if device.type == "cpu":
-        for name in METHODS:
+        for name in args.methods:
             rows[name].peak_mib = peak_in_process(name, argv)
     about = {
         "data_set": Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name,

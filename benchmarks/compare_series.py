@@ -1,10 +1,11 @@
-"""Register a series of one slice over time with R2N2, alone and refined, and with the paper's B-spline registration.
+"""Register a series of one slice over time with R2N2, alone and refined, and with B-spline registrations.
 
 All frames go against the fixed one, that of the mean breath. Preprocessing, network, weights and inferer come from the
 bundle's configuration, ``inference.json`` with ``series.json``; all methods get the same standardized and clipped
 images, in batches of the same size. There is no truth on real images, so what is measured is how well the images match:
-mean squared difference and correlation over all pixels, edges continued, beside folding and the displacement. The
-fixed frame counts as a frame like any other. Seconds are CPU seconds of the process, on a GPU wall seconds.
+mean squared difference and correlation over all pixels, edges continued, beside folding and the displacement. The fixed
+frame counts as a frame like any other. SimpleITK takes frames one by one, and always the CPU. Seconds are CPU seconds
+of the process, on a GPU wall seconds.
 
     python benchmarks/compare_series.py --series cine.nii.gz --figure curves.png --output comparison.md
 """
@@ -15,11 +16,12 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from compare_bspline import METHODS, make_methods, timed
+from compare_bspline import METHODS, OURS, RIVALS, make_methods, timed
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
@@ -44,7 +46,7 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics import folding, ncc
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs"
-COLORS = dict(zip(("before", *METHODS), ("tab:gray", "tab:orange", "tab:blue", "tab:green"), strict=True))
+COLORS = dict(zip(("before", *METHODS), ("tab:gray", "tab:orange", "tab:red", "tab:blue", "tab:green"), strict=True))
 
 
 @dataclass
@@ -68,15 +70,18 @@ def read_frames(parser: ConfigParser, every: int) -> tuple[CineSeries, Tensor]:
     return replace(cine, frames=cine.frames[::every], times=times), image
 
 
-def compare(parser: ConfigParser, series: CineSeries, image: Tensor, iterations: int) -> dict[str, Row]:
-    """Register all frames by all methods and measure each; the frames as they were are the first row."""
+def compare(
+    parser: ConfigParser, series: CineSeries, image: Tensor, iterations: int, names: Sequence[str] = METHODS
+) -> dict[str, Row]:
+    """Register all frames by these methods and measure each; the frames as they were are the first row."""
     device, batch = parser.get_parsed_content("device"), parser.get_parsed_content("batch_size")
     rows = {"before": Row()}
     measure(rows["before"], series, image, torch.zeros(len(image), 2, *image.shape[2:]))
-    for name, method in make_methods(parser, iterations).items():
+    methods = make_methods(parser, iterations)
+    for name in names:
         row, ddfs = Row(), []
         for part in image.split(batch):
-            ddf, row.parameters, seconds = timed(method, part, device)
+            ddf, row.parameters, seconds = timed(methods[name], part, device)
             row.seconds += seconds
             ddfs.append(ddf)
         measure(row, series, image, torch.cat(ddfs))
@@ -111,8 +116,8 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
                 number(seconds, 1),
             ]
         )
-    spline, *ours = METHODS
-    ratios = {f"{spline} / {name} seconds": number(rows[spline].seconds / rows[name].seconds, 1) for name in ours}
+    both = product((one for one in RIVALS if one in rows), (one for one in OURS if one in rows))
+    ratios = {f"{rival} / {name} seconds": number(rows[rival].seconds / rows[name].seconds, 1) for rival, name in both}
     return table_with_facts(header, body, {**ratios, **about})
 
 
@@ -143,6 +148,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--ckpt", help="weights (default: the bundle's)")
     add("--spatial_size", type=int, nargs=2, help="grid of the network")
     add("--refine_steps", type=int, default=30, help="of R2N2-refined, at each level (default: 30)")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="what to compare (default: all)")
     add("--frames", type=int, default=1, help="take every n-th frame (default: 1, all)")
     add("--iterations", type=int, default=250, help="of the B-spline registration on each resolution (default: 250)")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
@@ -164,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     overrides = given(args, ("series", "ckpt", "spatial_size", "refine_steps"))
     parser = ConfigParser(read_config(CONFIGS / "inference.json", overrides, CONFIGS / "series.json"))
     series, image = read_frames(parser, args.frames)
-    rows = compare(parser, series, image, args.iterations)
+    rows = compare(parser, series, image, args.iterations, args.methods)
     about = {
         "series": Path(series.source).name,
         "frames_and_pixels": f"{len(image)} of {image.shape[2]} x {image.shape[3]}",

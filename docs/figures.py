@@ -1,18 +1,21 @@
 """Draw the pictures of the documentation: ``python docs/figures.py``.
 
 ``overlap "TITLE=out/metrics.csv" ...`` draws the overlap of labels that registrations reached, ``cases ran r2n2`` the
-best, the median and the worst validation pair of bundles, ``label`` an atlas's labels brought to a patient.
+best, the median and the worst validation pair of bundles, ``label`` an atlas's labels brought to a patient,
+``transforms out/PAIR`` the local transformations that R2N2 found for a pair, without its image.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from scipy import ndimage
 
@@ -20,6 +23,8 @@ from monai_regplugins import load_bundle
 from monai_regplugins.data import abdomen_subject, cine_lung_subject, open_dataset, validation_pairs
 from monai_regplugins.data.thorax import thorax_displacement, thorax_subject
 from monai_regplugins.handlers.figure import planes_through
+from monai_regplugins.handlers.local_transforms import local_transforms_figure
+from monai_regplugins.networks.blocks.local_gaussian import from_json
 from monai_regplugins.registration import Registered, Registration
 
 IMAGES = Path(__file__).parent / "images"
@@ -163,6 +168,14 @@ def cases_figure(name: str) -> Figure:
     return figure
 
 
+def transforms_figure(folder: Path) -> Figure:
+    """The local transformations in an output folder of R2N2, on an empty image."""
+    warped = nib.load(folder / "warped.nii.gz")
+    transforms = from_json(json.loads((folder / "transformations.json").read_text()))
+    size, spacing = list(warped.shape[:2]), [float(mm) for mm in warped.header.get_zooms()[:2]]
+    return local_transforms_figure(transforms, torch.ones(1, *size), spacing, torch.as_tensor(warped.affine))
+
+
 def register_pair(register: Registration, pair: Mapping[str, str]) -> Registered:
     """Register a pair of a data set by its files."""
     columns = {"fixed_landmarks": "fixed_points", "moving_landmarks": "moving_points"}
@@ -182,6 +195,9 @@ if __name__ == "__main__":
         sys.exit()
     if sys.argv[1:] == ["label"]:
         label_figure().savefig(IMAGES / "label_propagated.png", dpi=80)
+        sys.exit()
+    if sys.argv[1:2] == ["transforms"]:
+        transforms_figure(Path(sys.argv[2])).savefig(IMAGES / "r2n2_transforms_real.png", dpi=60)
         sys.exit()
     IMAGES.mkdir(exist_ok=True)
     thorax_figure().savefig(IMAGES / "thorax_phantom.png", dpi=70)

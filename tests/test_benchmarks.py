@@ -184,7 +184,7 @@ def r2n2(script, tmp_path):
 class TestBSpline:
     """R2N2 against the B-spline registration, on a series of four frames."""
 
-    METHODS = ("before", "B-spline", "R2N2", "R2N2-refined")
+    METHODS = ("before", "B-spline", "SimpleITK", "R2N2", "R2N2-refined")
 
     @pytest.fixture
     def options(self, r2n2, cine_lung):
@@ -232,11 +232,15 @@ class TestBSpline:
             for name in rows
             if name != "before"
         }
-        spline = means["B-spline"]
-        for name in ("R2N2", "R2N2-refined"):
-            seconds, error = (means[name][key] / spline[key] for key in ("seconds", "errors"))
-            assert float(ratios[f"B-spline / {name} seconds"]) == pytest.approx(1 / seconds, abs=0.051)
-            assert float(ratios[f"{name} / B-spline mean TRE"]) == pytest.approx(error, abs=0.0051)
+        for rival, name in itertools.product(("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")):
+            seconds, error = (means[name][key] / means[rival][key] for key in ("seconds", "errors"))
+            assert float(ratios[f"{rival} / {name} seconds"]) == pytest.approx(1 / seconds, abs=0.051)
+            assert float(ratios[f"{name} / {rival} mean TRE"]) == pytest.approx(error, abs=0.0051)
+
+    def test_methods_can_be_chosen(self, script, options, monkeypatch):
+        compare = script("compare_bspline")
+        monkeypatch.setattr(compare, "peak_in_process", lambda *_: 1.0)
+        assert list(table(compare.main([*options, "--methods", "R2N2"]))) == ["before", "R2N2"]
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", METHODS[1:])
@@ -281,7 +285,7 @@ class TestSeries:
         markdown = compare.main([*words, "--output", str(output), "--figure", str(figure)])
         rows, content = table(markdown), json.loads(output.read_text(encoding="utf-8"))
 
-        assert tuple(rows) == tuple(content["rows"]) == ("before", "B-spline", "R2N2", "R2N2-refined")
+        assert tuple(rows) == tuple(content["rows"]) == ("before", "B-spline", "SimpleITK", "R2N2", "R2N2-refined")
         frames = np.moveaxis(nib.load(source).get_fdata()[:, :, 0], -1, 0)
         means = frames.mean(axis=(1, 2))
         fixed = int(np.abs(means - means.mean()).argmin())
@@ -294,7 +298,7 @@ class TestSeries:
         expected = [np.corrcoef(one.ravel(), seen[fixed].ravel())[0, 1] for one in seen[::every]]
         assert before["ncc"] == pytest.approx(expected, rel=1e-4)
         assert rows["before"][2:] == ["0.000", "0.00", "-", "-", "-"]
-        for name in ("B-spline", "R2N2", "R2N2-refined"):
+        for name in ("B-spline", "SimpleITK", "R2N2", "R2N2-refined"):
             row = content["rows"][name]
             assert not np.allclose(row["mse"], before["mse"], rtol=1e-3), "nothing was moved"
             assert float(rows[name][0]) == pytest.approx(np.mean(row["mse"]), abs=5.1e-5)
@@ -312,7 +316,7 @@ class TestSeries:
         for times, x in ((None, [0, 5, 10]), (np.array([0.0, 0.5, 2.0]), [0.0, 0.5, 2.0])):
             figure = compare.curves_figure(rows, CineSeries(frames, (1.0, 1.0), times, np.eye(4)), 5)
             lines = [axes.get_lines() for axes in figure.axes]
-            assert [len(found) for found in lines] == [4, 3, 3]
+            assert [len(found) for found in lines] == [5, 4, 4]
             assert all(line.get_xdata().tolist() == x for found in lines for line in found)
             assert list(lines[1][0].get_ydata()) == [0, 1, 2]
             assert not any(axes.get_images() for axes in figure.axes)

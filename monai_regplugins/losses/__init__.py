@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.losses.deform import (
+    EdgeAwareSmoothnessLoss,
+    FoldingLoss,
+    GradientLoss,
+    IsotropicTVLoss,
+    isotropic_tv,
+)
 from monai_regplugins.losses.label import LabelOverlapLoss
 from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
 from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
@@ -11,6 +17,7 @@ from monai_regplugins.losses.total import Term, WeightedSum
 
 __all__ = [
     "EdgeAwareSmoothnessLoss",
+    "FoldingLoss",
     "GradientLoss",
     "IsotropicTVLoss",
     "LabelOverlapLoss",

@@ -1,14 +1,15 @@
-"""Smoothness of a displacement field: edge-aware (weaker across edges of the fixed image), plain, total variation."""
+"""Regularity of a displacement field: smoothness, edge-aware or plain, total variation, and folding."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
 
-__all__ = ["EdgeAwareSmoothnessLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"]
+__all__ = ["EdgeAwareSmoothnessLoss", "FoldingLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"]
 
 
 class EdgeAwareSmoothnessLoss(nn.Module):
@@ -135,6 +136,34 @@ def isotropic_tv(ddf: torch.Tensor, normalized: bool = True) -> torch.Tensor:
     lengths = torch.where(rises, torch.where(rises, squares, 1.0).sqrt(), 0.0).flatten(2).mean(2)
     units = [(n - 1) / 2 if normalized else 1.0 for n in f.shape[2:]]  # voxels per half of an axis
     return (lengths / lengths.new_tensor(units)).mean(1)
+
+
+class FoldingLoss(nn.Module):
+    r"""How far ``x + u(x)`` is from being invertible at each voxel, nothing where space is not compressed too much.
+
+    .. math::
+        L = \operatorname{mean} \max(0, m - \det J)
+
+    with J by central differences, as :func:`~monai_regplugins.metrics.folding` counts them; for m = 0 the selective
+    Jacobian determinant regularization of Mok and Chung 2020 (CVPR, "Fast Symmetric Diffeomorphic Image Registration
+    with Convolutional Neural Networks"). With a margin, gradients come before the field folds.
+
+    Args:
+        margin: m, the determinant from which on compression costs; below 1, the determinant of the identity.
+
+    Raises:
+        InputError: `margin` is not from 0 to below 1.
+    """
+
+    def __init__(self, margin: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= margin < 1:
+            raise InputError(f"margin is {margin}, expected a determinant from 0 to below 1, such as 0.1.")
+        self.margin = margin
+
+    def forward(self, ddf: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar, for a ddf `(B, d, *spatial)` in voxels with at least 2 voxels along each axis."""
+        return (self.margin - fields.jacobian_determinant(at_least_float32(ddf))).relu().mean()
 
 
 def _inner_difference(values: torch.Tensor, axis: int) -> torch.Tensor:

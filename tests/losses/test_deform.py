@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.losses import EdgeAwareSmoothnessLoss, FoldingLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.metrics import folding
 
 LOSSES = [
     lambda ddf, fixed: EdgeAwareSmoothnessLoss("l1")(ddf, fixed),
@@ -16,6 +17,7 @@ LOSSES = [
     lambda ddf, fixed: GradientLoss(2)(ddf),
     lambda ddf, fixed: IsotropicTVLoss()(ddf),
     lambda ddf, fixed: IsotropicTVLoss(normalized=False)(ddf),
+    lambda ddf, fixed: FoldingLoss()(ddf),
 ]
 
 
@@ -145,6 +147,9 @@ def test_bad_input_is_refused() -> None:
         EdgeAwareSmoothnessLoss(edge_scale=-1.0)
     with pytest.raises(InputError, match="power"):
         GradientLoss(3)
+    for margin in (-0.1, 1.0):
+        with pytest.raises(InputError, match="margin"):
+            FoldingLoss(margin)
     with pytest.raises(InputError, match="ddf has 4 x 1 voxels"):
         IsotropicTVLoss()(torch.zeros(1, 2, 4, 1))
     with pytest.raises(InputError, match="fixed"):
@@ -173,3 +178,27 @@ def test_total_variation_has_gradients(size: tuple[int, ...]) -> None:
     isotropic_tv(zero).sum().backward()
     assert zero.grad is not None
     assert (zero.grad == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+def test_what_turns_space_over_costs_its_determinant(shape: tuple[int, ...]) -> None:
+    turned = ramp(shape, 0.0)
+    turned[:, -1] = -3.0 * torch.arange(shape[-1])  # 1 - 3 is the determinant
+
+    assert FoldingLoss(0.1)(turned).item() == pytest.approx(0.1 + 2)
+    assert FoldingLoss(0.0)(turned / 4).item() == 0  # compressed to a quarter
+    assert FoldingLoss(0.5)(turned / 4).item() == pytest.approx(0.25)
+    assert FoldingLoss()(ramp(shape, -3.0)).item() == 0  # sheared
+
+
+def test_descent_unfolds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ddf = torch.randn(1, 2, 16, 16, generator=generator).mul(1.5).requires_grad_()
+    before = folding(ddf[0].detach())[1]
+    optimizer = torch.optim.Adam([ddf], lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        FoldingLoss()(ddf).backward()
+        optimizer.step()
+    assert before > 20
+    assert folding(ddf[0].detach())[1] == 0
