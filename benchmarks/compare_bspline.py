@@ -106,7 +106,8 @@ def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Method]:
 
     def simpleitk(image: Tensor) -> tuple[Tensor, int]:
         register, spacing, threads = load_peer("simpleitk-bspline"), torch.ones(image.ndim - 2), torch.get_num_threads()
-        ddfs = [register(fixed, moving, spacing, None, 0, threads) for moving, fixed in image.cpu()]
+        pairs = (pair.split(1) for pair in image.cpu())
+        ddfs = [register(fixed, moving, spacing, None, 0, threads) for moving, fixed in pairs]
         return torch.stack(ddfs), 0  # it does not say how many its finest grid has
 
     return dict(zip(METHODS, (bspline, simpleitk, r2n2, r2n2_refined), strict=True))

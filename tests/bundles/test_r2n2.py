@@ -31,6 +31,7 @@ from monai_regplugins.data import validation_pairs
 from monai_regplugins.inferers import SequenceInferer, StoppingRule
 from monai_regplugins.networks.blocks.local_gaussian import field, from_json
 from monai_regplugins.networks.nets import R2N2
+from monai_regplugins.optimizers import Muon
 
 pytestmark = pytest.mark.bundle
 Array = npt.NDArray[Any]
@@ -165,6 +166,13 @@ class TestTraining:
         assert (group["lr"], group["amsgrad"]) == (1e-4, True)
         network = workflow.network_def
         assert (network.padding, network.noise_std, network.return_sequence) == ("zeros", 2**0.5, True)
+
+    def test_the_published_weights_train_on(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
+        published = str(r2n2 / "models" / "model.pt")
+        workflow = create_r2n2(configs(r2n2, "train", "finetune"), tmp_path, ckpt=published, learning_rate=0.0)
+        assert isinstance(workflow.trainer.optimizer, Muon)
+        workflow.run()
+        assert same(read_weights(tmp_path / "models" / "model.pt"), read_weights(Path(published)))
 
     def test_one_series_alone_trains(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
         workflow = create_r2n2(configs(r2n2, "train", "train_series"), tmp_path / "output")
