@@ -173,7 +173,11 @@ def transforms_figure(folder: Path) -> Figure:
     warped = nib.load(folder / "warped.nii.gz")
     transforms = from_json(json.loads((folder / "transformations.json").read_text()))
     size, spacing = list(warped.shape[:2]), [float(mm) for mm in warped.header.get_zooms()[:2]]
-    return local_transforms_figure(transforms, torch.ones(1, *size), spacing, torch.as_tensor(warped.affine))
+    figure = local_transforms_figure(transforms, torch.ones(1, *size), spacing, torch.as_tensor(warped.affine))
+    for axes in figure.axes:
+        for image in axes.get_images():
+            image.set_clim(0, 1)  # white
+    return figure
 
 
 def register_pair(register: Registration, pair: Mapping[str, str]) -> Registered:

@@ -162,7 +162,11 @@ class FoldingLoss(nn.Module):
         self.margin = margin
 
     def forward(self, ddf: torch.Tensor) -> torch.Tensor:
-        """Return the loss, a scalar, for a ddf `(B, d, *spatial)` in voxels with at least 2 voxels along each axis."""
+        """Return the loss, a scalar, for a ddf `(B, d, *spatial)` in voxels with at least 2 voxels along each axis.
+
+        Raises:
+            InputError: an axis is shorter.
+        """
         return (self.margin - fields.jacobian_determinant(at_least_float32(ddf))).relu().mean()
 
 

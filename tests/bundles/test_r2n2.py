@@ -167,8 +167,10 @@ class TestTraining:
         network = workflow.network_def
         assert (network.padding, network.noise_std, network.return_sequence) == ("zeros", 2**0.5, True)
 
-    def test_the_published_weights_train_on(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
-        published = str(r2n2 / "models" / "model.pt")
+    def test_the_published_weights_train_on(
+        self, repository: Path, r2n2: Path, create_r2n2: Create, tmp_path: Path
+    ) -> None:
+        published = str(repository / "bundles" / "r2n2" / "models" / "model.pt")
         workflow = create_r2n2(configs(r2n2, "train", "finetune"), tmp_path, ckpt=published, learning_rate=0.0)
         assert isinstance(workflow.trainer.optimizer, Muon)
         workflow.run()
