@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -159,6 +159,11 @@ def peak_in_process(method: str, argv: Sequence[str]) -> float:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
 
+def contests(rows: Collection[str]) -> list[tuple[str, str]]:
+    """Return each rival with each of our methods, of those that were compared."""
+    return [both for both in product(RIVALS, OURS) if set(both) <= set(rows)]
+
+
 def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
     """Return the table and, below it, what is needed to repeat it."""
     header = ["method", "TRE mean (mm)", "median", "95 %", "max", "DSC", "folding (%)", "parameters", "s per pair",
@@ -178,7 +183,7 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
             ]
         )
     ratios = {}
-    for rival, name in product((one for one in RIVALS if one in rows), (one for one in OURS if one in rows)):
+    for rival, name in contests(rows):
         slow, fast = rows[rival], rows[name]
         ratios[f"{rival} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
         if slow.errors:

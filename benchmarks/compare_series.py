@@ -16,12 +16,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from compare_bspline import METHODS, OURS, RIVALS, make_methods, timed
+from compare_bspline import METHODS, contests, make_methods, timed
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
@@ -116,8 +115,10 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
                 number(seconds, 1),
             ]
         )
-    both = product((one for one in RIVALS if one in rows), (one for one in OURS if one in rows))
-    ratios = {f"{rival} / {name} seconds": number(rows[rival].seconds / rows[name].seconds, 1) for rival, name in both}
+    ratios = {
+        f"{rival} / {name} seconds": number(rows[rival].seconds / rows[name].seconds, 1)
+        for rival, name in contests(rows)
+    }
     return table_with_facts(header, body, {**ratios, **about})
 
 
