@@ -40,8 +40,9 @@ from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
-from monai_regplugins.handlers.figure import save_figure
+from monai_regplugins.handlers.figure import png_of
 from monai_regplugins.handlers.separability_figure import separability_figure
+from monai_regplugins.io.atomic import write_file
 from monai_regplugins.metrics.separability import MotionPairs, MotionSeparability, correct_voxels, sampled_pairs
 from monai_regplugins.networks.nets.ran import PRESETS, RANGeometry
 from monai_regplugins.transforms.prepare import resize_image
@@ -207,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in about.items()]
     if args.figure:
         densities = {name: one.pooled().density(args.conditional) for name, one in found.items()}
-        save_figure(args.figure, separability_figure(bounds, densities, AREA))
+        write_file(args.figure, png_of(separability_figure(bounds, densities, AREA)))
     results = {name: one.pooled().counts.tolist() for name, one in found.items()}
     return publish(args.output, "\n\n".join([*tables, "\n".join(facts)]), about, bounds=bounds, counts=results)
 

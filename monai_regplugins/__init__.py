@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from monai_regplugins.bundle import bundle_root, start
+from monai_regplugins.bundle import bundle_root, configuration, start
 
 if TYPE_CHECKING:
     from monai_regplugins.registration import load_bundle
 
-__all__ = ["__version__", "bundle_root", "load_bundle", "start"]
+__all__ = ["__version__", "bundle_root", "configuration", "load_bundle", "start"]
 
 __version__ = "0.1.0"
 

@@ -7,27 +7,51 @@ import functools
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle import ConfigItem, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.scripts import create_workflow, run, run_workflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 
-__all__ = ["bundle_root", "check_keys", "check_overrides", "start"]
+__all__ = ["PATH_KEYS", "bundle_root", "check_keys", "check_overrides", "configuration", "start"]
 
 ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 
 # keys that MONAI's configuration language understands in any component, present or not
 LANGUAGE_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_mode_", "_desc_", "_debug_"})
 
+# settings that are names: what a command line gives for them is taken as text, not as a number or as code
+PATH_KEYS = frozenset(
+    (
+        "fixed",
+        "moving",
+        "fixed_label",
+        "moving_label",
+        "fixed_points",
+        "moving_points",
+        "mask",
+        "pair_id",
+        "pairs_file",
+        "series",
+        "dataset_dir",
+        "embedded_dir",
+        "output_dir",
+        "ckpt",
+        "ckpt_dir",
+    )
+)
+
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
+STOPPED = "stopped; what was written is complete, and the same command goes on from there."
 
 
 def bundle_root() -> str:
@@ -66,8 +90,10 @@ def start(seed: int | None = None) -> None:
         InputError: When an override names a key that the configuration does not have.
     """
     _show_input_errors_in_one_line()
+    _end_in_one_line_when_terminated()
     _remember_config_folder()
     check_overrides()
+    _take_names_as_text()
     if seed is not None:
         set_determinism(seed)
 
@@ -83,7 +109,7 @@ def check_overrides() -> None:
     Raises:
         InputError: When there are unknown overrides; the message gives the closest key of each.
     """
-    call = next((frame for frame in _caller_frames() if frame.f_code is create_workflow.__code__), None)
+    call = _creating_call()
     if call is None or call.f_locals.get("config_file") is None:
         return
     arguments = {**call.f_locals["kwargs"], **call.f_locals["_args"]}  # the second lacks those that are None
@@ -107,6 +133,47 @@ def check_keys(keys: Iterable[str], config: Mapping[str, Any], config_file: str 
     unknown = [key for key in keys if not _names_a_key(key, config)]
     if unknown:
         raise InputError(_phrase_unknown(unknown, config, config_file))
+
+
+def configuration() -> dict[str, Any]:
+    """Return the configuration that is being evaluated, with its overrides; empty if there is none.
+
+    Example:
+        >>> configuration()
+        {}
+    """
+    parser = _calling_parser()
+    return {} if parser is None else dict(parser.get())
+
+
+def _calling_parser() -> ConfigParser | None:
+    """Return the innermost parser among the callers."""
+    found = (frame.f_locals.get("self") for frame in _caller_frames())
+    return next((parser for parser in found if isinstance(parser, ConfigParser)), None)
+
+
+def _take_names_as_text() -> None:
+    """Replace overrides that are paths or names by what the user wrote.
+
+    ``fire`` reads numbers and tuples (``--fixed 20240611``), and MONAI would evaluate a name that begins with ``$``.
+    A :class:`~pathlib.Path` is out of reach of its configuration language; ``~`` is the user's home.
+    """
+    call, parser = _creating_call(), _calling_parser()
+    if call is None or parser is None:
+        return
+    config = parser.get()
+    for key in PATH_KEYS & {**call.f_locals["kwargs"], **call.f_locals["_args"]}.keys():
+        value = config[key]
+        written = value if isinstance(value, str | os.PathLike) else _command_line_value(key)
+        if text := os.fspath(str(value) if written is None else written):
+            path = Path(text).expanduser()
+            config[key] = path
+            parser.ref_resolver.items[key] = ConfigItem(path, key)  # in place of what was made of it at the start
+
+
+def _creating_call() -> FrameType | None:
+    """Return the frame of the ``create_workflow`` that evaluates the configuration, if there is one."""
+    return next((frame for frame in _caller_frames() if frame.f_code is create_workflow.__code__), None)
 
 
 def _caller_frames() -> Iterator[FrameType]:
@@ -235,15 +302,29 @@ def _show_input_errors_in_one_line() -> None:
         logging.setLogRecordFactory(functools.partial(_make_record, factory))
 
 
+def _end_in_one_line_when_terminated() -> None:
+    """Let SIGTERM end the program as an interruption from the keyboard does, which cleans up."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.stderr.write(f"{STOPPED}\n")
+        raise SystemExit(128 + number)
+
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if is_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
+
+
 def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool:
     """Whether ``current`` is ``ours``, bound to what was there before."""
     return isinstance(current, functools.partial) and current.func is ours
 
 
 def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an input error as one line, leave any other error to the hook that was there before."""
+    """Print an input error or an interruption as one line, leave any other error to the hook that was there before."""
     message = input_error_message(error)
-    if message is None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write(f"{STOPPED}\n")
+    elif message is None:
         previous(kind, error, trace)
     else:
         sys.stderr.write(f"error: {message}\n")
@@ -258,6 +339,7 @@ def _make_record(previous: Callable[..., logging.LogRecord], *args: Any, **kwarg
     record = previous(*args, **kwargs)
     from_engine = record.name.startswith("ignite.") or record.funcName == "exception_raised"
     error = sys.exc_info()[1] if from_engine and record.levelno >= logging.ERROR else None
-    if error is not None and input_error_message(error) is not None:
+    ends = isinstance(error, KeyboardInterrupt | SystemExit)
+    if error is not None and (ends or input_error_message(error) is not None):
         record.levelno = BELOW_ALL_HANDLERS
     return record

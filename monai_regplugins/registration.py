@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Events
-from ignite.utils import convert_tensor
 from monai.bundle import ConfigParser, ReferenceResolver
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_regplugins.bundle import check_keys
+from monai_regplugins.bundle import PATH_KEYS, check_keys
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
-from monai_regplugins.engines import PairQueue
-from monai_regplugins.handlers.checkpoint import WeightsLoader
-from monai_regplugins.handlers.registration_metrics import measure_pair
+from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.release.sums import check_sum, read_sums
+from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.readers import as_scan, in_memory
-from monai_regplugins.transforms.total import WarpOriginald, map_to_moving
 
-__all__ = ["Registered", "Registration", "find_bundle", "load_bundle"]
+__all__ = ["Registration", "find_bundle", "load_bundle"]
 
 Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
 Config: TypeAlias = dict[str, Any]
 
 CONFIG = Path("configs", "inference.json")
-NEEDED = ("bundle_root", "ckpt", "device", "evaluator", "handlers", "output_dir", "pairs", "preprocessing", "writer")
-OF_THE_PAIR = (*COLUMNS, "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")  # told in each call instead
+NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
+OF_THE_PAIR = (*COLUMNS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
 SUMS_FILES = (Path("models", "SHA256SUMS"), Path("SHA256SUMS"))
 UNNAMED = "moving_to_fixed"
+LANGUAGE = ("$", "@", "%")  # what expressions, references and copies begin with
 
 
 def load_bundle(
@@ -62,7 +58,7 @@ def load_bundle(
             ``monai.bundle download`` uses by default.
         device: where to compute, by default a GPU if there is one.
         **overrides: keys of the configuration with other values, such as ``refine_steps=30``, ``prealign="auto"`` or
-            ``ckpt="mine/model.pt"``; like the files themselves they may hold ``$`` expressions.
+            ``ckpt="mine/model.pt"``. Text is taken as it is: expressions belong into a configuration file.
 
     Raises:
         InputError: When there is no such bundle, an override is unknown, or the weights are missing, do not fit or are
@@ -83,7 +79,7 @@ def load_bundle(
         parser = ConfigParser({**config, "bundle_root": str(root)})
         for key, value in (overrides if device is None else {**overrides, "device": torch.device(device)}).items():
             try:
-                parser[key] = value
+                parser[key] = _literal(key, value)
             except (LookupError, ValueError) as error:  # inside of something that is not there
                 hint = suggest(ReferenceResolver.split_id(key)[0], config)
                 raise InputError(f"unknown override '{key}', {file} has no such place.{hint}") from error
@@ -103,17 +99,14 @@ class Registration:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config, self._lock = config, threading.Lock()
-        parser = ConfigParser({**config, "pairs": [], "handlers": []})
-        content = parser.get_parsed_content
-        self._preprocessing, self._evaluator = content("preprocessing"), content("evaluator")
-        self._provenance, ckpt = content("writer#provenance"), content("ckpt")
-        _check_against_sums(Path(content("bundle_root")), Path(ckpt))
-        WeightsLoader(self._evaluator.network, ckpt)(self._evaluator)
-        self._provenance.describe({})  # it reads the digest of the weights once: now, not when they may be others
-        self._start, self._result = 0.0, dict[str, Any]()
-        self._evaluator.add_event_handler(Events.ITERATION_STARTED, self._begin)
-        self._evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        self._lock = threading.Lock()
+        weights = Path(ConfigParser(config).get_parsed_content("ckpt"))
+        provenance = Provenance(config, weights)
+        content = ConfigParser({**config, "pairs": [], "provenance": provenance}).get_parsed_content
+        _check_against_sums(Path(content("bundle_root")), weights)
+        self._provenance, self._register, self._writer = provenance, content("register"), content("writer")
+        self._register.prepare()
+        self._digest = provenance.digest  # of the weights that were loaded, now that they cannot be others
 
     def __call__(
         self,
@@ -127,7 +120,7 @@ class Registration:
         mask: Source | None = None,
         spacing: Sequence[float] | None = None,
         pair_id: str = "",
-    ) -> Registered:
+    ) -> RegistrationResult:
         """Register a pair.
 
         Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series), a
@@ -163,119 +156,14 @@ class Registration:
         with _in_plain_words(), self._lock:
             named = named_pair(files, pair_id=pair_id or ("" if {"fixed", "moving"} <= files.keys() else UNNAMED))
             pair = {**{COLUMNS[column]: source for column, source in given.items()}, **named}
-            self._evaluator.data_loader = DataLoader(Dataset([pair], self._preprocessing), batch_size=1)
-            PairQueue(self._evaluator).run()
-            return Registered(**self._result, writers=partial(self._writers, named))
+            record = self._provenance.describe(pair)
+            return RegistrationResult.saved_by(self._register(pair), partial(self._save, record))
 
-    def _begin(self, engine: Any) -> None:
-        self._start = time.perf_counter()
-
-    def _keep(self, engine: Any) -> None:
-        """Take the result of the one pair of a batch, off the GPU."""
-        (item,), (output,) = engine.state.batch, engine.state.output
-        output = convert_tensor(output, "cpu")
-        self._result = {"item": item, "output": output, "seconds": time.perf_counter() - self._start}
-
-    def _writers(self, named: Mapping[str, str], output_dir: str) -> list[Callable[[Any], object]]:
-        """Make the handlers of the configuration that write results, for a pair of these files."""
-        config = {**self._config, "pairs": [named], "output_dir": output_dir, "network": self._evaluator.network}
-        config["writer"] = {**config["writer"], "provenance": self._provenance}
-        handlers = ConfigParser(config).get_parsed_content("handlers")
-        return [handler for handler in handlers if not isinstance(handler, WeightsLoader)]
-
-
-class Registered:
-    """A registered pair, on the CPU.
-
-    Args:
-        item: the pair as it was prepared.
-        output: what the bundle's evaluator made of it.
-        seconds: what that took, without loading.
-        writers: makes the handlers that write it into a folder.
-    """
-
-    def __init__(
-        self,
-        item: Mapping[Hashable, Any],
-        output: Mapping[str, Any],
-        seconds: float,
-        writers: Callable[[str], Sequence[Callable[[Any], object]]],
-    ) -> None:
-        self._item, self._output, self._writers = item, output, writers
-        self.pair_id: str = item["pair_id"]
-        self.seconds = seconds
-
-    @property
-    def ddf(self) -> Tensor:
-        """The network's field, (d, *fixed), voxels of the fixed grid, component k along array axis k.
-
-        Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the pre-alignment, at
-        x + ddf(x). :attr:`displacement` is the way to the moving image itself.
-        """
-        found: Tensor = self._output["pred"]["ddf"]
-        return found
-
-    @property
-    def displacement(self) -> MetaTensor:
-        """The total displacement, (d, *fixed), mm in RAS: point p of the fixed image lies at p + D(p) in the moving."""
-        found: MetaTensor = self._total["displacement"]
-        return found
-
-    @property
-    def warped(self) -> MetaTensor:
-        """The original moving image on the fixed grid, (1, *fixed), sampled once through :attr:`displacement`."""
-        found: MetaTensor = self._total["warped"]
-        return found
-
-    @property
-    def warped_label(self) -> MetaTensor | None:
-        """The original moving label on the fixed grid, (1, *fixed), if there is one."""
-        return self._total.get("warped_label")
-
-    @property
-    def uncertainty(self) -> Tensor | None:
-        """Standard deviation of the displacement, (1, *fixed), voxels, if the bundle was asked for it."""
-        found: Tensor | None = self._output["pred"].get("uncertainty")
-        return found
-
-    @cached_property
-    def fixed_points_in_moving(self) -> Tensor | None:
-        """Where the fixed points lie in the moving image, (N, d), voxels of that, if there are any."""
-        points, pair = self._item.get("fixed_keypoints"), self._total
-        if points is None:
-            return None
-        return map_to_moving(points, pair["displacement"], pair["fixed"].affine, pair["moving_original"].affine)
-
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """The measures of :func:`~monai_regplugins.metrics.pair_metrics`, before and after; NaN where undefined."""
-        return measure_pair(self._output)
-
-    def save(self, output_dir: str | os.PathLike[str]) -> Path:
-        """Write what the command line writes, see :class:`~monai_regplugins.handlers.RegistrationWriter`.
-
-        Overrides of :func:`load_bundle` such as ``forms="all"`` and ``inverse=True`` say what that is.
-
-        Args:
-            output_dir: where the folder of the pair goes; it is made.
-
-        Returns:
-            The pair's folder, ``<output_dir>/<pair_id>``; one that is there is replaced.
-
-        Raises:
-            InputError: When it cannot be written; what was there before is unchanged then.
-        """
-        state = SimpleNamespace(batch=[self._item], output=[self._output], seconds=self.seconds)
-        with _in_plain_words():
-            for write in self._writers(os.fspath(output_dir)):
-                write(SimpleNamespace(state=state))
-        return Path(output_dir, self.pair_id)
-
-    @cached_property
-    def _total(self) -> dict[Hashable, Any]:
-        """The pair with its original images warped by the total field."""
-        pair: dict[Hashable, Any] = {**self._item, "ddf": self.ddf}
-        return WarpOriginald()(pair)
+    def _save(self, record: Mapping[str, Any], result: RegistrationResult, output_dir: Path) -> Path:
+        """Write a result; ``record`` is what was known of the pair when it was read."""
+        with _in_plain_words(), ResultFolder(output_dir, result.pair_id).claimed(wait=True):
+            folder: Path = self._writer.write(result, record, output_dir)
+            return folder
 
 
 @contextmanager
@@ -322,6 +210,22 @@ def _read(file: Path) -> Config:
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"'{file}' has no {', '.join(missing)}; expected a registration bundle of this package.")
     return config
+
+
+def _literal(key: str, value: Any) -> Any:
+    """A value that the configuration takes as it is, whatever the text begins with.
+
+    Raises:
+        InputError: When it is code of the configuration's language.
+    """
+    if key in PATH_KEYS and isinstance(value, str | os.PathLike):
+        return Path(value)
+    if isinstance(value, str) and value[:1] in LANGUAGE:
+        raise InputError(
+            f"override {key} is {value!r}, an expression of the configuration's language, expected a value; write "
+            "expressions into a configuration file."
+        )
+    return value
 
 
 def _check_against_sums(root: Path, ckpt: Path) -> None:

@@ -27,6 +27,7 @@ METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 LAYERS = [
     {"checks", "fields"},
     {"networks", "losses", "optimizers", "metrics", "transforms", "io"},
+    {"result"},
     {"data", "inferers", "engines", "handlers"},
     {"bundle"},
     {"apps", "benchmark", "registration", "release"},

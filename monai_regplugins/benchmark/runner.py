@@ -23,8 +23,7 @@ from tqdm import tqdm
 from monai_regplugins.benchmark.worker import outcome_file
 from monai_regplugins.engines.prepare_batch import PairPrepareBatch
 from monai_regplugins.fields import warp
-from monai_regplugins.handlers.registration_metrics import measure_pair
-from monai_regplugins.metrics.pair import mean_metrics
+from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 
 __all__ = ["Contender", "MethodResult", "compare", "prepare_pairs", "run_method"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from monai.config import PathLike
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Pair, open_dataset, validation_pairs
@@ -12,18 +15,19 @@ __all__ = ["given_pairs"]
 
 
 def given_pairs(
-    fixed: str,
-    moving: str,
-    fixed_label: str,
-    moving_label: str,
+    fixed: PathLike,
+    moving: PathLike,
+    fixed_label: PathLike,
+    moving_label: PathLike,
     dataset_dir: str | Path,
     embedded: str | Path,
     phantom: str = "abdomen",
     *,
-    fixed_points: str = "",
-    moving_points: str = "",
-    mask: str = "",
-    pairs: str = "",
+    fixed_points: PathLike = "",
+    moving_points: PathLike = "",
+    mask: PathLike = "",
+    pair_id: PathLike = "",
+    pairs: PathLike = "",
     max_pairs: int = 1,
 ) -> list[Pair]:
     """Return the pair of the given files, those of a list, or with none given validation pairs of a data set.
@@ -39,6 +43,7 @@ def given_pairs(
         fixed_points: path of points of the fixed image, comma-separated voxel coordinates.
         moving_points: path of their partners in the moving image.
         mask: path of a mask of the fixed image.
+        pair_id: name of the pair of the given files; by default ``<moving>_to_<fixed>``.
         pairs: path of a list of pairs, see :func:`~monai_regplugins.data.pair_list.read_pair_list`.
         max_pairs: so many pairs of the data set, 0 takes all.
 
@@ -57,15 +62,18 @@ def given_pairs(
         "moving_points": moving_points,
         "mask": mask,
     }
-    given = {column: path for column, path in files.items() if path}
-    if pairs:
-        if given:
-            raise InputError(f"pairs and {' and '.join(given)} given; give either a list of pairs or the files of one.")
+    given = {column: os.fspath(path) for column, path in files.items() if os.fspath(path)}
+    beside = [*given, *(["pair_id"] if os.fspath(pair_id) else [])]
+    if os.fspath(pairs):
+        if beside:
+            raise InputError(
+                f"pairs and {' and '.join(beside)} given; give either a list of pairs or the files of one."
+            )
         return read_pair_list(pairs)
-    if not given:
+    if not beside:
         return validation_pairs(open_dataset(dataset_dir, embedded, phantom))[: max_pairs or None]
     if missing := [column for column in ("fixed", "moving") if column not in given]:
         raise InputError(
-            f"{' and '.join(given)} given, but no {' and no '.join(missing)}; give both images of the pair."
+            f"{' and '.join(beside)} given, but no {' and no '.join(missing)}; give both images of the pair."
         )
-    return [named_pair(given)]
+    return [named_pair(given, pair_id=os.fspath(pair_id))]

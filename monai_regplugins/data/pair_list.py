@@ -10,14 +10,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai.config import PathLike
 
 from monai_regplugins.checks import InputError, check_choice, suggest
 from monai_regplugins.transforms.readers import check_readable
 
-__all__ = ["COLUMNS", "named_pair", "read_pair_list"]
+__all__ = ["COLUMNS", "check_pair_id", "check_pair_ids", "named_pair", "read_pair_list"]
 
 Pair = dict[str, str]
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -32,10 +35,12 @@ COLUMNS = {  # and the keys of a pair that they fill
     "mask": "fixed_mask",
 }
 PAIR_ID = "pair_id"
+RESERVED = ("metrics.csv", "report.html", "provenance.json", "mean", "sd")  # files beside the pairs' folders, and rows
+LONGEST_ID = 200  # bytes; file systems take names of 255, temporary ones included
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".dcm")
 
 
-def read_pair_list(path: str | Path) -> list[Pair]:
+def read_pair_list(path: PathLike) -> list[Pair]:
     """Read the pairs of a list.
 
     Args:
@@ -60,18 +65,62 @@ def read_pair_list(path: str | Path) -> list[Pair]:
         raise InputError(f"{name} cannot be read ({' '.join(str(error).split())}); correct it.") from error
     if not rows:
         raise InputError(f"{name} holds no pair; give at least one with 'fixed' and 'moving'.")
-    places: dict[str, str] = {}
-    pairs = []
-    for place, row in rows:
-        pair = _pair(row, file.absolute().parent, f"{place} of {name}")
-        if pair[PAIR_ID] in places:
-            raise InputError(
-                f"{place} of {name} has the same pair_id as {places[pair[PAIR_ID]]}, '{pair[PAIR_ID]}'; give each pair "
-                "its own under 'pair_id'."
-            )
-        places[pair[PAIR_ID]] = place
-        pairs.append(pair)
+    pairs = [_pair(row, file.absolute().parent, f"{place} of {name}") for place, row in rows]
+    check_pair_ids(pairs, [place for place, _ in rows], name)
     return pairs
+
+
+def check_pair_ids(pairs: Sequence[Mapping[str, Any]], places: Sequence[str] = (), source: str = "the list") -> None:
+    """Check that every pair has a name of its own, also on disks that ignore case and Unicode's forms.
+
+    Args:
+        pairs: the pairs.
+        places: where in ``source`` each comes from, for the message; by default its number.
+        source: what they come from.
+
+    Raises:
+        InputError: When two names are the same, or one cannot be that of a folder beside the others.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for pair, place in zip(pairs, places or [f"pair {n}" for n in range(1, len(pairs) + 1)], strict=True):
+        name = pair[PAIR_ID]
+        check_pair_id(name, f" in {place} of {source}")
+        other, first = seen.setdefault(_folded(name), (place, name))
+        if other != place:
+            alike = "" if first == name else " on disks that ignore case or the forms of Unicode"
+            raise InputError(
+                f"{place} of {source} has the same pair_id as {other}, '{first}'{alike}; give each pair its own under "
+                "'pair_id'."
+            )
+
+
+def check_pair_id(name: str, where: str = "") -> None:
+    """Check that a folder of results can have a name.
+
+    Args:
+        name: of a pair.
+        where: what names it, for the message.
+
+    Raises:
+        InputError: When it cannot.
+    """
+    if not name.isprintable() or name.startswith(".") or any(slash in name for slash in "/\\"):
+        raise InputError(
+            f"pair_id {name!r}{where} names no folder, expected a name without slashes that does not begin with a dot; "
+            "change it."
+        )
+    if _folded(name) in RESERVED:
+        raise InputError(f"pair_id '{name}'{where} is reserved for what lies beside the pairs' folders; change it.")
+    if len(name.encode()) > LONGEST_ID:
+        raise InputError(
+            f"pair_id '{name[:40]}...'{where} has {len(name.encode())} bytes, expected at most {LONGEST_ID}; give a "
+            "shorter one under 'pair_id'."
+        )
+
+
+def _folded(name: str) -> str:
+    """A name as disks compare it that ignore case and the forms of Unicode."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> Pair:
@@ -83,11 +132,10 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
         pair_id: name of the pair; by default ``<moving>_to_<fixed>``.
 
     Raises:
-        InputError: When the name has a slash.
+        InputError: When no folder can have the name, see :func:`check_pair_id`.
     """
     name = pair_id or f"{_stem(files['moving'])}_to_{_stem(files['fixed'])}"
-    if name in (".", "..") or not name.isprintable() or any(slash in name for slash in "/\\"):
-        raise InputError(f"pair_id {name!r}{where} names no folder, expected a name without slashes; change it.")
+    check_pair_id(name, where)
     return {**{COLUMNS[column]: path for column, path in files.items()}, PAIR_ID: name}
 
 

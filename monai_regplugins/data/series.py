@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from monai_regplugins.data.learn2reg import open_dataset
 __all__ = ["chosen_frame", "given_series", "series_pairs"]
 
 
-def given_series(path: str, dataset_dir: str | Path, embedded: str | Path, phantom: str = "cine_lung") -> CineSeries:
+def given_series(
+    path: str | Path, dataset_dir: str | Path, embedded: str | Path, phantom: str = "cine_lung"
+) -> CineSeries:
     """Return the series of the given file or folder; with none given, the first one of the data set.
 
     Args:
@@ -28,7 +31,7 @@ def given_series(path: str, dataset_dir: str | Path, embedded: str | Path, phant
     Raises:
         InputError: When the path cannot be read as a series, or there is none.
     """
-    if path:
+    if os.fspath(path):
         return read_cine(path)
     if Path(dataset_dir).resolve() == Path(embedded).resolve():
         open_dataset(dataset_dir, embedded, phantom)

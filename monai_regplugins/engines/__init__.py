@@ -1,8 +1,9 @@
-"""Parts of the training and evaluation engines."""
+"""Parts of the training and evaluation engines, and the registration of one pair or many."""
 
 from __future__ import annotations
 
-from monai_regplugins.engines.pair_queue import PairQueue
+from monai_regplugins.engines.batch_runner import BatchRunner
+from monai_regplugins.engines.pair_registration import PairRegistration
 from monai_regplugins.engines.prepare_batch import TARGET_KEYS, PairPrepareBatch
 
-__all__ = ["TARGET_KEYS", "PairPrepareBatch", "PairQueue"]
+__all__ = ["TARGET_KEYS", "BatchRunner", "PairPrepareBatch", "PairRegistration"]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from monai_regplugins.handlers.figure import save_figure
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io.result_folder import check_result, write_result
 
 __all__ = ["CurvesFigure", "curves_figure"]
 
@@ -41,6 +41,7 @@ class CurvesFigure:
     def attach(self, trainer: Any) -> None:
         """Follow ``trainer``, whose output must have a ``loss``."""
         if trainer.state.rank == 0:
+            check_result(self.path)
             trainer.add_event_handler(Events.STARTED, self._load)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
@@ -65,7 +66,7 @@ class CurvesFigure:
         if self.evaluator is not None and self.evaluator.state.epoch == epoch:
             self._scores[epoch] = float(self.evaluator.state.metrics[self.score_name])
         lines = [f"{at},{loss:.6g},{self._scores.get(at, '')}\n" for at, loss in self._losses.items()]
-        write_file(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
+        write_result(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
         save_figure(self.path, curves_figure(self._losses, self._scores), dpi=120)
 
 

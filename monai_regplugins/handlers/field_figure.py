@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_regplugins.handlers.figure import planes_through, save_figure
-from monai_regplugins.handlers.registration_metrics import true_field
+from monai_regplugins.io.result_folder import check_result
+from monai_regplugins.metrics.pair import true_field
 
 __all__ = ["FieldFigure", "field_figure"]
 
@@ -35,6 +36,7 @@ class FieldFigure:
     def attach(self, engine: Any) -> None:
         """Follow the evaluations of ``engine``; only its first process draws."""
         if engine.state.rank == 0:
+            check_result(self.path)
             engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import pair_metrics
 
 __all__ = ["PairFigure", "draw_pair", "pair_figure"]
@@ -44,6 +44,7 @@ class PairFigure:
     def attach(self, engine: Any) -> None:
         """Follow the evaluations of ``engine``; only its first process draws."""
         if engine.state.rank == 0:
+            check_result(self.path)
             engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 
@@ -60,10 +61,15 @@ class PairFigure:
 
 
 def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG into a folder of results, see :func:`~monai_regplugins.io.result_folder.write_result`."""
+    write_result(path, png_of(figure, dpi))
+
+
+def png_of(figure: Figure, dpi: int = 110) -> bytes:
+    """Return the content of a figure's PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
-    write_file(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:

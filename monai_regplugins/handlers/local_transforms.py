@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Events
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.handlers.figure import save_figure, slice_plane
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.handlers.figure import slice_plane
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
     rotation_matrix,
     to_json,
     voxels_per_unit,
 )
+from monai_regplugins.result import RegistrationResult
 
 __all__ = ["LocalTransformsWriter", "local_transforms_figure"]
 
@@ -38,27 +37,17 @@ class LocalTransformsWriter:
     :class:`~monai_regplugins.networks.blocks.local_gaussian.LocalTransforms`, from which the field can be made again
     on any grid.
 
-    Args:
-        output_dir: folder of the pairs' folders, as that of :class:`RegistrationWriter`.
+    It is one of the ``parts`` of a :class:`RegistrationWriter`.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
-        self.output_dir = Path(output_dir)
-
-    def attach(self, engine: Any) -> None:
-        """Write after each batch of ``engine``."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: Any) -> None:
-        """Write both files for the pairs of the batch that has just been registered."""
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            pred, fixed = output["pred"], output["label"]["fixed"]
-            transforms = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
-            folder = self.output_dir / str(item["pair_id"])
-            write_file(folder / "transformations.json", json.dumps(to_json(transforms), indent=1).encode())
-            spacing = [float(s) for s in output["label"]["spacing"]]
-            figure = local_transforms_figure(transforms, fixed, spacing, getattr(item.get("fixed"), "affine", None))
-            save_figure(folder / "transformations.png", figure)
+    def __call__(self, result: RegistrationResult, folder: Path) -> None:
+        """Write both files of a result into its folder."""
+        pred, fixed = result.pred, result.targets["fixed"]
+        transforms = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
+        (folder / "transformations.json").write_text(json.dumps(to_json(transforms), indent=1), encoding="utf-8")
+        spacing = [float(s) for s in result.targets["spacing"]]
+        figure = local_transforms_figure(transforms, fixed, spacing, getattr(result.fixed, "affine", None))
+        figure.savefig(folder / "transformations.png", dpi=110)
 
 
 def local_transforms_figure(

@@ -13,7 +13,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import finite_values, mean_metrics
 
 __all__ = ["MetricTable", "metrics_csv", "summary_table"]
@@ -49,14 +49,20 @@ class MetricTable:
         self.path = Path(path)
 
     def attach(self, engine: Any) -> None:
-        """Write at the end of each evaluation of ``engine``."""
+        """Write at the end of each evaluation of ``engine``.
+
+        Raises:
+            InputError: When there is a file of this name that the program has not made.
+        """
+        if engine.state.rank == 0:
+            check_result(self.path)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Write and log the table of the evaluation that has just ended."""
         if engine.state.rank == 0:
             rows = engine.state.pair_rows
-            write_file(self.path, metrics_csv(rows).encode())
+            write_result(self.path, metrics_csv(rows).encode())
             logger.info("%s\n%s", self.path, summary_table(rows))
 
 
@@ -70,7 +76,7 @@ def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["pair_id", *means])
     for row in [*rows, {"pair_id": "mean", **means}, {"pair_id": "sd", **deviations}]:
-        writer.writerow([row["pair_id"], *(_cell(row.get(name, math.nan)) for name in means)])
+        writer.writerow([as_text(str(row["pair_id"])), *(_cell(row.get(name, math.nan)) for name in means)])
     return stream.getvalue()
 
 
@@ -84,6 +90,11 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> str:
             before, after = (_rounded(means.get(key, math.nan), decimals) for key in (f"{name}_before", name))
             lines.append(f"{title:<12}{before:>10}{after:>10}")
     return "\n".join(lines)
+
+
+def as_text(cell: str) -> str:
+    """Return a cell that a spreadsheet takes as text: one that begins like a formula gets an apostrophe in front."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _cell(value: float) -> str:

@@ -12,9 +12,9 @@ from ignite.engine import Engine
 from ignite.metrics import Metric
 
 from monai_regplugins.checks import InputError, check_choice
-from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
+from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 
-__all__ = ["RegistrationMetrics", "measure_pair"]
+__all__ = ["RegistrationMetrics", "score_of"]
 
 DISTANCES = ("tre", "hd", "hd95", "asd", "mae")  # the smaller the better
 
@@ -92,32 +92,6 @@ class RegistrationMetrics(Metric):
         state.metrics[name] = score_of(state.pair_rows, means, self.measure)
 
 
-def measure_pair(
-    result: Mapping[str, Any],
-    labels: Sequence[int] | None = None,
-    surface: bool = True,
-    capture_range: float | None = None,
-) -> dict[str, float]:
-    """Measure a pair from its item of the engine's output; the other arguments are those of ``pair_metrics``."""
-    pred, targets = result["pred"], result["label"]
-    return pair_metrics(
-        moving=targets["moving"],
-        fixed=targets["fixed"],
-        warped=pred["warped"],
-        ddf=pred["ddf"],
-        spacing=targets["spacing"],
-        moving_label=targets.get("moving_label"),
-        fixed_label=targets.get("fixed_label"),
-        mask=targets.get("fixed_mask"),
-        moving_points=_points(targets, "moving"),
-        fixed_points=_points(targets, "fixed"),
-        true_ddf=true_field(targets),
-        capture_range=capture_range,
-        labels=labels,
-        surface=surface,
-    )
-
-
 def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc") -> float:
     """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite."""
     if measure in means:
@@ -125,14 +99,3 @@ def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str =
     else:  # one pair that is not finite spoils the mean
         score = sum(row["ncc"] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf
-
-
-def _points(targets: Mapping[str, Any], side: str) -> torch.Tensor | None:
-    """Return the landmarks of one image, or its keypoints if it has no landmarks."""
-    points: torch.Tensor | None = targets.get(f"{side}_landmarks", targets.get(f"{side}_keypoints"))
-    return points
-
-
-def true_field(targets: Mapping[str, Any]) -> torch.Tensor | None:
-    """Return the true field of a pair that was made from one image, None for a real pair."""
-    return targets.get("true_ddf") if bool(targets.get("known_ddf", True)) else None

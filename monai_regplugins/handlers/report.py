@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from monai_regplugins.handlers.metric_table import SUMMARY, metrics_csv
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import finite_values
 
 __all__ = ["RegistrationReport", "box_figure", "report_page"]
@@ -24,6 +24,7 @@ Row = Mapping[str, Any]  # "pair_id" and the measures of monai_regplugins.metric
 
 # what the order of the cases goes by, the first that the pairs have; 1 where larger is better
 ORDER = {"tre": -1, "dsc": 1, "ncc": 1}
+TABLE, PAGE = "metrics.csv", "report.html"
 BEFORE, AFTER = "#9aa5b1", "#1982c4"
 
 STYLE = """
@@ -49,6 +50,15 @@ class RegistrationReport:
     def __init__(self, output_dir: str | Path, title: str = "Registration", pictures: int = 12) -> None:
         self.output_dir, self.title, self.pictures = Path(output_dir), title, pictures
 
+    def check(self) -> None:
+        """Check that the files may be written.
+
+        Raises:
+            InputError: When there is a file of their names that the program has not made.
+        """
+        for name in (TABLE, PAGE):
+            check_result(self.output_dir / name)
+
     def __call__(self, pair_ids: Sequence[str]) -> None:
         """Write both files.
 
@@ -59,12 +69,12 @@ class RegistrationReport:
             InputError: When a file cannot be written.
         """
         rows = [{"pair_id": name, **_measures(self.output_dir / name / "metrics.json")} for name in pair_ids]
-        write_file(self.output_dir / "metrics.csv", metrics_csv(rows).encode())
+        write_result(self.output_dir / TABLE, metrics_csv(rows).encode())
         shown = {
             row["pair_id"]: (self.output_dir / row["pair_id"] / "registration.png").read_bytes()
             for row in worst_first(rows)[: self.pictures]
         }
-        write_file(self.output_dir / "report.html", report_page(rows, shown, self.title).encode())
+        write_result(self.output_dir / PAGE, report_page(rows, shown, self.title).encode())
 
 
 def worst_first(rows: Iterable[Row]) -> list[Row]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_regplugins import fields
+from monai_regplugins.checks import InputError
 from monai_regplugins.data.animation import write_animation
 from monai_regplugins.data.cine import CineSeries, write_series
 from monai_regplugins.data.respiration import respiratory_curve
-from monai_regplugins.handlers.figure import save_figure
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.handlers.figure import png_of
+from monai_regplugins.io.provenance import identity_of
+from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
 
 __all__ = ["SeriesWriter", "curve_figure"]
+
+NAMES = (
+    "aligned.nii.gz",
+    "uncertainty.nii.gz",
+    "transformations.json",
+    "animation.gif",
+    "respiration.csv",
+    "respiration.png",
+    "fields.npy",
+)
 
 
 class SeriesWriter:
@@ -44,13 +58,22 @@ class SeriesWriter:
 
     def __init__(self, output_dir: str | Path, series: CineSeries, fixed: int, save_fields: bool = False) -> None:
         self.output_dir, self.series = Path(output_dir), series
+        self._source = {"series": identity_of(series.source)}
         self.fixed, self.save_fields = fixed, save_fields
         self._ddf: dict[int, Tensor] = {}
         self._steps: dict[int, list[dict[str, list[float]]]] = {}
         self._uncertainty: dict[int, Tensor] = {}
 
     def attach(self, engine: Any) -> None:
-        """Follow ``engine``, and write when it has seen all frames."""
+        """Follow ``engine``, and write when it has seen all frames.
+
+        Raises:
+            InputError: When a file of these names is there that is no result of the same series, or is the series.
+        """
+        for name in NAMES:
+            if (self.output_dir / name).resolve() == Path(self.series.source).resolve():
+                raise InputError(f"'{self.series.source}' would be replaced by a result; give another output_dir.")
+            check_result(self.output_dir / name, self._source)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
@@ -73,21 +96,25 @@ class SeriesWriter:
         frames = torch.from_numpy(self.series.frames)[:, None]
         aligned = self.series.with_frames(fields.warp(frames, ddf, "linear", "border")[:, 0].numpy())
         curve = respiratory_curve(ddf, self.series)
-        write_series(aligned, self.output_dir / "aligned.nii.gz")
+        self._put("aligned.nii.gz", partial(write_series, aligned))
         if self._uncertainty:
             maps = torch.stack([self._uncertainty[frame] for frame in range(len(ddf))]).numpy()
-            write_series(self.series.with_frames(maps), self.output_dir / "uncertainty.nii.gz")
+            self._put("uncertainty.nii.gz", partial(write_series, self.series.with_frames(maps)))
         steps = [self._steps[frame] for frame in range(len(ddf))]
         content = {"fixed_frame": self.fixed, "frames": steps}
-        write_file(self.output_dir / "transformations.json", json.dumps(content).encode())
-        write_animation(self.series, aligned, self.fixed, self.output_dir / "animation.gif")
+        self._put("transformations.json", json.dumps(content).encode())
+        self._put("animation.gif", partial(write_animation, self.series, aligned, self.fixed))
         lines = [f"{t},{s},{value:.4f}\n" for t, (s, value) in enumerate(zip(self._times(), curve, strict=True))]
-        write_file(self.output_dir / "respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
-        save_figure(self.output_dir / "respiration.png", curve_figure(curve, self.series.times))
+        self._put("respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
+        self._put("respiration.png", png_of(curve_figure(curve, self.series.times)))
         if self.save_fields:
             stream = io.BytesIO()
             np.save(stream, ddf.numpy())
-            write_file(self.output_dir / "fields.npy", stream.getvalue())
+            self._put("fields.npy", stream.getvalue())
+
+    def _put(self, name: str, content: bytes | Callable[[Path], object]) -> None:
+        """Write one of the files."""
+        write_result(self.output_dir / name, content, self._source)
 
     def _times(self) -> list[str]:
         """Times as text, empty where the series has none."""

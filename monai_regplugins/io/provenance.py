@@ -1,79 +1,190 @@
-"""Where a result comes from: inputs, weights, parameters and versions."""
+"""Where a result comes from: inputs, weights, configuration and versions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Provenance", "digest_of", "installed_version"]
+import numpy as np
+import torch
+
+__all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
 
 PACKAGES = ("monai-regplugins", "monai", "torch", "numpy", "nibabel", "SimpleITK")
+PROGRAM = "monai_regplugins"
+
+# keys of a configuration that do not count, and why
+NOT_SETTINGS = {
+    "which pairs: their files count": (
+        "fixed",
+        "moving",
+        "fixed_label",
+        "moving_label",
+        "fixed_points",
+        "moving_points",
+        "mask",
+        "pair_id",
+        "pairs_file",
+        "dataset_dir",
+        "embedded_dir",
+        "phantom",
+        "max_pairs",
+    ),
+    "where weights lie: their digest counts": ("bundle_root", "ckpt"),
+    "where results go, and what is said meanwhile": ("output_dir", "verbose"),
+    "which machine computes": ("device",),
+    "how the program starts": ("imports", "initialize", "inference", "run"),
+}
+OMITTED = frozenset(key for keys in NOT_SETTINGS.values() for key in keys)
+SINGLE_FILES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".csv", ".txt")
+VOXEL_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:) *(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
+HEADER_BYTES = 1 << 16
 
 
 class Provenance:
     """Describe the results of one configuration, and recognize those that would come out the same.
 
     Args:
-        parameters: settings that the results depend on, of plain values.
+        config: the configuration with its overrides, not evaluated; see ``NOT_SETTINGS`` for what does not count.
         weights: file of the network's weights.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, weights: str | Path = "") -> None:
-        self.parameters = dict(parameters or {})
+    def __init__(self, config: Mapping[str, Any] | None = None, weights: str | Path = "") -> None:
+        settings = {key: value for key, value in (config or {}).items() if key not in OMITTED and key[:1] != "_"}
+        plain = {key: value for key, value in settings.items() if _is_plain(value)}
+        self.parameters = {key: _followed(value, plain) for key, value in plain.items()}
+        self.components = {key: value for key, value in settings.items() if key not in plain}
         self.weights = Path(weights) if weights else None
-        self._digest: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights when they were first asked for, empty without weights."""
+        return digest_of(self.weights) if self.weights else ""
 
     def describe(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is to be known of a pair's results, ready for JSON.
 
         Args:
-            inputs: the pair's files and its other entries.
+            inputs: the pair's files or arrays and its other entries.
 
         Returns:
-            ``inputs``, each file with its size and time of change; ``weights``, their file and SHA-256;
-            ``parameters``; ``versions``; ``fingerprint``, equal for equal inputs, weights, parameters and version of
-            this package; ``created``, the time of the call.
+            ``inputs``, see :func:`identity_of`; ``weights``, their file and SHA-256; ``parameters``, the settings, and
+            ``components``, what the configuration makes of them; ``versions``; ``fingerprint``, equal for equal inputs,
+            weights, configuration and version of this package; ``created``, the time of the call.
         """
-        if self._digest is None:
-            self._digest = digest_of(self.weights) if self.weights else ""
         cause = {
-            "inputs": {key: _identity(value) for key, value in inputs.items()},
-            "weights": {"file": str(self.weights or ""), "sha256": self._digest},
+            "inputs": {key: identity_of(value) for key, value in inputs.items()},
+            "weights": {"file": str(self.weights or ""), "sha256": self.digest},
             "parameters": self.parameters,
+            "components": self.components,
         }
+        cause = json.loads(json.dumps(cause, default=str))  # as it will be read again
         versions = {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}}
-        text = json.dumps([cause, versions[PACKAGES[0]]], sort_keys=True, default=str)
         return {
-            "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
+            "program": PROGRAM,
+            "fingerprint": _fingerprint(cause, versions[PACKAGES[0]]),
             **cause,
             "versions": versions,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
 
+def identity_of(value: Any) -> Any:
+    """What tells an input from others: a file by place, size and time of change, an array by its values.
+
+    A folder, a header whose voxels lie in another file, and a file of a DICOM series count with all files that belong
+    to them, except hidden ones. Other values are taken as they are.
+
+    Args:
+        value: a path, an array, a tensor, or anything else.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return _identity_of_array(value)
+    path = Path(value) if isinstance(value, str | Path) and str(value) else None
+    if path is None or not path.exists():
+        return value if path is None else str(value)
+    files = _files_of(path)
+    states = {str(file): file.stat() for file in files}
+    identity = {
+        "file": str(path.resolve()),
+        "bytes": sum(state.st_size for state in states.values()),
+        "changed": max((state.st_mtime_ns for state in states.values()), default=0),
+    }
+    if files == [path]:
+        return identity
+    listing = [(name, state.st_size, state.st_mtime_ns) for name, state in states.items()]
+    return identity | {"files": len(files), "listing": hashlib.sha256(repr(listing).encode()).hexdigest()}
+
+
+def _identity_of_array(value: np.ndarray[Any, Any] | torch.Tensor) -> dict[str, Any]:
+    """Shape, type and SHA-256 of an array's values and, where it has one, its affine."""
+    affine = getattr(value, "affine", None)
+    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    digest = hashlib.sha256(np.ascontiguousarray(array).data if array.dtype != object else repr(array).encode())
+    if affine is not None:
+        digest.update(np.asarray(affine, dtype=np.float64).tobytes())
+    return {"array": list(array.shape), "type": str(array.dtype), "sha256": digest.hexdigest()}
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files that an input consists of."""
+    if path.is_file() and path.name.lower().endswith(SINGLE_FILES):
+        return [path, *_voxel_files(path)]
+    folder = path if path.is_dir() else path.parent  # a file of a DICOM series stands for the series
+    found = folder.rglob("*") if path.is_dir() else folder.glob("*")
+    return sorted(file for file in found if file.is_file() and not _is_hidden(file.relative_to(folder)))
+
+
+def _voxel_files(path: Path) -> Iterable[Path]:
+    """The files beside a MetaImage or NRRD header that hold its voxels."""
+    if path.suffix.lower() not in (".mhd", ".nhdr", ".mha", ".nrrd"):
+        return []
+    with path.open("rb") as stream:
+        named = VOXEL_FILE.search(stream.read(HEADER_BYTES).split(b"\n\n")[0])
+    beside = path.parent / named[1].decode(errors="replace") if named else path
+    return [beside] if beside != path and beside.is_file() else []
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder on the way to it, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of the configuration is a setting: a number, a text without code, or a list of such."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and value[:1] != "$")
+
+
+def _followed(value: Any, settings: Mapping[str, Any]) -> Any:
+    """The setting that a reference such as ``@spatial_size`` names; any other value as it is."""
+    name = value[1:] if isinstance(value, str) and value[:1] == "@" else ""
+    return _followed(settings[name], settings) if name in settings else value
+
+
+def _fingerprint(cause: Mapping[str, Any], package: str) -> str:
+    """SHA-256 of what a result depends on."""
+    return hashlib.sha256(json.dumps([cause, package], sort_keys=True).encode()).hexdigest()
+
+
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file, empty if there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def _identity(value: Any) -> Any:
-    """What tells a file, or the files of a folder, from others of the same name; other values as they are."""
-    path = Path(value) if isinstance(value, (str, Path)) and str(value) else None
-    if path is None or not path.exists():
-        return value
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    states = [file.stat() for file in files]
-    return {
-        "file": str(path.resolve()),
-        "bytes": sum(state.st_size for state in states),
-        "changed": max((state.st_mtime_ns for state in states), default=0),
-    }
+    if not path.is_file():
+        return ""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def installed_version(package: str) -> str:

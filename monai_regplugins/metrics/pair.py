@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from monai_regplugins.metrics.learn2reg import sdlogj_l2r
 from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
 from monai_regplugins.metrics.regularity import regularity
 
-__all__ = ["finite_values", "mean_metrics", "pair_metrics"]
+__all__ = ["finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]
 
 
 def pair_metrics(
@@ -74,6 +75,43 @@ def pair_metrics(
     if moving_label is not None and fixed_label is not None:
         values |= _label_values(moving_label, fixed_label, ddf, labels, spacing if surface else None)
     return values
+
+
+def measure_pair(
+    result: Mapping[str, Any],
+    labels: Sequence[int] | None = None,
+    surface: bool = True,
+    capture_range: float | None = None,
+) -> dict[str, float]:
+    """Measure a pair from its item of the engine's output; the other arguments are those of ``pair_metrics``."""
+    pred, targets = result["pred"], result["label"]
+    return pair_metrics(
+        moving=targets["moving"],
+        fixed=targets["fixed"],
+        warped=pred["warped"],
+        ddf=pred["ddf"],
+        spacing=targets["spacing"],
+        moving_label=targets.get("moving_label"),
+        fixed_label=targets.get("fixed_label"),
+        mask=targets.get("fixed_mask"),
+        moving_points=_points(targets, "moving"),
+        fixed_points=_points(targets, "fixed"),
+        true_ddf=true_field(targets),
+        capture_range=capture_range,
+        labels=labels,
+        surface=surface,
+    )
+
+
+def _points(targets: Mapping[str, Any], side: str) -> Tensor | None:
+    """Return the landmarks of one image, or its keypoints if it has no landmarks."""
+    points: Tensor | None = targets.get(f"{side}_landmarks", targets.get(f"{side}_keypoints"))
+    return points
+
+
+def true_field(targets: Mapping[str, Any]) -> Tensor | None:
+    """Return the true field of a pair that was made from one image, None for a real pair."""
+    return targets.get("true_ddf") if bool(targets.get("known_ddf", True)) else None
 
 
 def _landmark_values(

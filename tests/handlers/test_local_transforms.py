@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ import torch
 
 from monai_regplugins.handlers.local_transforms import LocalTransformsWriter, _contour, local_transforms_figure
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
+from monai_regplugins.result import RegistrationResult
 
 
 def transforms(steps: int = 3, d: int = 2) -> LocalTransforms:
@@ -26,12 +25,12 @@ def transforms(steps: int = 3, d: int = 2) -> LocalTransforms:
 def test_files_of_a_pair(tmp_path: Path) -> None:
     found = transforms()
     pred = {name: values[0] for name, values in found._asdict().items()}
-    output = {"pred": pred, "label": {"fixed": torch.rand(1, 20, 24), "spacing": torch.tensor([1.0, 2.0])}}
-    engine: Any = SimpleNamespace(state=SimpleNamespace(batch=[{"pair_id": "b_to_a"}], output=[output]))
-    LocalTransformsWriter(tmp_path)(engine)
-    read = from_json(json.loads((tmp_path / "b_to_a" / "transformations.json").read_text()))
+    targets = {"fixed": torch.rand(1, 20, 24), "spacing": torch.tensor([1.0, 2.0])}
+    item = {"pair_id": "b_to_a", "fixed": targets["fixed"]}
+    LocalTransformsWriter()(RegistrationResult(item, {"pred": pred, "label": targets}), tmp_path)
+    read = from_json(json.loads((tmp_path / "transformations.json").read_text()))
     torch.testing.assert_close(field(read, [30, 30]), field(found, [30, 30]))
-    assert (tmp_path / "b_to_a" / "transformations.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "transformations.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_ellipse_of_one_gaussian() -> None:

@@ -22,6 +22,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.handlers import RegistrationWriter, registration_writer
 from monai_regplugins.io.forms import FORMS, load_field
 from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import MovingToFixedGridd
 
 SIZE = (9, 8, 10)
@@ -151,34 +152,47 @@ def test_fixed_points_come_as_voxels_of_the_moving_image(tmp_path: Path, no_draw
     np.testing.assert_allclose(moved, [[3.0, 2.0, 3.0], [2.5, 1.0, 2.0]], atol=1e-5)
 
 
-def test_measures_and_provenance_are_told(tmp_path: Path, no_drawing: None) -> None:
+def test_measures_and_provenance_are_written(tmp_path: Path, no_drawing: None) -> None:
     running = engine((0, 0, 0))
     RegistrationWriter(tmp_path, provenance=Provenance({"prealign": "none"}))(running)
     measures = json.loads((tmp_path / "a_to_b" / "metrics.json").read_text())
     assert measures["folding_percent"] == 0.0
     assert measures["ncc"] == pytest.approx(measures["ncc_before"])
-    told = json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())
-    assert told["parameters"] == {"prealign": "none"}
-    assert told["seconds"] >= 0
+    record = json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())
+    assert record["parameters"] == {"prealign": "none"}
+    assert record["seconds"] >= 0
+    sizes = {name: entry["bytes"] for name, entry in record["files"].items()}
+    assert sizes == {name: len(text) for name, text in contents(tmp_path / "a_to_b").items() if name in sizes}
+    assert sorted([*sizes, "provenance.json"]) == FILES
 
 
-def test_results_are_recognized_by_files_weights_and_parameters(tmp_path: Path, no_drawing: None) -> None:
-    file = tmp_path / "a.nii.gz"
-    file.write_bytes(b"image")
-    pair = {"pair_id": "a_to_b", "moving": str(file)}
-    output = tmp_path / "output"
+def test_results_are_recognized_by_files_weights_and_configuration(tmp_path: Path, no_drawing: None) -> None:
+    pair = {"pair_id": "a_to_b"}
+    for side in ("fixed", "moving"):
+        pair[side] = str(tmp_path / f"{side}.nii.gz")
+        Path(pair[side]).write_bytes(b"image")
 
     def writer(steps: int) -> RegistrationWriter:
-        return RegistrationWriter(output, provenance=Provenance({"steps": steps}), pairs=[pair])
+        return RegistrationWriter(tmp_path / "output", provenance=Provenance({"steps": steps}))
 
     assert not writer(0).is_done(pair)
-    writer(0)(engine((0, 0, 0)))
+    state = engine((0, 0, 0)).state
+    writer(0).write(RegistrationResult(state.batch[0], state.output[0], pair, seconds=1.0))
     assert writer(0).is_done(pair)
     assert not writer(1).is_done(pair)
-    file.write_bytes(b"another image")
+    Path(pair["fixed"]).write_bytes(b"another image")
     assert not writer(0).is_done(pair)
-    (output / "a_to_b" / "provenance.json").write_text("{")
+    (tmp_path / "output" / "a_to_b" / "provenance.json").write_text("{")
     assert not writer(0).is_done(pair)
+
+
+def test_further_parts_belong_to_the_result(tmp_path: Path, no_drawing: None) -> None:
+    def part(result: RegistrationResult, folder: Path) -> None:
+        (folder / "part.txt").write_text(result.pair_id)
+
+    RegistrationWriter(tmp_path, parts=[part])(engine((0, 0, 0)))
+    assert (tmp_path / "a_to_b" / "part.txt").read_text() == "a_to_b"
+    assert "part.txt" in json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())["files"]
 
 
 def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None:
@@ -194,17 +208,29 @@ def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None
     assert sorted(os.listdir(tmp_path / "new" / "output")) == ["a_to_b", "c_to_d"]
 
 
-def test_an_earlier_result_is_replaced_as_a_whole(tmp_path: Path, no_drawing: None) -> None:
+def test_an_earlier_result_of_the_same_images_is_replaced(tmp_path: Path, no_drawing: None) -> None:
     write = RegistrationWriter(tmp_path)
     write(engine((0, 0, 0)))
     before = contents(tmp_path)
-    (tmp_path / "a_to_b" / "stray.txt").write_text("of the earlier run")
+    (tmp_path / "a_to_b" / "mine.txt").write_text("by hand")
 
     write(engine((1, 0, 0), labels=False))
 
     after = contents(tmp_path)
+    assert after.pop("a_to_b/mine.txt") == b"by hand"
     assert sorted(after) == [f"a_to_b/{name}" for name in FILES[:5]]
     assert after["a_to_b/warped.nii.gz"] != before["a_to_b/warped.nii.gz"]
+
+
+def test_a_result_of_other_images_is_not_replaced(tmp_path: Path, no_drawing: None) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    other = engine((0, 0, 0))
+    other.state.batch[0]["moving_original"] += 1
+    with pytest.raises(InputError, match=r"'.*a_to_b' is there already and holds other things"):
+        write(other)
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("failing", ["first file", "field", "rename"])
@@ -225,7 +251,7 @@ def test_a_failure_leaves_the_earlier_result(
         save(image, path)
 
     def failing_rename(path: Path, target: Path) -> Path:
-        if failing == "rename" and path.name == "new":
+        if failing == "rename" and path.parent.name == "new":
             raise full()
         return rename(path, target)
 

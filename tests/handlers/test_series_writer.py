@@ -24,7 +24,14 @@ from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, fie
 
 SIZE, COUNT, STEPS = (14, 12), 5, 2
 SAGITTAL = np.array([[0, 0, -9.0, 4], [0, -1.5, 0, 30], [-2.0, 0, 0, 50], [0, 0, 0, 1]])  # rows run to the feet
-FILES = ["aligned.nii.gz", "animation.gif", "respiration.csv", "respiration.png", "transformations.json"]
+FILES = [
+    "aligned.nii.gz",
+    "animation.gif",
+    "provenance.json",
+    "respiration.csv",
+    "respiration.png",
+    "transformations.json",
+]
 Write = Callable[..., Path]
 
 

@@ -7,10 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 
 import monai_regplugins
-from monai_regplugins.io.provenance import Provenance, digest_of
+from monai_regplugins.io.provenance import Provenance, digest_of, identity_of
 
 
 @pytest.fixture
@@ -33,6 +36,7 @@ def test_it_tells_files_weights_parameters_and_versions(pair: dict[str, Any], we
     assert told["inputs"]["moving"]["file"] == str(Path(pair["moving"]).resolve())
     assert told["inputs"]["moving"]["bytes"] == 5
     assert told["inputs"]["pair_id"] == "a_to_b"
+    assert told["program"] == "monai_regplugins"
     assert told["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest() == digest_of(weights)
     assert told["parameters"] == {"prealign": "none"}
     assert told["versions"]["torch"] == version("torch")
@@ -57,6 +61,76 @@ def test_any_other_cause_has_another(change: str, pair: dict[str, Any], weights:
         pair["pair_id"] = "b_to_a"
     after = Provenance({"steps": 4 if change == "parameters" else 3}, weights).describe(pair)["fingerprint"]
     assert before != after
+
+
+def test_settings_are_resolved_and_components_kept(weights: Path) -> None:
+    config = {
+        "size": [2, 3],
+        "refine_size": "@size",
+        "text": "@nothing",
+        "loss": {"_target_": "Loss", "weight": 2},
+        "computed": "$1 + 1",
+        "output_dir": "out",
+        "device": "cpu",
+        "_meta_": {},
+    }
+    record = Provenance(config).describe({})
+    assert record["parameters"] == {"size": [2, 3], "refine_size": [2, 3], "text": "@nothing"}
+    assert record["components"] == {"loss": {"_target_": "Loss", "weight": 2}, "computed": "$1 + 1"}
+    nested = {**config, "loss": {"_target_": "Loss", "weight": 3}}
+    assert Provenance(nested).describe({})["fingerprint"] != record["fingerprint"]
+    elsewhere = {**config, "output_dir": "elsewhere", "device": "cuda"}
+    assert Provenance(elsewhere).describe({})["fingerprint"] == record["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("a.mhd", "ElementDataFile = a.raw"), ("a.nhdr", "data file: a.raw"), ("a.nhdr", "datafile:a.raw")],
+)
+def test_voxels_in_another_file_count(name: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"NDims = 3\n{line}\n")
+    (tmp_path / "a.raw").write_bytes(b"voxels")
+    (tmp_path / "other.raw").write_bytes(b"voxels")
+    before = identity_of(tmp_path / name)
+    os.utime(tmp_path / "other.raw", (1, 1))
+    assert identity_of(tmp_path / name) == before
+    os.utime(tmp_path / "a.raw", (1, 1))
+    assert identity_of(tmp_path / name) != before
+
+
+def test_a_slice_stands_for_its_series_and_hidden_files_for_nothing(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"IM{number}").write_bytes(b"slice")
+    before = identity_of(tmp_path / "IM1")
+    (tmp_path / ".DS_Store").write_bytes(b"of the file browser")
+    assert identity_of(tmp_path / "IM1") == before
+    (tmp_path / "IM2").write_bytes(b"another slice")
+    assert identity_of(tmp_path / "IM1") != before
+
+
+def test_swapped_slices_are_another_folder(tmp_path: Path) -> None:
+    for name, content in (("1.dcm", b"first"), ("2.dcm", b"secon")):
+        (tmp_path / name).write_bytes(content)
+    os.utime(tmp_path / "1.dcm", (1, 1))
+    os.utime(tmp_path / "2.dcm", (2, 2))
+    before = identity_of(tmp_path)
+    (tmp_path / "1.dcm").rename(tmp_path / "3.dcm")
+    (tmp_path / "2.dcm").rename(tmp_path / "1.dcm")
+    (tmp_path / "3.dcm").rename(tmp_path / "2.dcm")
+    after = identity_of(tmp_path)
+    assert (after["bytes"], after["changed"]) == (before["bytes"], before["changed"])
+    assert after != before
+
+
+def test_arrays_are_known_by_values_type_and_place() -> None:
+    image = np.arange(8.0).reshape(2, 2, 2)
+    places = [torch.eye(4).double(), 2 * torch.eye(4).double()]
+    images: list[Any] = [image, image + 1, image.astype(np.float32), image.reshape(2, 4)]
+    images += [MetaTensor(torch.from_numpy(image), affine=place) for place in places]
+    digests = [repr(identity_of(one)) for one in images]
+    assert len(set(digests)) == len(images)
+    assert identity_of(image) == identity_of(np.flip(np.flip(image).copy()))
+    assert json.loads(json.dumps(identity_of(images[-1]))) == identity_of(images[-1])
 
 
 def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from monai_regplugins.apps.label.store import AUTO, TAGS, Store
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.cine import read_cine, write_series
 from monai_regplugins.io.forms import FORMS
-from monai_regplugins.registration import Registered
+from monai_regplugins.result import RegistrationResult
 
 __all__ = ["KINDS", "Answers"]
 
@@ -207,7 +207,7 @@ class Answers:
 
     def _register(
         self, request: Mapping[str, Any], pair: Pair, folder: Path, **overrides: Any
-    ) -> tuple[Registered, Path]:
+    ) -> tuple[RegistrationResult, Path]:
         """Register, and write what the command line writes; return both and the folder."""
         network = self.networks(self.bundle, **self._overrides(request), **overrides)
         label = pair.label.path if pair.label else None

@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from monai_regplugins.apps.label.requests import RequestError
 from monai_regplugins.data.cine import CineSeries
 from monai_regplugins.data.series import chosen_frame, series_pairs
-from monai_regplugins.registration import Registered, Registration
+from monai_regplugins.registration import Registration
+from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.readers import read_scan
 
 __all__ = ["propagate_frames", "read_frames_label"]
@@ -55,7 +56,7 @@ def read_frames_label(path: str | Path, series: CineSeries, frame: int = -1) -> 
 
 def propagate_frames(
     register: Registration, series: CineSeries, label: npt.NDArray[Any], frame: int
-) -> tuple[npt.NDArray[Any], Registered]:
+) -> tuple[npt.NDArray[Any], RegistrationResult]:
     """Register one frame to every other one and carry its label along.
 
     Args:

@@ -1,0 +1,120 @@
+"""Register many pairs: one that fails does not stop the others, and those done before are left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from monai_regplugins.checks import InputError, input_error_message
+from monai_regplugins.data.pair_list import check_pair_ids
+from monai_regplugins.engines.pair_registration import PairRegistration
+from monai_regplugins.handlers.registration_writer import RegistrationWriter
+from monai_regplugins.handlers.report import RegistrationReport
+from monai_regplugins.io.result_folder import remove_leftovers
+
+__all__ = ["BatchRunner"]
+
+logger = logging.getLogger(__name__)
+
+LONGEST_LIST = 5  # pairs named in the closing error
+
+Pair = Mapping[str, Any]
+
+
+class BatchRunner:
+    """Register pairs one after the other, and write their results.
+
+    A pair that cannot be registered is reported in one line, and the next one follows; at the end :meth:`run` raises
+    an error then. Interrupted, it goes on where it was, since the pairs whose results are complete are left out.
+    Several processes may share a list and an output folder: each pair is registered by one of them.
+
+    Args:
+        register: registers a pair.
+        pairs: the pairs as they were given.
+        writer: writes the results.
+        report: called with the ids of the pairs that have results, when all are done; not for a single pair.
+        verbose: log the traceback of each error, too.
+    """
+
+    def __init__(
+        self,
+        register: PairRegistration,
+        pairs: Sequence[Pair],
+        writer: RegistrationWriter,
+        report: RegistrationReport | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.register, self.pairs, self.writer = register, pairs, writer
+        self.report = report if len(pairs) > 1 else None
+        self.verbose = verbose
+        self._failed: list[str] = []
+
+    def run(self) -> None:
+        """Register all pairs that are not done.
+
+        Raises:
+            InputError: When results may not be written where they should be, before anything is registered; when pairs
+                could not be registered, after all others are done; of a single pair, the error itself.
+        """
+        check_pair_ids(self.pairs)
+        self.writer.check(self.pairs)
+        if self.report is not None:
+            self.report.check()
+        self.register.prepare()
+        remove_leftovers(self.writer.output_dir)
+        self._failed = []
+        busy = [pair for pair in tqdm(self.pairs, unit="pair", disable=len(self.pairs) == 1) if not self._take(pair)]
+        for pair in busy:  # which another process was at; it is done, unless that process has failed
+            self._take(pair, wait=True)
+        self._end()
+
+    def _take(self, pair: Pair, wait: bool = False) -> bool:
+        """Register a pair unless it is done; return False if another process is at it."""
+        with self.writer.folder(pair).claimed(wait) as mine:
+            if not mine:
+                logger.info("%s is left to another process", pair["pair_id"])
+                return False
+            if len(self.pairs) > 1 and self.writer.is_done(pair):
+                logger.info("%s is done already", pair["pair_id"])
+                return True
+            try:
+                record = self.writer.provenance.describe(pair)
+                self.writer.write(self.register(pair), record)
+            except Exception as error:
+                self._fail(pair, error)
+        return True
+
+    def _fail(self, pair: Pair, error: Exception) -> None:
+        """Report a pair that could not be registered; raise the error if it is the only pair."""
+        if self.verbose:
+            logger.error("%s", pair["pair_id"], exc_info=error)
+        message = input_error_message(error) or _unexpected(error)
+        if len(self.pairs) == 1:
+            raise InputError(message) from error
+        logger.error("%s: %s", pair["pair_id"], message)
+        self._failed.append(pair["pair_id"])
+
+    def _end(self) -> None:
+        """Write the report, and raise an error if pairs have failed."""
+        done = [pair["pair_id"] for pair in self.pairs if pair["pair_id"] not in self._failed]
+        if self.report is not None and done:
+            self.report(done)
+        if self._failed:
+            names = ", ".join(self._failed[:LONGEST_LIST]) + (", ..." if len(self._failed) > LONGEST_LIST else "")
+            raise InputError(
+                f"{len(self._failed)} of {len(self.pairs)} pairs failed ({names}), each with its reason above; the "
+                "others are done. Correct them and run the same command again, it does only what is missing."
+            )
+
+
+def _unexpected(error: BaseException) -> str:
+    """Phrase an error that no check has foreseen; the innermost one says most."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, MemoryError):
+        return "the memory is exhausted; register smaller images, or close other programs."
+    text = " ".join(str(error).split())[:300]
+    return f"an unexpected error, {type(error).__name__}: {text}; run it again with verbose set to see where it arose."

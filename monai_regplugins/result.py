@@ -1,0 +1,144 @@
+"""A registered pair as one object: the field, and what follows from it, made when it is asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_regplugins.metrics.pair import measure_pair
+from monai_regplugins.transforms.total import WarpOriginald, inverse_displacement, map_to_moving
+
+__all__ = ["RegistrationResult"]
+
+Save = Callable[["RegistrationResult", Path], Path]
+
+
+class RegistrationResult:
+    """A registered pair, on the CPU.
+
+    Args:
+        item: the pair as it was prepared, without a batch axis; ``MovingToFixedGridd(keep_original=True)`` has to be
+            among the transforms.
+        output: what the bundle's evaluator made of it: ``pred`` and ``label``.
+        given: the pair as it was given, with the paths of its files.
+        seconds: what registering took, without loading.
+    """
+
+    def __init__(
+        self,
+        item: Mapping[str, Any],
+        output: Mapping[str, Any],
+        given: Mapping[str, Any] | None = None,
+        seconds: float = math.nan,
+    ) -> None:
+        self.item, self.pred, self.targets = item, output["pred"], output["label"]
+        self.pair_id: str = str(item["pair_id"])
+        self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
+        self.seconds = seconds
+        self._save: Save | None = None
+
+    def saved_by(self, save: Save) -> RegistrationResult:
+        """Let :meth:`save` call a function of result and output folder; returns the result."""
+        self._save = save
+        return self
+
+    @property
+    def ddf(self) -> Tensor:
+        """The network's field, (d, *fixed), voxels of the fixed grid, component k along array axis k.
+
+        Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the pre-alignment, at
+        x + ddf(x). :attr:`displacement` is the way to the moving image itself.
+        """
+        found: Tensor = self.pred["ddf"]
+        return found
+
+    @property
+    def displacement(self) -> MetaTensor:
+        """The total displacement, (d, *fixed), mm in RAS: point p of the fixed image lies at p + D(p) in the moving."""
+        found: MetaTensor = self._total["displacement"]
+        return found
+
+    @cached_property
+    def inverse_displacement(self) -> MetaTensor:
+        """The inverse of :attr:`displacement`, (d, *moving), mm in RAS, on the grid of the original moving image."""
+        moving = self.moving
+        inverse = inverse_displacement(
+            self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], self.item["prealign_matrix"]
+        )
+        return MetaTensor(inverse, affine=moving.affine)
+
+    @property
+    def fixed(self) -> MetaTensor:
+        """The fixed image as the network saw it, (1, *fixed)."""
+        image: MetaTensor = self.item["fixed"]
+        return image
+
+    @property
+    def moving(self) -> MetaTensor:
+        """The original moving image, (1, *moving), on its own grid."""
+        image: MetaTensor = self.item["moving_original"]
+        return image
+
+    @property
+    def warped(self) -> MetaTensor:
+        """The original moving image on the fixed grid, (1, *fixed), sampled once through :attr:`displacement`."""
+        found: MetaTensor = self._total["warped"]
+        return found
+
+    @property
+    def warped_label(self) -> MetaTensor | None:
+        """The original moving label on the fixed grid, (1, *fixed), if there is one."""
+        return self._total.get("warped_label")
+
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """Standard deviation of the displacement, (1, *fixed), voxels, if the bundle was asked for it."""
+        found: Tensor | None = self.pred.get("uncertainty")
+        return found
+
+    @cached_property
+    def fixed_points_in_moving(self) -> Tensor | None:
+        """Where the fixed points lie in the moving image, (N, d), voxels of that, if there are any."""
+        points = self.item.get("fixed_landmarks", self.item.get("fixed_keypoints"))
+        if points is None:
+            return None
+        return map_to_moving(points, self.displacement, self.fixed.affine, self.moving.affine)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The measures of :func:`~monai_regplugins.metrics.pair_metrics`, before and after; NaN where undefined."""
+        return measure_pair({"pred": self.pred, "label": self.targets})
+
+    def save(self, output_dir: str | os.PathLike[str]) -> Path:
+        """Write what the command line writes, see :class:`~monai_regplugins.handlers.RegistrationWriter`.
+
+        Overrides of :func:`~monai_regplugins.load_bundle` such as ``forms="all"`` and ``inverse=True`` say what that
+        is.
+
+        Args:
+            output_dir: where the folder of the pair goes; it is made.
+
+        Returns:
+            The pair's folder, ``<output_dir>/<pair_id>``. If it holds an earlier result of the same images, that is
+            replaced, and files of someone else stay.
+
+        Raises:
+            InputError: When the folder holds anything else, or cannot be written; what was there before is unchanged.
+            TypeError: When the result was not made by a function of :func:`~monai_regplugins.load_bundle`.
+        """
+        if self._save is None:
+            raise TypeError("this result does not know how to be saved; use RegistrationWriter.write")
+        return self._save(self, Path(output_dir))
+
+    @cached_property
+    def _total(self) -> dict[Hashable, Any]:
+        """The pair with its original images warped by the total field."""
+        pair: dict[Any, Any] = {**self.item, "ddf": self.ddf}
+        return WarpOriginald()(pair)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.engines import BatchRunner
+from monai_regplugins.handlers import RegistrationReport, RegistrationWriter
+from monai_regplugins.io.claims import claim, release
+from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.result import RegistrationResult
+
+
+class Register:
+    """Stands for a registration: its result is the value of a pair, which an exception raises."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+    def __call__(self, pair: Mapping[str, Any]) -> RegistrationResult:
+        self.calls.append(pair["pair_id"])
+        value = Path(pair["moving"]).read_text()
+        if value == "bad":
+            raise RuntimeError("applying transform") from InputError("moving image is empty; copy it again.")
+        if value == "fault":
+            raise RuntimeError("applying transform") from ZeroDivisionError("a fault\nof the program")
+        if value == "memory":
+            raise MemoryError
+        item = {"pair_id": pair["pair_id"], "value": value}
+        return RegistrationResult(item, {"pred": {}, "label": {}}, pair, seconds=1.0)
+
+
+class Writer(RegistrationWriter):
+    """Writes the value of a result alone."""
+
+    def _write(self, folder: Path, result: RegistrationResult) -> None:
+        (folder / "value.txt").write_text(result.item["value"])
+
+
+def make(folder: Path, values: Mapping[str, str], settings: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    """A runner on pairs whose moving images hold ``values``."""
+    pairs = []
+    for name, value in values.items():
+        files = {side: folder / f"{name}_{side}" / "image.nii" for side in ("fixed", "moving")}
+        for side, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = value if side == "moving" else "fixed"
+            if not path.exists() or path.read_text() != content:
+                path.write_text(content)
+        pairs.append({**{side: str(path) for side, path in files.items()}, "pair_id": name})
+    register: Any = Register()
+    runner = BatchRunner(register, pairs, Writer(folder / "out", provenance=Provenance(settings)), **options)
+    return runner, register
+
+
+def values_in(folder: Path) -> dict[str, str]:
+    return {path.parent.name: path.read_text() for path in sorted((folder / "out").glob("*/value.txt"))}
+
+
+class Report(RegistrationReport):
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def check(self) -> None:
+        pass
+
+    def __call__(self, pair_ids: Any) -> None:
+        self.ids += pair_ids
+
+
+def test_all_pairs_are_registered_and_reported(tmp_path: Path) -> None:
+    report = Report()
+    runner, register = make(tmp_path, {"a": "1", "b": "2"}, report=report)
+    runner.run()
+    assert values_in(tmp_path) == {"a": "1", "b": "2"}
+    assert report.ids == ["a", "b"]
+    assert register.prepared == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("bad", "b: moving image is empty; copy it again."),
+        ("fault", "b: an unexpected error, ZeroDivisionError: a fault of the program; run it again with verbose set"),
+        ("memory", "b: the memory is exhausted"),
+    ],
+)
+def test_the_failure_of_a_pair_is_that_of_this_pair(
+    value: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = Report()
+    runner, _ = make(tmp_path, {"a": "1", "b": value, "c": "3"}, report=report)
+    with caplog.at_level(logging.ERROR), pytest.raises(InputError, match=r"^1 of 3 pairs failed \(b\)"):
+        runner.run()
+    assert values_in(tmp_path) == {"a": "1", "c": "3"}
+    assert report.ids == ["a", "c"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(message)
+    assert "\n" not in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_the_traceback_comes_when_it_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runner, _ = make(tmp_path, {"a": "fault", "b": "2"}, verbose=True)
+    with caplog.at_level(logging.ERROR), pytest.raises(InputError, match="1 of 2"):
+        runner.run()
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("bad", "^moving image is empty"), ("fault", "^an unexpected error, Zero")]
+)
+def test_a_single_pair_fails_with_its_own_error_in_one_line(value: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        make(tmp_path, {"a": value})[0].run()
+
+
+def test_pairs_that_are_done_are_left_out_and_a_single_one_is_not(tmp_path: Path) -> None:
+    make(tmp_path, {"a": "1", "b": "2"})[0].run()
+    runner, register = make(tmp_path, {"a": "1", "b": "2", "c": "3"})
+    runner.run()
+    assert register.calls == ["c"]
+    runner, register = make(tmp_path, {"a": "1"})
+    runner.run()
+    assert register.calls == ["a"]
+
+
+def test_a_changed_setting_or_image_or_result_is_no_longer_done(tmp_path: Path) -> None:
+    make(tmp_path, {"a": "1", "b": "2"}, {"steps": 1})[0].run()
+    runner, register = make(tmp_path, {"a": "1", "b": "2"}, {"steps": 2})
+    runner.run()
+    assert register.calls == ["a", "b"]
+    (tmp_path / "out" / "a" / "value.txt").unlink()
+    (tmp_path / "out" / "b" / "value.txt").write_bytes(b"")
+    runner, register = make(tmp_path, {"a": "1", "b": "2"}, {"steps": 2})
+    runner.run()
+    assert register.calls == ["a", "b"]
+    assert values_in(tmp_path) == {"a": "1", "b": "2"}
+    runner, register = make(tmp_path, {"a": "1", "b": "3"}, {"steps": 2})
+    runner.run()
+    assert register.calls == ["b"]
+    assert values_in(tmp_path) == {"a": "1", "b": "3"}
+
+
+def test_an_interruption_ends_it_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+
+    def interrupt(pair: Mapping[str, Any]) -> RegistrationResult:
+        if pair["pair_id"] == "b":
+            raise KeyboardInterrupt
+        return Register.__call__(register, pair)
+
+    runner.register = interrupt
+    runner.register.prepare = lambda: None
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+    runner.run()
+    assert register.calls == ["b"]
+
+
+def test_everything_is_checked_before_anything_is_registered(tmp_path: Path) -> None:
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "b" / "notes.txt").write_text("mine")
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+    with pytest.raises(InputError, match="holds other things than results of these images"):
+        runner.run()
+    assert register.calls == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b"]
+
+
+def test_what_ails_all_pairs_is_told_once(tmp_path: Path) -> None:
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+
+    def no_weights() -> None:
+        raise InputError("there is no model; train one.")
+
+    register.prepare = no_weights
+    with pytest.raises(InputError, match="no model"):
+        runner.run()
+    assert register.calls == []
+
+
+def test_a_pair_that_another_process_registers_is_waited_for(tmp_path: Path) -> None:
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+    (tmp_path / "out").mkdir()
+    place = tmp_path / "out" / ".a.claim"
+    other = claim(place)
+    assert other is not None
+
+    def finish() -> None:
+        ready.wait(10)
+        result = Register()(runner.pairs[0])
+        runner.writer.write(result, runner.writer.provenance.describe(runner.pairs[0]))
+        release(place, other)
+
+    ready = threading.Event()
+    thread = threading.Thread(target=finish)
+    thread.start()
+    take = runner._take
+    runner._take = lambda pair, wait=False: (ready.set() if wait else None, take(pair, wait))[1]
+    runner.run()
+    thread.join()
+    assert register.calls == ["b"]
+    assert values_in(tmp_path) == {"a": "1", "b": "2"}
