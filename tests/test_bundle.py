@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from monai.bundle import ConfigParser, create_workflow, run
 from monai.utils import set_determinism
 from torch._utils import ExceptionWrapper
 
-from monai_regplugins.bundle import bundle_root, check_overrides, start
+from monai_regplugins.bundle import bundle_root, check_overrides, configuration, start
 from monai_regplugins.checks import InputError
 
 TRAIN = {
@@ -46,6 +47,10 @@ TRAIN = {
     },
     "initialize": ["$monai_regplugins.start(0)"],
     "show": ["$print('ROOT=' + @bundle_root)"],
+    "fixed": "",
+    "output_dir": "$@bundle_root + '/output'",
+    "names": ["$print('NAMES=' + repr([str(@fixed), str(@output_dir)]))"],
+    "wait": ["$print('READY', flush=True)", "$__import__('time').sleep(60)"],
     "training": ["$@trainer.run()"],
 }
 
@@ -53,13 +58,14 @@ TRAIN = {
 @pytest.fixture(autouse=True)
 def _process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Start in an empty folder with a bare command line, and give back what ``start`` and ``run`` change."""
-    factory = logging.getLogRecordFactory()
+    factory, on_termination = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["host"])
     monkeypatch.chdir(tmp_path)
     yield
     logging.setLogRecordFactory(factory)
+    signal.signal(signal.SIGTERM, on_termination)
     set_determinism(None)
 
 
@@ -247,6 +253,66 @@ class TestOverrides:
         assert parser.get_parsed_content("initialize") == [None]
 
 
+class TestNamesAsText:
+    """What the command line gives for a path is a name: no number, no tuple, no code."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "20240611",
+            "007",
+            "1e3",
+            "0x10",
+            "1,2",
+            "(1)",
+            "[1]",
+            "True",
+            "None",
+            "$print(1)",
+            "$1+",
+            "@names",
+            "a#b",
+            "a b",
+        ],
+    )
+    @pytest.mark.parametrize("spelling", ["--fixed={}", "--fixed {}"])
+    def test_it_is_taken_as_written(
+        self, text: str, spelling: str, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ["names", "--config_file", TRAIN_FILE, *spelling.format(text).split(" ", 1), "--output_dir", text]
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
+        fire.Fire(run, command=words)
+        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == repr([text, text])
+
+    def test_without_an_override_the_expression_counts(self, bundle: Path, capsys: Capture) -> None:
+        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE])
+        expected = repr(["", f"{bundle}/output"])
+        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == expected
+
+    def test_the_home_is_found(self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/me")
+        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~x y"])
+        assert "NAMES=['/home/me/a.nii', '~x y']" in capsys.readouterr().out
+
+    def test_python_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
+        create_workflow(
+            config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="$x", output_dir=2025
+        ).run()
+        assert "NAMES=['$x', '2025']" in capsys.readouterr().out
+
+    def test_an_args_file_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
+        Path("args.json").write_text(json.dumps({"config_file": TRAIN_FILE, "fixed": 20240611, "output_dir": "@x"}))
+        fire.Fire(run, command=["names", "--args_file", "args.json"])
+        assert "NAMES=['20240611', '@x']" in capsys.readouterr().out
+
+
+def test_the_configuration_is_known_where_it_is_evaluated(bundle: Path) -> None:
+    parser = ConfigParser({"a": 1, "seen": "$__import__('monai_regplugins').configuration()"})
+    parser["a"] = 2
+    assert parser.get_parsed_content("seen")["a"] == 2
+    assert configuration() == {}
+
+
 class TestStart:
     """The seed, and the way an error takes to the user."""
 
@@ -335,6 +401,21 @@ class TestCommandLine:
         assert re.fullmatch(line, done.stderr.splitlines()[-1])
 
     @pytest.mark.slow
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+    def test_a_signal_ends_it_in_one_line(
+        self, number: int, status: int, bundle: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(repository))
+        command = [sys.executable, "-m", "monai.bundle", "run", "wait", "--config_file", TRAIN_FILE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert any(line == "READY\n" for line in process.stdout)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert errors.splitlines()[-1].startswith("stopped; what was written is complete")
+        assert "Traceback" not in errors
+
     def test_torchrun_knows_the_root(self, bundle: Path, repository: Path) -> None:
         module = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
         done = cli(["show", "--config_file", TRAIN_FILE], repository, module)

@@ -290,7 +290,10 @@ def test_images_in_memory_are_the_same_as_their_files(register: Registration, pa
     folders = result.save(tmp_path / "a"), expected.save(tmp_path / "b")
     different = [name for name in files_of(folders[0]) if read(folders[0] / name) != read(folders[1] / name)]
     assert different == ["provenance.json"]
-    assert read(folders[0] / "provenance.json")["inputs"] == {"pair_id": "moving_to_fixed"}
+    inputs = read(folders[0] / "provenance.json")["inputs"]
+    assert inputs.pop("pair_id") == "moving_to_fixed"
+    assert all("sha256" in identity for identity in inputs.values())
+    assert inputs["fixed"]["array"] == list(FIXED)
 
 
 ARRAYS: dict[str, Callable[[Array], Any]] = {
@@ -331,8 +334,10 @@ def test_a_file_and_an_array(register: Registration, pair: Pair, tmp_path: Path)
     result = register(pair.fixed, loaded(pair.moving), moving_label=pair.moving_label)
     expected = register(**pair.of("fixed", "moving", "moving_label"))
     assert torch.equal(result.ddf, expected.ddf)
-    told = read(result.save(tmp_path) / "provenance.json")["inputs"]
-    assert sorted(told) == ["fixed", "moving_label", "pair_id"]
+    inputs = read(result.save(tmp_path) / "provenance.json")["inputs"]
+    assert inputs["fixed"]["file"] == str(pair.fixed.resolve())
+    assert inputs["moving_label"]["file"] == str(pair.moving_label.resolve())
+    assert sorted(inputs["moving"]) == ["array", "sha256", "type"]
 
 
 BAD_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
@@ -363,6 +368,32 @@ BAD_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_pairs(changes: dict[str, Any], message: str, register: Registration, pair: Pair) -> None:
     with pytest.raises(InputError, match=message):
         register(**{**pair.of("fixed", "moving"), **changes})
+
+
+@pytest.mark.parametrize("name", ["$print(1)", "@fixed", "%fixed", "a#b", "a::b", "=1+1", "20240611"])
+def test_names_of_files_are_never_evaluated(name: str, register: Registration, pair: Pair, tmp_path: Path) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    files = {side: shutil.copy(getattr(pair, side), place / f"{name}{side}.nii.gz") for side in ("fixed", "moving")}
+    result = register(**files, pair_id=name)
+    folder = result.save(place / name / "out")
+    assert folder == place / name / "out" / name
+    record = read(folder / "provenance.json")
+    assert record["inputs"]["fixed"]["file"] == str(Path(files["fixed"]).resolve())
+    assert record["inputs"]["pair_id"] == name
+    assert register(**files).pair_id == f"{name}moving_to_{name}fixed"
+
+
+def test_a_result_of_other_images_is_not_replaced(register: Registration, pair: Pair, tmp_path: Path) -> None:
+    folder = register(pair.fixed, pair.moving).save(tmp_path / "out")
+    before = {name: (folder / name).read_bytes() for name in files_of(folder)}
+    register(pair.fixed, pair.moving).save(tmp_path / "out")
+    with pytest.raises(InputError, match="holds other things than results of these images"):
+        register(pair.moving, pair.fixed, pair_id=folder.name).save(tmp_path / "out")
+    with pytest.raises(InputError, match="holds the pair's fixed"):
+        register(pair.fixed, pair.moving, pair_id=pair.fixed.parent.name).save(pair.fixed.parent.parent)
+    assert sorted(files_of(folder)) == sorted(before)
+    assert (folder / "warped.nii.gz").read_bytes() == before["warped.nii.gz"]
 
 
 # --- one after the other
@@ -452,6 +483,9 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
     "of the pair": ({"moving_label": "a.nii"}, "^moving_label belongs to a pair, not to the bundle"),
     "output_dir": ({"output_dir": "out"}, "^output_dir belongs to a pair"),
     "value": ({"prealign": "rigid"}, "^prealign is 'rigid'; choose one of"),
+    "code": ({"prealign": "$print(1)"}, "^override prealign is '.print.1.', an expression .* expected a value"),
+    "a reference": ({"window": "@spatial_size"}, "^override window is '@spatial_size', an expression"),
+    "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\$print\(1\)'"),
     "weights": ({"ckpt": "nowhere.pt"}, "^there is no model at 'nowhere.pt'"),
     "other weights": ({"preset": "ran0"}, "does not fit RAN"),
 }

@@ -130,7 +130,7 @@ class ResultFolder:
         if self.path.exists():
             self._replace(workshop, record)
         else:
-            write_file(workshop / "new" / RECORD, _text(record))
+            (workshop / "new" / RECORD).write_bytes(_text(record))
             (workshop / "new").rename(self.path)
 
     def _replace(self, workshop: Path, record: Mapping[str, Any]) -> None:

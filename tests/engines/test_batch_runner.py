@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import random
+import signal
+import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.engines import BatchRunner
@@ -214,3 +221,119 @@ def test_a_pair_that_another_process_registers_is_waited_for(tmp_path: Path) -> 
     thread.join()
     assert register.calls == ["b"]
     assert values_in(tmp_path) == {"a": "1", "b": "2"}
+
+
+# --- seeded lists, with foreign files, links, kills and a second process
+
+
+NAMES = ("a", "b", "A", "imagesTr", "é", "e\u0301", "$x", "@y", "%z", "a#b", "=1+1", "metrics.csv", "mean", "x" * 300)
+
+
+class Slow(Writer):
+    """Takes its time between its files, so that a kill finds it at work."""
+
+    def _write(self, folder: Path, result: RegistrationResult) -> None:
+        for name, content in (
+            ("value.txt", result.item["value"]),
+            ("metrics.json", '{"ncc": 1}'),
+            ("registration.png", ""),
+        ):
+            (folder / name).write_text(content)
+            time.sleep(0.001)
+
+
+def snapshot(folder: Path) -> dict[str, bytes | str]:
+    """Every file below a folder, and where links lead."""
+    found: dict[str, bytes | str] = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            found[str(path)] = os.readlink(path)
+        elif path.is_file():
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+def random_list(draw: random.Random, root: Path) -> tuple[list[dict[str, str]], Path]:
+    """Pairs and an output folder, among inputs and files of others."""
+    pairs: list[dict[str, str]] = []
+    for number in range(draw.randint(1, 4)):
+        name = draw.choice(NAMES[:9])
+        folder = root / "data" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        pair = {"pair_id": name if draw.random() < 0.3 else draw.choice(NAMES)}
+        for side in ("fixed", "moving"):
+            (folder / f"{side}{number}.nii").write_text(f"{side} {number} of {name}")
+            pair[side] = str(folder / f"{side}{number}.nii")
+        pairs.append(pair)
+    output = draw.choice([root / "out", root / "out", root / "new" / "out", root / "data", root / "link"])
+    (root / "out").mkdir()
+    (root / "link").symlink_to(root / "out")
+    for pair in pairs:
+        place = root / "out" / pair["pair_id"][:20]
+        if draw.random() < 0.1 and not place.exists():
+            place.mkdir()
+            (place / "notes.txt").write_text("by hand")
+        elif draw.random() < 0.05 and not place.exists():
+            place.symlink_to(Path(pair["fixed"]).parent)
+    for name in ("metrics.csv", "provenance.json", ".a.claim", ".mine", "report.html"):
+        if draw.random() < 0.04 and not (root / "out" / name).exists():
+            (root / "out" / name).write_text(draw.choice(["", "mine", "{}"]) if name != ".a.claim" else "mine")
+    return pairs, output
+
+
+def run_list(pairs: list[dict[str, str]], output: Path, steps: int) -> list[str]:
+    """Register a list; return the names of the pairs that were not done."""
+    register: Any = Register()
+    writer = Slow(output, provenance=Provenance({"steps": steps}))
+    BatchRunner(register, pairs, writer, RegistrationReport(output) if steps % 2 else None).run()
+    return register.calls  # type: ignore[no-any-return]
+
+
+def run_in_child(pairs: list[dict[str, str]], output: Path, steps: int) -> int:
+    """Register a list in another process; return its number."""
+    child = os.fork()
+    if child == 0:
+        logging.disable()
+        with contextlib.suppress(BaseException), open(os.devnull, "w") as nowhere:
+            sys.stderr = nowhere
+            run_list(pairs, output, steps)
+        os._exit(0)
+    return child
+
+
+def assert_whole(pairs: list[dict[str, str]], output: Path, steps: int) -> None:
+    """All results are there, a second start does nothing, and no temporary file is left."""
+    assert run_list(pairs, output, steps) == ([pairs[0]["pair_id"]] if len(pairs) == 1 else [])
+    writer = Slow(output, provenance=Provenance({"steps": steps}))
+    assert all(writer.is_done(pair) for pair in pairs)
+    hidden = {name for name in os.listdir(output) if name.startswith(".")} - {".mine", ".a.claim"}
+    assert {name for name in hidden if not name.startswith(".part-")} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(30))
+def test_nothing_is_lost_and_nothing_is_half(block: int, tmp_path: Path) -> None:
+    tqdm.set_lock(threading.RLock())  # the usual one is shared with children, which may be killed while they have it
+    refused = 0
+    for seed in range(10 * block, 10 * block + 10):
+        draw, root = random.Random(seed), tmp_path / str(seed)
+        root.mkdir()
+        pairs, output = random_list(draw, root)
+        before = snapshot(root)
+        for _ in range(draw.randint(1, 3)):
+            steps = draw.randint(0, 3)
+            children = [run_in_child(pairs, output, steps) for _ in range(draw.randint(1, 2))]
+            time.sleep(draw.random() * 0.05)
+            for child in children:
+                if draw.random() < 0.7:
+                    os.kill(child, draw.choice([signal.SIGKILL, signal.SIGTERM]))
+                os.waitpid(child, 0)
+        try:
+            run_list(pairs, output, steps)
+        except InputError:
+            refused += 1
+        else:
+            assert_whole(pairs, output, steps)
+        after = snapshot(root)
+        assert {name: after.get(name) for name in before} == before, seed
+    assert refused < 10

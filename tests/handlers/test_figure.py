@@ -129,7 +129,7 @@ def test_handler_draws_the_first_pairs_of_every_second_evaluation(
     drawn = []
     for _ in range(3):
         training.evaluator.run()
-        drawn.append(sorted(path.name for path in tmp_path.iterdir()))
+        drawn.append(sorted(path.name for path in tmp_path.glob("*.png")))
         for path in tmp_path.iterdir():
             path.unlink()
     assert drawn == [["pair.png", "pair_2.png"], [], ["pair.png", "pair_2.png"]]

@@ -33,6 +33,11 @@ def test_csv_has_pairs_mean_and_deviation() -> None:
     assert (lines[3]["dsc"], lines[4]["dsc"]) == ("0.5", "")
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_a_spreadsheet_takes_names_as_text(name: str) -> None:
+    assert metrics_csv([{"pair_id": name, "ncc": 0.5}]).splitlines()[1] == f"'{name},0.5"
+
+
 def test_summary_is_aligned() -> None:
     assert summary_table(ROWS).splitlines() == [
         "3 pairs         before     after",

@@ -106,6 +106,19 @@ def test_the_report_gathers_the_folders(tmp_path: Path) -> None:
     assert [name for name in ("none", "bad", "good") if f"<h3>{name}</h3>" in text] == ["none", "bad"]
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "report.html"])
+def test_files_of_someone_else_are_refused_before_anything_is_done(name: str, tmp_path: Path) -> None:
+    report = RegistrationReport(tmp_path)
+    report.check()
+    report(write_results(tmp_path))
+    report.check()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"'.*{name}' is there already and was not written by this program"):
+        RegistrationReport(tmp_path / "b").check()
+    assert (tmp_path / "b" / name).read_text() == "mine"
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = write_results(tmp_path)
     (tmp_path / "report.html").mkdir()

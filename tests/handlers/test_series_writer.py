@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -88,6 +89,30 @@ def test_files(write: Write, save_fields: bool) -> None:
         assert animation.n_frames == COUNT
         assert animation.info["duration"] == 500
     Image.open(folder / "respiration.png").verify()
+
+
+def test_files_of_others_and_of_other_series_stay(tmp_path: Path) -> None:
+    series = make_series()
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "aligned.nii.gz").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"aligned.nii.gz' is there already and was not written by this program"):
+        SeriesWriter(folder, series, 2).attach(Engine(lambda *_: None))
+    source = dataclasses.replace(series, source=str(folder / "aligned.nii.gz"))
+    with pytest.raises(InputError, match="would be replaced by a result"):
+        SeriesWriter(folder, source, 2).attach(Engine(lambda *_: None))
+    assert (folder / "aligned.nii.gz").read_bytes() == b"mine"
+
+
+def test_another_series_does_not_replace_the_results(write: Write, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.nii.gz" for name in ("one", "two")]
+    for file in files:
+        file.write_bytes(b"series")
+    one, two = (dataclasses.replace(make_series(), source=str(file)) for file in files)
+    folder = write(one)
+    assert write(one) == folder
+    with pytest.raises(InputError, match=r"holds results of another series, '.*one\.nii\.gz'"):
+        write(two)
 
 
 def test_uncertainty_is_a_series_too(write: Write) -> None:
