@@ -22,6 +22,9 @@ from monai_regplugins.apps.label.app import RegistrationLabelApp  # noqa: F401 -
 '''
 
 
+PACKAGE = "monai_regplugins.apps.label"  # what every main.py of the app imports
+
+
 def default_folder() -> Path:
     """The folder of the app where no other is given: one per user, since trained models stay in it."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
@@ -41,9 +44,11 @@ def make_app(folder: str | Path) -> Path:
         Its absolute path.
 
     Raises:
-        InputError: When it cannot be written.
+        InputError: When it cannot be written, or has a ``main.py`` of something else.
     """
     place = Path(folder).expanduser().absolute()
+    if (place / "main.py").is_file() and PACKAGE not in (place / "main.py").read_text(errors="replace"):
+        raise InputError(f"'{place / 'main.py'}' is there already and belongs to something else; give another folder.")
     write_file(place / "main.py", MAIN.encode())
     return place
 

@@ -25,6 +25,13 @@ def test_what_is_in_the_folder_stays(tmp_path: Path) -> None:
     assert trained.read_bytes() == b"trained"
 
 
+def test_a_program_of_someone_else_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "main.py").write_text("print('mine')")
+    assert main(["--output", str(tmp_path)]) == 1
+    assert "main.py' is there already and belongs to something else" in capsys.readouterr().err
+    assert (tmp_path / "main.py").read_text() == "print('mine')"
+
+
 def test_the_command_prints_the_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output", str(tmp_path / "app")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'app'}\n"
