@@ -22,7 +22,16 @@ from monai.utils import set_determinism
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 
-__all__ = ["PATH_KEYS", "bundle_root", "check_keys", "check_overrides", "configuration", "start"]
+__all__ = [
+    "LANGUAGE",
+    "PATH_KEYS",
+    "bundle_root",
+    "check_keys",
+    "check_overrides",
+    "configuration",
+    "literal_name",
+    "start",
+]
 
 ExceptHook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 
@@ -50,6 +59,7 @@ PATH_KEYS = frozenset(
     )
 )
 
+LANGUAGE = ("$", "@", "%")  # what expressions, references and copies of the configuration language begin with
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
 STOPPED = "stopped; what was written is complete, and the same command goes on from there."
 
@@ -155,20 +165,37 @@ def _calling_parser() -> ConfigParser | None:
 def _take_names_as_text() -> None:
     """Replace overrides that are paths or names by what the user wrote.
 
-    ``fire`` reads numbers and tuples (``--fixed 20240611``), and MONAI would evaluate a name that begins with ``$``.
-    A :class:`~pathlib.Path` is out of reach of its configuration language; ``~`` is the user's home.
+    ``fire`` reads numbers, tuples and comments (``--fixed 20240611``, ``a#b``), and MONAI would evaluate a name that
+    begins with ``$``.
     """
     call, parser = _creating_call(), _calling_parser()
     if call is None or parser is None:
         return
+    overrides = {**call.f_locals["kwargs"], **call.f_locals["_args"]}
+    is_typed = any(str(frame.f_globals.get("__name__")).startswith("fire.") for frame in _caller_frames())
     config = parser.get()
-    for key in PATH_KEYS & {**call.f_locals["kwargs"], **call.f_locals["_args"]}.keys():
-        value = config[key]
-        written = value if isinstance(value, str | os.PathLike) else _command_line_value(key)
-        if text := os.fspath(str(value) if written is None else written):
-            path = Path(text).expanduser()
-            config[key] = path
-            parser.ref_resolver.items[key] = ConfigItem(path, key)  # in place of what was made of it at the start
+    for key in PATH_KEYS & overrides.keys():
+        written = _command_line_value(key) if is_typed else None
+        if text := str(overrides[key]) if written is None else written:
+            config[key] = literal_name(key, text)
+            parser.ref_resolver.items[key] = ConfigItem(config[key], key)  # in place of what was made of it before
+
+
+def literal_name(key: str, text: str) -> str | Path:
+    """Return a name in a form that MONAI's configuration language leaves alone; ``~`` is the user's home.
+
+    Args:
+        key: the setting, one of ``PATH_KEYS``.
+        text: the name.
+
+    Example:
+        >>> literal_name("output_dir", "$out")
+        './$out'
+    """
+    name = os.path.expanduser(text) if key != "pair_id" else text
+    if name[:1] not in LANGUAGE:
+        return name
+    return Path(name) if key == "pair_id" else os.path.join(os.curdir, name)
 
 
 def _creating_call() -> FrameType | None:

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_regplugins.bundle import PATH_KEYS, check_keys
+from monai_regplugins.bundle import LANGUAGE, PATH_KEYS, check_keys, literal_name
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
@@ -36,7 +36,6 @@ NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "w
 OF_THE_PAIR = (*COLUMNS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
 SUMS_FILES = (Path("models", "SHA256SUMS"), Path("SHA256SUMS"))
 UNNAMED = "moving_to_fixed"
-LANGUAGE = ("$", "@", "%")  # what expressions, references and copies begin with
 
 
 def load_bundle(
@@ -77,9 +76,10 @@ def load_bundle(
             raise InputError(f"{told[0]} belongs to a pair, not to the bundle; give it when you register or save.")
         check_keys(overrides, config, str(file))
         parser = ConfigParser({**config, "bundle_root": str(root)})
-        for key, value in (overrides if device is None else {**overrides, "device": torch.device(device)}).items():
+        literal = {key: _literal(key, value) for key, value in overrides.items()}
+        for key, value in (literal if device is None else {**literal, "device": torch.device(device)}).items():
             try:
-                parser[key] = _literal(key, value)
+                parser[key] = value
             except (LookupError, ValueError) as error:  # inside of something that is not there
                 hint = suggest(ReferenceResolver.split_id(key)[0], config)
                 raise InputError(f"unknown override '{key}', {file} has no such place.{hint}") from error
@@ -219,7 +219,7 @@ def _literal(key: str, value: Any) -> Any:
         InputError: When it is code of the configuration's language.
     """
     if key in PATH_KEYS and isinstance(value, str | os.PathLike):
-        return Path(value)
+        return literal_name(key, os.fspath(value))
     if isinstance(value, str) and value[:1] in LANGUAGE:
         raise InputError(
             f"override {key} is {value!r}, an expression of the configuration's language, expected a value; write "

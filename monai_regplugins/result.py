@@ -26,7 +26,7 @@ class RegistrationResult:
     Args:
         item: the pair as it was prepared, without a batch axis; ``MovingToFixedGridd(keep_original=True)`` has to be
             among the transforms.
-        output: what the bundle's evaluator made of it: ``pred`` and ``label``.
+        output: what the bundle's evaluator made of it, ``pred`` and ``label``; tensors are brought to the CPU.
         given: the pair as it was given, with the paths of its files.
         seconds: what registering took, without loading.
     """
@@ -38,7 +38,7 @@ class RegistrationResult:
         given: Mapping[str, Any] | None = None,
         seconds: float = math.nan,
     ) -> None:
-        self.item, self.pred, self.targets = item, output["pred"], output["label"]
+        self.item, self.pred, self.targets = item, _on_cpu(output["pred"]), _on_cpu(output["label"])
         self.pair_id: str = str(item["pair_id"])
         self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
         self.seconds = seconds
@@ -142,3 +142,8 @@ class RegistrationResult:
         """The pair with its original images warped by the total field."""
         pair: dict[Any, Any] = {**self.item, "ddf": self.ddf}
         return WarpOriginald()(pair)
+
+
+def _on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with their tensors on the CPU."""
+    return {key: value.cpu() if isinstance(value, Tensor) else value for key, value in values.items()}

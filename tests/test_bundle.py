@@ -282,7 +282,8 @@ class TestNamesAsText:
         words = ["names", "--config_file", TRAIN_FILE, *spelling.format(text).split(" ", 1), "--output_dir", text]
         monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
         fire.Fire(run, command=words)
-        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == repr([text, text])
+        expected = f"./{text}" if text[0] in "$@" else text
+        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == repr([expected, expected])
 
     def test_without_an_override_the_expression_counts(self, bundle: Path, capsys: Capture) -> None:
         fire.Fire(run, command=["names", "--config_file", TRAIN_FILE])
@@ -291,19 +292,26 @@ class TestNamesAsText:
 
     def test_the_home_is_found(self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/home/me")
-        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~x y"])
-        assert "NAMES=['/home/me/a.nii', '~x y']" in capsys.readouterr().out
+        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~nobody"])
+        assert "NAMES=['/home/me/a.nii', '~nobody']" in capsys.readouterr().out
 
     def test_python_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
         create_workflow(
             config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="$x", output_dir=2025
         ).run()
-        assert "NAMES=['$x', '2025']" in capsys.readouterr().out
+        assert "NAMES=['./$x', '2025']" in capsys.readouterr().out
+
+    def test_the_words_of_a_host_are_its_own(
+        self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["host", "--fixed", "another"])
+        create_workflow(config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="mine").run()
+        assert "NAMES=['mine'," in capsys.readouterr().out
 
     def test_an_args_file_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
         Path("args.json").write_text(json.dumps({"config_file": TRAIN_FILE, "fixed": 20240611, "output_dir": "@x"}))
         fire.Fire(run, command=["names", "--args_file", "args.json"])
-        assert "NAMES=['20240611', '@x']" in capsys.readouterr().out
+        assert "NAMES=['20240611', './@x']" in capsys.readouterr().out
 
 
 def test_the_configuration_is_known_where_it_is_evaluated(bundle: Path) -> None:

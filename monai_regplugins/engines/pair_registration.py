@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ignite.engine import Events
-from ignite.utils import convert_tensor
 from monai.data import DataLoader, Dataset
 
 from monai_regplugins.result import RegistrationResult
@@ -65,7 +64,6 @@ class PairRegistration:
         self._start = time.perf_counter()
 
     def _keep(self, engine: Any) -> None:
-        """Take the result of the one pair of a batch, off the GPU."""
+        """Take the result of the one pair of a batch."""
         (item,), (output,) = engine.state.batch, engine.state.output
-        output = convert_tensor(output, "cpu")
         self._found = {"item": item, "output": output, "seconds": time.perf_counter() - self._start}

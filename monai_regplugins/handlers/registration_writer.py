@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from ignite.engine import Events
-from ignite.utils import convert_tensor
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
@@ -92,8 +91,7 @@ class RegistrationWriter:
         seconds = time.perf_counter() - self._start
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             with self.folder(item).claimed(wait=True):
-                on_cpu: Any = convert_tensor(output, "cpu")
-                self.write(RegistrationResult(item, on_cpu, seconds=seconds))
+                self.write(RegistrationResult(item, output, seconds=seconds))
 
     def _begin(self, engine: Any) -> None:
         self._start = time.perf_counter()

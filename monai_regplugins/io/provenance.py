@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Provenance:
             weights, configuration and version of this package; ``created``, the time of the call.
         """
         cause = {
-            "inputs": {key: identity_of(value) for key, value in inputs.items()},
+            "inputs": {key: value if key == "pair_id" else identity_of(value) for key, value in inputs.items()},
             "weights": {"file": str(self.weights or ""), "sha256": self.digest},
             "parameters": self.parameters,
             "components": self.components,
@@ -187,6 +187,7 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
 def installed_version(package: str) -> str:
     """Return the version of a package, empty if it is not installed."""
     try:

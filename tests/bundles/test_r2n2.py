@@ -108,7 +108,7 @@ class TestTraining:
         names = files_of(trained_r2n2)
         events = [name for name in names if name.startswith("eval/tensorboard/events.out.tfevents.")]
         assert events
-        expected = ["curves.csv", "curves.png", "metrics.csv", "registration.png"]
+        expected = ["curves.csv", "curves.png", "metrics.csv", "provenance.json", "registration.png"]
         assert {*names} - {*events} == {f"eval/{name}" for name in expected} | {
             "models/checkpoint.pt",
             "models/model.pt",
@@ -327,7 +327,14 @@ class TestPairs:
 class TestSeries:
     """Inference on a series of one slice."""
 
-    FILES = ("aligned.nii.gz", "animation.gif", "respiration.csv", "respiration.png", "transformations.json")
+    FILES = (
+        "aligned.nii.gz",
+        "animation.gif",
+        "provenance.json",
+        "respiration.csv",
+        "respiration.png",
+        "transformations.json",
+    )
 
     def test_results_of_the_phantom(self, infer: Infer, cine_lung: Path) -> None:
         output = infer("series", save_fields=True, spatial_size=[40, 40])

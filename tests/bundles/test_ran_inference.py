@@ -246,11 +246,13 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
 ) -> None:
     pair = make_pair()
     folder = infer(**pair.settings()) / "moving_to_fixed"
-    (folder / "stray.txt").write_text("of the earlier run", encoding="utf-8")
+    (folder / "mine.txt").write_text("of someone else", encoding="utf-8")
     images = {"fixed": str(pair.fixed), "moving": str(pair.moving)}
 
     infer(**images)
 
+    assert (folder / "mine.txt").read_text(encoding="utf-8") == "of someone else"
+    (folder / "mine.txt").unlink()
     assert sorted(os.listdir(folder)) == FILES
     assert os.listdir(folder.parent) == [folder.name]
     before, save_image = {name: (folder / name).read_bytes() for name in FILES}, nib.save
@@ -293,7 +295,7 @@ def test_a_bad_pair_does_not_stop_the_others_and_those_done_are_left_out(
         infer(pairs_file=str(pair_list))
     assert "1 of 3 pairs failed (second)" in input_error(raised.value)
     output = tmp_path / "output"
-    assert sorted(os.listdir(output)) == ["first", "metrics.csv", "report.html", "third"]
+    assert sorted(os.listdir(output)) == ["first", "metrics.csv", "provenance.json", "report.html", "third"]
     assert list(table(output / "metrics.csv")) == ["first", "third", "mean", "sd"]
     before = (output / "first" / "provenance.json").stat().st_mtime_ns
 

@@ -59,7 +59,7 @@ class TestTraining:
         names = [name for name in files_of(trained_regnet) if "tfevents" not in name]
         pictures = ["curves.png", "field.png", "registration.png"]
         assert names == [
-            *(f"eval/{name}" for name in sorted(["curves.csv", "metrics.csv", *pictures])),
+            *(f"eval/{name}" for name in sorted(["curves.csv", "metrics.csv", "provenance.json", *pictures])),
             "models/checkpoint.pt",
             "models/model.pt",
         ]

@@ -75,7 +75,8 @@ def test_a_hundred_spoiled_pairs_are_told_and_the_good_one_is_registered(reposit
         told = [line for line in shown.splitlines() if f" {row['pair_id']}: " in line]
         assert len(told) == 1, row
     assert f"{len(rows) - 1} of {len(rows)} pairs failed" in lines[-1]
-    assert {name.split("/")[0] for name in files_of(tmp_path / "out")} == {"good", "metrics.csv", "report.html"}
+    found = {name.split("/")[0] for name in files_of(tmp_path / "out")}
+    assert found == {"good", "metrics.csv", "provenance.json", "report.html"}
 
 
 def test_a_full_disk_leaves_nothing(repository: Path, tmp_path: Path) -> None:
