@@ -17,6 +17,7 @@ __all__ = [
     "check_affine",
     "check_choice",
     "check_file",
+    "check_finite_field",
     "check_image",
     "check_mask",
     "check_minimum_size",
@@ -151,6 +152,28 @@ def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_di
         )
 
 
+def check_finite_field(ddf: torch.Tensor, network: object) -> None:
+    """Check what a network has returned, before anything is made of it.
+
+    Args:
+        ddf: displacements of a batch, in voxels.
+        network: what returned them; its ``weights_file``, which
+            :class:`~monai_regplugins.handlers.WeightsLoader` notes, is told in the message.
+
+    Raises:
+        InputError: When values are NaN or infinite.
+    """
+    wrong = ddf.numel() - int(torch.isfinite(ddf).sum())
+    if wrong:
+        weights = getattr(network, "weights_file", "")
+        named = f" with the weights '{weights}'" if weights else ""
+        raise InputError(
+            f"the network{named} returned {wrong} of {ddf.numel()} displacements that are not finite (NaN or "
+            "infinity), so the pair has no result; use the published weights or an earlier checkpoint, and no mixed "
+            "precision (amp=false)."
+        )
+
+
 def check_mask(data: np.ndarray[Any, Any] | torch.Tensor, name: str) -> None:
     """Check that a mask marks at least one voxel.
 
@@ -247,7 +270,7 @@ def load_weights(path: str | Path) -> dict[str, Any]:
 
 
 def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
-    """Load ``state`` into ``network``, all of it or nothing.
+    """Load ``state`` into ``network``, all of it or nothing; weights are finite.
 
     Args:
         network: the network to fill.
@@ -255,7 +278,8 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
         path: where they came from, for the message.
 
     Raises:
-        InputError: When names or shapes differ, as they do for a checkpoint of another preset.
+        InputError: When names or shapes differ, as they do for a checkpoint of another preset, or a weight is NaN or
+            infinite, as after a training that diverged.
     """
     expected = network.state_dict()
     common = expected.keys() & state.keys()
@@ -269,6 +293,11 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
         raise InputError(
             f"checkpoint '{path}' does not fit {type(network).__name__}: weights {', '.join(found)}; "
             "it belongs to another preset or network, so give the preset it was trained with, or another checkpoint."
+        )
+    if wrong := [key for key in expected if not bool(torch.isfinite(state[key]).all())]:
+        raise InputError(
+            f"checkpoint '{path}' holds weights that are not finite (NaN or infinity, first '{wrong[0]}'), as a "
+            "training leaves them that diverged; take an earlier checkpoint or the published weights."
         )
     network.load_state_dict(state)
 

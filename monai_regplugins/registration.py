@@ -22,7 +22,6 @@ from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
-from monai_regplugins.release.sums import check_sum, read_sums
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.readers import as_scan, in_memory
 
@@ -34,7 +33,6 @@ Config: TypeAlias = dict[str, Any]
 CONFIG = Path("configs", "inference.json")
 NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
 OF_THE_PAIR = (*COLUMNS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
-SUMS_FILES = (Path("models", "SHA256SUMS"), Path("SHA256SUMS"))
 UNNAMED = "moving_to_fixed"
 
 
@@ -103,7 +101,6 @@ class Registration:
         weights = Path(ConfigParser(config).get_parsed_content("ckpt"))
         provenance = Provenance(config, weights)
         content = ConfigParser({**config, "pairs": [], "provenance": provenance}).get_parsed_content
-        _check_against_sums(Path(content("bundle_root")), weights)
         self._provenance, self._register, self._writer = provenance, content("register"), content("writer")
         self._register.prepare()
         self._digest = provenance.digest  # of the weights that were loaded, now that they cannot be others
@@ -226,16 +223,6 @@ def _literal(key: str, value: Any) -> Any:
             "expressions into a configuration file."
         )
     return value
-
-
-def _check_against_sums(root: Path, ckpt: Path) -> None:
-    """Compare the weights with the digests that the bundle lists, if it lists any."""
-    for file in (root / name for name in SUMS_FILES):
-        if not (file.is_file() and ckpt.is_file()):
-            continue
-        for name, digest in read_sums(file.read_text(encoding="utf-8"), str(file)).items():
-            if ckpt.resolve() in ((root / name).resolve(), (file.parent / name).resolve()):
-                check_sum(ckpt, digest)
 
 
 def _placed(images: Mapping[str, Source], spacing: Sequence[float]) -> dict[str, MetaTensor]:

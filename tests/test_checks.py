@@ -13,6 +13,7 @@ from monai_regplugins.checks import (
     check_affine,
     check_choice,
     check_file,
+    check_finite_field,
     check_image,
     check_mask,
     check_minimum_size,
@@ -184,3 +185,24 @@ class TestWeights:
         with raises(r"1 missing \(first 'bias'\), 1 unknown \(first 'offset'\)"):
             load_into(network, {"weight": torch.zeros(3, 2), "offset": torch.zeros(3)}, "model.pt")
         assert torch.equal(network.weight, before), "nothing is loaded when not all fits"
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, value: float) -> None:
+        before = (network := torch.nn.Linear(2, 3)).weight.clone()
+        state = {"weight": torch.zeros(3, 2), "bias": torch.tensor([0.0, value, 0.0])}
+        with raises(r"'model\.pt' holds weights that are not finite \(NaN or infinity, first 'bias'\).* diverged; "):
+            load_into(network, state, "model.pt")
+        assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_field_that_is_not_finite(value: float) -> None:
+    ddf = torch.zeros(1, 3, 4, 5, 6)
+    check_finite_field(ddf, None)
+    ddf[0, 1, 2, 3, 4] = ddf[0, 0, 0, 0, 0] = value
+    network = torch.nn.Identity()
+    with raises(r"^the network returned 2 of 360 displacements that are not finite \(NaN or infinity\)"):
+        check_finite_field(ddf, network)
+    network.weights_file = "models/model.pt"
+    with raises(r"^the network with the weights 'models/model\.pt' returned 2 of 360 .*; use the published weights or"):
+        check_finite_field(ddf, network)

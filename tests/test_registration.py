@@ -559,3 +559,18 @@ def test_results_tell_the_weights_they_come_from(copy: Path, pair: Pair) -> None
     (copy / "models" / "model.pt").write_bytes(b"another training's")
     told = read(register(pair.fixed, pair.moving).save("out") / "provenance.json")
     assert told["weights"]["sha256"] == digest
+
+
+def test_a_network_without_numbers_has_no_result(copy: Path, pair: Pair, tmp_path: Path) -> None:
+    """Weights that are NaN are refused; those that are too large to compute with are told when they are used."""
+    file = copy / "models" / "model.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({key: value * 1e30 for key, value in state.items()}, file)
+    register = load_ran(copy)
+    with pytest.raises(InputError, match=re.escape(f"the network with the weights '{file}' returned ")) as caught:
+        register(pair.fixed, pair.moving).save(tmp_path / "out")
+    assert "register again" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    torch.save({key: value * float("nan") for key, value in state.items()}, file)
+    with pytest.raises(InputError, match=re.escape(f"checkpoint '{file}' holds weights that are not finite")):
+        load_ran(copy)

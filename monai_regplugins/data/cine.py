@@ -15,6 +15,7 @@ import numpy.typing as npt
 from monai_regplugins.checks import InputError, check_affine, check_file
 from monai_regplugins.data.dicom import DicomFrame, dicom_frames
 from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.memory import check_memory
 
 __all__ = [
     "CineSeries",
@@ -27,6 +28,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 NIFTI = (".nii", ".nii.gz")
+READING = 16  # bytes per pixel: as nibabel scales it (float64), in float32, and frames first
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 LAYOUTS = "expected (H, W, T) or (H, W, 1, T)"
 
@@ -170,14 +172,17 @@ def _read_nifti(file: Path) -> CineSeries:
     """Read a NIfTI file, its frames unchecked."""
     try:
         image = nib.load(file)
-        if not isinstance(image, nib.Nifti1Pair):
+        if not isinstance(image, nib.Nifti1Image):  # a pair of files is none
             raise TypeError(f"a file of type {type(image).__name__}")
+        check_memory(image.shape, READING, f"series '{file}'", "read")
         values = np.asarray(image.dataobj)
         if values.dtype.fields is not None or np.iscomplexobj(values):
             raise TypeError("color or complex values")
         values = values.astype(np.float32)
         affine, header = np.asarray(image.affine, dtype=np.float64), image.header
         unit = header.get_xyzt_units()[1]
+    except InputError:
+        raise
     except Exception as error:  # nibabel raises anything on a foreign file
         raise InputError(
             f"series '{file}' cannot be read as NIfTI, expected one gray value per pixel; it is damaged or something "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.memory import check_memory
 from monai_regplugins.transforms.dicom_files import (
     SERIES_UID,
     check_length,
@@ -28,6 +29,7 @@ __all__ = ["DicomFrame", "dicom_frames"]
 Array = npt.NDArray[Any]
 Tags = Mapping[str, str]
 
+READING = 16  # bytes per pixel: as GDCM decodes it (float64 at most), in float32, and stacked
 NUMBER_OF_FRAMES, FRAME_TIME = "0028|0008", "0018|1063"
 
 
@@ -55,7 +57,8 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
         path: a folder with the files of one series, one of these files, or a file with many frames.
 
     Raises:
-        InputError: When the path holds no DICOM image, more than one series, color images or volumes.
+        InputError: When the path holds no DICOM image, more than one series, color images or volumes, or more than the
+            memory can hold.
     """
     if path.is_dir():
         files = dicom_series(path, f"series '{path}'", " and no NIfTI file")
@@ -67,6 +70,7 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
     if len(files) == 1:
         return list(_frames_of_file(files[0], _read_tags(files[0])))
     tags_of = [_read_tags(file) for file in files]
+    check_memory((*dicom_reader(files[0], "series").GetSize()[:2], len(files)), READING, f"series '{path}'", "read")
     keys, is_time = _sorting_keys(tags_of)
     order = sorted(range(len(files)), key=lambda index: keys[index])
     return [_one_frame(files[index], keys[index] if is_time else None) for index in order]
@@ -124,6 +128,7 @@ def _one_frame(file: Path, time: float | None) -> DicomFrame:
 
 def _frames_of_file(file: Path, tags: Tags) -> Iterator[DicomFrame]:
     """Read the frames of one file, in their order there."""
+    check_memory(dicom_reader(file, "series").GetSize(), READING, f"series '{file}'", "read")
     try:
         image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")
     except RuntimeError as error:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from monai_regplugins.checks import InputError, check_choice, load_into, load_weights
 from monai_regplugins.io.atomic import write_file
 from monai_regplugins.io.provenance import digest_of
+from monai_regplugins.io.sums import check_weights
 
 __all__ = ["Checkpointing", "WeightsLoader"]
 
@@ -214,16 +215,18 @@ class WeightsLoader:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights.
+        """Load the weights, those that the ``SHA256SUMS`` of their bundle lists if there is one.
 
         Raises:
-            InputError: When the file is missing, damaged or of another preset.
+            InputError: When the file is missing, damaged, of another preset, or not the listed one.
         """
         if not Path(self.ckpt).exists():
             raise InputError(
                 f"there is no model at '{self.ckpt}'; train or download one first, or give its path (ckpt)."
             )
+        check_weights(self.ckpt)
         load_into(self.network, model_part(load_weights(self.ckpt)), self.ckpt)
+        self.network.weights_file = str(self.ckpt)  # type: ignore[assignment]  # for messages
 
 
 def load_schedule(schedule: Any, state: dict[str, Any]) -> None:

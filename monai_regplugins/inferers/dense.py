@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError, check_choice, check_same_size
+from monai_regplugins.checks import InputError, check_choice, check_finite_field, check_same_size
 from monai_regplugins.networks.nets.regnet import MARGIN_AFTER, MARGIN_BEFORE, STRIDE, RegNet, refined, window_size
 from monai_regplugins.transforms.prepare import isotropic_size, resize_image
 
@@ -97,7 +97,8 @@ class DenseInferer(Inferer):
             at the windows' labels.
 
         Raises:
-            InputError: When the spacing is missing or differs within the batch, or the mask does not lie on the image.
+            InputError: When the spacing is missing or differs within the batch, the mask does not lie on the image, or
+                the network returns NaN or infinity.
         """
         if self.mode == "window":
             return {"ddf": self._windows(inputs, network)}
@@ -112,6 +113,7 @@ class DenseInferer(Inferer):
             moved = self._warp(image, total, "border") if number else image[:, :1]  # continued as the network knows it
             found = self._predict(self.networks.get(stage, registrar), moved, image[:, 1:], fixed_mask, size)
             total = fields.compose(total, found) if number else found
+        check_finite_field(total, registrar)
         return {"ddf": total, "warped": self._warp(image, total, self.padding)}
 
     def _windows(self, windows: Tensor, network: Any) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from monai.inferers import Inferer
 
 from monai_regplugins import fields
-from monai_regplugins.checks import check_minimum_size
+from monai_regplugins.checks import check_finite_field, check_minimum_size
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["PairInferer"]
@@ -61,6 +61,9 @@ class PairInferer(Inferer):
 
         Returns:
             ``ddf`` ``(B, d, *spatial)``, voxels, and ``warped`` ``(B, 1, *spatial)``.
+
+        Raises:
+            InputError: When the image is too small, or, without gradients, the network returns NaN or infinity.
         """
         image = inputs if fixed is None else torch.cat([inputs, fixed], dim=1)
         native = list(image.shape[2:])
@@ -71,6 +74,8 @@ class PairInferer(Inferer):
             grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
 
         ddf = self._to_native(network(self._padded(grid), *args, **kwargs), native)
+        if not torch.is_grad_enabled():  # a training looks at its loss
+            check_finite_field(ddf, getattr(network, "module", network))
         with torch.autocast(image.device.type, enabled=False):
             warped = fields.warp(image[:, :1].float(), ddf, padding=self.padding)
         return {"ddf": ddf, "warped": warped}

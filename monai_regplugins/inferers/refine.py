@@ -164,6 +164,9 @@ class RefinedInferer(Inferer):
         if len(sizes) > 1:  # what the levels before made of the network's field, the last may like less
             before = float(objective(_resized(ddf, size)))
             found, after = (found, after) if after < before else (ddf, before)
+        if not math.isfinite(after):
+            logger.warning("not refined: the loss of the pair is %g, so that nothing can be told to be better", after)
+            return found, ddf.new_tensor([before, after])
         logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, steps)
         return found, ddf.new_tensor([before, after])
 

@@ -133,6 +133,7 @@ class SequenceInferer(PairInferer):
                 return ddf
             return self._sum_of_steps(rule, registrar, grid, extra)
 
+        last_field.weights_file = getattr(registrar, "weights_file", "")  # type: ignore[attr-defined]
         result = super().__call__(inputs, last_field, fixed, *args, **kwargs) | extra
         if "uncertainty" in extra:
             deviation = self._to_native(extra["uncertainty"], list(inputs.shape[2:]))
@@ -230,7 +231,7 @@ def register_until(
         kept[active[better]], smallest[active[better]] = t, difference[better]
         update = (transform.vector[:, 0].float() * units).norm(dim=1)
         decrease = (previous[active] - difference) / first[active].clamp_min(torch.finfo(torch.float32).tiny)
-        stalled = (update < rule.smallest_update) | (decrease < rule.smallest_decrease)
+        stalled = ~((update >= rule.smallest_update) & (decrease >= rule.smallest_decrease))  # NaN gets nowhere
         previous[active] = difference
         stalls[active] = torch.where(stalled, stalls[active] + 1, 0)
         going = (stalls[active] < rule.patience) | (t < rule.min_steps)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.io.field_grid import Displacement, GridAffine, check_field, check_plane, swap_frame
+from monai_regplugins.memory import check_memory
 
 __all__ = [
     "DISPLACEMENT_VECTOR",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+READING = 16  # bytes per number: as nibabel scales it (float64), in float32, and in the other frame
 VECTOR = 1007  # the NIfTI intent that ITK reads as a vector image whose components it leaves as they are
 DISPLACEMENT_VECTOR = 1006  # the one whose components are in RAS; ITK from 5.4 on turns them into LPS
 
@@ -51,8 +53,9 @@ class NiftiField(NamedTuple):
         """Read the values.
 
         Raises:
-            InputError: When the file is damaged.
+            InputError: When the file is damaged, or larger than the memory allows.
         """
+        check_memory(self.shape, READING, f"displacement field '{path}'", "read")
         try:
             return np.asarray(self.image.dataobj, dtype=np.float32)
         except Exception as error:  # nibabel raises anything on a damaged file
@@ -68,7 +71,7 @@ def read_nifti_field(path: str | Path) -> NiftiField:
     file = check_file(path, "displacement field")
     try:
         image = nib.load(file)
-        if not isinstance(image, nib.Nifti1Pair):
+        if not isinstance(image, nib.Nifti1Image):  # a pair of files, .hdr and .img, is none
             raise TypeError(f"a file of type {type(image).__name__}")
         return NiftiField(image, image.shape, int(image.header["intent_code"]))
     except Exception as error:  # nibabel raises anything on a foreign file

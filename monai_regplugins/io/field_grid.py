@@ -51,7 +51,10 @@ def check_field(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike) -> tuple
         raise InputError(f"affine of the field has shape {matrix.shape}, expected (4, 4); give that of its grid.")
     check_affine(matrix, "the field")
     if not np.isfinite(field).all():
-        raise InputError("the field holds NaN or infinite values, expected finite ones in mm; register again.")
+        raise InputError(
+            "the field holds NaN or infinite values, expected finite ones in mm; registering the same "
+            "pair again gives the same, so check the weights and the images that it was made with."
+        )
     return field, matrix
 
 

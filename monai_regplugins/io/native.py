@@ -8,9 +8,11 @@ import numpy as np
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.io.field_grid import Displacement, GridAffine
+from monai_regplugins.memory import check_memory
 
 __all__ = ["load_native", "write_native"]
 
+READING = 12  # bytes per number: unpacked, as an array, and in mm
 TYPES = {"ddf": np.float32, "affine": np.float64}
 
 
@@ -30,12 +32,16 @@ def load_native(path: str | Path) -> tuple[Displacement, GridAffine]:
     """Read what :func:`write_native` has written: the same numbers, in voxels.
 
     Raises:
-        InputError: When the file is missing, damaged, or has other entries.
+        InputError: When the file is missing, damaged, has other entries, or is larger than the memory allows.
     """
     file = check_file(path, "displacement field")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            held = sum(member.file_size for member in archive.zip.infolist())
+            check_memory((held // 4,), READING, f"displacement field '{path}'", "read")
             entries = {name: np.asarray(archive[name], TYPES.get(name, np.float64)) for name in archive.files}
+    except InputError:
+        raise
     except Exception as error:  # a damaged or foreign file can fail in any way inside zipfile
         raise InputError(f"displacement field '{path}' cannot be read as .npz; copy it or register again.") from error
     if entries.keys() != TYPES.keys() or entries["affine"].shape != (4, 4) or not _is_field(entries["ddf"].shape):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.transforms.voxel_files import voxel_files
 
 __all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
 
@@ -45,8 +47,6 @@ NOT_SETTINGS = {
 }
 OMITTED = frozenset(key for keys in NOT_SETTINGS.values() for key in keys)
 SINGLE_FILES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".csv", ".txt")
-VOXEL_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:) *(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
-HEADER_BYTES = 1 << 16
 
 
 class Provenance:
@@ -137,20 +137,18 @@ def _identity_of_array(value: np.ndarray[Any, Any] | torch.Tensor) -> dict[str, 
 def _files_of(path: Path) -> list[Path]:
     """The files that an input consists of."""
     if path.is_file() and path.name.lower().endswith(SINGLE_FILES):
-        return [path, *_voxel_files(path)]
+        return list(dict.fromkeys([path, *_voxel_files(path)]))
     folder = path if path.is_dir() else path.parent  # a file of a DICOM series stands for the series
     found = folder.rglob("*") if path.is_dir() else folder.glob("*")
     return sorted(file for file in found if file.is_file() and not _is_hidden(file.relative_to(folder)))
 
 
-def _voxel_files(path: Path) -> Iterable[Path]:
-    """The files beside a MetaImage or NRRD header that hold its voxels."""
-    if path.suffix.lower() not in (".mhd", ".nhdr", ".mha", ".nrrd"):
-        return []
-    with path.open("rb") as stream:
-        named = VOXEL_FILE.search(stream.read(HEADER_BYTES).split(b"\n\n")[0])
-    beside = path.parent / named[1].decode(errors="replace") if named else path
-    return [beside] if beside != path and beside.is_file() else []
+def _voxel_files(path: Path) -> list[Path]:
+    """The files that hold the voxels of an image; of a damaged header its own."""
+    try:
+        return voxel_files(path, "image").files
+    except InputError:
+        return [path]
 
 
 def _is_hidden(path: Path) -> bool:

@@ -42,7 +42,7 @@ class EdgeAwareSmoothnessLoss(nn.Module):
         super().__init__()
         check_choice(form, ("l1", "l2"), "form")
         scale = {"l1": 25.0, "l2": 1.0}[form] if edge_scale is None else edge_scale
-        if scale < 0:
+        if not scale >= 0:
             raise InputError(f"edge_scale is {scale}, expected zero or more; zero ignores the edges.")
         self.form = form
         self.edge_scale = scale

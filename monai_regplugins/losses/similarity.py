@@ -39,7 +39,7 @@ class MaskedLNCCLoss(nn.Module):
         super().__init__()
         if window < 2:
             raise InputError(f"window is {window}, expected at least 2 voxels; the default is 7.")
-        if eps <= 0:
+        if not eps > 0:
             raise InputError(f"eps is {eps}, expected a positive number; the default is 1e-5.")
         self.window = window
         self.threshold = threshold

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.memory import check_memory
 from monai_regplugins.transforms.dicom_files import (
     SERIES_UID,
     check_length,
@@ -65,6 +66,7 @@ EVENNESS = 0.05  # of the distance between slices, by which one may miss its pla
 TILT = 1e-3  # drift in the plane per mm along the normal, as for the shear of an affine
 PIXEL_DRIFT = 0.1  # of a pixel, allowed on top of that; positions in text are rounded
 SAME_ORIENTATION = 1e-3  # largest difference between direction cosines of parallel slices
+READING = 8  # bytes per voxel: the slices in float32, and the volume that they are stacked to
 CONVERT = "convert it to NIfTI (for example with dcm2niix)"
 
 
@@ -105,7 +107,8 @@ def read_dicom_series(path: Path, what: str, whole: bool = True) -> DicomVolume:
 
     Raises:
         InputError: When the folder holds no series or several, a file is damaged or no gray image, slices differ in
-            size or direction, lie at one place, are missing or uneven, or the gantry was tilted.
+            size or direction, lie at one place, are missing or uneven, the gantry was tilted, or the volume is larger
+            than the memory allows.
     """
     name = f"{what} '{path}'"
     if path.is_dir():
@@ -119,6 +122,7 @@ def read_dicom_series(path: Path, what: str, whole: bool = True) -> DicomVolume:
     normal = slices[0].axes[:, 2]
     slices.sort(key=lambda one: float(one.position @ normal))
     distance = _slice_distance(slices, name)
+    check_memory((*slices[0].size, len(slices)), READING, name, "read")
     values = np.stack([_read_pixels(one, what) for one in slices], axis=-1)
     identity = {keyword: slices[0].tags.get(tag, "") for keyword, tag in IDENTITY.items()}
     identity["SOPInstanceUID"] = "\\".join(one.tags.get(INSTANCE_UID, "") for one in slices)

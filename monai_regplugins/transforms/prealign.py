@@ -181,7 +181,13 @@ def _register(
             "affine pre-alignment failed, the images overlap too little or have no common structure; "
             "use prealign='moments' or 'none'."
         ) from error
-    return _to_matrix(transform)
+    matrix = _to_matrix(transform)
+    if not bool(matrix.isfinite().all()):
+        raise InputError(
+            "affine pre-alignment found a map that is not finite, the images have too little in common; use "
+            "prealign='moments' or 'none'."
+        )
+    return matrix
 
 
 def _clipped_to_sitk(image: torch.Tensor, affine: torch.Tensor) -> sitk.Image:

@@ -11,6 +11,7 @@ from monai.transforms import Transform
 from torch.nn import functional
 
 from monai_regplugins.checks import InputError, check_choice, check_image, check_same_size
+from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
 from monai_regplugins.transforms.dicom_series import same_frame_of_reference, with_series
 from monai_regplugins.transforms.grids import (
     as_meta_tensor,
@@ -85,12 +86,15 @@ class MovingToFixedGridd(Transform):
             data: a loaded pair, images of shape (1, *spatial) with their own affines.
 
         Raises:
-            InputError: When an affine is sheared or singular, 2D slices lie in different planes, or the images do not
-                overlap.
+            InputError: When an affine is sheared or singular, 2D slices lie in different planes, the images do not
+                overlap, or the fixed grid is larger than the memory allows to resample onto, or, with
+                ``keep_original``, to register on.
         """
         pair: dict[Hashable, Any] = dict(data)
         moving, fixed = pair["moving"], pair["fixed"]
         d = fixed.ndim - 1
+        work = (REGISTERING, "register") if self.keep_original else (RESAMPLING, "resample")
+        check_memory(fixed.shape[1:], work[0], "the grid of the fixed image", work[1])
         moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
         _check_common_plane(moving.affine, fixed.affine, d)
         matrix = self._prealign(pair, fixed_affine, moving_affine)

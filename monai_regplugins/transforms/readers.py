@@ -22,19 +22,32 @@ from nibabel.openers import ImageOpener
 from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.memory import check_memory
 from monai_regplugins.transforms.dicom_series import LPS_TO_RAS, SERIES_KEY, read_dicom_series
+from monai_regplugins.transforms.voxel_files import VoxelFiles, voxel_files
 
-__all__ = ["Scan", "SimpleITKReader", "as_scan", "check_readable", "in_memory", "read_scan", "real_values"]
+__all__ = [
+    "Scan",
+    "SimpleITKReader",
+    "as_scan",
+    "check_readable",
+    "in_memory",
+    "read_scan",
+    "real_values",
+    "scan_shape",
+]
 
 Array = npt.NDArray[Any]
 
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+ITK_FORMATS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+ITK_SUFFIXES = tuple(ITK_FORMATS)
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-DETACHED_SUFFIXES = (".nhdr", ".mhd")  # the voxels lie in another file
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP")  # Pillow would take any other that it knows by its content
 COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}  # picture modes with more than one channel; the rest is transparency
+READING = 2  # the decoded values, and their copy in float32
 NIFTI_2 = (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
-DEFLATE = 1032  # bytes that one compressed byte can stand for at most
+DEFLATE = 1032  # bytes that one compressed byte can stand for at most; a header of more is damaged, or its file is
 
 
 class Scan(NamedTuple):
@@ -63,9 +76,16 @@ class SimpleITKReader(ImageReader):
         return all(Path(str(name)).suffix.lower() in ITK_SUFFIXES for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> sitk.Image:
-        """Read one file."""
+        """Read one file.
+
+        Raises:
+            InputError: When its header names a file of voxels that may not be opened, see
+                :func:`~monai_regplugins.transforms.voxel_files.voxel_files`.
+        """
         (path,) = ensure_tuple(data)
-        return sitk.ReadImage(str(path))
+        voxel_files(Path(path), f"image '{path}'")
+        image: sitk.Image = _itk_reader(Path(path)).Execute()
+        return image
 
     def get_data(self, img: sitk.Image) -> tuple[Array, dict[str, Any]]:
         """Return the array in (x, y, z) order, channels last, and its metadata (``affine``, 4 x 4, RAS)."""
@@ -125,6 +145,24 @@ def read_scan(path: PathLike, what: str, spatial_dims: int = 3) -> Scan:
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
 
 
+def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
+    """Number of voxels along each axis, by the header alone; empty for DICOM, whose slices tell it one by one.
+
+    Raises:
+        InputError: When there is no such file, its header cannot be read, or names files that it may not.
+    """
+    file = check_readable(path, what, folder=True)
+    for suffixes, (header_of, _) in _FORMATS.items():
+        if file.name.lower().endswith(suffixes) and not file.is_dir():
+            name = f"{what} '{path}'"
+            voxel_files(file, name)
+            try:
+                return header_of(file).shape
+            except Exception as error:  # readers raise anything on a damaged or foreign file
+                raise _no_image(name) from error
+    return ()
+
+
 def in_memory(source: Any) -> bool:
     """Whether this is an image, or points, itself, and not the path of one."""
     return not isinstance(source, (str, os.PathLike))
@@ -170,13 +208,23 @@ def as_scan(image: Any, what: str, affine: torch.Tensor | None = None) -> Scan:
 
 
 class _Header(NamedTuple):
-    """What a header tells: voxels, bytes of one, kind of its values, its edges in mm, whether its affine is finite."""
+    """What a header tells.
+
+    Attributes:
+        shape: voxels along each axis.
+        voxel_bytes: of one voxel in the file, at least.
+        kind: of its values.
+        spacing: edges of a voxel, mm.
+        placed: whether its affine is finite.
+        decoded_bytes: of one voxel as the reader returns it.
+    """
 
     shape: tuple[int, ...]
     voxel_bytes: float
     kind: str = "real"
     spacing: tuple[float, ...] = ()
     placed: bool = True
+    decoded_bytes: int = 8
 
 
 def _read_file(file: Path, name: str, header_of: Callable[[Path], _Header], reader: ImageReader) -> Scan:
@@ -184,22 +232,31 @@ def _read_file(file: Path, name: str, header_of: Callable[[Path], _Header], read
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a reader's remarks on the header of a file that is refused anyway
-            _check_header(header_of(file), file, name)
+            voxels = voxel_files(file, name)
+            _check_header(header := header_of(file), voxels, name)
+            check_memory(header.shape, READING * max(4, header.decoded_bytes), name, "read")
             array, about = reader.get_data(reader.read(file))
             values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         affine = torch.as_tensor(np.asarray(about.get("affine", np.eye(4)), dtype=np.float64))
     except InputError:
         raise
     except Exception as error:  # readers raise anything on a damaged or foreign file
-        raise InputError(
-            f"{name} cannot be read as an image, expected NIfTI, PNG, NRRD, MetaImage or DICOM; it is damaged or "
-            "something else, so copy or download it again."
-        ) from error
+        raise _no_image(name) from error
     return Scan(_to_gray(values, about.get("mode"), name), affine, {"filename_or_obj": str(file)})
 
 
-def _check_header(header: _Header, file: Path, name: str) -> None:
-    """A header that promises more voxels than the file can hold would have memory filled with nothing."""
+def _no_image(name: str) -> InputError:
+    return InputError(
+        f"{name} cannot be read as an image, expected NIfTI, PNG, NRRD, MetaImage or DICOM; it is damaged or something "
+        "else, so copy or download it again."
+    )
+
+
+def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
+    """A header that promises more voxels than its files can hold would have memory filled with nothing.
+
+    Files hold equal shares; MetaIO does not notice that one of several is too short.
+    """
     if header.kind != "real":
         raise InputError(
             f"{name} holds {header.kind}, expected one real number per voxel; convert it first "
@@ -212,14 +269,14 @@ def _check_header(header: _Header, file: Path, name: str) -> None:
         )
     if not header.placed:
         raise InputError(f"affine of {name} is not finite (sform), expected numbers of mm; fix the image's header.")
-    if file.suffix.lower() in DETACHED_SUFFIXES:
-        return
-    bytes_held = file.stat().st_size * (1 if file.suffix.lower() == ".nii" else DEFLATE)
+    sizes = [file.stat().st_size for file in voxels.files]
+    bytes_held = len(sizes) * min(sizes, default=0) * (1 if voxels.raw else DEFLATE)
     if min(header.shape, default=0) < 1 or math.prod(header.shape) * header.voxel_bytes > bytes_held:
-        voxels = " x ".join(map(str, header.shape))
+        shape = " x ".join(map(str, header.shape))
+        files = "the file has" if len(sizes) == 1 else f"the {len(sizes)} files of its voxels have"
         raise InputError(
-            f"{name} cannot be read as an image, its header promises {voxels} voxels but the file has "
-            f"{file.stat().st_size} bytes; it is cut short or damaged, so copy or download it again."
+            f"{name} cannot be read as an image, its header promises {shape} voxels but {files} {sum(sizes)} bytes; it "
+            "is cut short or damaged, so copy or download it again."
         )
 
 
@@ -232,26 +289,38 @@ def _nifti_header(file: Path) -> _Header:
     dtype = header.get_data_dtype()
     kind = "complex numbers" if dtype.kind == "c" else "colors" if dtype.fields else "real"
     shape = tuple(int(size) for size in header.get_data_shape())
+    scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))  # nibabel computes in float64
+    found = _Header(shape, dtype.itemsize, kind, decoded_bytes=8 if scaled else dtype.itemsize)
     if header["sform_code"] > 0:
-        return _Header(shape, dtype.itemsize, kind, placed=bool(np.isfinite(header.get_sform()).all()))
-    return _Header(shape, dtype.itemsize, kind, tuple(float(edge) for edge in header["pixdim"][1:4][: len(shape)]))
+        return found._replace(placed=bool(np.isfinite(header.get_sform()).all()))
+    return found._replace(spacing=tuple(float(edge) for edge in header["pixdim"][1:4][: len(shape)]))
 
 
 def _itk_header(file: Path) -> _Header:
     """The header of a NRRD or MetaImage file."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
+    reader = _itk_reader(file)
     reader.ReadImageInformation()
     kind = "complex numbers" if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64) else "real"
-    if kind == "real" and reader.GetNumberOfComponents() != 1:
-        kind = f"{reader.GetNumberOfComponents()} values per voxel"
-    return _Header(tuple(reader.GetSize()), reader.GetNumberOfComponents(), kind)
+    components = reader.GetNumberOfComponents()
+    if kind == "real" and components != 1:
+        kind = f"{components} values per voxel"
+    one = components * sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    return _Header(tuple(reader.GetSize()), one, kind, decoded_bytes=one)
+
+
+def _itk_reader(file: Path) -> sitk.ImageFileReader:
+    """A reader of the format that the suffix names; ITK would try all others that it knows."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(ITK_FORMATS[file.suffix.lower()])
+    reader.SetFileName(str(file))
+    return reader
 
 
 def _picture_header(file: Path) -> _Header:
     """The header of a PNG, JPEG or BMP file; a voxel takes a bit or more."""
-    with Image.open(file) as picture:
-        return _Header(picture.size, 1 / 8)
+    with Image.open(file, formats=PICTURE_FORMATS) as picture:
+        channels = len(picture.getbands())
+        return _Header((*picture.size, channels) if channels > 1 else picture.size, 1 / 8, decoded_bytes=4)
 
 
 _FORMATS: dict[tuple[str, ...], tuple[Callable[[Path], _Header], type[ImageReader]]] = {

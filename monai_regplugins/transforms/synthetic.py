@@ -219,7 +219,7 @@ def _check_pair(item: Mapping[Hashable, Any]) -> None:
 
 def _check_range(limits: Sequence[float], name: str, positive: bool) -> tuple[float, float]:
     low, high = limits
-    if low < 0 or high < low or (positive and low == 0):
+    if not 0 <= low <= high or (positive and low == 0):
         raise InputError(
             f"{name} is {tuple(limits)}, expected (low, high) in order and {'above' if positive else 'from'} 0."
         )

@@ -221,3 +221,12 @@ def test_real_series(shared_data, monkeypatch):
     assert series.times is None  # the header gives no unit
     part = series.frames[:20]
     assert np.corrcoef(part[0].ravel(), part[10].ravel())[0, 1] > 0.8
+
+
+def test_more_than_the_memory_holds(save, monkeypatch):
+    path = save(last(values()))
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(16 * 5 * 6 * 4))
+    read_cine(path)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(16 * 5 * 6 * 4 - 1))
+    with pytest.raises(InputError, match=r"series '.*' has 6 x 4 x 5 voxels, which take about .* of memory to read"):
+        read_cine(path)

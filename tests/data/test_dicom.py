@@ -160,3 +160,16 @@ def test_a_damaged_frame_is_not_passed_over(save, tmp_path):
         read_cine(tmp_path)
     with pytest.raises(InputError, match=r"3.dcm' cannot be read as an image, expected NIfTI or DICOM"):
         read_cine(file)
+
+
+def test_more_than_the_memory_holds(save, tmp_path, monkeypatch):
+    sitk.WriteImage(sitk.GetImageFromArray(np.stack(frames()).astype(np.uint8)), str(tmp_path / "many.dcm"))
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "300")
+    with pytest.raises(InputError, match=r"series '.*many\.dcm' has \d+ x \d+ x 4 voxels, .* of memory to read"):
+        dicom_frames(tmp_path / "many.dcm")
+    (tmp_path / "many.dcm").unlink()
+    for index, frame in enumerate(frames()):
+        save(frame, f"{index}.dcm", {"0020|0013": str(index)})
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(16 * frames()[0].size * 4 - 1))  # one frame would fit
+    with pytest.raises(InputError, match=r"series '.*' has \d+ x \d+ x 4 voxels, .* of memory to read"):
+        dicom_frames(tmp_path)

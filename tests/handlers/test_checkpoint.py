@@ -291,3 +291,16 @@ def test_weights_loader_without_model(tmp_path: Path) -> None:
     WeightsLoader(nn.Conv2d(1, 1, 1), tmp_path / "model.pt").attach(engine)
     with pytest.raises(InputError, match="train or download one first"):
         engine.run([0])
+
+
+def test_weights_loader_compares_with_the_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As loading a bundle in Python does: a list that names other weights ends the run, one without them is told."""
+    network, engine = nn.Conv2d(1, 1, 1), Engine(lambda *_: None)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    WeightsLoader(network, tmp_path / "model.pt").attach(engine)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.pt\n")
+    engine.run([0])
+    assert sum("does not list 'model.pt'" in line for line in caplog.messages) == 1
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  model.pt\n")
+    with pytest.raises(InputError, match=r"'model\.pt' is not the published file"):
+        engine.run([0])

@@ -179,3 +179,10 @@ def test_windows_in_reduced_precision(bfloat16: bool | None, monkeypatch: pytest
     assert ddf.dtype == torch.float32
     expected = net(window)
     assert (ddf - expected).abs().mean() <= 0.03 * expected.abs().mean()
+
+
+def test_a_network_that_returns_no_numbers() -> None:
+    net = network()
+    net.head[1].bias.data[0] = float("nan")
+    with torch.no_grad(), pytest.raises(InputError, match=r"the network returned .* displacements that are not"):
+        DenseInferer(voxel_size=None)(torch.rand(1, 2, 20, 20), net)

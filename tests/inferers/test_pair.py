@@ -185,3 +185,18 @@ def test_gradient_of_the_warped_image_to_the_moving_one() -> None:
     expected = torch.zeros(1, 2, 16, 16)
     expected[:, 0, 2:] = 1.0  # rows 0 and 1 are sampled by no voxel, the fixed image by none at all
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_returns_no_numbers(value: float) -> None:
+    """Without gradients the pair ends there; a training looks at its loss."""
+
+    def one_wrong(image: torch.Tensor) -> torch.Tensor:
+        ddf = constant(1.0, 2.0)(image).clone()
+        ddf[0, 1, 3, 4] = value
+        return ddf
+
+    image = torch.rand(1, 2, 16, 20)
+    with torch.no_grad(), pytest.raises(InputError, match="the network returned 1 of 640 displacements that are not"):
+        PairInferer()(image, one_wrong)
+    assert not PairInferer()(image, one_wrong)["ddf"].isfinite().all()

@@ -272,7 +272,9 @@ class TestNeverWorse:
 
     @pytest.mark.parametrize("broken_from", [0, 1, 4])
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_a_loss_that_breaks_ends_the_descent(self, broken_from: int, value: float) -> None:
+    def test_a_loss_that_breaks_ends_the_descent(
+        self, broken_from: int, value: float, caplog: pytest.LogCaptureFixture
+    ) -> None:
         calls = 0
 
         def loss(pred: Tensors, _: Tensors) -> torch.Tensor:
@@ -284,6 +286,10 @@ class TestNeverWorse:
         assert calls == broken_from + 1
         assert result["ddf"].isfinite().all()
         assert (result["ddf"] != 0).all() == (broken_from > 1)
+        told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert [line.startswith(f"not refined: the loss of the pair is {value}") for line in told] == [True] * (
+            broken_from == 0
+        )
 
     @pytest.mark.parametrize("loss", [ran_loss(), r2n2_loss()], ids=["ran", "r2n2"])
     @pytest.mark.parametrize("size", [(12, 10), (8, 7, 9)])

@@ -209,3 +209,15 @@ class TestUncertainty:
 def test_rule_without_steps_is_refused(counts: dict[str, int]) -> None:
     with pytest.raises(InputError, match="expected at least 1"):
         StoppingRule(**counts)
+
+
+@pytest.mark.parametrize("rule", [None, StoppingRule(patience=2)])
+def test_a_network_that_returns_no_numbers(rule: StoppingRule | None) -> None:
+    """Steps without numbers are no progress, and their field is no result."""
+    net = network(steps=9)
+    net.weights_file = "models/model.pt"
+    net.parameter_net.output.bias.data.fill_(float("nan"))
+    with torch.no_grad():
+        assert register_until(StoppingRule(patience=2, min_steps=1), net, images())[1].tolist() == [2, 2, 2]
+        with pytest.raises(InputError, match=r"the network with the weights 'models/model\.pt' returned .* not finite"):
+            SequenceInferer(rule)(images(), net)

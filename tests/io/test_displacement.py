@@ -278,3 +278,18 @@ def test_ants_moves_points_to_the_same_place_and_composes_in_its_own_order(
 
     bent = move(points, displacement, affine) * signs
     np.testing.assert_allclose(found, [matrix.TransformPoint(point) for point in bent.tolist()], atol=1e-3)
+
+
+def test_more_than_the_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "field.nii.gz", (6, 5, 4, 1, 3), 1007)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "1K")
+    with pytest.raises(InputError, match=r"field '.*' has 6 x 5 x 4 x 1 x 3 voxels, .* of memory to read"):
+        load_itk_nifti(path)
+
+
+def test_a_header_and_its_image_are_two_files(tmp_path: Path) -> None:
+    image = nib.Nifti1Pair(np.zeros((6, 5, 4, 1, 3), np.float32), np.eye(4))
+    image.header.set_intent(1007)
+    nib.save(image, tmp_path / "field.hdr")
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        load_itk_nifti(tmp_path / "field.hdr")

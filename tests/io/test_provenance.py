@@ -85,11 +85,17 @@ def test_settings_are_resolved_and_components_kept(weights: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("a.mhd", "ElementDataFile = a.raw"), ("a.nhdr", "data file: a.raw"), ("a.nhdr", "datafile:a.raw")],
+    [
+        ("a.mhd", "NDims = 3\nElementDataFile = a.raw\n"),
+        ("a.mhd", "NDims = 3\nElementDataFile = LIST\nb.raw\na.raw\n"),
+        ("a.nhdr", "NRRD0004\ndata file: a.raw\n\n"),
+        ("a.nrrd", "NRRD0004\ndatafile:a.raw\n\n"),
+    ],
 )
 def test_voxels_in_another_file_count(name: str, line: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(f"NDims = 3\n{line}\n")
-    (tmp_path / "a.raw").write_bytes(b"voxels")
+    (tmp_path / name).write_text(line)
+    for voxels in ("a.raw", "b.raw"):
+        (tmp_path / voxels).write_bytes(b"voxels")
     (tmp_path / "other.raw").write_bytes(b"voxels")
     before = identity_of(tmp_path / name)
     os.utime(tmp_path / "other.raw", (1, 1))

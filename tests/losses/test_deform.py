@@ -145,6 +145,8 @@ def test_bad_input_is_refused() -> None:
         EdgeAwareSmoothnessLoss("l3")
     with pytest.raises(InputError, match="edge_scale"):
         EdgeAwareSmoothnessLoss(edge_scale=-1.0)
+    with pytest.raises(InputError, match="edge_scale"):
+        EdgeAwareSmoothnessLoss(edge_scale=float("nan"))
     with pytest.raises(InputError, match="power"):
         GradientLoss(3)
     for margin in (-0.1, 1.0):

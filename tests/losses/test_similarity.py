@@ -152,3 +152,5 @@ def test_bad_numbers_are_refused() -> None:
         MaskedLNCCLoss(window=1)
     with pytest.raises(InputError, match="eps"):
         MaskedLNCCLoss(eps=0)
+    with pytest.raises(InputError, match="eps"):
+        MaskedLNCCLoss(eps=float("nan"))

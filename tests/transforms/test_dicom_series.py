@@ -273,3 +273,11 @@ def test_color_pictures(tmp_path: Path) -> None:
     write_slice(tmp_path / "a.dcm", colors, **tags, **bits)
     with pytest.raises(InputError, match="color picture"):
         read_dicom_series(tmp_path, "image")
+
+
+def test_a_volume_that_the_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_volume(tmp_path, STORED, PLAIN)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(8 * STORED.size - 1))
+    size = " x ".join(map(str, STORED.shape))
+    with pytest.raises(InputError, match=f"image '.*' has {size} voxels, which take about .* of memory to read"):
+        read_dicom_series(tmp_path, "image")

@@ -13,7 +13,7 @@ from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms import prealign
+from monai_regplugins.transforms import prealign, prealign_choice
 from monai_regplugins.transforms.prepare import MovingToFixedGridd
 
 SHAPE = (24, 24, 24)
@@ -180,3 +180,15 @@ def test_a_failing_optimizer_is_an_input_error(
     monkeypatch.setattr(sitk.ImageRegistrationMethod, "Execute", fail)
     with pytest.raises(InputError, match="affine pre-alignment failed"):
         register(*image_pair(np.eye(4), FIXED_AFFINE))
+
+
+def test_a_map_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would pass as one that stretches by nothing."""
+    image, affine = torch.rand(1, 20, 20, 20), torch.eye(4, dtype=torch.float64)
+    monkeypatch.setattr(prealign, "_to_matrix", lambda _: torch.full((4, 4), float("nan"), dtype=torch.float64))
+    for find in (prealign.affine_matrix, prealign.correlation_matrix):
+        with pytest.raises(InputError, match="found a map that is not finite"):
+            find(image, affine, image, affine)
+    pair = {"fixed": MetaTensor(image, affine=affine), "moving": MetaTensor(image.flip(1), affine=affine)}
+    monkeypatch.setattr(prealign_choice, "choose_prealignment", lambda *_: ("affine", "by order"))
+    assert MovingToFixedGridd("auto")(pair)["prealign_matrix"].isfinite().all()

@@ -12,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.memory import REGISTERING, RESAMPLING
 from monai_regplugins.transforms.prepare import (
     IsotropicSubjectd,
     MovingToFixedGridd,
@@ -305,3 +306,16 @@ def test_single_image_to_isotropic_voxels() -> None:
 def test_voxels_of_no_size() -> None:
     with pytest.raises(InputError, match="voxel_size"):
         IsotropicSubjectd(0.0)
+
+
+def test_a_grid_that_the_memory_does_not_hold(pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 7 x 10 x 8 voxels; those of the moving image do not matter."""
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{REGISTERING * 560}")
+    MovingToFixedGridd(keep_original=True)(pair)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{REGISTERING * 560 - 1}")
+    MovingToFixedGridd()(pair)
+    with pytest.raises(InputError, match=r"grid of the fixed image has 7 x 10 x 8 voxels, .* of memory to register"):
+        MovingToFixedGridd(keep_original=True)(pair)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{RESAMPLING * 560 - 1}")
+    with pytest.raises(InputError, match=r"grid of the fixed image has 7 x 10 x 8 voxels, .* of memory to resample"):
+        MovingToFixedGridd()(pair)

@@ -16,7 +16,14 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.readers import SimpleITKReader, as_scan, check_readable, read_scan, real_values
+from monai_regplugins.transforms.readers import (
+    SimpleITKReader,
+    as_scan,
+    check_readable,
+    read_scan,
+    real_values,
+    scan_shape,
+)
 
 DRAW = np.random.default_rng(0)
 VOLUME = DRAW.normal(size=(4, 5, 6)).astype(np.float32)
@@ -200,3 +207,62 @@ def test_an_affine_of_its_own_comes_first() -> None:
 def test_no_real_numbers(values: object) -> None:
     with pytest.raises(InputError, match=r"^image holds values of type .*, expected real numbers"):
         real_values(values, "image")
+
+
+NAMES = ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.png", "a.bmp"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_than_the_memory_holds(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the header, before the voxels are read; the file itself is small."""
+    picture = name in ("a.png", "a.bmp")
+    values = np.zeros((300, 200) if picture else (200, 160, 150), np.uint8)
+    values[1, 1] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / name), useCompression=name != "a.nii")
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "64M")
+    assert read_scan(tmp_path / name, "image").values.numel() == values.size
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "400K" if picture else "8M")
+    tracemalloc.start()
+    size = "200 x 300" if picture else "150 x 160 x 200"
+    with pytest.raises(
+        InputError, match=rf"image '.*' has {size} voxels, which take about 0\.\d+ GiB of memory to read"
+    ):
+        read_scan(tmp_path / name, "image")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # the beginning of a file
+
+
+def test_memory_counts_what_a_voxel_becomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scaled integers are decoded to float64, twice as large as float32."""
+    image = nib.Nifti1Image(np.zeros((10, 10, 10), np.int16), AFFINE)
+    nib.save(image, tmp_path / "plain.nii")
+    image.header.set_slope_inter(0.5, 1)
+    nib.save(image, tmp_path / "scaled.nii")
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "8000")
+    read_scan(tmp_path / "plain.nii", "image")
+    with pytest.raises(InputError, match="of memory to read"):
+        read_scan(tmp_path / "scaled.nii", "image")
+
+
+def test_a_picture_is_one_of_the_formats_that_its_name_tells(tmp_path: Path) -> None:
+    """Pillow knows a file by its content and runs other programs for some; ITK knows several by theirs."""
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.tif")
+    (tmp_path / "a.tif").rename(tmp_path / "a.png")
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(tmp_path / "b.nii"))
+    (tmp_path / "b.nii").rename(tmp_path / "b.mha")
+    for name in ("a.png", "b.mha"):
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            read_scan(tmp_path / name, "image")
+
+
+def test_the_shape_of_a_scan(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / "a.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME.T), str(tmp_path / "a.mhd"))
+    Image.fromarray(np.zeros((4, 7), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "b.nrrd").write_bytes(b"NRRD0004\nnonsense\n")
+    assert scan_shape(tmp_path / "a.nii.gz", "image") == scan_shape(tmp_path / "a.mhd", "image") == (4, 5, 6)
+    assert scan_shape(tmp_path / "a.png", "image") == (7, 4)
+    assert scan_shape(tmp_path, "image") == ()
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        scan_shape(tmp_path / "b.nrrd", "image")

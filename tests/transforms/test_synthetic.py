@@ -268,6 +268,7 @@ def test_bad_pairs_are_refused() -> None:
         {"intensity_jitter": -0.1},
         {"gaussian_amplitude": (3.0, 2.0)},
         {"gaussian_sigma": (0.0, 2.0)},
+        {"gaussian_sigma": (1.0, float("nan"))},
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:

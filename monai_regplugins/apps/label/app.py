@@ -25,6 +25,7 @@ from monai_regplugins.apps.label.store import Store
 from monai_regplugins.apps.label.tasks import RegistrationBatchTask, RegistrationInferTask, RegistrationTrainTask
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.provenance import installed_version
+from monai_regplugins.transforms.voxel_files import check_no_other_file
 
 __all__ = ["NamedDatastore", "RegistrationLabelApp"]
 
@@ -36,10 +37,11 @@ class NamedDatastore(LocalDatastore):
     """MONAI Label's folder of images, in which no id or tag leads out of the folder."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an image."""
+        """Add an image, which has to be whole in its file."""
         with as_http(image_filename):
             if image_id:
                 check_name(image_id, "the image id")
+            check_no_other_file(Path(image_filename), "the image")
             return str(super().add_image(image_id, image_filename, image_info))
 
     def remove_image(self, image_id: str) -> None:
@@ -49,10 +51,11 @@ class NamedDatastore(LocalDatastore):
             super().remove_image(image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label of an image."""
+        """Save a label of an image, which has to be whole in its file."""
         with as_http(label_filename):
             check_name(str(getattr(label_tag, "value", label_tag)), "the tag")
             self._check_image(image_id)
+            check_no_other_file(Path(label_filename), "the label")
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
 
     def _check_image(self, image_id: str) -> None:
@@ -143,6 +146,9 @@ class RegistrationLabelApp(MONAILabelApp):
             checked = {**request, "image_id": self._image_id(request)}
             if request.get("label") and not _is_upload(request["label"]):
                 raise RequestError("label is a path, expected an uploaded file.")
+            for path, what in ((request.get("image"), "the image"), (request.get("label"), "the second upload")):
+                if path is not None and _is_upload(path):
+                    check_no_other_file(Path(path), what)
             if task.tag:
                 checked["label_tag"] = task.tag
             elif checked.get("label_tag"):

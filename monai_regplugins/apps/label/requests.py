@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import SimpleITK as sitk
-
 from monai_regplugins.checks import InputError, suggest
+from monai_regplugins.transforms.dicom_files import dicom_reader
+from monai_regplugins.transforms.readers import scan_shape
 
 __all__ = ["RequestError", "check_name", "check_voxels", "chosen", "first_of", "number", "without_paths"]
 
-NIFTI = (".nii", ".nii.gz")
 NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
 
 
@@ -118,16 +116,9 @@ def check_voxels(path: str | Path, what: str, limit: int) -> None:
 def _shape(path: Path) -> Sequence[int]:
     """Number of voxels along each axis as the header tells, empty if it cannot be read."""
     try:
-        if path.name.lower().endswith(NIFTI):
-            return tuple(int(length) for length in nib.Nifti1Image.from_filename(path).shape)
-        if path.is_file():
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            return tuple(reader.GetSize())
-    except Exception:  # either library raises anything on a damaged file
+        return scan_shape(path, "image") or (dicom_reader(path, "image").GetSize() if path.is_file() else ())
+    except InputError:
         return ()
-    return ()
 
 
 def without_paths(message: str, names: Mapping[str, str]) -> str:

@@ -234,3 +234,29 @@ def test_a_client_that_disconnects(label_server: LabelServer, client_run: dict[s
     while extra := set(files_of(label_server.app.parent / "temporary")) - before:
         assert time.monotonic() < deadline, extra
         time.sleep(0.5)
+
+
+HEADERS = {
+    "x.mha": "ObjectType = Image\nNDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementDataFile = ",
+    "x.nrrd": "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: ",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("voxels", ["day1.nii.gz", "/etc/hostname", "missing"])
+def test_uploads_are_whole(
+    label_server: LabelServer, client_run: dict[str, Any], tmp_path: Path, name: str, voxels: str
+) -> None:
+    """Nothing that a client sends makes the server open another file, be it there or not."""
+    (tmp_path / name).write_text(f"{HEADERS[name]}{voxels}\n")
+    before = files_of(watched := label_server.studies, label_server.app.parent / "temporary")
+    status, body = label_server.infer("ran_propagate", "", {"moving_image": "atlas"}, files={"file": tmp_path / name})
+    answers = [(status, body)]
+    for path, field in (("/datastore/?image=new", "file"), ("/datastore/label?image=day1&tag=final", "label")):
+        head = f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
+        content = f"{head}{HEADERS[name]}{voxels}\n\r\n--b--\r\n".encode()
+        answers.append(label_server.call("PUT", path, content, "multipart/form-data; boundary=b"))
+    for status, body in answers:
+        assert status == 400, body
+        assert "is a header whose voxels lie in another file" in json.loads(body)["detail"]
+    assert files_of(watched, label_server.app.parent / "temporary") == before

@@ -1,0 +1,192 @@
+"""Headers that name the files of their voxels: which files MetaImage and NRRD would open, and whether they may.
+
+A header comes with the data, and a reader opens what it names: any file that the user may read would be taken for
+voxels. So the files have to lie in the header's own folder, under plain names.
+
+Source: MetaIO, https://itk.org/Wiki/MetaIO/Documentation (``ElementDataFile``: ``LOCAL``, a name, ``LIST`` or a
+pattern), and NRRD, https://teem.sourceforge.net/nrrd/format.html (``data file``). Headers that the two libraries would
+accept in other ways than these describe are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from monai_regplugins.checks import InputError
+
+__all__ = ["VoxelFiles", "check_no_other_file", "voxel_files"]
+
+LONGEST_HEADER = 2**20  # bytes
+MOST_FILES = 2**16
+LONGEST_NAME = 255  # bytes
+META_FIELD = re.compile(rb"[^\S\r\n]*([^\s=:][^=:\r\0]*?)[^\S\r\n]*[=:][^\S\r\n]*([^\r\0]*?)\s*")
+META_LOCAL = (b"LOCAL", b"Local", b"local")
+NRRD_LINE = re.compile(rb"\r\n|\r|\n")
+NRRD_DATA_FILE = re.compile(rb"data ?file: *(.*)", re.IGNORECASE)
+NRRD_RAW = re.compile(rb"encoding: *raw *", re.IGNORECASE)
+PATTERN = re.compile(r"([^%]*%(?:0?\d{1,2})?d[^%]*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+\d+)?")
+PLAIN_NAME = re.compile(r"(?!\.{1,2}$|-$)[^\s/\\:%\x00-\x1f\x7f](?:[^/\\:%\x00-\x1f\x7f]*[^\s/\\:%\x00-\x1f\x7f])?")
+
+
+class VoxelFiles(NamedTuple):
+    """Where the voxels of an image are.
+
+    Attributes:
+        files: the files, in their order; the header's own alone if they lie in it.
+        raw: whether they are stored as they are, not compressed or as text.
+    """
+
+    files: list[Path]
+    raw: bool
+
+
+class _Named(NamedTuple):
+    """What a header says: the value of its field, None if the voxels follow; the lines after it; the storage."""
+
+    value: bytes | None
+    rest: bytes
+    raw: bool
+
+
+def voxel_files(header: Path, name: str) -> VoxelFiles:
+    """Return the files that hold the voxels of an image.
+
+    Args:
+        header: an existing file; only ``.mhd``, ``.mha``, ``.nhdr`` and ``.nrrd`` can name others.
+        name: of the image, for messages, e.g. ``"fixed image 'scan.mhd'"``.
+
+    Raises:
+        InputError: When the header cannot be read, or names a file by more than a plain name, or one that is missing,
+            no regular file, or a link out of the folder.
+
+    Example:
+        >>> voxel_files(Path("scan.nii.gz"), "image").files == [Path("scan.nii.gz")]
+        True
+    """
+    parse = _PARSERS.get(header.suffix.lower())
+    if parse is None:
+        return VoxelFiles([header], header.suffix.lower() == ".nii")
+    named = parse(_beginning(header), name)
+    if named.value is None:
+        return VoxelFiles([header], named.raw)
+    folder = header.parent
+    files = [_beside(folder, text, name) for text in _names(named, name)]
+    return VoxelFiles(files, named.raw)
+
+
+def check_no_other_file(header: Path, name: str) -> None:
+    """Check that an image is whole in its own file, as one has to be that comes from elsewhere.
+
+    Raises:
+        InputError: When the header names other files, whether there are any or not, or cannot be read.
+    """
+    parse = _PARSERS.get(header.suffix.lower())
+    if parse is not None and (value := parse(_beginning(header), name).value) is not None:
+        raise InputError(
+            f"{name} is a header whose voxels lie in another file, {_shown(value)}; send it as one file (.nii.gz, "
+            ".nrrd or .mha)."
+        )
+
+
+def _beginning(header: Path) -> bytes:
+    with header.open("rb") as stream:
+        return stream.read(LONGEST_HEADER)
+
+
+def _parse_meta(content: bytes, name: str) -> _Named:
+    """Read a MetaImage header, one ``key = value`` in each line, up to ``ElementDataFile``, which ends it."""
+    raw = True
+    position = 0
+    while (end := content.find(b"\n", position)) >= 0 or position < len(content):
+        line = content[position : end if end >= 0 else None]
+        position = end + 1 if end >= 0 else len(content)
+        field = META_FIELD.fullmatch(line.removesuffix(b"\r"))
+        if field is None and line.strip():
+            break
+        key, value = field.groups() if field else (b"", b"")
+        raw = raw and not (key == b"CompressedData" and value[:1] in b"TtYy1")
+        if key == b"ElementDataFile":
+            return _Named(None if value in META_LOCAL else value, content[position:], raw)
+    raise _unreadable(name, "MetaImage", "a line 'ElementDataFile = ...' after lines 'key = value'")
+
+
+def _parse_nrrd(content: bytes, name: str) -> _Named:
+    """Read a NRRD header, which ends with an empty line, or with ``data file: LIST``."""
+    raw, value, position = False, None, 0
+    if not content.startswith(b"NRRD"):
+        raise _unreadable(name, "NRRD", "NRRD at its beginning")
+    for end in NRRD_LINE.finditer(content + b"\n"):
+        line, position = content[position : end.start()], end.end()
+        raw = raw or NRRD_RAW.fullmatch(line) is not None
+        if found := NRRD_DATA_FILE.fullmatch(line):
+            value = found[1]
+        if not line or (value or b"").startswith(b"LIST"):
+            return _Named(value, content[position:], raw)
+    if len(content) == LONGEST_HEADER:
+        raise _unreadable(name, "NRRD", f"an end of the header within {LONGEST_HEADER} bytes")
+    return _Named(value, b"", raw)
+
+
+_PARSERS: dict[str, Callable[[bytes, str], _Named]] = {
+    ".mhd": _parse_meta,
+    ".mha": _parse_meta,
+    ".nhdr": _parse_nrrd,
+    ".nrrd": _parse_nrrd,
+}
+
+
+def _names(named: _Named, name: str) -> Iterable[str]:
+    """The names that a header's field stands for: one, those listed below it, or those of a pattern with numbers."""
+    value = (named.value or b"").decode("utf-8", "surrogateescape")
+    if value.startswith("LIST"):
+        lines = NRRD_LINE.split(named.rest)[:MOST_FILES]
+        return [line.decode("utf-8", "surrogateescape").rstrip() for line in lines if line.strip()]
+    if "%" not in value:
+        return [value]
+    found = PATTERN.fullmatch(value)
+    first, last, step = (int(number) for number in found.groups()[1:]) if found else (0, 0, 0)
+    if found is None or step == 0 or not 0 <= (last - first) // step < MOST_FILES:
+        raise InputError(
+            f"{name} names {_shown(value.encode('utf-8', 'surrogateescape'))} as the files of its voxels, expected a "
+            "pattern such as 'slice%03d.raw 1 120 1' (first, last, step); list the names instead."
+        )
+    return [found[1] % number for number in range(first, last + (1 if step > 0 else -1), step)]
+
+
+def _beside(folder: Path, text: str, name: str) -> Path:
+    """The file of a plain name in the header's folder."""
+    shown = _shown(text.encode("utf-8", "surrogateescape"))
+    if not PLAIN_NAME.fullmatch(text):
+        raise InputError(
+            f"{name} names {shown} as the file of its voxels, expected a plain name in the header's own folder; put "
+            "the file beside the header and write its name alone."
+        )
+    file = folder / text
+    if len(text.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+        raise InputError(f"{name} names {shown} ... as the file of its voxels, a name too long for one; correct it.")
+    if file.resolve().parent != folder.resolve():
+        raise InputError(
+            f"{name} names {shown} as the file of its voxels, a link out of the header's folder; put the file itself "
+            "beside the header."
+        )
+    if not file.is_file():
+        state = "no regular file" if file.exists() else "not there"
+        raise InputError(
+            f"{name} names {shown} as the file of its voxels, which is {state}; copy both files into one folder."
+        )
+    return file
+
+
+def _shown(value: bytes) -> str:
+    """A name from a header, for a message of one line."""
+    return repr(value[:100].decode("utf-8", "replace"))
+
+
+def _unreadable(name: str, kind: str, expected: str) -> InputError:
+    return InputError(
+        f"{name} cannot be read as an image, expected {kind} with {expected}; it is damaged or something else, so copy "
+        "or export it again."
+    )
