@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import pytest
 import torch
 from bundle_files import files_of
+from dicom_series import SERIES, write_volume
 from field_cases import PLANE, oblique
 from monai.bundle import ConfigParser, create_workflow
 from monai.data import MetaTensor
@@ -574,3 +576,51 @@ def test_a_network_without_numbers_has_no_result(copy: Path, pair: Pair, tmp_pat
     torch.save({key: value * float("nan") for key, value in state.items()}, file)
     with pytest.raises(InputError, match=re.escape(f"checkpoint '{file}' holds weights that are not finite")):
         load_ran(copy)
+
+
+# --- DICOM series -----------------------------------------------------------------------------------------------------
+
+
+def series_pair(folder: Path, spatial_dims: int = 3, **of_moving: Any) -> dict[str, Path]:
+    """The scene as two DICOM series of one patient with a Japanese name, the moving one with tags of its own."""
+    name = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Haruno^Shun=春野^俊"}
+    found = {}
+    for seed, (side, tags) in enumerate({"fixed": name, "moving": name | of_moving}.items()):
+        stored = np.round(scene(FIXED, seed)).astype(np.int16)
+        about = {"SeriesInstanceUID": f"{SERIES}.{seed}", "FrameOfReferenceUID": f"{SERIES}.{seed}.2", **tags}
+        files = write_volume(folder / side, stored, np.diag([2.0, 2.5, 2.2, 1.0]), **about)
+        found[side] = folder / side if spatial_dims == 3 else files[11]
+    return found
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_two_patients_are_refused_unless_they_are_allowed(
+    bundles: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = series_pair(tmp_path, 2 if name == "r2n2" else 3, PatientID="P 18")
+    with pytest.raises(InputError, match="are of two patients by their PatientID, expected one"):
+        load_bundle(bundles / name, device="cpu", **TINY[name])(**pair)
+    with caplog.at_level(logging.WARNING):
+        load_bundle(bundles / name, device="cpu", other_patient=True, **TINY[name])(**pair)
+    assert "are of two patients by their PatientID, which other_patient allows" in caplog.text
+
+
+def test_a_name_in_another_alphabet_reaches_the_dicom_registration(bundles: Path, tmp_path: Path) -> None:
+    pair = series_pair(tmp_path)
+    register = load_bundle(bundles / "ran", device="cpu", forms="dicom", extend_border=True, **TINY["ran"])
+    written = pydicom.dcmread(register(**pair).save(tmp_path / "out") / "displacement.dcm")
+    assert (str(written.PatientName), written.SpecificCharacterSet) == ("Haruno^Shun=春野^俊", "ISO_IR 192")
+    assert written.FrameOfReferenceUID == f"{SERIES}.0.2"
+    (item,) = written.DeformableRegistrationSequence
+    assert item.SourceFrameOfReferenceUID == f"{SERIES}.1.2"
+
+
+def test_what_can_be_written_without_a_frame_of_reference_is_written(
+    bundles: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = series_pair(tmp_path, FrameOfReferenceUID=None)
+    register = load_bundle(bundles / "ran", device="cpu", forms="dicom", **TINY["ran"])
+    folder = register(**pair).save(tmp_path / "out")
+    assert "the DICOM series of the moving image has no frame of reference" in caplog.text
+    assert {"displacement.nii.gz", "warped.nii.gz"} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*.dcm"))

@@ -11,6 +11,7 @@ from monai_regplugins.data.cine import (
     write_series,
 )
 from monai_regplugins.data.cine_lung import CineLung, cine_lung_displacement, cine_lung_subject, make_cine_lung
+from monai_regplugins.data.dicom_pair import CheckSeriesPaird
 from monai_regplugins.data.dirlab import DIRLAB_CASES, DirLabImage, DirLabPair, convert_dirlab, read_dirlab
 from monai_regplugins.data.given import given_pairs
 from monai_regplugins.data.learn2reg import (
@@ -31,6 +32,7 @@ from monai_regplugins.data.thorax import Thorax, make_thorax, thorax_displacemen
 
 __all__ = [
     "DIRLAB_CASES",
+    "CheckSeriesPaird",
     "CineLung",
     "CineSeries",
     "DirLabImage",

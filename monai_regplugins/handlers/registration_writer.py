@@ -25,6 +25,7 @@ from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.dicom_series import series_of
+from monai_regplugins.transforms.patients import patients_differ
 
 __all__ = ["RegistrationWriter"]
 
@@ -140,7 +141,7 @@ class RegistrationWriter:
         """
         known = record or self.provenance.describe(result.given or self._in_memory(result))
         folder = ResultFolder(output_dir or self.output_dir, result.pair_id)
-        record = {**known, "seconds": round(result.seconds, 3)}
+        record = {**known, **_other_patient(result), "seconds": round(result.seconds, 3)}
         folder.write(record, lambda place: self._write(place, result))
         logger.info("Wrote %s", folder.path)
         return folder.path
@@ -178,15 +179,16 @@ class RegistrationWriter:
         if self.inverse:
             grid = fixed.affine.numpy(), fixed.shape[1:]
             back = FieldPair(names["moving"], names["fixed"], *grid, dicom["moving"], dicom["fixed"])
-            self._write_forms(folder, result.inverse_displacement, back)
+            self._write_forms(folder, result.inverse_displacement, back, "inverse_")
 
-    def _write_forms(self, folder: Path, displacement: MetaTensor, about: FieldPair) -> None:
+    def _write_forms(self, folder: Path, displacement: MetaTensor, about: FieldPair, prefix: str = "") -> None:
         """Write a field in the wanted forms; if all are wanted, in those that can hold it."""
         values: npt.NDArray[Any] = displacement.as_tensor().numpy()
         forms = self.forms or (("itk_nifti",) if values.ndim == 4 else ("native",))
         for form in FORMS if forms == (ALL,) else forms:
             name = output_name(form, about)
-            path = folder / (f"inverse_{name}" if (folder / name).exists() else name)  # Learn2Reg's names tell it
+            told = form == "learn2reg" and not (folder / name).exists()  # its names tell the direction
+            path = folder / (name if told else f"{prefix}{name}")
             try:
                 write_field(form, values, displacement.affine.numpy(), path, about)
             except InputError as error:
@@ -199,6 +201,12 @@ def _identity(image: MetaTensor) -> DicomIdentity | None:
     """The DICOM series that an image was read from, if it was."""
     series = series_of(image)
     return None if series is None else DicomIdentity.from_keywords(series)
+
+
+def _other_patient(result: RegistrationResult) -> dict[str, str]:
+    """What tells that the images are of two patients, if something does, for the provenance."""
+    differences = patients_differ(series_of(result.fixed), series_of(result.moving))
+    return {"other_patient": differences} if differences else {}
 
 
 def _save(image: MetaTensor, path: Path) -> None:

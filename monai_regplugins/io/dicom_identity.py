@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.transforms.dicom_text import UNREADABLE, decode_text
 
-__all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "import_pydicom", "read_dicom_file"]
+__all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "check_texts", "decode_texts", "import_pydicom", "read_dicom_file"]
 
 PATIENT_AND_STUDY = (  # keywords of what a new object shares with the others of its study
     "PatientName",
@@ -23,6 +24,9 @@ PATIENT_AND_STUDY = (  # keywords of what a new object shares with the others of
     "AccessionNumber",
     "ReferringPhysicianName",
 )
+
+UTF_8 = "ISO_IR 192"
+TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # kinds of values that a character set matters to
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,50 @@ class DicomIdentity:
             instances=tuple((sop_class, uid) for uid in files) if sop_class else (),
             patient_and_study={keyword: texts[keyword] for keyword in PATIENT_AND_STUDY if texts.get(keyword)},
         )
+
+
+def check_texts(texts: Mapping[str, str], whose: str) -> None:
+    """Check that texts could be read, so that they may be written.
+
+    Args:
+        texts: by DICOM keyword, from :func:`~monai_regplugins.transforms.dicom_text.decode_text`.
+        whose: for the message, e.g. ``"the DICOM series of the fixed image"``.
+
+    Raises:
+        InputError: When one could not.
+    """
+    if unread := [keyword for keyword, text in texts.items() if UNREADABLE in text]:
+        raise InputError(
+            f"{', '.join(unread)} of {whose} cannot be read in its character set (0008,0005), so that no DICOM object "
+            "can hold it; correct SpecificCharacterSet in its files, or write no DICOM object."
+        )
+
+
+def decode_texts(dataset: Any) -> None:
+    """Decode all texts of a ``pydicom.Dataset`` that was read from a file, so that it writes them in UTF-8.
+
+    Args:
+        dataset: it is changed. Where a text cannot be read, it holds
+            :data:`~monai_regplugins.transforms.dicom_text.UNREADABLE`.
+    """
+    _decode(import_pydicom().datadict, dataset, "")
+    dataset.SpecificCharacterSet = UTF_8
+
+
+def _decode(dictionary: Any, dataset: Any, charset: str) -> None:
+    """Decode the texts of a data set; its items have its character set, unless they tell their own."""
+    if "SpecificCharacterSet" in dataset:
+        told = dataset.SpecificCharacterSet or ""
+        charset = told if isinstance(told, str) else "\\".join(told)
+        del dataset.SpecificCharacterSet
+    for tag in list(dataset.keys()):
+        element = dataset.get_item(tag)
+        kind = element.VR or (dictionary.dictionary_VR(tag) if dictionary.dictionary_has_tag(tag) else "UN")
+        if kind == "SQ":
+            for item in dataset[tag].value:
+                _decode(dictionary, item, charset)
+        elif kind in TEXTS and isinstance(element.value, bytes):
+            dataset.add_new(tag, kind, decode_text(element.value, charset, kind == "PN").strip(" \0"))
 
 
 def read_dicom_file(path: str | Path, what: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,33 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.dicom_identity import PATIENT_AND_STUDY, DicomIdentity, import_pydicom, read_dicom_file
+from monai_regplugins.io.dicom_identity import (
+    PATIENT_AND_STUDY,
+    UTF_8,
+    DicomIdentity,
+    check_texts,
+    import_pydicom,
+    read_dicom_file,
+)
 from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
 from monai_regplugins.io.provenance import installed_version
 
-__all__ = ["load_dicom_registration", "write_dicom_registration"]
+__all__ = [
+    "FrameOfReferenceError",
+    "check_dicom_registration",
+    "load_dicom_registration",
+    "write_dicom_registration",
+]
 
 GRID = "DeformableRegistrationGridSequence"
 PRE, POST = "PreDeformationMatrixRegistrationSequence", "PostDeformationMatrixRegistrationSequence"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LARGEST_MISPLACEMENT = 0.01  # voxels, of the last corner by what DICOM cannot hold of a grid
 DISTRIBUTION = "monai-regplugins"
+
+
+class FrameOfReferenceError(InputError):
+    """A DICOM series does not tell its coordinate system, so that no DICOM registration can name it."""
 
 
 def write_dicom_registration(
@@ -39,31 +56,39 @@ def write_dicom_registration(
 ) -> None:
     """Write a checked 3D field straight into ``path``.
 
-    The object belongs to the fixed image's patient, study and frame of reference. What the identities do not tell gets
-    new UIDs, or stays empty where DICOM allows that.
+    The object belongs to the fixed image's patient, study and frame of reference. An image that is no DICOM series gets
+    new UIDs. What a series does not tell stays empty where DICOM allows that; a study gets a new UID, but not the frame
+    of reference: one that no image has would relate nothing.
 
     Args:
         displacement_ras: (3, X, Y, Z), mm, components in RAS.
         affine: voxel-to-RAS matrix of its grid, (4, 4); a left-handed grid, which DICOM has not, is stored from the
             other end of its last axis.
         path: the file.
-        fixed: the DICOM series of the fixed image.
+        fixed: the DICOM series of the fixed image, None if it is none.
         moving: the same of the moving image.
 
     Raises:
-        InputError: When pydicom is missing, the grid has shear, or an identity holds what DICOM refuses.
+        InputError: When the grid has shear, or see :func:`check_dicom_registration`.
     """
     pydicom = import_pydicom()
-    fixed, moving = fixed or DicomIdentity(), moving or DicomIdentity()
     grid = _grid(pydicom, *_right_handed(swap_frame(displacement_ras), LPS_TO_RAS @ affine))
-    try:
-        dataset = _header(pydicom, fixed)
-        dataset.DeformableRegistrationSequence = [_registration(pydicom, grid, moving)]
-        _refer(pydicom, dataset, fixed, moving)
-        dataset.save_as(path, enforce_file_format=True)
-    except (TypeError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"pydicom refuses the DICOM registration ({reason}); correct the DICOM identities.") from error
+    _write(path, grid, fixed, moving)
+
+
+def check_dicom_registration(fixed: DicomIdentity | None = None, moving: DicomIdentity | None = None) -> None:
+    """Check, before two images are registered, that the field can be written for them afterwards.
+
+    Args:
+        fixed: the DICOM series of the fixed image, None if it is none.
+        moving: the same of the moving image.
+
+    Raises:
+        FrameOfReferenceError: When a series has no frame of reference.
+        InputError: When pydicom is missing, a text of the fixed series cannot be read in its character set, or an
+            identity holds what DICOM refuses.
+    """
+    _write(BytesIO(), import_pydicom().Dataset(), fixed, moving)
 
 
 def load_dicom_registration(path: str | Path) -> tuple[Displacement, GridAffine]:
@@ -103,6 +128,27 @@ def load_dicom_registration(path: str | Path) -> tuple[Displacement, GridAffine]
         total = total + np.tensordot(difference[:3, :3], np.indices(u.shape[1:]), 1)
         total = total + difference[:3, 3].reshape(3, 1, 1, 1)
     return swap_frame(total.astype(np.float32)), LPS_TO_RAS @ grid
+
+
+def _write(target: Path | BytesIO, grid: Any, fixed: DicomIdentity | None, moving: DicomIdentity | None) -> None:
+    """Write the object with this item for its grid."""
+    pydicom = import_pydicom()
+    for name, image in {"fixed": fixed, "moving": moving}.items():
+        if image is not None and not image.frame_of_reference_uid:
+            raise FrameOfReferenceError(
+                f"the DICOM series of the {name} image has no frame of reference (0020,0052), expected one that a "
+                "registration can name; choose another form of the field, or export the series with it."
+            )
+    fixed, moving = fixed or DicomIdentity(), moving or DicomIdentity()
+    check_texts(fixed.patient_and_study, "the DICOM series of the fixed image")
+    try:
+        dataset = _header(pydicom, fixed)
+        dataset.DeformableRegistrationSequence = [_registration(pydicom, grid, moving)]
+        _refer(pydicom, dataset, fixed, moving)
+        dataset.save_as(target, enforce_file_format=True)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"pydicom refuses the DICOM registration ({reason}); correct the DICOM identities.") from error
 
 
 def _first(item: Any, keyword: str) -> Any:
@@ -178,7 +224,7 @@ def _header(pydicom: Any, fixed: DicomIdentity) -> Any:
     meta.MediaStorageSOPInstanceUID = _new_uid(pydicom)
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     values = {
-        "SpecificCharacterSet": "ISO_IR 192",
+        "SpecificCharacterSet": UTF_8,
         "SOPClassUID": meta.MediaStorageSOPClassUID,
         "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
         **{keyword: fixed.patient_and_study.get(keyword, "") for keyword in PATIENT_AND_STUDY},

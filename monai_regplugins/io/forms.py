@@ -6,6 +6,7 @@ Whatever the form, a field here is ``displacement_ras`` (d, *spatial), mm, on th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,11 @@ import numpy.typing as npt
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.io.atomic import replace_file
 from monai_regplugins.io.dicom_identity import DicomIdentity
-from monai_regplugins.io.dicom_registration import load_dicom_registration, write_dicom_registration
+from monai_regplugins.io.dicom_registration import (
+    FrameOfReferenceError,
+    load_dicom_registration,
+    write_dicom_registration,
+)
 from monai_regplugins.io.displacement import (
     DISPLACEMENT_VECTOR,
     NIFTI_SUFFIXES,
@@ -39,6 +44,8 @@ from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_
 from monai_regplugins.io.native import load_native, write_native
 
 __all__ = ["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field", "write_field"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ FORMS = {
     ),
 }
 
+INSTEAD_OF_DICOM = "displacement.nii.gz"
+
 
 def output_name(form: str, pair: FieldPair = UNKNOWN) -> str:
     """Return the name of a form's file in an output folder; ``learn2reg`` takes it from the images' names.
@@ -186,12 +195,22 @@ def write_field(
 ) -> None:
     """Do what :func:`save_field` does straight into ``path``: for a folder that as a whole appears when complete.
 
+    Where a DICOM series has no frame of reference that the form ``dicom`` could name, the log says so, and the field is
+    in ``displacement.nii.gz`` instead (``itk_nifti``), unless the folder has it in that form already.
+
     Raises:
         InputError: When there is no such form, it cannot hold this field, or an argument does not fit.
         OSError: When the system refuses to write.
     """
-    checked = _check(form, displacement_ras, affine, path)
-    FORMS[form].write(*checked, Path(path), pair)
+    checked, path = _check(form, displacement_ras, affine, path), Path(path)
+    try:
+        FORMS[form].write(*checked, path, pair)
+    except FrameOfReferenceError as error:
+        itk = FORMS["itk_nifti"]
+        logger.warning("%s is left out: %s", path.name, error)
+        if not path.with_name(itk.file_name).exists():
+            instead = path.with_name(INSTEAD_OF_DICOM)
+            itk.write(*checked, instead.with_name(f"inverse_{instead.name}") if instead.exists() else instead, pair)
 
 
 def load_field(path: str | Path, fixed_affine: npt.ArrayLike | None = None) -> tuple[Displacement, GridAffine]:

@@ -43,6 +43,7 @@ NOT_SETTINGS = {
     "where weights lie: their digest counts": ("bundle_root", "ckpt"),
     "where results go, and what is said meanwhile": ("output_dir", "verbose"),
     "which machine computes": ("device",),
+    "which pairs are allowed": ("other_patient",),
     "how the program starts": ("imports", "initialize", "inference", "run"),
 }
 OMITTED = frozenset(key for keys in NOT_SETTINGS.values() for key in keys)

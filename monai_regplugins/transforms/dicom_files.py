@@ -10,6 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.transforms.dicom_text import decode_text
 
 __all__ = [
     "SERIES_UID",
@@ -33,11 +34,7 @@ PIXEL_DATA, UNDEFINED = b"\xe0\x7f\x10\x00", b"\xff\xff\xff\xff"
 LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 COMPRESSION, COMPRESSED_SLICE = 1000, 2**27  # largest ratio that is believed, and the bytes that any file may take
 CHARACTER_SET = "0008|0005"
-ISO_8859 = {100: 1, 101: 2, 109: 3, 110: 4, 126: 7, 127: 6, 138: 8, 144: 5, 148: 9, 166: 11, 203: 15}
-CODECS = {  # DICOM PS3.3 C.12.1.1.2, without code extensions
-    **{f"ISO_IR {register}": f"iso8859_{part}" for register, part in ISO_8859.items()},
-    **{"ISO_IR 13": "shift_jis", "GB18030": "gb18030", "GBK": "gbk"},
-}
+PERSON_NAMES = ("0010|0010", "0008|0090")  # of patient and referring physician
 HEAD = 4096  # bytes; the file meta information and the identifiers take less
 LISTED = 5  # series that a message lists
 
@@ -107,10 +104,10 @@ def dicom_reader(file: Path, what: str) -> sitk.ImageFileReader:
 
 
 def dicom_tags(reader: sitk.ImageFileReader) -> dict[str, str]:
-    """The tags of an image as texts, by ``"gggg|eeee"``; what cannot be decoded is replaced."""
+    """The tags of an image as texts, by ``"gggg|eeee"``; what cannot be decoded is ``UNREADABLE``."""
     raw = {key: reader.GetMetaData(key).encode(errors="surrogateescape") for key in reader.GetMetaDataKeys()}
-    codec = CODECS.get(raw.get(CHARACTER_SET, b"").decode("ascii", "replace").strip(), "utf_8")
-    return {key: value.decode(codec, "replace").strip() for key, value in raw.items()}
+    charset = raw.get(CHARACTER_SET, b"").decode("ascii", "replace")
+    return {key: decode_text(value, charset, key in PERSON_NAMES).strip() for key, value in raw.items()}
 
 
 def tag_numbers(tags: Mapping[str, str], tag: str) -> list[float]:

@@ -28,21 +28,20 @@ from monai_regplugins.transforms.dicom_files import (
     tag_number,
     tag_numbers,
 )
+from monai_regplugins.transforms.keys import SERIES_KEY
+from monai_regplugins.transforms.patients import patients_differ
 
 __all__ = [
     "LPS_TO_RAS",
-    "SERIES_KEY",
     "DicomVolume",
     "read_dicom_series",
     "same_frame_of_reference",
     "series_of",
-    "with_series",
 ]
 
 Array = npt.NDArray[Any]
 Tags = Mapping[str, str]
 
-SERIES_KEY = "dicom_series"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NUMBER_OF_FRAMES, INSTANCE_UID = "0028|0008", "0008|0018"
 POSITION, ORIENTATION, PIXEL_SPACING, THICKNESS = "0020|0032", "0020|0037", "0028|0030", "0018|0050"
@@ -107,8 +106,8 @@ def read_dicom_series(path: Path, what: str, whole: bool = True) -> DicomVolume:
 
     Raises:
         InputError: When the folder holds no series or several, a file is damaged or no gray image, slices differ in
-            size or direction, lie at one place, are missing or uneven, the gantry was tilted, or the volume is larger
-            than the memory allows.
+            size, direction or patient, lie at one place, are missing or uneven, the gantry was tilted, or the volume is
+            larger than the memory allows.
     """
     name = f"{what} '{path}'"
     if path.is_dir():
@@ -124,7 +123,7 @@ def read_dicom_series(path: Path, what: str, whole: bool = True) -> DicomVolume:
     distance = _slice_distance(slices, name)
     check_memory((*slices[0].size, len(slices)), READING, name, "read")
     values = np.stack([_read_pixels(one, what) for one in slices], axis=-1)
-    identity = {keyword: slices[0].tags.get(tag, "") for keyword, tag in IDENTITY.items()}
+    identity = _identity(slices[0])
     identity["SOPInstanceUID"] = "\\".join(one.tags.get(INSTANCE_UID, "") for one in slices)
     return DicomVolume(values, _affine(slices[0], distance), identity)
 
@@ -143,13 +142,6 @@ def same_frame_of_reference(a: MetaTensor, b: MetaTensor) -> bool:
     """Whether two images were read from DICOM series with one frame of reference, so that their worlds are one."""
     frames = {(series_of(image) or {}).get("FrameOfReferenceUID", "") for image in (a, b)}
     return len(frames) == 1 and frames != {""}
-
-
-def with_series(image: MetaTensor, meta: Mapping[str, Any]) -> MetaTensor:
-    """Let an image say from which DICOM series it comes, if ``meta``, of the image it was made of, tells one."""
-    if SERIES_KEY in meta:
-        image.meta[SERIES_KEY] = meta[SERIES_KEY]
-    return image
 
 
 def _read_header(file: Path, what: str) -> _Slice:
@@ -185,7 +177,7 @@ def _numbers(tags: Tags, tag: str, count: int, name: str, meaning: str) -> Array
 
 
 def _check_alike(slices: Sequence[_Slice], name: str) -> None:
-    """Slices of a volume have one size, one pixel spacing and one direction."""
+    """Slices of a volume have one size, one pixel spacing, one direction and one patient."""
     first = slices[0]
     for one in slices[1:]:
         if one.size != first.size or not np.allclose(one.spacing, first.spacing, rtol=1e-3, atol=0):
@@ -198,6 +190,16 @@ def _check_alike(slices: Sequence[_Slice], name: str) -> None:
                 f"{name} has slices that are not parallel ('{first.file.name}' and '{one.file.name}'), as localizers "
                 "have; keep the files of one volume."
             )
+        if differing := patients_differ(_identity(first), _identity(one)):
+            raise InputError(
+                f"{name} has slices of two patients by their {differing} ('{first.file.name}' and '{one.file.name}'); "
+                "keep the files of one volume."
+            )
+
+
+def _identity(one: _Slice) -> dict[str, str]:
+    """What ties a slice to its series, by DICOM keyword."""
+    return {keyword: one.tags.get(tag, "") for keyword, tag in IDENTITY.items()}
 
 
 def _slice_distance(slices: Sequence[_Slice], name: str) -> float:

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_affine
+from monai_regplugins.transforms.keys import KEPT_META
 
 __all__ = [
     "affine_field",
@@ -179,9 +180,10 @@ def _regridded(affine: torch.Tensor, scale: Sequence[float], offset: Sequence[fl
 
 
 def as_meta_tensor(data: torch.Tensor, affine: torch.Tensor, meta: Mapping[str, Any] | None = None) -> MetaTensor:
-    """Put ``data`` on the grid of ``affine``; of ``meta`` only the file name is kept.
+    """Put ``data`` on the grid of ``affine``; of ``meta``, what it was made of: the file name and the DICOM series.
 
-    MONAI's writers resample to ``original_affine`` and ``spatial_shape`` if they find them, so stale ones must go.
+    Every transform makes its images here, so that none forgets where they come from. The rest of ``meta`` describes an
+    older grid: MONAI's writers resample to ``original_affine`` and ``spatial_shape`` if they find them.
     """
-    kept = {key: value for key, value in (meta or {}).items() if key == "filename_or_obj"}
+    kept = {key: value for key, value in (meta or {}).items() if key in KEPT_META}
     return MetaTensor(data, affine=affine.clone(), meta=kept)

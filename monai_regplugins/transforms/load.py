@@ -13,7 +13,6 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from monai_regplugins.checks import InputError, check_affine, check_choice, check_image, check_mask, check_same_size
-from monai_regplugins.transforms.dicom_series import with_series
 from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
 from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
 from monai_regplugins.transforms.readers import (
@@ -180,8 +179,7 @@ class _Files:
         else:
             scan = read_scan(source, what, self.spatial_dims)
             values = scan.values
-        image = as_meta_tensor(_drop_trailing_axes(values, self.spatial_dims)[None], scan.affine, scan.meta)
-        return with_series(image, scan.meta)
+        return as_meta_tensor(_drop_trailing_axes(values, self.spatial_dims)[None], scan.affine, scan.meta)
 
 
 def _named(what: str, source: Any) -> str:

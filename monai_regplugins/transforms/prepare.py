@@ -6,13 +6,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch.nn import functional
 
 from monai_regplugins.checks import InputError, check_choice, check_image, check_same_size
 from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
-from monai_regplugins.transforms.dicom_series import same_frame_of_reference, with_series
+from monai_regplugins.transforms.dicom_series import same_frame_of_reference
 from monai_regplugins.transforms.grids import (
     as_meta_tensor,
     inside_mask,
@@ -106,7 +105,7 @@ class MovingToFixedGridd(Transform):
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
         if moving.shape == fixed.shape and same_affine(moved_affine, fixed_affine):
             for key in present(pair, MOVING_KEYS):
-                pair[key] = _on_grid(pair[key].as_tensor(), fixed.affine, pair[key])
+                pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
         else:
             _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine, self.outside)
         return pair
@@ -158,7 +157,7 @@ class ScalePaird(Transform):
                 name += f" clipped to window {list(self.window)}"
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
-            pair[key] = _on_grid((image - low) / (high - low), pair[key].affine, pair[key])
+            pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
         return pair
 
 
@@ -189,7 +188,7 @@ class StandardizePaird(Transform):
             check_image(image, f"{key} image", image.ndim - 1)
             values = (image - image.mean()) / image.std()
             clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
-            pair[key] = _on_grid(clipped, pair[key].affine, pair[key])
+            pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
         return pair
 
 
@@ -223,7 +222,7 @@ class ResizePaird(Transform):
             return pair
         for key in present(pair, IMAGE_KEYS, LABEL_KEYS, MASK_KEYS):
             resized = resize_image(pair[key].as_tensor(), new, nearest=key not in IMAGE_KEYS)
-            pair[key] = _on_grid(resized, rescaled_affine(pair[key].affine, old, new), pair[key])
+            pair[key] = as_meta_tensor(resized, rescaled_affine(pair[key].affine, old, new), pair[key].meta)
         scale = torch.tensor([n / o for n, o in zip(new, old, strict=True)], dtype=torch.float32)
         for key in present(pair, POINT_KEYS):
             pair[key] = (pair[key] + 0.5) * scale - 0.5
@@ -302,11 +301,6 @@ _AVERAGE_AND_LINEAR: dict[int, tuple[Callable[..., torch.Tensor], str]] = {
 }
 
 
-def _on_grid(values: torch.Tensor, affine: torch.Tensor, source: MetaTensor) -> MetaTensor:
-    """New values of an image, which still says which file and which DICOM series it comes from."""
-    return with_series(as_meta_tensor(values, affine, source.meta), source.meta)
-
-
 def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor, spatial_dims: int) -> None:
     """Slices in 3D world coordinates must both be axial, both coronal or both sagittal."""
     if spatial_dims == 2 and moving_affine.shape[0] == fixed_affine.shape[0] == 4:
@@ -331,6 +325,7 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> 
     for key in present(pair, MOVING_KEYS):
         image = pair[key].as_tensor()
         mode, padding = ("linear", beyond) if key == "moving" else ("nearest", 0.0)
-        pair[key] = _on_grid(sample_with_offset(image, offset, mode, padding), fixed.affine, pair[key])
+        sampled = sample_with_offset(image, offset, mode, padding)
+        pair[key] = as_meta_tensor(sampled, fixed.affine, pair[key].meta)
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))

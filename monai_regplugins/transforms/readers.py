@@ -23,7 +23,8 @@ from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.memory import check_memory
-from monai_regplugins.transforms.dicom_series import LPS_TO_RAS, SERIES_KEY, read_dicom_series
+from monai_regplugins.transforms.dicom_series import LPS_TO_RAS, read_dicom_series
+from monai_regplugins.transforms.keys import SERIES_KEY
 from monai_regplugins.transforms.voxel_files import VoxelFiles, voxel_files
 
 __all__ = [

@@ -13,6 +13,7 @@ from monai.transforms import RandomizableTransform
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.fields import compose, identity_grid, warp
+from monai_regplugins.transforms.grids import as_meta_tensor
 from monai_regplugins.transforms.keys import POINT_KEYS
 from monai_regplugins.transforms.synthetic_fields import (
     affine_displacement,
@@ -186,11 +187,11 @@ class RandSyntheticPaird(RandomizableTransform):
 
 
 def _warp_like(image: torch.Tensor, ddf: torch.Tensor, nearest: bool) -> torch.Tensor:
-    """Warp an image or label `(1, *spatial)` with zeros outside; its type and metadata stay."""
+    """Warp an image or label `(1, *spatial)` with zeros outside; its type and origin stay."""
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
     moved = warp(plain[None].to(torch.float32), ddf[None], mode="nearest" if nearest else "linear", padding="zeros")
     result: torch.Tensor = moved[0].to(plain.dtype)
-    return MetaTensor(result).copy_meta_from(image) if isinstance(image, MetaTensor) else result
+    return as_meta_tensor(result, image.affine, image.meta) if isinstance(image, MetaTensor) else result
 
 
 def _key(role: str, kind: str) -> str:

@@ -22,6 +22,7 @@ from monai_regplugins.checks import InputError, check_choice, check_image, check
 from monai_regplugins.fields import identity_grid, warp
 from monai_regplugins.networks.nets.regnet import MARGIN_BEFORE, STRIDE, window_size
 from monai_regplugins.transforms.bspline_image import bspline_coefficients, bspline_sample
+from monai_regplugins.transforms.grids import as_meta_tensor
 from monai_regplugins.transforms.smooth_fields import PRESETS, FieldPreset, GaussianField, Rng, random_field
 
 __all__ = ["RandSyntheticWindowd", "SplineCoefficientsd", "SyntheticPaird", "synthetic_cases"]
@@ -290,8 +291,8 @@ class SyntheticPaird(_FromImage, Transform):
 
         Returns:
             The item with ``moving`` and ``fixed`` ``(1, *spatial)``, ``true_ddf`` ``(d, *spatial)`` in voxels,
-            ``known_ddf`` 1.0, and ``fixed_mask``, the mask warped (nearest), if there is one. Images and mask keep the
-            metadata.
+            ``known_ddf`` 1.0, and ``fixed_mask``, the mask warped (nearest), if there is one. Images and mask keep
+            affine, file name and DICOM series.
 
         Raises:
             InputError: When image, mask or field cannot be used.
@@ -408,8 +409,8 @@ def _plain(image: torch.Tensor) -> torch.Tensor:
 
 
 def _like(original: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Values with the metadata of the original."""
-    return MetaTensor(values).copy_meta_from(original) if isinstance(original, MetaTensor) else values
+    """Values on the grid of the original, of the same origin."""
+    return as_meta_tensor(values, original.affine, original.meta) if isinstance(original, MetaTensor) else values
 
 
 def _field_entry(entry: Any) -> tuple[str, str, int, bool]:

@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from bundle_files import table
+from dicom_series import SERIES, write_volume
 from monai.bundle import create_workflow
 from scipy.ndimage import gaussian_filter
 
@@ -355,3 +356,19 @@ def test_a_dicom_series_gives_the_same_result(make_pair: Callable[..., Pair], in
     )
     np.testing.assert_allclose(of_dicom["displacement_itk"], of_nifti["displacement_itk"], rtol=0, atol=1e-2)
     np.testing.assert_allclose(of_dicom["warped"], of_nifti["warped"], rtol=0, atol=0.2)  # of some 400 gray values
+
+
+def test_two_patients_on_the_command_line(infer: Infer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {}
+    for number, side in enumerate(("fixed", "moving")):
+        stored = np.random.default_rng(number).integers(-100, 300, FIXED_SIZE).astype(np.int16)
+        about = {"SeriesInstanceUID": f"{SERIES}.{number}", "PatientBirthDate": f"197001{11 + number}"}
+        write_volume(tmp_path / side, stored, np.diag([2.0, 2.5, 2.2, 1.0]), **about)
+        settings[side] = str(tmp_path / side)
+    with pytest.raises(RuntimeError) as error:
+        infer(**settings)
+    assert "two patients by their PatientBirthDate, expected one" in input_error(error.value)
+    assert not (tmp_path / "output").exists()
+    with caplog.at_level(logging.WARNING):
+        assert (infer(**settings, other_patient=True) / "moving_to_fixed" / "warped.nii.gz").is_file()
+    assert "PatientBirthDate, which other_patient allows" in caplog.text

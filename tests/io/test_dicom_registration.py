@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from scipy.ndimage import map_coordinates
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
-from monai_regplugins.io.dicom_registration import load_dicom_registration, write_dicom_registration
+from monai_regplugins.io.dicom_registration import (
+    FrameOfReferenceError,
+    check_dicom_registration,
+    load_dicom_registration,
+    write_dicom_registration,
+)
 
 pydicom = pytest.importorskip("pydicom", reason="needs pydicom")
 
@@ -143,6 +149,32 @@ def test_unknown_images_get_new_uids(tmp_path: Path) -> None:
         assert "ReferencedImageSequence" not in item
         assert "ReferencedSeriesSequence" not in dataset
     assert len(uids) == 10
+
+
+@pytest.mark.parametrize("role", ["fixed", "moving"])
+def test_a_frame_of_reference_is_not_invented_for_a_series(tmp_path: Path, role: str) -> None:
+    images = {"fixed": FIXED, "moving": MOVING}
+    images[role] = dataclasses.replace(images[role], frame_of_reference_uid="")
+    for attempt in (
+        lambda: check_dicom_registration(**images),
+        lambda: write_dicom_registration(field_ras(), GRIDS["RAS"], tmp_path / "field.dcm", **images),
+    ):
+        with pytest.raises(FrameOfReferenceError, match=f"the {role} image has no frame of reference") as error:
+            attempt()
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    check_dicom_registration(FIXED, MOVING)
+    check_dicom_registration(None, None)
+
+
+def test_an_unreadable_text_of_the_fixed_series_is_not_written(tmp_path: Path) -> None:
+    unread = dataclasses.replace(FIXED, patient_and_study={"PatientName": "M\ufffdller", "StudyID": "1\ufffd"})
+    with pytest.raises(
+        InputError, match=r"^PatientName, StudyID of the DICOM series of the fixed image cannot be read"
+    ):
+        write_dicom_registration(field_ras(), GRIDS["RAS"], tmp_path / "field.dcm", unread, MOVING)
+    assert not list(tmp_path.iterdir())
+    check_dicom_registration(FIXED, unread)  # of the moving image, no text is written
 
 
 def test_a_little_shear_that_others_hold_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from field_cases import GRIDS, MOVING_AFFINE, MOVING_SHAPE, PLANE, SHAPE, field_
 from nibabel.affines import apply_affine
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.dicom_identity import DicomIdentity
+from monai_regplugins.io.dicom_registration import FrameOfReferenceError
 from monai_regplugins.io.forms import (
     FORMS,
     FieldPair,
@@ -234,3 +236,26 @@ def test_the_reader_of_a_learn2reg_field_wants_the_grid(tmp_path: Path) -> None:
     for wrong, message in [(None, "give the fixed image's affine"), (np.eye(3), "expected \\(4, 4\\)")]:
         with pytest.raises(InputError, match=message):
             load_field(path, wrong)
+
+
+@pytest.mark.parametrize("also", [False, True], ids=["alone", "beside itk_nifti"])
+def test_without_a_frame_of_reference_another_form_takes_the_place_of_dicom(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, also: bool
+) -> None:
+    pytest.importorskip("pydicom", reason="needs pydicom")
+    pair = FieldPair(fixed_dicom=DicomIdentity("1.2.3", "1.2.4"), moving_dicom=DicomIdentity("", "1.2.4"))
+    if also:
+        save("itk_nifti", tmp_path, GRIDS["oblique"])
+    for _ in ("the field", "its inverse"):
+        write_field("dicom", field_ras(), GRIDS["oblique"], tmp_path / "displacement.dcm", pair)
+    reason = "displacement.dcm is left out: the DICOM series of the moving image has no frame of reference (0020,0052)"
+    assert [reason in record.getMessage() for record in caplog.records] == [True, True]
+    written = {"displacement_itk.nii.gz"} if also else {"displacement.nii.gz", "inverse_displacement.nii.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+    for path in tmp_path.iterdir():
+        displacement, affine = load_field(path)
+        np.testing.assert_allclose(affine, GRIDS["oblique"], atol=1e-5)
+        np.testing.assert_allclose(displacement, field_ras(), atol=1e-5)
+    with pytest.raises(FrameOfReferenceError, match="moving image has no frame of reference"):
+        save_field("dicom", field_ras(), GRIDS["oblique"], tmp_path / "displacement.dcm", pair)
+    assert {path.name for path in tmp_path.iterdir()} == written

@@ -12,11 +12,14 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
+from dicom_names import CHARACTER_SETS, EXAMPLES
 from dicom_series import SERIES, Array, write_slice, write_volume
 from monai.data import DataLoader, Dataset, decollate_batch
 from pydicom.uid import RLELossless
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.dicom_identity import DicomIdentity
+from monai_regplugins.io.dicom_registration import check_dicom_registration, write_dicom_registration
 from monai_regplugins.transforms.dicom_series import read_dicom_series, same_frame_of_reference, series_of
 from monai_regplugins.transforms.load import LoadPaird
 from monai_regplugins.transforms.prepare import MovingToFixedGridd, ScalePaird
@@ -156,12 +159,43 @@ def test_the_identity_of_the_series_stays_with_the_images(tmp_path: Path) -> Non
     assert series_of(load(paths["nifti"])["fixed"]) is None
 
 
-def test_names_in_other_alphabets(tmp_path: Path) -> None:
-    for number, (charset, name) in enumerate(
-        {"ISO_IR 100": "Müller", "ISO_IR 192": "山田", "ISO_IR 144": "Иван"}.items()
-    ):
-        write_volume(tmp_path / str(number), STORED, PLAIN, SpecificCharacterSet=charset, PatientName=name)
-        assert read_dicom_series(tmp_path / str(number), "image").identity["PatientName"] == name
+@pytest.mark.parametrize("charset", CHARACTER_SETS)
+def test_names_in_all_character_sets_reach_a_dicom_registration(tmp_path: Path, charset: str) -> None:
+    name = CHARACTER_SETS[charset]
+    word = name.split("=")[-1].split("^")[0][:4]
+    texts = {"PatientName": name, "ReferringPhysicianName": name, "PatientID": word, "StudyID": word}
+    write_volume(tmp_path / "scan", STORED, PLAIN, SpecificCharacterSet=charset.split("\\"), **texts)
+    identity = read_dicom_series(tmp_path / "scan", "image").identity
+    assert {keyword: identity[keyword] for keyword in texts} == texts
+    known = DicomIdentity.from_keywords(identity)
+    write_dicom_registration(np.zeros((3, 4, 4, 4), np.float32), PLAIN, tmp_path / "field.dcm", known, known)
+    written = pydicom.dcmread(tmp_path / "field.dcm")
+    assert written.SpecificCharacterSet == "ISO_IR 192"
+    assert {keyword: str(written[keyword].value) for keyword in texts} == texts
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_bytes_of_the_standards_examples_in_a_file(tmp_path: Path, example: str) -> None:
+    charset, raw, name = EXAMPLES[example]
+    files = write_volume(tmp_path, STORED, PLAIN, PatientName="Patient^Name", SpecificCharacterSet=charset.split("\\"))
+    for file in files:
+        content, padded = file.read_bytes(), raw + b" " * (len(raw) % 2)
+        place = content.index(b"\x10\x00\x10\x00PN")
+        size = int.from_bytes(content[place + 6 : place + 8], "little")
+        head = content[: place + 6] + len(padded).to_bytes(2, "little") + padded
+        file.write_bytes(head + content[place + 8 + size :])
+    assert read_dicom_series(files[0], "image").identity["PatientName"] == name
+
+
+def test_a_name_that_cannot_be_read_is_not_written(tmp_path: Path) -> None:
+    files = write_volume(tmp_path, STORED, PLAIN, SpecificCharacterSet="ISO_IR 100", PatientName="Müller")
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 6  "))
+    known = DicomIdentity.from_keywords(read_dicom_series(tmp_path, "image").identity)
+    with pytest.raises(InputError, match=r"PatientName of the DICOM series of the fixed image cannot be read") as error:
+        check_dicom_registration(known, known)
+    assert "\n" not in str(error.value)
+    check_dicom_registration(None, known)
 
 
 def test_frames_of_reference(tmp_path: Path) -> None:
@@ -211,6 +245,10 @@ MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
     "skewed pixels": (lambda files: rewrite(files[2], ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "perpendicular"),
     "not parallel": (lambda files: rewrite(files[2], ImageOrientationPatient=[1, 0, 0, 0, 0, 1]), "not parallel"),
     "other pixels": (lambda files: rewrite(files[2], PixelSpacing=[2, 1.6]), "different sizes"),
+    "two patients": (
+        lambda files: rewrite(files[2], PatientID="P 18"),
+        r"slices of two patients by their PatientID \('IM\d*.dcm' and 'IM\d*.dcm'\)",
+    ),
     "cut short": (lambda files: cut(files[4]), "IM001.dcm' is damaged and may be of the DICOM series"),
     "huge": (lambda files: rewrite(files[4], Rows=60_000, Columns=60_000), "60000 x 60000 pixels, more than the file"),
     "many frames": (

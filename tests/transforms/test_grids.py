@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Randomizable, Transform
 
+from monai_regplugins import transforms
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms import grids
 
@@ -134,3 +139,78 @@ def test_sampling_through_an_offset_equals_simpleitk() -> None:
     expected = sitk.Resample(sitk.GetImageFromArray(image.T), reference, transform, sitk.sitkLinear, -5.0)
     sampled = grids.sample_with_offset(torch.from_numpy(image)[None], torch.from_numpy(offset), "linear", -5.0)[0]
     np.testing.assert_allclose(sampled, sitk.GetArrayFromImage(expected).T, atol=1e-5)
+
+
+# --- what an image was made of ----------------------------------------------------------------------------------------
+
+TRANSFORMS = {
+    name: found
+    for name in transforms.__all__
+    if isinstance(found := getattr(transforms, name), type) and issubclass(found, Transform)
+}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "IsotropicSubjectd": {"voxel_size": 2.0},
+    "MovingToFixedGridd": {"keep_original": True},
+    "RandPairCropd": {"margin": 1},
+    "RandSwapPaird": {"prob": 1.0},
+    "ResizePaird": {"spatial_size": 7},
+    "SyntheticPaird": {"density": False},
+}
+
+
+def item_of_dicom_series() -> dict[Any, Any]:
+    """Whatever a transform of the package may ask for, each image with the series that it was read from."""
+    draw = np.random.default_rng(0)
+
+    def image(side: str, label: bool = False) -> MetaTensor:
+        values = torch.from_numpy(draw.integers(0, 3, (1, 9, 10, 11)).astype(np.float32 if not label else np.uint8))
+        spacing = {"fixed": 1.0, "moving": 1.1, "image": 1.2}[side]
+        meta = {"filename_or_obj": f"{side}.dcm", "dicom_series": {"PatientID": side, "SeriesInstanceUID": "1.2"}}
+        return MetaTensor(values, affine=torch.diag(torch.tensor([spacing] * 3 + [1.0]).double()), meta=meta)
+
+    item: dict[Any, Any] = {"image": image("image"), "mask": image("image", label=True)}
+    for side in ("fixed", "moving"):
+        item |= {side: image(side), f"{side}_label": image(side, label=True), f"{side}_mask": image(side, label=True)}
+    item |= {"moving_original": item["moving"], "moving_label_original": item["moving_label"]}
+    field = {"family": "miccai2017", "preset": "low", "seed": 0, "next": False}
+    about = {"ddf": torch.rand(3, 9, 10, 11), "prealign_matrix": torch.eye(4).double(), "spacing": torch.ones(3)}
+    return {**item, **about, "field": field, "pair_id": "moving_to_fixed"}
+
+
+EXCHANGED = {"moving": "fixed", "fixed": "moving"}
+
+
+def series_by_key(item: Mapping[Any, Any]) -> dict[Any, dict[str, str]]:
+    """The series of each image, label and mask."""
+    return {key: value.meta["dicom_series"] for key, value in item.items() if isinstance(value, MetaTensor)}
+
+
+def made_of(name: str, key: str) -> set[str]:
+    """What images the entry of a transform's result may be made of."""
+    side = "moving" if key.startswith(("moving", "warped")) else "image" if key in ("image", "mask") else "fixed"
+    if name == "RandSyntheticPaird" and side != "image":  # one of the two is the base of both
+        return {"moving", "fixed"}
+    if name == "SyntheticPaird" and key in ("moving", "fixed", "fixed_mask"):
+        return {"image"}
+    return {EXCHANGED[side] if name == "RandSwapPaird" and side in EXCHANGED and "original" not in key else side}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_no_transform_forgets_which_series_an_image_is_of(name: str) -> None:
+    transform = TRANSFORMS[name](**ARGUMENTS.get(name, {}))
+    if isinstance(transform, Randomizable):
+        transform.set_random_state(0)
+    item = item_of_dicom_series()
+    result = transform(item)
+    if name == "RandSyntheticWindowd":  # windows of a mirrored grid, for a loss alone: tensors that claim no place
+        assert all(type(value) is torch.Tensor for window in result for value in window.values())
+        return
+    changed = {key for key, value in result.items() if value is not item.get(key)}
+    assert changed
+    images = {key for key, value in result.items() if isinstance(value, torch.Tensor) and value.ndim == 4}
+    series = series_by_key(result)  # raises KeyError if one has lost it
+    assert images - {"coefficients", "ddf", "true_ddf"} == series.keys() >= {"fixed", "moving"}
+    for key, found in series.items():
+        assert found == {"PatientID": found["PatientID"], "SeriesInstanceUID": "1.2"}
+        assert found["PatientID"] in made_of(name, key), key
+        assert result[key].meta["filename_or_obj"] == f"{found['PatientID']}.dcm"

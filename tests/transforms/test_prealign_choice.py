@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms import prealign_choice
-from monai_regplugins.transforms.dicom_series import SERIES_KEY
+from monai_regplugins.transforms.keys import SERIES_KEY
 from monai_regplugins.transforms.prealign import affine_matrix, moments_matrix
 from monai_regplugins.transforms.prealign_choice import auto_matrix, choose_prealignment, field_of_view_overlap
 from monai_regplugins.transforms.prepare import MovingToFixedGridd

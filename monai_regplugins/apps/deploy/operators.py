@@ -11,9 +11,14 @@ from monai.deploy.core import ConditionType, Fragment, Image, Operator, Operator
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
 from monai_regplugins.apps.deploy.inputs import ROLES, PickedSeries, find_pair, picked_pair
-from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
+from monai_regplugins.apps.deploy.segmentation import (
+    check_segmentation,
+    is_dicom,
+    read_segmentation,
+    write_segmentation,
+)
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import FORMS, FieldPair, output_name
+from monai_regplugins.io.forms import FORMS, INSTEAD_OF_DICOM, FieldPair, output_name
 from monai_regplugins.registration import load_bundle
 
 __all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]
@@ -141,10 +146,14 @@ class PairSeriesOperator(Operator):
         """Emit the paths.
 
         Raises:
-            InputError: When the rules have not picked one series for each image.
+            InputError: When the rules have not picked one series for each image, or the labels could not be written as
+                DICOM segmentation of the fixed series.
         """
         studies: Iterable[StudySelectedSeries] = op_input.receive("study_selected_series_list")
-        _emit_pair(op_output, picked_pair(_picked(one) for study in studies for one in study.selected_series))
+        pair = picked_pair(_picked(one) for study in studies for one in study.selected_series)
+        if "moving_label" in pair:
+            check_segmentation(pair["fixed"], pair["moving_label"])
+        _emit_pair(op_output, pair)
 
 
 class SegmentationWriterOperator(Operator):
@@ -174,7 +183,7 @@ class SegmentationWriterOperator(Operator):
 
 def _field_file(folder: Path, pair: FieldPair, form: str) -> Path:
     """The file of the field in the wanted form, or in the first one that was written."""
-    names = [output_name(one, pair) for one in (form, *FORMS) if one]
+    names = [*(output_name(one, pair) for one in (form, *FORMS) if one), INSTEAD_OF_DICOM]
     return next(path for path in map(folder.joinpath, names) if path.is_file())
 
 

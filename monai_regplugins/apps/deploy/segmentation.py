@@ -16,12 +16,19 @@ from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.atomic import replace_file
-from monai_regplugins.io.dicom_identity import PATIENT_AND_STUDY, import_pydicom, read_dicom_file
+from monai_regplugins.io.dicom_identity import (
+    PATIENT_AND_STUDY,
+    check_texts,
+    decode_texts,
+    import_pydicom,
+    read_dicom_file,
+)
 from monai_regplugins.io.provenance import installed_version
 from monai_regplugins.transforms.dicom_files import dicom_files, dicom_series
 from monai_regplugins.transforms.dicom_series import read_dicom_series
+from monai_regplugins.transforms.dicom_text import UNREADABLE
 
-__all__ = ["is_dicom", "read_segmentation", "write_segmentation"]
+__all__ = ["check_segmentation", "is_dicom", "read_segmentation", "write_segmentation"]
 
 DISTRIBUTION = "monai-regplugins"
 CONTENT = "Labels carried over by registration"
@@ -93,22 +100,46 @@ def write_segmentation(
     Raises:
         InputError: When highdicom is missing, there is no label, or the system refuses to write.
     """
+    replace_file(path, _segmentation(label, affine, series, origin).save_as)
+
+
+def check_segmentation(series: Path, origin: Path) -> None:
+    """Check, before two images are registered, that the labels can be written as DICOM segmentation afterwards.
+
+    One of as many voxels as there are segments is made for a trial.
+
+    Args:
+        series: a file of the series that it will lie on, or its folder.
+        origin: the DICOM segmentation where the labels come from.
+
+    Raises:
+        InputError: When highdicom is missing, or refuses the headers.
+    """
+    segments = read_dicom_file(origin, "moving label").get("SegmentSequence", ())
+    numbers = np.array([segment.SegmentNumber for segment in segments]).reshape(-1, 1, 1)
+    if numbers.size:  # other files are refused when they are read as labels
+        _segmentation(numbers, np.eye(4), series, origin)
+
+
+def _segmentation(label: npt.NDArray[Any], affine: npt.NDArray[np.float64], series: Path, origin: Path | None) -> Any:
+    """The segmentation, by highdicom."""
     hd = _highdicom()
-    segments = _segments(hd, label, origin)
-    numbered = np.zeros(label.shape, np.uint16)
-    for number, (value, segment) in enumerate(segments.items(), 1):
-        numbered[label == value] = number
-        segment.SegmentNumber = number
-    grid = hd.Volume(numbered.T, _rows_first(affine), "PATIENT", from_reference_convention="RAS")
     source = _source_images(series, float(np.linalg.norm(affine[:3, 2])))
     try:
-        dataset = _dataset(hd, grid, source, list(segments.values()))
+        segments = _segments(hd, label, origin)
+        numbered = np.zeros(label.shape, np.uint16)
+        for number, (value, segment) in enumerate(segments.items(), 1):
+            numbered[label == value] = number
+            segment.SegmentNumber = number
+        grid = hd.Volume(numbered.T, _rows_first(affine), "PATIENT", from_reference_convention="RAS")
+        return _dataset(hd, grid, source, list(segments.values()))
+    except InputError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"highdicom refuses the DICOM segmentation ({reason}); correct the DICOM headers of '{series}'."
+            f"highdicom refuses a DICOM segmentation of '{series}' ({reason}); correct its headers, or give no label."
         ) from error
-    replace_file(path, dataset.save_as)
 
 
 def _dataset(hd: Any, grid: Any, source: Sequence[Any], segments: Sequence[Any]) -> Any:
@@ -139,7 +170,9 @@ def _dataset(hd: Any, grid: Any, source: Sequence[Any], segments: Sequence[Any])
 def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None) -> dict[int, Any]:
     """The description of each label."""
     if origin is not None and origin.is_file() and is_dicom(origin):
-        segments = hd.seg.segread(origin)
+        dataset = read_dicom_file(origin, "moving label")
+        decode_texts(dataset)
+        segments = hd.seg.Segmentation.from_dataset(dataset, copy=False)
         return {number: copy.deepcopy(segments.get_segment_description(number)) for number in segments.segment_numbers}
     values = [int(value) for value in np.unique(label) if value != 0]
     if not values:
@@ -159,6 +192,9 @@ def _source_images(series: Path, thickness: float) -> list[Any]:
     else:
         files = dicom_files(series.parent, read_dicom_file(series, "fixed image").get("SeriesInstanceUID", ""))
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files or [series]]
+    for header in headers:
+        decode_texts(header)
+    _check_source(headers[0], f"the fixed series '{series}'")
     needed = dict.fromkeys(PATIENT_AND_STUDY, "") | {"SliceThickness": thickness}
     for header, (keyword, value) in itertools.product(headers, needed.items()):
         if header.get(keyword) is None:  # anonymized files often lack what may be empty
@@ -166,6 +202,19 @@ def _source_images(series: Path, thickness: float) -> list[Any]:
     for header in headers:  # rounded anew in each file
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
     return headers
+
+
+def _check_source(header: Any, name: str) -> None:
+    """What highdicom takes over of a series has to be there, and readable; what may be left out, is."""
+    if not header.get("FrameOfReferenceUID"):
+        raise InputError(
+            f"{name} has no frame of reference (0020,0052), so no DICOM segmentation can tell its place; export the "
+            "series with it, or give no label."
+        )
+    check_texts({keyword: str(header.get(keyword, "")) for keyword in PATIENT_AND_STUDY}, name)
+    for element in list(header):
+        if UNREADABLE in str(element.value):
+            del header[element.tag]
 
 
 def _rows_first(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_names import CHARACTER_SETS
 from pydicom.pixels.utils import pack_bits
 
 from monai_regplugins.registration import load_bundle
@@ -46,12 +47,31 @@ segmentation.save_as(folder / "study2" / "labels" / "1.dcm")
 """
 
 
+HEADERS: dict[str, dict[str, Any]] = {
+    "sex": {"PatientSex": "FEMALE"},
+    "name": {"PatientName": "M\ufffdller", "SpecificCharacterSet": "ISO_IR 192"},
+    "frame": {"FrameOfReferenceUID": None},
+}
+
+
 def run_app(run_deploy: Run, bundle: Path, pair: Path, output: Path, registration: str = "{}") -> Any:
     """Run the application with the package's rules and other settings."""
     rules = (Path(__file__).parents[3] / "monai_regplugins/apps/deploy/app.yaml").read_text().split("selections:")[1]
     config = output.with_name("app.yaml")
     config.write_text(f"registration: {registration}\nselections:{rules}")
     return run_deploy(*APP, "-i", pair, "-o", output, "-m", bundle, HOLOSCAN_CONFIG_PATH=config)
+
+
+def change(folder: Path, **tags: Any) -> None:
+    """Change tags of all files of a series; None removes one."""
+    for file in folder.iterdir():
+        scan = pydicom.dcmread(file)
+        for keyword, value in tags.items():
+            if value is None:
+                delattr(scan, keyword)
+            else:
+                setattr(scan, keyword, value)
+        scan.save_as(file)
 
 
 def read_series(folder: Path) -> sitk.Image:
@@ -177,11 +197,48 @@ def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: 
 
 
 @pytest.mark.parametrize(
+    "charset", ["\\ISO 2022 IR 87", "\\ISO 2022 IR 58", "GB18030", "ISO 2022 IR 100\\ISO 2022 IR 144"]
+)
+def test_names_in_other_alphabets_are_those_of_both_objects(
+    run_deploy: Run, bundle: Path, tmp_path: Path, charset: str
+) -> None:
+    pair = make_series_pair(tmp_path / "input", "axial", "square")
+    assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
+    name = CHARACTER_SETS[charset]
+    change(pair.folder / "study1" / "fixed", SpecificCharacterSet=charset.split("\\"), PatientName=name)
+    change(pair.folder / "study2" / "moving", SpecificCharacterSet="ISO_IR 192", PatientName=name)
+    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output")
+    assert done.returncode == 0, done.stderr
+    for file in ("displacement.dcm", "segmentation.dcm"):
+        written = pydicom.dcmread(tmp_path / "output" / "moving_to_fixed" / file)
+        assert (str(written.PatientName), written.SpecificCharacterSet) == (name, "ISO_IR 192")
+
+
+def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_not_invented(
+    run_deploy: Run, bundle: Path, tmp_path: Path
+) -> None:
+    pair = make_series_pair(tmp_path / "input", "axial", "square")
+    change(pair.folder / "study2" / "moving", PatientID="P 18", FrameOfReferenceUID=None)
+    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", "{other_patient: true}")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + done.stderr
+    assert "are of two patients by their PatientID, which other_patient allows" in told
+    assert "displacement.dcm is left out: the DICOM series of the moving image has no frame of reference" in told
+    folder = tmp_path / "output" / "moving_to_fixed"
+    assert {"displacement.nii.gz", "warped.nii.gz"} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*.dcm"))
+
+
+@pytest.mark.parametrize(
     ("spoil", "message"),
     [
         ("fixed", "the rule 'fixed' picks 0 series, expected one"),
         ("twice", "the rule 'moving' picks 2 series"),
         ("label", "is no segmentation of the moving series"),
+        ("patient", "fixed and moving image are of two patients by their PatientID, expected one"),
+        ("sex", "highdicom refuses a DICOM segmentation of"),
+        ("name", "PatientName of the fixed series '"),
+        ("frame", "has no frame of reference (0020,0052), so no DICOM segmentation can tell its place"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_without_files(
@@ -198,6 +255,11 @@ def test_bad_input_ends_with_one_line_and_without_files(
             scan.SeriesInstanceUID, scan.SOPInstanceUID = f"{scan.SeriesInstanceUID}.7", f"{scan.SOPInstanceUID}.7"
             scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID
             scan.save_as(pair.folder / f"other_{file.name}")
+    elif spoil == "patient":
+        change(pair.folder / "study2" / "moving", PatientID="P 18")
+    elif spoil in HEADERS:  # the segmentation would be refused at the very end
+        assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
+        change(pair.folder / "study1" / "fixed", **HEADERS[spoil])
     else:
         assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
         (file,) = pair.folder.glob("study2/labels/*.dcm")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_names import CHARACTER_SETS
 
 from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
 from monai_regplugins.checks import InputError
@@ -37,6 +38,32 @@ for attempt in (
         attempt()
     except InputError as error:
         print(error)
+"""
+
+TEXTS = """
+import sys
+from pathlib import Path
+import numpy, pydicom
+sys.path.insert(0, sys.argv[2])
+from dicom_names import CHARACTER_SETS
+from dicom_series import write_volume
+from monai_regplugins.apps.deploy.segmentation import check_segmentation, write_segmentation
+
+stored = numpy.random.default_rng(0).integers(0, 99, (6, 5, 4)).astype(numpy.int16)
+label = numpy.zeros((6, 5, 4), numpy.uint8)
+label[2:4] = 1
+for number, (charset, name) in enumerate(CHARACTER_SETS.items()):
+    folder, word = Path(sys.argv[1]) / str(number), name.split("=")[-1].split("^")[0][:16]
+    texts = {"PatientName": name, "StudyDescription": word, "PatientComments": word}
+    write_volume(folder / "scan", stored, numpy.eye(4), SpecificCharacterSet=charset.split("\\\\"), **texts)
+    write_segmentation(label, numpy.eye(4), folder / "scan", folder / "seg.dcm")
+    labeled = pydicom.dcmread(folder / "seg.dcm")
+    labeled.SpecificCharacterSet = charset.split("\\\\")
+    labeled.SegmentSequence[0].SegmentLabel = word
+    labeled.save_as(folder / "labeled.dcm")
+    write_volume(folder / "plain", stored, numpy.eye(4))
+    check_segmentation(folder / "plain", folder / "labeled.dcm")
+    write_segmentation(label, numpy.eye(4), folder / "plain", folder / "again.dcm", folder / "labeled.dcm")
 """
 
 
@@ -73,3 +100,15 @@ def test_labels_are_numbered_anew_and_called_by_their_values(run_deploy: Run, tm
     assert "is a DICOM file of modality CT, expected a segmentation (SEG); export one." in told[1]
     assert "no label lies in the fixed image" in told[2]
     assert not (tmp_path / "none.dcm").exists()
+
+
+@pytest.mark.deploy
+def test_texts_of_the_series_and_of_the_segments_in_all_character_sets(run_deploy: Run, tmp_path: Path) -> None:
+    done = run_deploy("-c", TEXTS, tmp_path, Path(__file__).parents[2] / "helpers")
+    assert done.returncode == 0, done.stderr
+    for number, name in enumerate(CHARACTER_SETS.values()):
+        word = name.split("=")[-1].split("^")[0][:16]
+        written, again = (pydicom.dcmread(tmp_path / str(number) / file) for file in ("seg.dcm", "again.dcm"))
+        assert written.SpecificCharacterSet == again.SpecificCharacterSet == "ISO_IR 192"
+        assert (str(written.PatientName), written.StudyDescription, written.PatientComments) == (name, word, word)
+        assert again.SegmentSequence[0].SegmentLabel == word

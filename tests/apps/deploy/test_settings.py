@@ -51,7 +51,7 @@ def test_the_settings_of_the_package(paths: AppPaths) -> None:
     settings = read_settings(paths)
     assert (settings.input_folder, settings.output_folder) == (Path("in"), Path("out"))
     assert settings.bundle == Path(paths.model_path) / "ran"
-    assert settings.registration == {"prealign": "auto"}
+    assert settings.registration == {"prealign": "auto", "other_patient": False}
     assert [rule["name"] for rule in settings.selections] == list(ROLES)
     for rule in settings.selections:
         assert all(re.compile(pattern) for pattern in rule["conditions"].values())
