@@ -19,6 +19,7 @@ from monai.bundle import ConfigItem, ConfigParser, ConfigWorkflow, ReferenceReso
 from monai.bundle.scripts import create_workflow, run, run_workflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
+from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_keys",
     "check_overrides",
     "configuration",
+    "enclosing_parser",
     "literal_name",
     "start",
 ]
@@ -152,12 +154,12 @@ def configuration() -> dict[str, Any]:
         >>> configuration()
         {}
     """
-    parser = _calling_parser()
+    parser = enclosing_parser()
     return {} if parser is None else dict(parser.get())
 
 
-def _calling_parser() -> ConfigParser | None:
-    """Return the innermost parser among the callers."""
+def enclosing_parser() -> ConfigParser | None:
+    """Return the parser that evaluates the expression which called, None outside of any."""
     found = (frame.f_locals.get("self") for frame in _caller_frames())
     return next((parser for parser in found if isinstance(parser, ConfigParser)), None)
 
@@ -168,7 +170,7 @@ def _take_names_as_text() -> None:
     ``fire`` reads numbers, tuples and comments (``--fixed 20240611``, ``a#b``), and MONAI would evaluate a name that
     begins with ``$``.
     """
-    call, parser = _creating_call(), _calling_parser()
+    call, parser = _creating_call(), enclosing_parser()
     if call is None or parser is None:
         return
     overrides = {**call.f_locals["kwargs"], **call.f_locals["_args"]}
@@ -223,11 +225,9 @@ def _workflow_config_folder() -> str | None:
 
 def _remember_config_folder() -> None:
     """Note the workflow's folder on its parser, which is also asked when no workflow is among the callers."""
-    folder = _workflow_config_folder()
-    for frame in _caller_frames():
-        if folder is not None and isinstance(parser := frame.f_locals.get("self"), ConfigParser):
-            vars(parser)["config_root_path"] = os.path.abspath(folder)
-            return
+    folder, parser = _workflow_config_folder(), enclosing_parser()
+    if folder is not None and parser is not None:
+        vars(parser)["config_root_path"] = os.path.abspath(folder)
 
 
 def _command_line_config_folder() -> str | None:
@@ -348,6 +348,8 @@ def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool
 
 def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an input error or an interruption as one line, leave any other error to the hook that was there before."""
+    for bar in list(getattr(tqdm, "_instances", ())):  # else the message would begin in the line of an open bar
+        bar.close()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write(f"{STOPPED}\n")

@@ -20,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser, create_workflow, run
 from monai.utils import set_determinism
 from torch._utils import ExceptionWrapper
+from tqdm import tqdm
 
 from monai_regplugins.bundle import bundle_root, check_overrides, configuration, start
 from monai_regplugins.checks import InputError
@@ -348,6 +349,13 @@ class TestStart:
         start()
         sys.excepthook(*caught(InputError("give a file."), wrap))
         assert capsys.readouterr().err == "error: give a file.\n"
+
+    def test_the_line_is_not_that_of_an_open_progress_bar(self, capsys: Capture) -> None:
+        start()
+        bar = tqdm(total=3, file=sys.stderr)
+        bar.update()
+        sys.excepthook(*caught(InputError("give a file."), None))
+        assert capsys.readouterr().err.splitlines()[-1] == "error: give a file."
 
     def test_also_from_a_worker_process(self, capsys: Capture) -> None:
         start()

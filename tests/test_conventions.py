@@ -30,6 +30,7 @@ LAYERS = [
     {"result"},
     {"data", "inferers", "engines", "handlers"},
     {"bundle"},
+    {"training"},
     {"apps", "benchmark", "registration", "release"},
     {"__init__"},
 ]
@@ -161,7 +162,8 @@ def test_no_file_names_a_private_path() -> None:
     suffixes = {".py", ".md", ".json", ".toml", ".yml", ".yaml", ".conf", ".txt", ""}
     private = re.compile(r"(?<![\w.:/])/(?:work|root|mnt|Users)/\w")
     generated = re.compile(
-        r"\.git/|\.venv|\.egg-info|_cache/|__pycache__|^(?:build|dist|output\w*)/|/(?:data|eval)/.+\.json$"
+        r"\.git/|\.venv|\.egg-info|_cache/|__pycache__|^(?:build|dist|out|output\w*|runs)/|"
+        r"/(?:data|eval|runs|output)/.+\.json$"
     )
     files = [path for path in ROOT.rglob("*") if path.suffix in suffixes and path.is_file()]
     texts = {relative(path): path for path in files if not generated.search(relative(path))}

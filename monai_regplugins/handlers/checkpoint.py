@@ -1,8 +1,7 @@
-"""Save and resume a training so that no crash loses the best model; load weights for evaluation and inference."""
+"""Save and resume a training so that nothing loses the best model; load weights for evaluation and inference."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import math
@@ -13,47 +12,60 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from monai_regplugins.checks import InputError, check_choice, load_into, load_weights
+from monai_regplugins.checks import InputError, check_choice, check_file, load_into, load_weights
+from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
+from monai_regplugins.handlers.validation_set import validation_fingerprint
 from monai_regplugins.io.atomic import write_file
-from monai_regplugins.io.provenance import digest_of
 from monai_regplugins.io.sums import check_weights
 
 __all__ = ["Checkpointing", "WeightsLoader"]
 
 logger = logging.getLogger(__name__)
 
-SCHEDULE_LENGTH = ("t_total", "warmup_steps", "T_max")  # of MONAI's and PyTorch's cosine schedules
+POSITION_KEYS = ("model", "trainer", "lr_scheduler", "best_epoch", "validation")  # without them nothing is resumed
 
 
 class Best(NamedTuple):
-    """The best model so far: its validation score (None without validation), its epoch, the SHA-256 of its file."""
+    """The best model so far: its validation score (None without validation) and its epoch."""
 
     score: float | None
     epoch: int
-    digest: str
 
 
 class Checkpointing:
     """Write ``checkpoint.pt`` after every epoch and ``model.pt`` whenever the validation score improves.
 
-    ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``lr_scheduler``, ``scaler``
-    (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``, ``best_epoch`` and ``best_digest``, the
-    SHA-256 of the best ``model.pt``. ``model.pt`` is a bare state dict, ready to be shipped. Both load with
-    ``weights_only=True``.
+    ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
+    ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
+    ``best_epoch``, ``start_metric`` and ``validation``, see
+    :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
+    to be shipped. Both load with ``weights_only=True``.
 
-    Why no crash can lose the best model or let a worse one take its place: each file is replaced in one step, and in
+    *What counts as better.* A score has to beat the best one so far, that of doing nothing (the evaluator's metric
+    ``<score_name>_before``, of the same pairs) and, if the training starts from given weights, theirs, which are
+    validated before the first epoch. If none does, there is no ``model.pt``, and the training ends with the last
+    weights in ``model_last.pt``. Without an evaluator ``model.pt`` is the model of the last epoch.
+
+    *A training never replaces the weights of another.* A folder that holds a ``model.pt`` or ``checkpoint.pt`` is
+    refused, unless its ``checkpoint.pt`` is what is resumed.
+
+    *No crash can lose the best model or let a worse one take its place.* Each file is replaced in one step, and in
     an epoch that improves the score ``checkpoint.pt``, which then knows the new best score and holds the very weights
-    that reached it, is replaced first, ``model.pt`` second. A process killed in between leaves a ``model.pt`` that
-    does not have the digest; if the best epoch is the checkpoint's own, a resumed training makes it anew from the
-    checkpoint. In every later epoch ``model.pt`` is already in place. The digest also tells whose a ``model.pt`` is:
-    any other one, such as a downloaded model or that of an earlier training, is copied to ``model_previous.pt``
-    (``model_previous_2.pt``, ...) before this training may replace it. If the best model of a resumed training is
-    nowhere to be found, its score is forgotten, so that the next validation writes a model again.
+    that reached it, is replaced first, ``model.pt`` second. If a process is killed in between, the best epoch is the
+    checkpoint's own, and a resumed training makes ``model.pt`` from the checkpoint. In every later epoch ``model.pt``
+    is already in place. If the best model of a resumed training is nowhere to be found, its score is forgotten, so
+    that the next validation writes a model again.
 
-    Without an evaluator ``model.pt`` is the model of the last epoch.
+    *A training that diverges stops.* A loss, a weight or a score that is not finite ends it before anything is
+    written. With mixed precision a loss that is not finite is passed over as long as the scaler, which leaves out
+    such a step and halves its scale, has any scale left (above 1).
+
+    *A resumed training takes its position from the checkpoint and its settings from the configuration*: a new learning
+    rate or another setting of optimizer or schedule holds from the next step on, and is logged.
 
     Args:
         ckpt_dir: folder of both files; it is made.
@@ -62,6 +74,9 @@ class Checkpointing:
         lr_scheduler: its learning rate schedule, if any.
         ckpt: what to start from: a ``checkpoint.pt`` resumes everything, a bare state dict gives initial weights only.
         score_name: the evaluator's metric that decides; ``evaluator.metric_cmp_fn`` says what is better.
+
+    Raises:
+        InputError: When ``ckpt`` does not exist, or ``ckpt_dir`` holds the weights of another training.
     """
 
     def __init__(
@@ -75,12 +90,22 @@ class Checkpointing:
     ) -> None:
         self.checkpoint_path = Path(ckpt_dir) / "checkpoint.pt"
         self.model_path = Path(ckpt_dir) / "model.pt"
+        self.last_path = Path(ckpt_dir) / "model_last.pt"
         self.network = bare(network)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.ckpt, self.score_name = ckpt, score_name
         self._best: Best | None = None
+        self._start_score: float | None = None
+        self._validate_start = False
         self._scaler_state: dict[str, Any] = {}
         self._evaluator: Any = None
+        self._validation: dict[str, str] | None = None
+        self._check_folder()
+
+    @property
+    def weights(self) -> Path:
+        """The file that this training's result is in: the best weights, the last ones where none were good."""
+        return self.last_path if self._best is None else self.model_path
 
     def attach(self, trainer: Any, evaluator: Any = None) -> None:
         """Load ``ckpt`` now, and save at the end of each epoch, after every handler attached before the run.
@@ -90,93 +115,179 @@ class Checkpointing:
             evaluator: engine that validates during the training; its best metric is set when resuming.
 
         Raises:
-            InputError: When ``ckpt`` cannot be read, fits another preset, optimizer or schedule, or has already
-                reached ``max_epochs``.
+            InputError: When ``ckpt`` cannot be read, fits another preset, optimizer or schedule, was scored on other
+                pairs or by another measure, or has already reached ``max_epochs``.
         """
         self._evaluator = evaluator
+        self._validation = None if evaluator is None else validation_fingerprint(evaluator, self.score_name)
         state = load_weights(self.ckpt) if self.ckpt else {}
         if "optimizer" in state:
             self._resume(trainer, state)
         elif self.ckpt:
             load_into(self.network, model_part(state), self.ckpt)
+            self._validate_start = evaluator is not None
         if trainer.state.rank == 0:
             self._settle(state)
         if evaluator is not None and self._best is not None and self._best.score is not None:
             evaluator.state.best_metric, evaluator.state.best_metric_epoch = self._best.score, self._best.epoch
         trainer.add_event_handler(Events.STARTED, self._started)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check_step)
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds weights, unless this training goes on with them."""
+        folder, checkpoint = self.model_path.parent, self.checkpoint_path
+        if self.ckpt and check_file(self.ckpt, "checkpoint").resolve() == checkpoint.resolve():
+            return
+        found = [path.name for path in (checkpoint, self.model_path) if path.exists()]
+        if found:
+            resume = f"go on with them by --ckpt '{checkpoint}', or " if checkpoint.exists() else ""
+            raise InputError(
+                f"'{folder}' holds the weights of another training ({', '.join(found)}), which none replaces; "
+                f"{resume}give another --output_dir."
+            )
 
     def _resume(self, trainer: Any, state: Mapping[str, Any]) -> None:
         """Restore network, optimizer, schedule, position and best score from a full checkpoint."""
-        if missing := [key for key in ("model", "trainer", "lr_scheduler", "best_epoch") if key not in state]:
-            raise InputError(f"checkpoint '{self.ckpt}' lacks {', '.join(missing)}; give a checkpoint.pt to resume.")
-        epoch, max_epochs = int(state["trainer"]["epoch"]), trainer.state.max_epochs
+        if missing := [key for key in POSITION_KEYS if key not in state]:
+            raise InputError(
+                f"checkpoint '{self.ckpt}' lacks {', '.join(missing)}; give a checkpoint.pt of this version to resume."
+            )
+        epoch = int(state["trainer"]["epoch"])
+        self._check_epochs(epoch, trainer.state.max_epochs)
+        self._check_validation(state["validation"])
+        load_into(self.network, state["model"], self.ckpt or "")
+        changes = self._load_optimizer(state)
+        length = trainer.state.epoch_length
+        trainer.state.epoch = epoch
+        trainer.state.iteration = epoch * length if length else int(state["trainer"]["iteration"])
+        self._scaler_state = state.get("scaler") or {}
+        self._start_score = state.get("start_metric")
+        if state["best_epoch"] is not None:
+            self._best = Best(state["best_metric"], state["best_epoch"])
+        logger.info("Resumed '%s' after epoch %d%s.", self.ckpt, epoch, "".join(f", {change}" for change in changes))
+
+    def _check_epochs(self, epoch: int, max_epochs: int | None) -> None:
+        """Refuse a checkpoint after which nothing is left to do."""
         if max_epochs is not None and epoch >= max_epochs:
             raise InputError(
                 f"checkpoint '{self.ckpt}' has completed {epoch} epochs and max_epochs is {max_epochs}; "
                 f"give a max_epochs above {epoch}, or leave out ckpt to train anew."
             )
-        load_into(self.network, state["model"], self.ckpt or "")
+
+    def _check_validation(self, then: Mapping[str, str] | None) -> None:
+        """Refuse a checkpoint whose scores cannot be compared with those to come."""
+        different = [key for key in then or {} if then is not None and then[key] != (self._validation or {}).get(key)]
+        if different or (then is None) != (self._validation is None):
+            raise InputError(
+                f"checkpoint '{self.ckpt}' was scored in another way ({', '.join(different) or 'validation'} differ), "
+                "so its best score cannot be compared; resume with the data and settings it was validated with, or "
+                "start a new training from its model.pt."
+            )
+
+    def _load_optimizer(self, state: Mapping[str, Any]) -> list[str]:
+        """Restore optimizer and schedule, and tell which settings are new."""
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            if state.get("optimizer_type") != (name := type(self.optimizer).__name__):
+                raise ValueError(f"{state.get('optimizer_type')}, not {name}")
+            changes = load_optimizer(self.optimizer, state["optimizer"])
             if self.lr_scheduler is not None and state["lr_scheduler"] is not None:
-                load_schedule(self.lr_scheduler, state["lr_scheduler"])
+                changes += load_schedule(self.lr_scheduler, state["lr_scheduler"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"checkpoint '{self.ckpt}' belongs to another optimizer or schedule ({error}); "
                 "resume with the configuration it was trained with."
             ) from error
-        length = trainer.state.epoch_length
-        trainer.state.epoch = epoch
-        trainer.state.iteration = epoch * length if length else int(state["trainer"]["iteration"])
-        self._scaler_state = state.get("scaler") or {}
-        if state["best_epoch"] is not None:
-            self._best = Best(state["best_metric"], state["best_epoch"], state["best_digest"])
-        logger.info("Resumed '%s' after epoch %d.", self.ckpt, epoch)
+        return changes
 
     def _settle(self, state: Mapping[str, Any]) -> None:
-        """Make ``model.pt`` the best model that the checkpoint speaks of, and keep a foreign one."""
+        """Make ``model.pt`` the best model that the checkpoint speaks of."""
         best = self._best
-        if best is not None and digest_of(self.model_path) == best.digest:
-            return
-        keep_previous(self.model_path)
         if best is None:
             return
         beside = Path(self.ckpt or "").with_name("model.pt")
         if best.epoch == state["trainer"]["epoch"]:
             write_file(self.model_path, serialized(state["model"]))
-        elif digest_of(beside) == best.digest:
-            write_file(self.model_path, beside.read_bytes())
-        else:
+        elif not beside.is_file():
             logger.warning("The best model of '%s' (epoch %d) is gone; its score is forgotten.", self.ckpt, best.epoch)
             self._best = None
+        elif beside.resolve() != self.model_path.resolve():
+            write_file(self.model_path, beside.read_bytes())
 
     def _started(self, trainer: Any) -> None:
         """Save last of all at the end of an epoch: validation and learning rate step have to be in the file."""
         if self._scaler_state and trainer.scaler is not None:
             trainer.scaler.load_state_dict(self._scaler_state)
+        if self._validate_start:
+            self._start_score = self._score_of_start()
         if trainer.state.rank == 0 and not trainer.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+            trainer.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _score_of_start(self) -> float:
+        """Validate the given weights, as epoch 0."""
+
+        def call_it_epoch_0() -> None:
+            self._evaluator.state.epoch = 0
+
+        logger.info("The weights that this training starts from:")
+        with self._evaluator.add_event_handler(Events.EPOCH_STARTED, call_it_epoch_0):
+            self._evaluator.run()
+        score = self._score(0)
+        if score is None or not math.isfinite(score):
+            raise InputError(f"the weights of '{self.ckpt}' give a score of {score}; start from others.")
+        return score
+
+    def _check_step(self, trainer: Any) -> None:
+        """Stop a training that diverges; the weights are looked at before an epoch ends and is validated."""
+        output, state = trainer.state.output, trainer.state
+        loss = summed(float((output[0] if isinstance(output, (list, tuple)) else output)["loss"]), state.device)
+        if not math.isfinite(loss) and not is_searching(trainer.scaler):
+            raise self._diverged(f"the loss of step {state.iteration} is {loss}", state.epoch)
+        if not state.epoch_length or state.iteration % state.epoch_length == 0:
+            self._check_weights(state.epoch)
+
+    def _check_weights(self, epoch: int) -> None:
+        """Refuse weights that are not finite."""
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise self._diverged(f"the weights '{name}' are not finite", epoch)
+
+    def _diverged(self, what: str, epoch: int) -> InputError:
+        """Say that a training has diverged, and from where to go on."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        again = f"resume '{self.checkpoint_path}'" if self.checkpoint_path.exists() else "start again"
+        return InputError(
+            f"the training diverged in epoch {epoch}: {what}, and nothing was written since the epoch before; "
+            f"{again} with a lower learning_rate (it was {rate:.3g})."
+        )
 
     def _save(self, trainer: Any) -> None:
         """Write ``checkpoint.pt``, then ``model.pt`` if it is the best so far; see the class for the order."""
-        epoch, score, model = trainer.state.epoch, self._score(trainer.state.epoch), self._model_state()
+        epoch, score = trainer.state.epoch, self._score(trainer.state.epoch)
+        if score is not None and not math.isfinite(score):
+            raise self._diverged(f"the validation score is {score}", epoch)
         improved = self._evaluator is None or self._improves(score)
-        content = serialized(model) if improved else b""
         if improved:
-            self._best = Best(score, epoch, hashlib.sha256(content).hexdigest())
-        scaler = getattr(trainer, "scaler", None)
-        state = {
-            "model": model,
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
-            "trainer": {"epoch": epoch, "iteration": trainer.state.iteration},
-            "best_metric": self._best.score if self._best else None,
-            "best_epoch": self._best.epoch if self._best else None,
-            "best_digest": self._best.digest if self._best else None,
-        } | ({} if scaler is None else {"scaler": scaler.state_dict()})
+            self._best = Best(score, epoch)
+        state = self._state(trainer)
         write_file(self.checkpoint_path, serialized(state))
         if improved:
-            write_file(self.model_path, content)
+            write_file(self.model_path, serialized(state["model"]))
+
+    def _state(self, trainer: Any) -> dict[str, Any]:
+        """Return the content of ``checkpoint.pt``."""
+        scaler = getattr(trainer, "scaler", None)
+        return {
+            "model": self._model_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_type": type(self.optimizer).__name__,
+            "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
+            "trainer": {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration},
+            "best_metric": self._best.score if self._best else None,
+            "best_epoch": self._best.epoch if self._best else None,
+            "start_metric": self._start_score,
+            "validation": self._validation,
+        } | ({} if scaler is None else {"scaler": scaler.state_dict()})
 
     def _score(self, epoch: int) -> float | None:
         """Return the score of this epoch's validation, None if there was none in this epoch."""
@@ -186,11 +297,29 @@ class Checkpointing:
         return float(self._evaluator.state.metrics[self.score_name])
 
     def _improves(self, score: float | None) -> bool:
-        """Whether a score is strictly better than the best so far; one that is not finite never is."""
-        if score is None or not math.isfinite(score):
-            return False
+        """Whether a score is strictly better than the best so far and than all that was there before the training."""
         best = None if self._best is None else self._best.score
-        return best is None or bool(self._evaluator.metric_cmp_fn(score, best))
+        bars = [bar for bar in (best, *self._floor().values()) if bar is not None]
+        return score is not None and all(bool(self._evaluator.metric_cmp_fn(score, bar)) for bar in bars)
+
+    def _floor(self) -> dict[str, float]:
+        """Return the scores that were there before the training, by what reached them."""
+        metrics = {} if self._evaluator is None else self._evaluator.state.metrics
+        before = metrics.get(f"{self.score_name}_before")
+        found = {"doing nothing": before, "the weights it started from": self._start_score}
+        return {name: float(score) for name, score in found.items() if score is not None}
+
+    def _finish(self, trainer: Any) -> None:
+        """Log what the training has reached, and keep the last weights if none were good."""
+        floor = ", ".join(f"{name} {score:.4g}" for name, score in self._floor().items()) or "all before"
+        if self._best is None:
+            write_file(self.last_path, serialized(self._model_state()))
+            text = "No validation score was better than what was there before (%s); the last weights are in '%s'."
+            logger.warning(text, floor, self.last_path)
+            return
+        self.last_path.unlink(missing_ok=True)
+        score = "" if self._best.score is None else f", score {self._best.score:.4g} (before: {floor})"
+        logger.info("Best weights: '%s', of epoch %d%s.", self.model_path, self._best.epoch, score)
 
     def _model_state(self) -> dict[str, Tensor]:
         """Return the weights on the CPU, each in a storage of its own, so that equal weights make equal files."""
@@ -229,11 +358,21 @@ class WeightsLoader:
         self.network.weights_file = str(self.ckpt)  # type: ignore[assignment]  # for messages
 
 
-def load_schedule(schedule: Any, state: dict[str, Any]) -> None:
-    """Restore the position of a schedule, not its length: that follows this training's ``max_epochs``."""
-    length = {key: value for key, value in vars(schedule).items() if key in SCHEDULE_LENGTH}
-    schedule.load_state_dict(state)
-    vars(schedule).update(length)
+def summed(value: float, device: torch.device) -> float:
+    """Return the sum of a value over all processes, so that they stop together; it is not finite where one is not."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = torch.tensor(value, device=device)
+    dist.all_reduce(total)
+    return total.item()
+
+
+def is_searching(scaler: Any) -> bool:
+    """Whether a gradient scaler may still find a scale at which steps are finite; it halves it after each that is not.
+
+    It starts at 2^16; at a scale of 1 the loss itself is what is not finite.
+    """
+    return scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1.0
 
 
 def bare(network: nn.Module) -> nn.Module:
@@ -248,20 +387,6 @@ def model_part(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the weights of a full checkpoint, or the state dict itself if it is a bare one."""
     model = state.get("model")
     return model if isinstance(model, Mapping) else state
-
-
-def keep_previous(path: Path) -> None:
-    """Copy ``model.pt`` to the first free ``model_previous[_n].pt``, unless such a copy is there already."""
-    if not path.is_file():
-        return
-    copies = sorted(path.parent.glob(f"{path.stem}_previous*{path.suffix}"))
-    if digest_of(path) in {digest_of(copy) for copy in copies}:
-        return
-    number = 1
-    while (copy := path.with_stem(f"{path.stem}_previous" + (f"_{number}" if number > 1 else ""))) in copies:
-        number += 1
-    write_file(copy, path.read_bytes())
-    logger.info("Kept the model that was in '%s' as '%s'.", path, copy.name)
 
 
 def serialized(state: Any) -> bytes:

@@ -25,7 +25,8 @@ class RegistrationMetrics(Metric):
     """Key metric of a MONAI evaluator: ``key_val_metric={"score": RegistrationMetrics()}``.
 
     At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean of one
-    measure over the pairs, negative for a distance, or the mean correlation where the pairs lack it. The mean of every
+    measure over the pairs, negative for a distance, or the mean correlation where the pairs lack it; and
+    ``engine.state.metrics["<name>_before"]`` to the score of doing nothing. The mean of every
     measure goes into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes,
     each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
     minus infinity: it compares with other scores as the worst.
@@ -49,6 +50,14 @@ class RegistrationMetrics(Metric):
         check_choice(measure, ("dsc", "ncc", *DISTANCES), "measure")
         self.measure, self.labels, self.surface, self.capture_range = measure, labels, surface, capture_range
         super().__init__(output_transform)
+
+    def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:
+        """Measure what ``engine`` registers, and note in ``engine.state.measures`` what the score is made of."""
+        super().attach(engine, name, *args, **kwargs)
+        state: Any = engine.state
+        labels = "" if self.labels is None else f" of labels {', '.join(map(str, self.labels))}"
+        within = "" if self.capture_range is None else f" within {self.capture_range} mm"
+        state.measures = {**getattr(state, "measures", {}), name: f"{self.measure}{labels}{within}"}
 
     def reset(self) -> None:
         """Forget all pairs."""
@@ -89,13 +98,21 @@ class RegistrationMetrics(Metric):
         state.pair_rows = self.compute()
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
-        state.metrics[name] = score_of(state.pair_rows, means, self.measure)
+        for suffix in ("_before", ""):
+            state.metrics[f"{name}{suffix}"] = score_of(state.pair_rows, means, self.measure, suffix)
 
 
-def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc") -> float:
-    """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite."""
+def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc", suffix: str = "") -> float:
+    """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite.
+
+    Args:
+        rows: the measures of each pair.
+        means: their means.
+        measure: what the score is made of.
+        suffix: ``"_before"`` for the score of doing nothing.
+    """
     if measure in means:
-        score = -means[measure] if measure in DISTANCES else means[measure]
+        score = -means[measure + suffix] if measure in DISTANCES else means[measure + suffix]
     else:  # one pair that is not finite spoils the mean
-        score = sum(row["ncc"] for row in rows) / len(rows) if rows else math.nan
+        score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf

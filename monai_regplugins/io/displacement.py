@@ -5,7 +5,6 @@ The NIfTI intent tells the two apart: 1007 (vector) goes with components in LPS,
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.io.atomic import replace_file
 from monai_regplugins.io.field_grid import Displacement, GridAffine, check_field, check_plane, swap_frame
 from monai_regplugins.memory import check_memory
 
@@ -92,18 +92,14 @@ def save_itk_nifti(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path:
 
     Raises:
         InputError: When the field has another shape or is not finite, ``affine`` is not (4, 4), has no inverse or has
-            shear, which ITK cannot hold, a 2D grid leaves the world's x-y plane, or the suffix is another one.
+            shear, which ITK cannot hold, a 2D grid leaves the world's x-y plane, the suffix is another one, or the
+            system refuses to write.
     """
     field, matrix = check_field(displacement_ras, affine)
     target = Path(path)
     if not target.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"'{target}' is no NIfTI name, expected one that ends in .nii or .nii.gz; change it.")
-    temporary = target.with_name(f".tmp-{target.name}")  # in front, since the suffix decides on compression
-    try:
-        write_itk_nifti(field, matrix, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(target, lambda temporary: write_itk_nifti(field, matrix, temporary))
 
 
 def write_itk_nifti(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:

@@ -17,7 +17,7 @@ BUNDLE_FILE = re.compile(
     r"LICENSE|configs/\w[\w-]*\.(json|conf)|docs/(\w[\w.-]*/)*\w[\w.-]*|models/\w[\w-]*\.(pt|ts)", re.ASCII
 )
 FIXED_MODELS = ("models/model.pt", "models/model.ts")
-WRITTEN_BY_TRAINING = re.compile(r"models/(checkpoint|model_previous)[\w-]*\.pt", re.ASCII)
+WRITTEN_BY_TRAINING = re.compile(r"models/(checkpoint|model_last)[\w-]*\.pt", re.ASCII)
 
 
 def released_files(bundle: Path) -> list[str]:

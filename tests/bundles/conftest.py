@@ -34,6 +34,8 @@ TINY: dict[str, Any] = {
     "val_interval": 1,
     "figures": 1,
 }
+# A best model is better than doing nothing; in one epoch RAN, as tiny as here, gets there by correlation only.
+EASY_SCORE = {"validate#key_metric#score#measure": "ncc"}
 TINY_R2N2: dict[str, Any] = {**TINY, "spatial_size": [32, 32], "steps": 3, "val_pairs": 2}
 
 
@@ -54,7 +56,7 @@ def tiny_overrides(
     """Return those of the settings that the configuration files have, and the changes."""
     config = ConfigParser.load_config_files([str(file) for file in files])
     wanted = {**settings, "output_dir": str(output_dir)}
-    return {key: value for key, value in wanted.items() if key in config} | changes
+    return {key: value for key, value in wanted.items() if key.split("#")[0] in config} | changes
 
 
 def tiny_workflow(
@@ -102,7 +104,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(phantoms: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that gives the overrides that make a configuration run in seconds, as far as it has them."""
 
-    return partial(tiny_overrides, {**TINY, "dataset_dir": str(phantoms)})
+    return partial(tiny_overrides, {**TINY, **EASY_SCORE, "dataset_dir": str(phantoms)})
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ class TestTraining:
         expected = ["curves.csv", "curves.png", "metrics.csv", "provenance.json", "registration.png"]
         assert {*names} - {*events} == {f"eval/{name}" for name in expected} | {
             "models/checkpoint.pt",
-            "models/model.pt",
+            "models/model_last.pt",
         }
         for name in ("curves", "registration"):
             Image.open(trained_r2n2 / "eval" / f"{name}.png").verify()
@@ -119,8 +119,7 @@ class TestTraining:
 
     def test_model_is_trained_and_scored_by_the_error_at_the_landmarks(self, trained_r2n2: Path, r2n2: Path) -> None:
         checkpoint = read_weights(trained_r2n2 / "models" / "checkpoint.pt")
-        model = read_weights(trained_r2n2 / "models" / "model.pt")
-        assert same(checkpoint["model"], model)
+        model = checkpoint["model"]
         torch.manual_seed(0)
         network = shipped_network(r2n2)
         assert not same(network.state_dict(), model)
@@ -130,7 +129,9 @@ class TestTraining:
         assert {"tre_before", "tre", "tre_max_before", "tre_max", "dsc"} <= set(rows["mean"])
         assert all(re.fullmatch(r"(\d{4})_\d{4}_to_\1_\d{4}", name) for name in [*rows][:2])
         errors = [float(row["tre"]) for row in rows.values()][:2]
-        assert checkpoint["best_metric"] == pytest.approx(-np.mean(errors), rel=1e-5)
+        curves = table(trained_r2n2 / "eval" / "curves.csv", "epoch")
+        assert float(curves["1"]["score"]) == pytest.approx(-np.mean(errors), rel=1e-5)
+        assert np.mean(errors) > float(rows["mean"]["tre_before"]), "so there is no best model"
 
     def test_tensorboard_shows_each_loss_term(self, trained_r2n2: Path, r2n2: Path) -> None:
         events = EventAccumulator(str(trained_r2n2 / "eval" / "tensorboard")).Reload()
@@ -174,7 +175,10 @@ class TestTraining:
         workflow = create_r2n2(configs(r2n2, "train", "finetune"), tmp_path, ckpt=published, learning_rate=0.0)
         assert isinstance(workflow.trainer.optimizer, Muon)
         workflow.run()
-        assert same(read_weights(tmp_path / "models" / "model.pt"), read_weights(Path(published)))
+        checkpoint = read_weights(tmp_path / "models" / "checkpoint.pt")
+        assert same(checkpoint["model"], read_weights(Path(published)))
+        assert checkpoint["start_metric"] == workflow.evaluator.state.metrics["score"]
+        assert checkpoint["best_epoch"] is None, "the same weights are not better"
 
     def test_one_series_alone_trains(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
         workflow = create_r2n2(configs(r2n2, "train", "train_series"), tmp_path / "output")
@@ -222,7 +226,7 @@ class TestSeveralProcesses:
         assert isinstance(workflow.evaluator.data_loader.sampler, DistributedSampler)
         workflow.finalize()
         assert not dist.is_initialized()
-        shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
+        shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "models" / "checkpoint.pt")["model"])
 
     @pytest.mark.slow
     def test_two_processes_train_one_model(self, r2n2: Path, tiny_r2n2: Any, run_cli: Any, tmp_path: Path) -> None:
@@ -233,7 +237,7 @@ class TestSeveralProcesses:
         said = run_cli(words, tmp_path, overrides, module)
         assert len(re.findall(r"pairs? +before +after", said)) == 1
         assert len(table(tmp_path / "output" / "eval" / "metrics.csv")) == 3 + 2
-        shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "output" / "models" / "model.pt"))
+        shipped_network(r2n2).load_state_dict(read_weights(tmp_path / "output" / "models" / "checkpoint.pt")["model"])
 
 
 class TestEvaluation:
@@ -242,7 +246,7 @@ class TestEvaluation:
     def test_with_all_steps_it_repeats_the_validation(
         self, trained_r2n2: Path, r2n2: Path, create_r2n2: Create, tmp_path: Path
     ) -> None:
-        model = str(trained_r2n2 / "models" / "model.pt")
+        model = str(trained_r2n2 / "models" / "model_last.pt")
         workflow = create_r2n2(configs(r2n2, "evaluate"), tmp_path, "infer", ckpt=model)
         workflow.run()
         assert files_of(tmp_path) == ["eval/evaluation.csv", "eval/evaluation.png"]
@@ -507,7 +511,7 @@ class TestCommandLine:
             return str(run_cli(["run", command.split("_")[0], "--config_file", config], cwd, overrides))
 
         run("training", "train")
-        ckpt = str(tmp_path / "training" / "models" / "model.pt")
+        ckpt = str(tmp_path / "training" / "models" / "checkpoint.pt")
         run("evaluating", "evaluate", ckpt=ckpt)
         scores = [
             table(tmp_path / name)["mean"] for name in ("training/eval/metrics.csv", "evaluating/eval/evaluation.csv")
@@ -575,6 +579,21 @@ class TestBadInput:
             return message
 
         return fail
+
+    @pytest.mark.parametrize(
+        ("changes", "word"),
+        [
+            ({"max_epochs": 0}, "max_epochs is 0"),
+            ({"max_epochs": 2, "val_interval": 3}, "val_interval is 3 and max_epochs 2"),
+            ({"val_interval": 0}, "val_interval is 0"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"learning_rate": "$float('nan')"}, "learning_rate is nan"),
+            ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+            ({"smoothness_weight": -1.0}, "smoothness_weight is -1.0"),
+        ],
+    )
+    def test_settings_of_training(self, changes: dict[str, Any], word: str, failure: Callable[..., str]) -> None:
+        assert word in failure("train", **changes)
 
     @pytest.mark.parametrize(
         ("shape", "wrong"),

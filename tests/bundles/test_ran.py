@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from monai_regplugins.checks import input_error_message
 from monai_regplugins.data import validation_pairs
 from monai_regplugins.networks.nets import RAN
 
@@ -76,14 +77,15 @@ class TestTraining:
     def test_checkpoint_knows_the_model(self, trained_ran: Path) -> None:
         checkpoint = read_weights(trained_ran / "models" / "checkpoint.pt")
         assert checkpoint["trainer"] == {"epoch": 1, "iteration": 1}
-        assert checkpoint["best_digest"] == digest(trained_ran / "models" / "model.pt")
+        assert checkpoint["best_epoch"] == 1
         assert same(checkpoint["model"], read_weights(trained_ran / "models" / "model.pt"))
 
-    def test_score_is_the_mean_overlap_of_the_table(self, trained_ran: Path) -> None:
+    def test_score_is_the_mean_of_the_table(self, trained_ran: Path) -> None:
         rows = table(trained_ran / "eval" / "metrics.csv")
         assert [*rows] == ["0004_to_0005", "mean", "sd"] or [*rows] == ["0005_to_0004", "mean", "sd"]
         score = read_weights(trained_ran / "models" / "checkpoint.pt")["best_metric"]
-        assert float(rows["mean"]["dsc"]) == pytest.approx(score, rel=1e-5)
+        assert float(rows["mean"]["ncc"]) == pytest.approx(score, rel=1e-5)
+        assert float(rows["mean"]["ncc_before"]) < score
 
     def test_tensorboard_shows_each_loss_term(self, trained_ran: Path, ran: Path) -> None:
         weights = json.loads((ran / "configs" / "train.json").read_text())
@@ -105,12 +107,50 @@ class TestTraining:
         tmp_path: Path,
     ) -> None:
         bundle = copy_bundle("ran", tmp_path)
-        (bundle / "models").mkdir()
-        shutil.copy(trained_ran / "models" / "model.pt", bundle / "models")
-        create(configs(bundle, "train"), "@bundle_root", learning_rate=0.0, **changes).run()
-        previous, model = (bundle / "models" / name for name in ("model_previous.pt", "model.pt"))
-        assert digest(previous) == digest(trained_ran / "models" / "model.pt")
-        assert (digest(model) == digest(previous)) is warm
+        published = bundle / "models" / "model.pt"
+        published.parent.mkdir()
+        shutil.copy(trained_ran / "models" / "model.pt", published)
+        before = digest(published)
+        default = ConfigParser.load_config_file(bundle / "configs" / "train.json")["output_dir"]
+        create(configs(bundle, "train"), default, learning_rate=0.0, **changes).run()
+        assert digest(published) == before
+        assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs", "models", "runs"}
+        weights = read_weights(bundle / "runs" / "train" / "models" / "checkpoint.pt")["model"]
+        assert same(weights, read_weights(published)) is warm
+
+    def test_a_second_one_leaves_the_first_as_it_is(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        output = tmp_path / "output"
+        create(configs(ran, "train"), output).run()
+        before = {name: digest(output / name) for name in files_of(output)}
+        with pytest.raises(RuntimeError) as raised:
+            create(configs(ran, "train"), output).run()
+        message = input_error_message(raised.value)
+        assert message is not None
+        assert f"--ckpt '{output}/models/checkpoint.pt', or give another --output_dir" in message
+        assert {name: digest(output / name) for name in files_of(output)} == before
+
+    def test_a_diverged_one_leaves_no_weights(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError) as raised:
+            create(configs(ran, "train"), tmp_path, similarity_weight=1e38, max_epochs=2, learning_rate=1e30).run()
+        message = input_error_message(raised.value)
+        assert message is not None
+        assert "the training diverged in epoch" in message
+        for file in tmp_path.rglob("*.pt"):
+            assert all(value.isfinite().all() for value in read_weights(file)["model"].values())
+        assert not (tmp_path / "models" / "model.pt").exists()
+
+    def test_labels_that_are_not_there(self, ran: Path, create: Create, phantoms: Path, tmp_path: Path) -> None:
+        data = shutil.copytree(phantoms, tmp_path / "data")
+        (file,) = data.glob("*_dataset.json")
+        content = json.loads(file.read_text())
+        for entry in content["training"]:
+            (data / entry.pop("label")).unlink()
+        file.write_text(json.dumps(content))
+        with pytest.raises(RuntimeError) as raised:
+            create(configs(ran, "train"), tmp_path / "output", dataset_dir=str(data), label_weight=1.0).run()
+        message = input_error_message(raised.value)
+        assert message is not None
+        assert "label_weight is 1.0, but 6 of 6 training pairs lack labels" in message
 
 
 class TestConfigurations:
@@ -143,7 +183,8 @@ class TestConfigurations:
         assert sorted(last) == ["field", "image", "smoothness"]
         assert all(torch.isfinite(value) for value in last.values())
         assert last["field"] > 0.0
-        assert same(read_weights(tmp_path / "models" / "model.pt"), workflow.network_def.state_dict())
+        trained = read_weights(tmp_path / "models" / "checkpoint.pt")["model"]
+        assert same(trained, workflow.network_def.state_dict())
 
     def test_labels_may_help(self, ran: Path, create: Create, tmp_path: Path) -> None:
         settings = {"label_weight": 1.0, "synthetic_probability": 0.5, "crop_margin": [0, 1, 2]}
@@ -249,7 +290,7 @@ class TestResuming:
             checkpoint = read_weights(ckpt)
             epochs.append(checkpoint["trainer"]["epoch"])
             scores.append(checkpoint["best_metric"])
-            assert checkpoint["best_digest"] == digest(model) or checkpoint["best_epoch"] == epochs[-1]
+            assert model.exists() or checkpoint["best_epoch"] == epochs[-1]
         assert epochs == sorted(set(epochs))
         assert scores == sorted(scores)
         last = start(max_epochs=epochs[-1] + 2)
@@ -258,7 +299,7 @@ class TestResuming:
         checkpoint = read_weights(ckpt)
         assert checkpoint["trainer"]["epoch"] == epochs[-1] + 2
         assert checkpoint["best_metric"] >= scores[-1]
-        assert checkpoint["best_digest"] == digest(model)
+        assert same(read_weights(model), checkpoint["model"]) is (checkpoint["best_epoch"] == epochs[-1] + 2)
         rows = (output / "eval" / "curves.csv").read_text().splitlines()[1:]
         assert [int(row.split(",")[0]) for row in rows] == [*range(1, epochs[-1] + 3)]
 

@@ -94,7 +94,7 @@ class TestTraining:
     def test_learning_rate_is_divided_after_each_epoch(
         self, overlays: tuple[str, ...], expected: float, regnet: Path, create_regnet: Create, tmp_path: Path
     ) -> None:
-        small = {"max_epochs": 2, "val_interval": 5, "images_per_epoch": 2, "batch_size": 2}
+        small = {"max_epochs": 2, "val_interval": 2, "images_per_epoch": 2, "batch_size": 2}
         create_regnet(configs(regnet, "train", *overlays), tmp_path, **small).run()
         (group,) = read_weights(tmp_path / "models" / "checkpoint.pt")["optimizer"]["param_groups"]
         assert group["lr"] == pytest.approx(expected)
@@ -123,7 +123,7 @@ class TestTraining:
         workflow = create_regnet(configs(regnet, "train", "planar"), tmp_path, labels=2, **changes)
         workflow.run()
         assert np.isfinite(workflow.evaluator.state.metrics["mae"])
-        assert {"eval/field.png", "models/model.pt"} <= {*files_of(tmp_path)}
+        assert {"eval/field.png", "models/checkpoint.pt"} <= {*files_of(tmp_path)}
 
 
 class TestSeveralProcesses:
@@ -371,7 +371,13 @@ class TestBadInput:
             ({"field_family": "miccai2018"}, "miccai2017"),
             ({"field_presets": ["middle"]}, "medium"),
             ({"next_probability": 2.0}, "next_probability"),
-            ({"images_per_epoch": 0}, "num_samples"),
+            ({"images_per_epoch": 0}, "images_per_epoch"),
+            ({"max_epochs": 0}, "max_epochs is 0"),
+            ({"max_epochs": 2, "val_interval": 3}, "val_interval is 3 and max_epochs 2"),
+            ({"val_interval": 0}, "val_interval is 0"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"learning_rate": "$float('nan')"}, "learning_rate is nan"),
+            ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ],
     )
     def test_bad_settings_of_training(self, changes: dict[str, Any], word: str, failure: Callable[..., str]) -> None:

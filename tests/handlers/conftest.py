@@ -76,10 +76,12 @@ def make_training() -> Callable[..., Training]:
         interval: int = 1,
         epoch_length: int | None = None,
         amp: bool = False,
+        learning_rate: float = 1e-3,
+        num_validation: int = 2,
     ) -> Training:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv3d(2, features, 3, padding=1), nn.Tanh(), nn.Conv3d(features, 3, 3, padding=1))
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
         loss = TinyLoss()
         noisy = RandGaussianNoised(keys=["moving"], prob=1.0, std=0.05)
@@ -90,7 +92,7 @@ def make_training() -> Callable[..., Training]:
             "inferer": TinyInferer(),
         }
         evaluator = SupervisedEvaluator(
-            val_data_loader=DataLoader(Dataset(pairs(2), None), batch_size=2),
+            val_data_loader=DataLoader(Dataset(pairs(num_validation), None), batch_size=2),
             key_val_metric={"score": metric or RegistrationMetrics(surface=False)},
             val_handlers=list(val_handlers) or None,
             **common,

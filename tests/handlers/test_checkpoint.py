@@ -17,7 +17,7 @@ from ignite.metrics import Metric
 from torch import nn
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.handlers import Checkpointing, EpochSeed, WeightsLoader
+from monai_regplugins.handlers import Checkpointing, EpochSeed, RegistrationMetrics, WeightsLoader
 
 
 class Killed(BaseException):
@@ -63,11 +63,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("epoch_length", [None, 2])
 def test_resumed_training_equals_straight_one(start: Any, tmp_path: Path, epoch_length: int | None) -> None:
-    straight = start(tmp_path / "straight", max_epochs=4, epoch_length=epoch_length)
+    straight = start(tmp_path / "straight", [0.1, 0.3, 0.2, 0.4], max_epochs=4, epoch_length=epoch_length)
     straight.trainer.run()
-    start(tmp_path / "broken", max_epochs=2, epoch_length=epoch_length).trainer.run()
+    start(tmp_path / "broken", [0.1, 0.3], max_epochs=2, epoch_length=epoch_length).trainer.run()
     ckpt = tmp_path / "broken" / "checkpoint.pt"
-    resumed = start(tmp_path / "broken", max_epochs=4, ckpt=ckpt, epoch_length=epoch_length)
+    resumed = start(tmp_path / "broken", [0.2, 0.4], max_epochs=4, ckpt=ckpt, epoch_length=epoch_length)
     assert not torch.equal(resumed.weights(), straight.weights())
     resumed.trainer.run()
     assert torch.equal(resumed.weights(), straight.weights())
@@ -102,7 +102,7 @@ def test_epoch_seed_decides_shuffling_and_noise(make_training: Any) -> None:
 
 
 def test_best_model_follows_strict_improvement(start: Any, tmp_path: Path) -> None:
-    training = start(tmp_path, [0.3, 0.6, 0.6, float("nan"), 0.5], max_epochs=5)
+    training = start(tmp_path, [0.3, 0.6, 0.6, -0.7, 0.5], max_epochs=5)
     seen: list[dict[str, torch.Tensor]] = []
     training.trainer.add_event_handler("EPOCH_COMPLETED", lambda: seen.append(deepcopy(training.network.state_dict())))
     training.trainer.run()
@@ -112,12 +112,6 @@ def test_best_model_follows_strict_improvement(start: Any, tmp_path: Path) -> No
     assert (checkpoint["best_metric"], checkpoint["best_epoch"]) == (0.6, 2)
     assert checkpoint["trainer"] == {"epoch": 5, "iteration": 15}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "model.pt"]
-
-
-def test_score_that_is_not_finite_never_makes_a_model(start: Any, tmp_path: Path) -> None:
-    start(tmp_path, [float("nan"), float("-inf")], max_epochs=2).trainer.run()
-    assert not (tmp_path / "model.pt").exists()
-    assert load(tmp_path / "checkpoint.pt")["best_epoch"] is None
 
 
 def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None:
@@ -131,7 +125,6 @@ def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None
     again = start(tmp_path, [0.95], tmp_path / "checkpoint.pt", max_epochs=5)
     again.trainer.run()
     assert same(load(tmp_path / "model.pt"), again.network.state_dict())
-    assert not list(tmp_path.glob("*previous*"))
 
 
 def test_validation_every_second_epoch(start: Any, tmp_path: Path) -> None:
@@ -153,7 +146,6 @@ def test_killed_at_any_write_the_best_survives(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, moment: str
 ) -> None:
     """Three epochs write five files, as the second does not improve; the process dies just before or after each."""
-    (tmp_path / "model.pt").write_bytes(b"of somebody else")
     scores, replace, calls = [0.5, 0.4, 0.7], os.replace, 0
 
     def deadly(source: Path, target: Path) -> None:
@@ -173,9 +165,8 @@ def test_killed_at_any_write_the_best_survives(
         training.trainer.run()
     monkeypatch.setattr(os, "replace", replace)
 
-    assert (tmp_path / "model_previous.pt").read_bytes() == b"of somebody else"
     if write == 0 and moment == "before":
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model_previous.pt"]
+        assert not list(tmp_path.iterdir())
         return
     stored = load(tmp_path / "checkpoint.pt")
     reached = [0.5, 0.4, 0.7][: stored["trainer"]["epoch"]]
@@ -202,17 +193,29 @@ def test_full_disk_keeps_the_old_file(start: Any, tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_foreign_model_is_kept_once(start: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"downloaded")
-    start(tmp_path, [0.5], max_epochs=1)  # stopped before its first epoch
-    assert (tmp_path / "model.pt").read_bytes() == b"downloaded"
+@pytest.mark.parametrize("present", [("model.pt",), ("checkpoint.pt",), ("checkpoint.pt", "model.pt")])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_weights_of_another_training_are_refused(
+    start: Any, tmp_path: Path, present: tuple[str, ...], elsewhere: bool
+) -> None:
+    """Without ``ckpt``, and where that is the checkpoint of a third training."""
+    folder, ckpt = tmp_path / "there", None
+    folder.mkdir()
+    for name in present:
+        (folder / name).write_bytes(name.encode())
+    if elsewhere:
+        start(tmp_path / "third", max_epochs=1).trainer.run()
+        ckpt = tmp_path / "third" / "checkpoint.pt"
+    way = r"go on with them by --ckpt '.*checkpoint\.pt', or give another" if "checkpoint.pt" in present else r"; give"
+    with pytest.raises(InputError, match=rf"'{folder}' holds the weights of another training .*{way}"):
+        start(folder, max_epochs=2, ckpt=ckpt)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: name.encode() for name in present}
+
+
+def test_initial_weights_do_not_open_their_folder(start: Any, tmp_path: Path) -> None:
     start(tmp_path, [0.5], max_epochs=1).trainer.run()
-    assert (tmp_path / "model_previous.pt").read_bytes() == b"downloaded"
-    first = (tmp_path / "model.pt").read_bytes()
-    assert first != b"downloaded"
-    start(tmp_path, [0.5, 0.6], max_epochs=2).trainer.run()
-    assert (tmp_path / "model_previous_2.pt").read_bytes() == first
-    assert len(list(tmp_path.glob("*previous*"))) == 2
+    with pytest.raises(InputError, match="holds the weights of another training"):
+        start(tmp_path, [0.9], tmp_path / "model.pt", max_epochs=2)
 
 
 def test_resume_into_another_folder_takes_the_best_along(start: Any, tmp_path: Path) -> None:
@@ -236,35 +239,259 @@ def test_lost_best_model_is_not_held_against_the_next(
 def test_bare_weights_only_initialize(start: Any, tmp_path: Path) -> None:
     start(tmp_path / "a", [0.9], max_epochs=1).trainer.run()
     model = tmp_path / "a" / "model.pt"
-    training = start(tmp_path / "b", [0.1], model, max_epochs=1)
+    training = start(tmp_path / "b", [0.05, 0.1], model, max_epochs=1)
     assert same(load(model), training.network.state_dict())
     assert (training.trainer.state.epoch, training.evaluator.state.best_metric_epoch) == (0, -1)
     assert not training.optimizer.state
     training.trainer.run()
-    assert load(tmp_path / "b" / "checkpoint.pt")["best_metric"] == 0.1
+    checkpoint = load(tmp_path / "b" / "checkpoint.pt")
+    assert (checkpoint["start_metric"], checkpoint["best_metric"]) == (0.05, 0.1)
+
+
+class TestFloor:
+    """What was there before the training is what a model has to beat."""
+
+    @pytest.mark.parametrize(
+        ("before", "scores", "best"),
+        [
+            (0.5, [0.4, 0.45], None),
+            (0.5, [0.5, 0.5], None),
+            (0.5, [0.4, 0.51], 2),
+            (-3.0, [-2.5, -2.75], 1),
+            (None, [0.1, 0.2], 2),
+        ],
+    )
+    def test_doing_nothing(
+        self,
+        start: Any,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        before: float | None,
+        scores: list[float],
+        best: int | None,
+    ) -> None:
+        training = start(tmp_path, scores, max_epochs=2)
+        if before is not None:
+            training.evaluator.state.metrics["score_before"] = before
+        with caplog.at_level("INFO"):
+            training.trainer.run()
+        checkpoint = load(tmp_path / "checkpoint.pt")
+        assert checkpoint["best_epoch"] == best
+        assert (tmp_path / "model.pt").exists() is (best is not None)
+        assert same(checkpoint["model"], training.network.state_dict())
+        assert (tmp_path / "model_last.pt").exists() is (best is None)
+        if best is None:
+            assert same(load(tmp_path / "model_last.pt"), training.network.state_dict())
+        (line,) = (text for text in caplog.messages if "weights" in text)
+        floor = "all before" if before is None else f"doing nothing {before:.4g}"
+        assert (f"({floor}); the last weights" if best is None else f"of epoch {best}, score") in line
+        assert floor in line
+
+    @pytest.mark.parametrize(
+        ("scores", "best"), [([0.8, 0.7, 0.8], None), ([0.8, 0.7, 0.81], 2), ([0.3, 0.4, 0.45], None)]
+    )
+    def test_the_weights_it_starts_from(
+        self, start: Any, tmp_path: Path, scores: list[float], best: int | None
+    ) -> None:
+        """The first score is that of the start; in the last case nothing beats doing nothing either, 0.5."""
+        start(tmp_path / "a", [0.5], max_epochs=1).trainer.run()
+        training = start(tmp_path / "b", scores, tmp_path / "a" / "model.pt", max_epochs=2)
+        training.evaluator.state.metrics["score_before"] = 0.5
+        epochs: list[int] = []
+        training.evaluator.add_event_handler("EPOCH_COMPLETED", lambda engine: epochs.append(engine.state.epoch))
+        training.trainer.run()
+        assert epochs == [0, 1, 2]
+        assert load(tmp_path / "b" / "checkpoint.pt")["best_epoch"] == best
+
+    def test_it_holds_after_a_resume(self, start: Any, tmp_path: Path) -> None:
+        start(tmp_path / "a", [0.5], max_epochs=1).trainer.run()
+        start(tmp_path / "b", [0.8, 0.7], tmp_path / "a" / "model.pt", max_epochs=1).trainer.run()
+        ckpt = tmp_path / "b" / "checkpoint.pt"
+        start(tmp_path / "b", [0.79], ckpt, max_epochs=2).trainer.run()
+        assert load(ckpt)["best_epoch"] is None
+        start(tmp_path / "b", [0.81], ckpt, max_epochs=3).trainer.run()
+        assert load(ckpt)["best_epoch"] == 3
+        assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "model.pt"]
+
+    def test_start_is_not_taken_for_the_first_epoch(self, start: Any, tmp_path: Path) -> None:
+        start(tmp_path / "a", [0.5], max_epochs=1).trainer.run()
+        start(tmp_path / "b", [0.8], tmp_path / "a" / "model.pt", max_epochs=1, interval=2).trainer.run()
+        assert load(tmp_path / "b" / "checkpoint.pt")["best_epoch"] is None
+
+    def test_result_is_named(self, make_training: Any, tmp_path: Path) -> None:
+        for name, scores, expected in (("good", [0.5], "model.pt"), ("bad", [-0.5], "model_last.pt")):
+            training = make_training(max_epochs=1, metric=ScriptedScore(scores))
+            saver = Checkpointing(tmp_path / name, training.network, training.optimizer)
+            saver.attach(training.trainer, training.evaluator)
+            training.evaluator.state.metrics["score_before"] = 0.0
+            training.trainer.run()
+            assert saver.weights == tmp_path / name / expected
+            assert saver.weights.is_file()
+
+
+class TestDivergence:
+    """A training that diverges stops, and all files stay as they were."""
+
+    @pytest.fixture
+    def diverging(self, start: Any, tmp_path: Path) -> Callable[..., tuple[Any, dict[str, bytes]]]:
+        """Return a function that makes a training of one good epoch go on, and what its folder holds."""
+
+        def begin(scores: list[float], **kwargs: Any) -> tuple[Any, dict[str, bytes]]:
+            start(tmp_path, [0.5], max_epochs=1).trainer.run()
+            training = start(tmp_path, scores, tmp_path / "checkpoint.pt", max_epochs=2, **kwargs)
+            return training, {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+        return begin
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_loss(self, diverging: Any, tmp_path: Path, value: float) -> None:
+        training, before = diverging([0.9])
+        training.loss.register_forward_hook(lambda _module, _inputs, loss: loss * value)
+        message = (
+            r"diverged in epoch 2: the loss of step 4 is (nan|inf).*resume '.*checkpoint\.pt' with a lower learning_"
+        )
+        with pytest.raises(InputError, match=message):
+            training.trainer.run()
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_weights_before_they_are_validated(self, diverging: Any, tmp_path: Path) -> None:
+        training, before = diverging([0.9])
+        spoil = partial(nn.init.constant_, training.network[2].bias, float("nan"))
+        training.optimizer.register_step_post_hook(
+            lambda *_: spoil() if training.trainer.state.iteration == 6 else None
+        )
+        with pytest.raises(InputError, match=r"diverged in epoch 2: the weights '2\.bias' are not finite"):
+            training.trainer.run()
+        assert training.evaluator.state.iteration == 0, "they were validated"
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize("score", [float("nan"), float("-inf")])
+    def test_score(self, diverging: Any, tmp_path: Path, score: float) -> None:
+        training, before = diverging([score])
+        with pytest.raises(InputError, match=r"diverged in epoch 2: the validation score is (nan|-inf)"):
+            training.trainer.run()
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_in_the_first_epoch(self, start: Any, tmp_path: Path) -> None:
+        training = start(tmp_path, [0.9], max_epochs=1)
+        training.loss.register_forward_hook(lambda _module, _inputs, loss: loss * float("nan"))
+        with pytest.raises(InputError, match=r"; start again with a lower learning_rate \(it was 0\.001\)\."):
+            training.trainer.run()
+        assert not list(tmp_path.iterdir())
+
+    def test_start(self, start: Any, tmp_path: Path) -> None:
+        start(tmp_path / "a", [0.5], max_epochs=1).trainer.run()
+        training = start(tmp_path / "b", [float("-inf")], tmp_path / "a" / "model.pt", max_epochs=1)
+        with pytest.raises(InputError, match=r"weights of '.*model\.pt' give a score of -inf"):
+            training.trainer.run()
+
+    @pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
+    @pytest.mark.parametrize(("spoiled", "stops"), [({2}, False), ({2, 3, 5}, False), (set(range(2, 99)), True)])
+    def test_gradient_scaler_may_leave_out_steps(
+        self, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: set[int], stops: bool
+    ) -> None:
+        """A scale of 16 is halved four times until it is 1: from the fourth step left out on the loss is to blame."""
+        monkeypatch.setattr(torch.cuda.amp, "GradScaler", partial(torch.amp.GradScaler, "cpu", init_scale=16.0))
+        training = start(tmp_path, max_epochs=3, amp=True)
+        step = training.trainer.state
+
+        def spoil(_module: Any, _inputs: Any, loss: torch.Tensor) -> torch.Tensor:
+            return loss * float("inf") if step.iteration in spoiled else loss
+
+        training.loss.register_forward_hook(spoil)
+        if stops:
+            with pytest.raises(InputError, match="the loss of step 5 is"):
+                training.trainer.run()
+        else:
+            training.trainer.run()
+            assert step.iteration == 9
+        assert all(value.isfinite().all() for value in training.network.state_dict().values())
+
+
+class TestComparableScores:
+    """Scores of other pairs or measures are not compared."""
+
+    @pytest.mark.parametrize(
+        ("kind", "change"),
+        [
+            ("measure", {"metric": RegistrationMetrics("ncc", surface=False)}),
+            ("pairs", {"num_validation": 3}),
+        ],
+    )
+    def test_resume_is_refused(self, make_training: Any, tmp_path: Path, kind: str, change: dict[str, Any]) -> None:
+        def begin(ckpt: Path | None = None, **changes: Any) -> Any:
+            training = make_training(max_epochs=2 if ckpt else 1, **changes)
+            saver = Checkpointing(tmp_path, training.network, training.optimizer, training.scheduler, ckpt)
+            saver.attach(training.trainer, training.evaluator)
+            return training
+
+        begin().trainer.run()
+        with pytest.raises(InputError, match=rf"scored in another way \({kind} differ\).*new training from its model"):
+            begin(tmp_path / "checkpoint.pt", **change)
+        begin(tmp_path / "checkpoint.pt").trainer.run()
+
+    def test_validation_may_not_come_or_go(self, make_training: Any, start: Any, tmp_path: Path) -> None:
+        start(tmp_path, [0.5], max_epochs=1).trainer.run()
+        training = make_training(max_epochs=2)
+        ckpt = tmp_path / "checkpoint.pt"
+        saver = Checkpointing(tmp_path, training.network, training.optimizer, training.scheduler, ckpt)
+        with pytest.raises(InputError, match="scored in another way"):
+            saver.attach(training.trainer)
+
+
+class TestNewSettings:
+    """The configuration's settings hold, the checkpoint gives the position."""
+
+    @pytest.mark.parametrize("rate", [1e-3, 2e-3])
+    def test_learning_rate(self, make_training: Any, tmp_path: Path, caplog: Any, rate: float) -> None:
+        """After three epochs of a schedule by 0.7 the rate is 0.343 of what is given, whenever it is given."""
+
+        def begin(epochs: int, learning_rate: float, ckpt: Path | None = None) -> Any:
+            training = make_training(max_epochs=epochs, learning_rate=learning_rate)
+            Checkpointing(tmp_path, training.network, training.optimizer, training.scheduler, ckpt).attach(
+                training.trainer
+            )
+            training.trainer.run()
+            return training
+
+        begin(1, 1e-3)
+        with caplog.at_level("INFO"):
+            training = begin(3, rate, tmp_path / "checkpoint.pt")
+        assert training.optimizer.param_groups[0]["lr"] == pytest.approx(rate * 0.7**3, rel=1e-12)
+        assert training.scheduler.get_last_lr() == [training.optimizer.param_groups[0]["lr"]]
+        told = f"after epoch 1, learning_rate {rate} instead of 0.001." if rate != 1e-3 else "after epoch 1."
+        assert any(told in text for text in caplog.messages)
+
+    def test_another_optimizer(self, make_training: Any, start: Any, tmp_path: Path) -> None:
+        start(tmp_path, [0.5], max_epochs=1).trainer.run()
+        training = make_training(max_epochs=2, metric=ScriptedScore([0.1]))
+        optimizer = torch.optim.SGD(training.network.parameters(), lr=1e-3)
+        saver = Checkpointing(tmp_path, training.network, optimizer, None, tmp_path / "checkpoint.pt")
+        with pytest.raises(InputError, match=r"belongs to another optimizer or schedule \(Adam, not SGD\)"):
+            saver.attach(training.trainer, training.evaluator)
 
 
 def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
     start(tmp_path, [0.5, 0.5], max_epochs=2).trainer.run()
     ckpt = tmp_path / "checkpoint.pt"
     with pytest.raises(InputError, match="has completed 2 epochs and max_epochs is 2"):
-        start(tmp_path, [], ckpt, max_epochs=2)
+        start(tmp_path / "new", [], ckpt, max_epochs=2)
     with pytest.raises(InputError, match="does not fit"):
-        start(tmp_path, [], ckpt, max_epochs=3, features=5)
+        start(tmp_path / "new", [], ckpt, max_epochs=3, features=5)
     with pytest.raises(InputError, match="does not exist"):
-        start(tmp_path, [], tmp_path / "nothing.pt", max_epochs=3)
+        start(tmp_path / "new", [], tmp_path / "nothing.pt", max_epochs=3)
     short = tmp_path / "short.pt"
     short.write_bytes(ckpt.read_bytes()[:2000])
     with pytest.raises(InputError, match="cannot be read"):
-        start(tmp_path, [], short, max_epochs=3)
+        start(tmp_path / "new", [], short, max_epochs=3)
     state = load(ckpt)
     torch.save({**state, "optimizer": {"state": {}, "param_groups": []}}, short)
     with pytest.raises(InputError, match="another optimizer or schedule"):
-        start(tmp_path, [], short, max_epochs=3)
+        start(tmp_path / "new", [], short, max_epochs=3)
     del state["trainer"]
     torch.save(state, short)
     with pytest.raises(InputError, match="lacks trainer"):
-        start(tmp_path, [], short, max_epochs=3)
+        start(tmp_path / "new", [], short, max_epochs=3)
 
 
 def test_unknown_score_name(make_training: Any, tmp_path: Path) -> None:

@@ -58,6 +58,21 @@ def test_score_without_labels_is_mean_correlation() -> None:
     assert ncc[0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("measure", "labels", "sign"), [("dsc", True, 1), ("hd95", True, -1), ("dsc", False, 1)])
+def test_score_of_doing_nothing(measure: str, labels: bool, sign: int) -> None:
+    """A field that shifts by two brings the pair of a shift of two into place, and nothing was done before."""
+    shifted, still = item(2, labels), item(2, labels)
+    shifted["pred"] = {
+        "ddf": torch.stack([torch.full((12, 12), 2.0), torch.zeros(12, 12)]),
+        "warped": shifted["label"]["fixed"],
+    }
+    done, nothing = (evaluated([[("a", one)]], measure=measure).metrics for one in (shifted, still))
+    assert done["score_before"] == nothing["score"] == nothing["score_before"]
+    name = measure if labels else "ncc"
+    assert done["score_before"] == pytest.approx(sign * done[f"{name}_before"])
+    assert done["score"] > done["score_before"]
+
+
 def test_diverged_network_is_worst() -> None:
     broken = item(0, labels=False)
     broken["pred"]["warped"] = torch.full((1, 12, 12), math.nan)

@@ -60,13 +60,15 @@ def tiny_bundle(folder: Path, name: str = "tiny") -> Path:
     texts = {
         "LICENSE": "Apache-2.0",
         "configs/logging.conf": "[loggers]",
-        "docs/README.md": "Weights: `models/model.pt`, `models/model_ncc.pt`; to resume: `models/checkpoint.pt`.",
+        "docs/README.md": "Weights: `models/model.pt`, `models/model_ncc.pt`; a training's: `models/checkpoint.pt`, "
+        "`models/model_last.pt`.",
         "docs/data_license.txt": "none",
         "docs/.hidden": "no",
         ".gitignore": "data",
         "data/phantom/image.nii.gz": "large",
         "eval/metrics.csv": "dsc",
         "output/run/models/model.pt": "another",
+        "runs/train/models/model.pt": "a training's",
         "configs/__pycache__/x.pyc": "compiled",
         "models/model_other.pt": "named nowhere",
     }
@@ -74,7 +76,7 @@ def tiny_bundle(folder: Path, name: str = "tiny") -> Path:
         (bundle / path).parent.mkdir(parents=True, exist_ok=True)
         (bundle / path).write_text(text)
     weights = torch.nn.Conv2d(2, 2, 3).state_dict()
-    for path in ("model.pt", "model_ncc.pt", "checkpoint.pt", "model_previous.pt"):
+    for path in ("model.pt", "model_ncc.pt", "checkpoint.pt", "model_last.pt"):
         torch.save(weights, bundle / "models" / path)
     return bundle
 

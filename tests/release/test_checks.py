@@ -116,7 +116,7 @@ class TestFound:
         assert "model.pt' cannot be read" in said
         assert "model_ncc.pt' cannot be read" in said
         assert "models/model_ncc.pt has 0.0 MB, expected at most 0" in said
-        assert "model_previous" not in said, "it is not released"
+        assert "model_last" not in said, "it is not released"
 
 
 class TestTogether:

@@ -14,6 +14,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.atomic import write_file
 from monai_regplugins.registration import CONFIG, Registration, find_bundle, load_bundle
 
 __all__ = ["LabelBundle", "Networks", "find_bundles"]
@@ -43,6 +44,21 @@ class LabelBundle:
         """The weights: those that were trained in the app, else the bundle's own."""
         trained = self.trained_dir / WEIGHTS
         return trained if trained.is_file() else self.root / WEIGHTS
+
+    def new_run(self) -> Path:
+        """Make the folder of one more training, ``runs/<number>``."""
+        runs = self.trained_dir / "runs"
+        taken = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
+        folder = runs / str(max(taken, default=0) + 1)
+        folder.mkdir(parents=True)
+        return folder
+
+    def serve(self, run: Path) -> bool:
+        """Serve the best model of a training from now on; False if none was better than what was there before."""
+        best = run / WEIGHTS
+        if best.is_file():
+            write_file(self.trained_dir / WEIGHTS, best.read_bytes())
+        return best.is_file()
 
     @cached_property
     def inference(self) -> dict[str, Any]:

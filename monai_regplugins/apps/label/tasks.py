@@ -103,7 +103,7 @@ class RegistrationTrainTask(TrainTask):
     """Trains a bundle on pairs of the datastore's images, by the bundle's own ``train.json``.
 
     Args:
-        bundle: the bundle; what is trained goes into its ``trained_dir``.
+        bundle: the bundle; each training goes into a folder of its own in its ``trained_dir``.
         store: the images.
     """
 
@@ -118,7 +118,7 @@ class RegistrationTrainTask(TrainTask):
         return {**numbers, "pretrained": True, "device": device_list()}
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Train; the models that come of it are served from then on.
+        """Train; the model that comes of it is served from then on, if it is better than the one it started from.
 
         Raises:
             InputError: When a number is none, there are too few images, or the bundle refuses them.
@@ -133,16 +133,20 @@ class RegistrationTrainTask(TrainTask):
         if "val_interval" in numbers:  # only an epoch that validates makes a model
             numbers["val_interval"] = max(1, min(numbers["val_interval"], numbers["max_epochs"]))
         start = bundle.ckpt if request.get("pretrained", True) and bundle.ckpt.is_file() else ""
+        folder = bundle.new_run()
         monai.bundle.run(
             config_file=str(bundle.train_file),
             bundle_root=str(bundle.root),
             dataset_dir=str(dataset),
-            output_dir=str(bundle.trained_dir),
+            output_dir=str(folder),
             ckpt=str(start),
             device=torch.device(device_of(request)),
             **numbers,
         )
-        return {"model": bundle.name}
+        served = bundle.serve(folder)
+        if not served:
+            logger.warning("No epoch of '%s' was better than what is served, which stays; see its eval.", folder)
+        return {"model": bundle.name, "served": served}
 
 
 def device_of(request: Mapping[str, Any]) -> str:

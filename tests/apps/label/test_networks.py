@@ -37,6 +37,21 @@ def test_bundle(bundle: LabelBundle) -> None:
     assert bundle.ckpt == trained
 
 
+def test_a_training_is_served_if_it_has_a_best_model(bundle: LabelBundle) -> None:
+    runs = [bundle.new_run() for _ in range(3)]
+    assert runs == [bundle.trained_dir / "runs" / str(number) for number in (1, 2, 3)]
+    assert not bundle.serve(runs[0])
+    assert bundle.ckpt == bundle.root / "models" / "model.pt"
+    for number, run in enumerate(runs[:2]):
+        (run / "models").mkdir()
+        (run / "models" / "model.pt").write_text(str(number))
+        assert bundle.serve(run)
+        assert bundle.ckpt.read_text() == str(number)
+    assert not bundle.serve(runs[2])
+    assert bundle.ckpt.read_text() == "1"
+    assert (runs[0] / "models" / "model.pt").read_text() == "0"
+
+
 def test_find_bundles(bundle_dir: Path, tmp_path: Path) -> None:
     found = find_bundles("ran, regnet", str(bundle_dir), tmp_path)
     assert list(found) == ["ran", "regnet"]

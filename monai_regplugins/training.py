@@ -1,0 +1,168 @@
+"""What each training does before its first step and after its last: settings that make no sense end it, commands."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import math
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_regplugins.bundle import enclosing_parser
+from monai_regplugins.checks import InputError
+
+__all__ = ["check_settings", "labeled", "log_commands"]
+
+logger = logging.getLogger(__name__)
+
+COUNTS = ("max_epochs", "val_interval", "pairs_per_epoch", "images_per_epoch", "batch_size")
+COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
+
+# A training and the use of its result may differ in these: how many pairs are validated meanwhile and go together, and
+# the noise, which regularizes the one and measures the uncertainty of the other.
+NOT_FOLLOWED = ("val_pairs", "batch_size", "noise_std")
+
+PLAIN_WORD = re.compile(r"[\w./~-]+")  # anything else may be a list, a number or an expression to the command line
+
+
+def check_settings() -> None:
+    """Refuse numbers with which a training cannot work; part of each training's ``initialize``.
+
+    They are read from the configuration that is being evaluated; without one the check is silent. Checked are those it
+    has of the following: counts, the learning rate and its divisor, all ``*_weight`` and ``*_probability``, and that an
+    epoch validates at all.
+
+    Raises:
+        InputError: When one is no number or out of its range.
+    """
+    parser = enclosing_parser()
+    if parser is None:
+        return
+    values = {name: parser.get_parsed_content(name) for name in _keys(parser) if _rule(name) is not None}
+    for name, value in values.items():
+        expected, is_good = _rule(name) or ("", bool)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not is_good(value):
+            raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
+    interval, epochs = values.get("val_interval", 0), values.get("max_epochs", math.inf)
+    if interval > epochs:
+        raise InputError(
+            f"val_interval is {interval} and max_epochs {epochs}, so no epoch would validate and no best model be "
+            f"kept; give a --val_interval of at most {epochs}, or more epochs."
+        )
+
+
+def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence[Mapping[str, Any]]:
+    """Return training pairs as they are, if they have the labels that a loss wants.
+
+    Raises:
+        InputError: When ``label_weight`` is above zero and a pair lacks a label map.
+    """
+    lacking = [pair for pair in pairs if not {"moving_label", "fixed_label"} <= pair.keys()]
+    if label_weight > 0 and lacking:
+        raise InputError(
+            f"label_weight is {label_weight}, but {len(lacking)} of {len(pairs)} training pairs lack labels "
+            f"(first '{lacking[0]['pair_id']}'); give each image its label map, or leave label_weight at 0."
+        )
+    return pairs
+
+
+def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
+    """Log the commands that evaluate the result of a training and register with it; the last is the log's last line.
+
+    They carry every setting that the configurations of training, evaluation and inference share and in which the
+    training differs from the one that is to be run, such as ``--spatial_size``.
+
+    Args:
+        weights: the result.
+        output_dir: folder of the training; the results of the commands go beside the weights.
+        overlays: configurations on top of ``inference.json``, such as ``series``.
+    """
+    if (parser := enclosing_parser()) is None:
+        return
+    names = {"evaluating": ["evaluate"], "inference": ["inference", *overlays]}
+    outputs = {"evaluating": Path(output_dir), "inference": Path(output_dir, "inference")}
+    texts = {"evaluating": "Evaluate it", "inference": "Register with it, your own images by --fixed and --moving"}
+    for task, text in texts.items():
+        files = [Path(parser.get_parsed_content("bundle_root"), "configs", f"{name}.json") for name in names[task]]
+        places = {"ckpt": _shown(weights), "output_dir": _shown(outputs[task]), **_data_set(parser)}
+        command = ["python", "-m", "monai.bundle", "run", task, "--config_file", _config_word(files)]
+        for name, value in {**places, **_settings_to_follow(parser, files)}.items():
+            command += [f"--{name}", _word(value)]
+        logger.info("%s:\n%s", text, shlex.join(command))
+
+
+def _rule(name: str) -> tuple[str, Callable[[float], bool]] | None:
+    """Return what is expected of a setting, in words and as a test of a number; None for any other key."""
+    if name in COUNTS:
+        return "a whole number of at least 1", lambda value: isinstance(value, int) and value >= 1
+    if name in COUNTS_OR_NONE:
+        return "a whole number of at least 0", lambda value: isinstance(value, int) and value >= 0
+    if name == "learning_rate_divisor":
+        return "a finite number above 0", lambda value: math.isfinite(value) and value > 0
+    if name == "learning_rate" or name.endswith("_weight"):
+        return "a finite number of at least 0", lambda value: math.isfinite(value) and value >= 0
+    if name.endswith("_probability"):
+        return "a number from 0 to 1", lambda value: 0 <= value <= 1
+    return None
+
+
+def _keys(parser: ConfigParser) -> list[str]:
+    """Return the top-level keys of a configuration."""
+    return list(parser.config) if isinstance(parser.config, dict) else []
+
+
+def _settings_to_follow(parser: ConfigParser, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the training's values of plain settings for which the configuration of ``files`` has another one."""
+    config = ConfigParser.load_config_files([str(file) for file in files])
+    shared = [name for name in _keys(parser) if name not in NOT_FOLLOWED and _is_plain(config.get(name, {}))]
+    values = {name: parser.get_parsed_content(name) for name in shared}
+    return {name: value for name, value in values.items() if value != config[name]}
+
+
+def _data_set(parser: ConfigParser) -> dict[str, str]:
+    """Return the data set of a training if it is not the embedded one."""
+    given, embedded = (parser.get_parsed_content(name) for name in ("dataset_dir", "embedded_dir"))
+    return {} if given == embedded else {"dataset_dir": _shown(given)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an item of a configuration is a value, or a list of values, and no expression, reference or component."""
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return not isinstance(value, Mapping) and not str(value).startswith(("$", "@", "%"))
+
+
+def _shown(path: str | Path) -> str:
+    """Return a path as it is typed: from the working directory where that is above it, else in full."""
+    full = Path(os.path.abspath(path))
+    return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full)
+
+
+def _config_word(files: Sequence[Path]) -> str:
+    """Return one file as it is, several as a list."""
+    shown = [_shown(file) for file in files]
+    return shown[0] if len(shown) == 1 else repr(shown).replace(" ", "")
+
+
+def _word(value: Any) -> str:
+    """Return a value as a word of a command that the command line reads as just this value."""
+    if value is None:  # MONAI passes over an argument that is None
+        return "$None"
+    if not isinstance(value, str):
+        return repr(value).replace(" ", "")
+    return value if PLAIN_WORD.fullmatch(value) and not _is_literal(value) else repr(value)
+
+
+def _is_literal(text: str) -> bool:
+    """Whether Python would read a text as a number or the like."""
+    try:
+        ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True

@@ -1,0 +1,193 @@
+"""Settings that end a training before it begins, and the commands that it ends with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
+
+from monai_regplugins.checks import InputError, input_error_message
+from monai_regplugins.training import check_settings, labeled, log_commands
+
+BUNDLES = ["ran", "r2n2", "regnet"]
+IMPORTS = ["$import monai_regplugins", "$import monai_regplugins.training"]
+
+
+def checked(**settings: Any) -> str | None:
+    """Check settings as a configuration does, and return what is said of them."""
+    parser = ConfigParser(
+        {"imports": IMPORTS, **settings, "initialize": ["$monai_regplugins.training.check_settings()"]}
+    )
+    try:
+        parser.get_parsed_content("initialize")
+    except RuntimeError as error:
+        return input_error_message(error) or f"not an input error: {error!r}"
+    return None
+
+
+class TestSettings:
+    """One line for each number with which a training cannot work."""
+
+    @pytest.mark.parametrize(
+        ("settings", "expected"),
+        [
+            ({"max_epochs": 0}, "max_epochs is 0, expected a whole number of at least 1; give such a number by --max"),
+            ({"max_epochs": -2}, "max_epochs is -2"),
+            ({"max_epochs": 1.5}, "max_epochs is 1.5"),
+            ({"max_epochs": True}, "max_epochs is True"),
+            ({"max_epochs": "ten"}, "max_epochs is 'ten'"),
+            ({"val_interval": 0}, "val_interval is 0"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"pairs_per_epoch": 0}, "pairs_per_epoch is 0"),
+            ({"images_per_epoch": 0}, "images_per_epoch is 0"),
+            ({"num_workers": -1}, "num_workers is -1, expected a whole number of at least 0"),
+            ({"warmup_steps": -1}, "warmup_steps is -1"),
+            ({"val_pairs": -1}, "val_pairs is -1"),
+            ({"val_cases": 0.5}, "val_cases is 0.5"),
+            ({"learning_rate": -0.1}, "learning_rate is -0.1, expected a finite number of at least 0"),
+            ({"learning_rate": float("nan")}, "learning_rate is nan"),
+            ({"learning_rate": "nan"}, "learning_rate is 'nan'"),
+            ({"learning_rate": "$float('inf')"}, "learning_rate is inf"),
+            ({"learning_rate_divisor": 0}, "learning_rate_divisor is 0, expected a finite number above 0"),
+            ({"smoothness_weight": -1.0}, "smoothness_weight is -1.0"),
+            ({"label_weight": float("nan")}, "label_weight is nan"),
+            ({"flip_probability": 1.5}, "flip_probability is 1.5, expected a number from 0 to 1"),
+            ({"max_epochs": 3, "val_interval": 4}, "val_interval is 4 and max_epochs 3, so no epoch would validate"),
+        ],
+    )
+    def test_what_is_refused(self, settings: dict[str, Any], expected: str) -> None:
+        message = checked(**settings)
+        assert message is not None
+        assert expected in message
+        assert "\n" not in message
+
+    def test_what_is_good(self) -> None:
+        assert checked(max_epochs=4, val_interval=4, learning_rate=0, label_weight=0.5, val_pairs=0, other=-1) is None
+        assert checked(max_epochs="$2 * 2", val_interval="@max_epochs", flip_probability=1) is None
+
+    def test_without_a_configuration_it_is_silent(self) -> None:
+        check_settings()
+
+    @pytest.mark.parametrize("name", BUNDLES)
+    @pytest.mark.parametrize("config", ["train", "multi_gpu_train"])
+    def test_each_training_is_checked_before_its_data_are_made(self, repository: Path, name: str, config: str) -> None:
+        file = repository / "bundles" / name / "configs" / f"{config}.json"
+        content = ConfigParser.load_config_file(file)
+        assert content["initialize"][1] == "$monai_regplugins.training.check_settings()"
+        assert {*IMPORTS} <= {*content["imports"]}
+
+    @pytest.mark.parametrize("name", BUNDLES)
+    def test_the_shipped_settings_are_good(self, repository: Path, name: str) -> None:
+        folder = repository / "bundles" / name / "configs"
+        settings = json.loads((folder / "train.json").read_text())
+        for overlay in sorted(folder.glob("*.json")):
+            changed = {**settings, **(json.loads(overlay.read_text()) if overlay.stem in OVERLAYS else {})}
+            numbers = {key: value for key, value in changed.items() if isinstance(value, int | float)}
+            assert checked(**numbers) is None, overlay
+
+
+OVERLAYS = ("paper", "pretrain", "hippocampus", "finetune", "train_series", "volume", "planar")
+
+
+class TestLabels:
+    """Labels that a loss wants have to be there."""
+
+    PAIRS = [  # noqa: RUF012
+        {"pair_id": "a_to_b", "moving_label": "a", "fixed_label": "b"},
+        {"pair_id": "c_to_b", "fixed_label": "b"},
+        {"pair_id": "d_to_e"},
+    ]
+
+    def test_they_are_wanted(self) -> None:
+        message = r"label_weight is 0\.5, but 2 of 3 training pairs lack labels \(first 'c_to_b'\)"
+        with pytest.raises(InputError, match=message):
+            labeled(self.PAIRS, 0.5)
+        assert labeled(self.PAIRS[:1], 0.5) == self.PAIRS[:1]
+
+    def test_they_are_not_wanted(self) -> None:
+        assert labeled(self.PAIRS, 0.0) == self.PAIRS
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+    """Return a function that logs the commands after a training of a bundle, and gives their words by task."""
+
+    def log(repository: Path, name: str, overlays: list[str], **changes: Any) -> dict[str, dict[str, str]]:
+        caplog.clear()
+        monkeypatch.chdir(repository)
+        root = repository / "bundles" / name
+        files = [str(root / "configs" / f"{one}.json") for one in ("train", *overlays)]
+        output, weights = str(tmp_path / "out"), str(tmp_path / "out" / "models" / "model.pt")
+        config = {**ConfigParser.load_config_files(files), "bundle_root": str(root), "output_dir": output, **changes}
+        call = f"$monai_regplugins.training.log_commands({weights!r}, @output_dir, {config.get('inference_overlays')})"
+        with caplog.at_level(logging.INFO):
+            ConfigParser({**config, "told": call.replace("None", "()")}).get_parsed_content("told")
+        lines = [shlex.split(text.splitlines()[-1]) for text in caplog.messages]
+        assert [line[:4] for line in lines] == [["python", "-m", "monai.bundle", "run"]] * 2
+        return {line[4]: dict(zip(line[5::2], line[6::2], strict=True)) for line in lines}
+
+    return log
+
+
+class TestCommands:
+    """What a training ends with uses its result as it was trained."""
+
+    PLACES = ("--config_file", "--ckpt", "--output_dir")
+
+    @pytest.mark.parametrize("name", ["ran", "regnet"])
+    def test_places_alone_where_the_settings_are_the_same(
+        self, commands: Any, repository: Path, tmp_path: Path, name: str
+    ) -> None:
+        model, folder = str(tmp_path / "out" / "models" / "model.pt"), f"bundles/{name}/configs"
+        assert commands(repository, name, []) == {
+            "evaluating": dict(
+                zip(self.PLACES, [f"{folder}/evaluate.json", model, str(tmp_path / "out")], strict=True)
+            ),
+            "inference": dict(
+                zip(self.PLACES, [f"{folder}/inference.json", model, str(tmp_path / "out" / "inference")], strict=True)
+            ),
+        }
+
+    def test_other_settings_follow(self, commands: Any, repository: Path) -> None:
+        changes = {"spatial_size": [32, 40, 32], "window": [], "preset": "ran0", "prealign": "auto", "seed": 3}
+        for words in commands(repository, "ran", [], **changes, dataset_dir="/data/My Data").values():
+            settings = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
+            assert settings == {**changes, "dataset_dir": "/data/My Data"}
+
+    def test_the_grid_and_the_steps_of_a_training_from_scratch(self, commands: Any, repository: Path) -> None:
+        for words in commands(repository, "r2n2", []).values():
+            assert words["--spatial_size"] == "[64,64]"
+            assert words["--steps"] == "8"
+            assert "--noise_std" not in words
+
+    @pytest.mark.parametrize(("name", "overlay"), [("r2n2", "volume"), ("regnet", "planar")])
+    def test_an_overlay_follows(self, commands: Any, repository: Path, name: str, overlay: str) -> None:
+        """With it the settings are those of the overlay itself on top of the configuration."""
+        folder = repository / "bundles" / name / "configs"
+        over = json.loads((folder / f"{overlay}.json").read_text())
+        for task, words in commands(repository, name, [overlay]).items():
+            plain = json.loads((folder / f"{ {'evaluating': 'evaluate'}.get(task, task) }.json").read_text())
+            shared = {key for key in over.keys() & plain.keys() if over[key] != plain[key]} - {"val_pairs"}
+            assert {f"--{key}" for key in shared} <= words.keys()
+            assert {key: DefaultParseValue(words[f"--{key}"]) for key in shared} == {key: over[key] for key in shared}
+
+    def test_a_series(self, commands: Any, repository: Path) -> None:
+        words = commands(repository, "r2n2", ["train_series"], series="cine,1.nii.gz", fixed_frame=3)["inference"]
+        assert words["--config_file"] == "['bundles/r2n2/configs/inference.json','bundles/r2n2/configs/series.json']"
+        assert DefaultParseValue(words["--series"]) == "cine,1.nii.gz"
+        assert DefaultParseValue(words["--fixed_frame"]) == 3
+
+    @pytest.mark.parametrize("text", ["1", "a,b", "True", "[x", "1e3", "it's", "x y", "plain.nii.gz"])
+    def test_texts_stay_texts(self, commands: Any, repository: Path, text: str) -> None:
+        words = commands(repository, "r2n2", ["train_series"], series=text)["inference"]
+        assert DefaultParseValue(words["--series"]) == text
+
+    def test_without_a_configuration_it_is_silent(self, caplog: pytest.LogCaptureFixture) -> None:
+        log_commands("model.pt", "out")
+        assert not caplog.messages
