@@ -25,7 +25,8 @@ from monai_regplugins.data.thorax import thorax_displacement, thorax_subject
 from monai_regplugins.handlers.figure import planes_through
 from monai_regplugins.handlers.local_transforms import local_transforms_figure
 from monai_regplugins.networks.blocks.local_gaussian import from_json
-from monai_regplugins.registration import Registered, Registration
+from monai_regplugins.registration import Registration
+from monai_regplugins.result import RegistrationResult
 
 IMAGES = Path(__file__).parent / "images"
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -180,7 +181,7 @@ def transforms_figure(folder: Path) -> Figure:
     return figure
 
 
-def register_pair(register: Registration, pair: Mapping[str, str]) -> Registered:
+def register_pair(register: Registration, pair: Mapping[str, str]) -> RegistrationResult:
     """Register a pair of a data set by its files."""
     columns = {"fixed_landmarks": "fixed_points", "moving_landmarks": "moving_points"}
     names = ("fixed", "moving", "fixed_label", "moving_label", *columns)

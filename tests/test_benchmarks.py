@@ -6,6 +6,7 @@ import copy
 import importlib
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +23,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.data.cine import CineSeries
 from monai_regplugins.data.cine_lung import make_cine_lung
 from monai_regplugins.data.phantoms import make_abdomen
-from monai_regplugins.data.thorax import make_thorax
+from monai_regplugins.data.thorax import make_thorax, thorax_subject
 from monai_regplugins.handlers import metrics_csv
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
@@ -714,3 +715,116 @@ class TestCaptureRange:
         inferer = capture.inferer_with(ConfigParser(config), [4, 2, 1])
         assert isinstance(inferer, DenseInferer)
         assert list(inferer.stages) == [4, 2, 1]
+
+
+class TestCost:
+    """Time and memory of the whole command: what is measured, of which process, and what becomes of it."""
+
+    def test_child_alone_is_measured(self, script, tmp_path):
+        ballast = torch.ones(2**27)  # half a gigabyte here must not count there
+        cost, report = script("cost"), tmp_path / "report.json"
+        burn = "import time; x = bytearray(2**26); t = time.process_time()\nwhile time.process_time() < t + 0.2: pass"
+        cost.run_child(["cost", str(report), sys.executable, "-c", burn], cost.ROOT)
+        found = json.loads(report.read_text(encoding="utf-8"))
+        assert found["status"] == 0
+        assert 0.2 <= found["cpu_seconds"] < 1.0
+        assert 64 < found["peak_mib"] < 128
+        del ballast
+
+    def test_the_checkout_that_is_asked_for_is_measured(self, script, tmp_path, monkeypatch, repository):
+        monkeypatch.chdir(repository)  # from which Python would import by itself
+        package = tmp_path / "monai_regplugins"
+        package.mkdir()
+        (package / "__init__.py").write_text("", encoding="utf-8")
+        found = tmp_path / "found.txt"
+        code = f"import monai_regplugins; print(monai_regplugins.__file__, file=open({str(found)!r}, 'w'))"
+        script("cost").run_child(["cost", str(tmp_path / "report.json"), sys.executable, "-c", code], tmp_path)
+        assert found.read_text(encoding="utf-8").strip() == str(package / "__init__.py")
+
+    def test_stages_by_file(self, script, tmp_path, monkeypatch):
+        """Time goes to the innermost file that has a stage, and all of it goes somewhere."""
+        child = script("child_process")
+        assert child.stage_of("/a/monai_regplugins/transforms/prealign_choice.py") == "initial alignment"
+        assert child.stage_of("/a/monai_regplugins/transforms/total.py") == "warp"
+        assert child.stage_of("/a/monai_regplugins/transforms/load.py") == "load"
+        assert child.stage_of("/a/numpy/core.py") == ""
+        folder = tmp_path / "monai_regplugins" / "metrics"
+        folder.mkdir(parents=True)
+        lines = ["import time", "def burn():", "    t = time.process_time()"]
+        lines += ["    while time.process_time() < t + 0.3: pass", "    return time.process_time() - t"]
+        lines += [f"print(burn(), file=open({str(tmp_path / 'spent.txt')!r}, 'w'))"]
+        code = "\n".join(lines)
+        (folder / "busy.py").write_text(code, encoding="utf-8")
+        (tmp_path / "run_busy.py").write_text(f"import sys; sys.path.insert(0, {str(folder)!r})\nimport busy")
+        report = tmp_path / "report.json"
+        script("cost").run_child(["stages", str(report), "run_busy"], tmp_path)
+        found = json.loads(report.read_text(encoding="utf-8"))
+        assert list(found) == [*child.STAGES, child.OTHER]
+        spent = float((tmp_path / "spent.txt").read_text(encoding="utf-8"))
+        assert found["measure"]["cpu_seconds"] == pytest.approx(spent, abs=0.03)
+        assert sum(stage["cpu_seconds"] for stage in found.values()) < 1.0
+        assert 5 < sum(stage["raised_mib"] for stage in found.values()) < 100
+
+    def test_pair_is_the_phantom_at_another_size(self, script, tmp_path):
+        cost, subject = script("cost"), thorax_subject(0, spatial_shape=(28, 22, 26), spacing=10.0)
+        cost.make_pair(tmp_path, (56, 44, 52), subject)
+        fixed, label = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("fixed", "fixed_label"))
+        assert fixed.shape == label.shape == (56, 44, 52)
+        assert fixed.header.get_zooms() == (5.0, 5.0, 5.0)
+        repeated = subject.labels[0].repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        np.testing.assert_array_equal(label.dataobj, repeated)
+        points = [np.loadtxt(tmp_path / f"{side}_points.csv", delimiter=",") for side in ("fixed", "moving")]
+        worlds = [
+            nib.affines.apply_affine(nib.load(tmp_path / f"{side}.nii.gz").affine, one)
+            for side, one in zip(("fixed", "moving"), points, strict=True)
+        ]
+        expected = nib.affines.apply_affine(subject.affine, subject.landmarks[0])
+        np.testing.assert_allclose(worlds[0], expected, atol=1e-3)
+        assert np.linalg.norm(worlds[1] - worlds[0], axis=1).mean() > 15, "the moving image is not displaced"
+
+    def test_table_and_lines(self, script, tmp_path, monkeypatch):
+        cost, output, figure = script("cost"), tmp_path / "cost.json", tmp_path / "cost.png"
+        spent = iter([3.0, 1.0, 2.0] * 3)
+
+        def once(method, folder):
+            voxels = nib.load(folder / "fixed.nii.gz").shape[0] ** 3
+            if method.tree is None:
+                raise InputError("killed")
+            return {
+                "cpu_seconds": next(spent) + 1e-5 * voxels,
+                "seconds": 9.0,
+                "peak_mib": 400 + voxels / 2**13,
+                "tre": 1.5,
+            }
+
+        stage = {name: {"cpu_seconds": 0.5, "raised_mib": 10.0} for name in [*cost.child_process.STAGES, "other"]}
+        monkeypatch.setattr(cost, "measure_once", once)
+        monkeypatch.setattr(cost, "measure_stages", lambda method, folder: stage)
+        monkeypatch.setattr(cost, "load_peer", lambda name: None)
+        words = ["--sizes", "16", "32", "48", "--repeats", "3", "--refine_steps", "30"]
+        markdown = cost.main([*words, "--output", str(output), "--figure", str(figure)])
+        content = json.loads(output.read_text(encoding="utf-8"))
+        assert content["costs"]["16x16x16"]["greedy"]["error"] == "killed"
+        assert "| 32x32x32 | 32,768 | ran + 30 steps | 2.33 | 71.04 | 404 | 12928 | 1.50 |" in markdown
+        assert "| 32x32x32 | 32,768 | greedy | failed: killed |" in markdown
+        assert "| ran + 30 steps | 2.00 | 10.00 | 400 | 128 |" in markdown
+        assert "| measure | 0.50 / 10 | 0.50 / 10 | 0.50 / 10 |" in markdown
+        with Image.open(figure) as picture:
+            assert picture.width > 500
+
+    def test_bad_options(self, script, tmp_path):
+        cost = script("cost")
+        assert cost.shape_of("512x512x160") == (512, 512, 160)
+        for words in (["--sizes", "8"], ["--sizes", "64x64"], ["--repeats", "0"], ["--refine_steps", "-1"]):
+            with pytest.raises(SystemExit):
+                cost.parse_arguments(words)
+        with pytest.raises(InputError, match="configuration of the baseline"):
+            cost.main(["--no_greedy", "--baseline", str(tmp_path)])
+
+    @pytest.mark.slow
+    def test_the_whole_command(self, script, tmp_path):
+        pytest.importorskip("picsl_greedy")
+        markdown = script("cost").main(["--sizes", "32", "--repeats", "1", "--refine_steps", "0"])
+        rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| 32x32x32")]
+        assert [row[2] for row in rows] == ["ran", "greedy"]
+        assert all(float(row[3]) > 0 and float(row[5]) > 20 and 0 < float(row[7]) < 15 for row in rows)

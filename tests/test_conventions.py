@@ -25,7 +25,7 @@ JSON_FILES = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("models/
 METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 LAYERS = [
-    {"checks", "fields", "memory"},
+    {"checks", "fields", "lazy", "memory"},
     {"networks", "losses", "optimizers", "metrics", "transforms", "io"},
     {"result"},
     {"data", "inferers", "engines", "handlers"},

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from monai_regplugins.benchmark.bspline import SPACINGS, BSplineResult, control_points, register_bspline
-from monai_regplugins.benchmark.elastix import ElastixResult, elastix_parameters, register_elastix
-from monai_regplugins.benchmark.peers import PEERS, Peer, load_peer
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.benchmark.bspline import SPACINGS, BSplineResult, control_points, register_bspline
+    from monai_regplugins.benchmark.elastix import ElastixResult, elastix_parameters, register_elastix
+    from monai_regplugins.benchmark.peers import PEERS, Peer, load_peer
 
 __all__ = [
     "PEERS",
@@ -18,3 +23,10 @@ __all__ = [
     "register_bspline",
     "register_elastix",
 ]
+
+export_on_demand(
+    __name__,
+    bspline=["SPACINGS", "BSplineResult", "control_points", "register_bspline"],
+    elastix=["ElastixResult", "elastix_parameters", "register_elastix"],
+    peers=["PEERS", "Peer", "load_peer"],
+)

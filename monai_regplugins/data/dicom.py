@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.memory import check_memory
@@ -23,6 +22,9 @@ from monai_regplugins.transforms.dicom_files import (
     tag_number,
 )
 from monai_regplugins.transforms.dicom_series import LPS_TO_RAS
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 __all__ = ["DicomFrame", "dicom_frames"]
 
@@ -128,6 +130,8 @@ def _one_frame(file: Path, time: float | None) -> DicomFrame:
 
 def _frames_of_file(file: Path, tags: Tags) -> Iterator[DicomFrame]:
     """Read the frames of one file, in their order there."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     check_memory(dicom_reader(file, "series").GetSize(), READING, f"series '{file}'", "read")
     try:
         image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")

@@ -11,7 +11,8 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib import import_module
 from itertools import permutations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +20,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_choice, check_file, suggest
-from monai_regplugins.data.cine_lung import make_cine_lung
-from monai_regplugins.data.phantoms import is_made, make_abdomen
-from monai_regplugins.data.thorax import make_thorax
 
 __all__ = ["Learn2RegDataset", "open_dataset", "test_pairs", "training_pairs", "validation_pairs"]
 
@@ -29,10 +27,18 @@ Pair = dict[str, str]
 Item = TypeVar("Item")
 
 COMPANIONS = {"label": ".nii.gz", "mask": ".nii.gz", "keypoints": ".csv", "landmarks": ".csv"}
+
+
+def _make(module: str, name: str, folder: str | Path) -> Path:
+    """Make a phantom; its module is imported for that alone."""
+    made: Path = getattr(import_module(f"monai_regplugins.data.{module}"), name)(folder)
+    return made
+
+
 PHANTOMS: dict[str, Callable[[str | Path], Path]] = {
-    "abdomen": make_abdomen,
-    "cine_lung": make_cine_lung,
-    "thorax": make_thorax,
+    "abdomen": partial(_make, "phantoms", "make_abdomen"),
+    "cine_lung": partial(_make, "cine_lung", "make_cine_lung"),
+    "thorax": partial(_make, "thorax", "make_thorax"),
 }
 
 _logger = logging.getLogger(__name__)
@@ -322,6 +328,8 @@ def open_dataset(dataset_dir: str | Path, embedded: str | Path, phantom: str = "
     Raises:
         InputError: When ``dataset_dir`` does not exist and is not the embedded one.
     """
+    from monai_regplugins.data.phantoms import is_made  # with the anatomy, which a data set on disk does without
+
     check_choice(phantom, PHANTOMS, "phantom")
     folder = Path(dataset_dir)
     if is_made(folder):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import contourpy
 import numpy as np
 import numpy.typing as npt
 from ignite.engine import Events
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from monai_regplugins.io.result_folder import check_result, write_result
@@ -25,7 +27,11 @@ __all__ = ["PairFigure", "draw_pair", "pair_figure"]
 Array = npt.NDArray[Any]
 
 COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
+QUICK = {"compress_level": 1}  # of Pillow; the usual 6 takes half as long again for a file that is 4 % smaller
 GRID_LINES = 24  # along the longest side of a plane
+WINDOW_VOXELS = 500_000  # so many tell the windows of gray and color; more take longer and tell no more
+PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
+ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
 
 
 class PairFigure:
@@ -68,12 +74,18 @@ def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
     """Return the content of a figure's PNG file."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    figure.savefig(stream, format="png", dpi=dpi, pil_kwargs=QUICK)
     return stream.getvalue()
 
 
-def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:
-    """Draw a pair from its item of the batch and its item of the engine's output, both decollated."""
+def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> Figure:
+    """Draw a pair from its item of the batch and its item of the engine's output, both decollated.
+
+    Args:
+        item: of the batch.
+        output: of the engine.
+        metrics: the pair's measures, if they are known already.
+    """
     pred, targets = output["pred"], output["label"]
     return pair_figure(
         targets["moving"],
@@ -85,6 +97,7 @@ def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:
         targets.get("fixed_label"),
         affine=getattr(item.get("fixed"), "affine", None),
         title=str(item.get("pair_id", "")),
+        metrics=metrics,
     )
 
 
@@ -113,6 +126,27 @@ class Plane(NamedTuple):
             axes.invert_yaxis()
 
 
+class Panel(NamedTuple):
+    """A place on the page, inches, where the plane of an image lies; left is the side of its first column."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    def place(self, points: Array, shape: Sequence[int]) -> Array:
+        """Return the places on the page of points (..., 2), column and row, of a plane of so many rows and columns."""
+        rows, columns = shape
+        share = (points + 0.5) / (columns, rows)
+        start, end = (self.left, self.bottom), (self.right, self.top)
+        return np.asarray(start + share * np.subtract(end, start))
+
+    def outline(self) -> Array:
+        """Return its corners, (5, 2), the first one twice."""
+        across, up = (self.left, self.right), (self.bottom, self.top)
+        return np.array([(across[i], up[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))])
+
+
 def pair_figure(
     moving: Tensor,
     fixed: Tensor,
@@ -123,6 +157,7 @@ def pair_figure(
     fixed_label: Tensor | None = None,
     affine: Tensor | Array | None = None,
     title: str = "",
+    metrics: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw a registered pair.
 
@@ -142,11 +177,14 @@ def pair_figure(
         affine: voxel-to-world matrix (RAS) of the fixed grid; the image then lies as radiologists look at it. Without
             it the first voxel of a volume is at the lower left, and a slice has its first row on top.
         title: name of the pair.
+        metrics: the measures for the titles, as :func:`~monai_regplugins.metrics.pair_metrics` names them; None
+            measures the pair.
 
     Returns:
-        The figure, to be saved with ``savefig``; no global state of matplotlib is touched.
+        The figure, to be saved with ``savefig``; no global state of matplotlib is touched. All panels lie in its one
+        pair of axes, in inches: eighteen pairs with their ticks and labels take several times as long.
     """
-    values = pair_metrics(
+    values = metrics or pair_metrics(
         moving=moving,
         fixed=fixed,
         warped=warped,
@@ -158,29 +196,25 @@ def pair_figure(
     )
     steps = [float(step) for step in spacing]
     images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
-    labels = None if fixed_label is None else _array(fixed_label[0])
-    differences = {
-        "moving": np.abs(images["fixed"] - images["moving"]),
-        "warped": np.abs(images["fixed"] - images["warped"]),
-    }
-    gray = np.percentile(np.stack([images["fixed"], images["moving"]]), [0.5, 99.5])
-    strongest = float(np.percentile(differences["moving"], 99.5)) or 1.0
+    labels = None if fixed_label is None else fixed_label[0].detach().cpu().numpy()
+    gray, strongest = _windows(images["fixed"], images["moving"])
     planes = planes_through(images["fixed"] if labels is None else labels > 0, affine)
-    figure, grid = _canvas(planes, images["fixed"].shape, steps)
-    for plane, row in zip(planes, grid, strict=True):
-        for axes, image in zip(row, images.values(), strict=False):
-            axes.imshow(plane.cut(image), cmap="gray", vmin=gray[0], vmax=gray[1], interpolation="nearest")
-            if labels is not None:
-                _draw_contours(axes, plane.cut(labels))
-        for axes, image in zip(row[3:], differences.values(), strict=False):
-            axes.imshow(plane.cut(image), cmap="magma", vmin=0, vmax=strongest, interpolation="nearest")
-        _draw_grid(row[5], plane, _array(ddf))
-        for axes in row:
-            plane.show(axes, steps)
-    for axes, text in zip(grid[0], _column_titles(values), strict=True):
-        axes.set_title(text, fontsize=10)
-    figure.suptitle(title, fontsize=11)
-    return figure
+    axes, rows = _page(planes, images["fixed"].shape, steps)
+    for plane, panels in zip(planes, rows, strict=True):
+        cuts = [plane.cut(image) for image in images.values()]
+        differences = [np.abs(cuts[0] - other) for other in cuts[1:]]
+        for panel, cut in zip(panels[:3], cuts, strict=True):
+            axes.imshow(cut, cmap="gray", vmin=gray[0], vmax=gray[1], **_lying(panel))
+        for panel, cut in zip(panels[3:5], differences, strict=True):
+            axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
+        if labels is not None:
+            _draw_contours(axes, panels[:3], plane.cut(labels))
+        _draw_grid(axes, panels[5], plane, _array(ddf))
+    axes.add_collection(
+        LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
+    )
+    _write_titles(axes, rows[0], _column_titles(values), title)
+    return axes.figure  # type: ignore[return-value]
 
 
 def _array(tensor: Tensor) -> Array:
@@ -188,7 +222,15 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().float().numpy()
 
 
-def _column_titles(values: dict[str, float]) -> list[str]:
+def _windows(fixed: Array, moving: Array) -> tuple[Array, float]:
+    """Return the gray window of two images, and the top of the color window of their difference."""
+    step = math.ceil((fixed.size / WINDOW_VOXELS) ** (1 / fixed.ndim))
+    some = np.stack([image[(slice(None, None, step),) * image.ndim] for image in (fixed, moving)])
+    strongest = float(np.percentile(np.abs(some[0] - some[1]), 99.5))
+    return np.percentile(some, [0.5, 99.5]), strongest or 1.0
+
+
+def _column_titles(values: Mapping[str, float]) -> list[str]:
     """Name the six columns, with the measures before and after."""
 
     def measures(suffix: str) -> str:
@@ -242,29 +284,60 @@ def _closest_axes(world: Array) -> list[int]:
     return chosen
 
 
-def _canvas(planes: Sequence[Plane], shape: Sequence[int], spacing: Sequence[float]) -> tuple[Figure, Any]:
-    """Return a figure with one row of six axes per plane, each row as high as its plane needs."""
+def _page(planes: Sequence[Plane], shape: Sequence[int], spacing: Sequence[float]) -> tuple[Axes, list[list[Panel]]]:
+    """Return the axes of an empty page, and on it a row of six panels per plane, as high as the plane needs."""
     extent = [size * step for size, step in zip(shape, spacing, strict=True)]
-    heights = [extent[plane.upward] / extent[plane.across] for plane in planes]
-    width = 2.6
-    figure = Figure(figsize=(6 * width, width * sum(heights) + 0.8), layout="constrained")
+    heights = [PANEL * extent[plane.upward] / extent[plane.across] for plane in planes]
+    width, height = 6 * (PANEL + GAP), sum(heights) + len(planes) * ROW_GAP + HEAD
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(len(planes), 6, squeeze=False, height_ratios=heights)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
+    axes.set_autoscale_on(False)
+    rows, top = [], height - HEAD
+    for plane, high in zip(planes, heights, strict=True):
+        rows.append([_panel(plane, GAP / 2 + column * (PANEL + GAP), top, high) for column in range(6)])
+        top -= high + ROW_GAP
+    return axes, rows
 
 
-def _draw_contours(axes: Axes, labels: Array) -> None:
-    """Draw the outline of every label of a plane in its color."""
+def _panel(plane: Plane, left: float, top: float, height: float) -> Panel:
+    """Return the panel with this upper left corner, turned as the plane lies."""
+    across, up = (left, left + PANEL), (top - height, top)
+    return Panel(*(across[::-1] if plane.mirrored else across), *(up if plane.upright else up[::-1]))
+
+
+def _lying(panel: Panel) -> dict[str, Any]:
+    """Return the words that make ``imshow`` fill a panel."""
+    return {"extent": panel, "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
+
+
+def _draw_contours(axes: Axes, panels: Sequence[Panel], labels: Array) -> None:
+    """Draw the outline of every label of a plane in its color, on all panels."""
+    lines, colors = [], []
     for label in np.unique(labels[labels > 0]):
-        color = to_rgb(COLORS[int(label - 1) % len(COLORS)])
-        axes.contour(labels == label, levels=[0.5], colors=[color], linewidths=0.9)
+        found: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
+        lines += [panel.place(line, labels.shape) for panel in panels for line in found]
+        colors += [COLORS[int(label - 1) % len(COLORS)]] * (len(panels) * len(found))
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9))
 
 
-def _draw_grid(axes: Axes, plane: Plane, ddf: Array) -> None:
+def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
     """Draw straight lines of fixed voxels where the field (d, *spatial) takes them, within the plane."""
-    rows, columns = np.indices(plane.cut(ddf[0]).shape, dtype=np.float32)
-    x, y = columns + plane.cut(ddf[plane.across]), rows + plane.cut(ddf[plane.upward])
-    step = max(1, round(max(x.shape) / GRID_LINES))
-    points = np.stack([x, y], axis=-1)
+    across, upward = plane.cut(ddf[plane.across]), plane.cut(ddf[plane.upward])
+    rows, columns = np.indices(across.shape, dtype=np.float32)
+    points = panel.place(np.stack([columns + across, rows + upward], axis=-1), across.shape)
+    step = max(1, round(max(across.shape) / GRID_LINES))
     lines = [*points[step // 2 :: step], *points[:, step // 2 :: step].swapaxes(0, 1)]
-    axes.add_collection(LineCollection(lines, colors="tab:blue", linewidths=0.7))
-    axes.set(xlim=(-0.5, x.shape[1] - 0.5), ylim=(-0.5, x.shape[0] - 0.5))
+    grid = LineCollection(lines, colors="tab:blue", linewidths=0.7)
+    axes.add_collection(grid)
+    corner = (panel.left, panel.bottom)
+    grid.set_clip_path(Rectangle(corner, panel.right - panel.left, panel.top - panel.bottom, transform=axes.transData))
+
+
+def _write_titles(axes: Axes, panels: Sequence[Panel], titles: Sequence[str], title: str) -> None:
+    """Write the title of each column above its first panel, and that of the page on top."""
+    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
+    for panel, text in zip(panels, titles, strict=True):
+        middle = (panel.left + panel.right) / 2
+        axes.text(middle, max(panel.bottom, panel.top) + 0.06, text, fontsize=10, ha="center", va="bottom")
+    axes.text(width / 2, height - 0.02, title, fontsize=11, ha="center", va="top")

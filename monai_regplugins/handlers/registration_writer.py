@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_choice
-from monai_regplugins.handlers.figure import draw_pair
+from monai_regplugins.handlers.figure import QUICK, draw_pair
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.forms import FORMS, FieldPair, output_name, write_field
 from monai_regplugins.io.provenance import Provenance
@@ -164,7 +164,8 @@ class RegistrationWriter:
             np.savetxt(path, result.fixed_points_in_moving.numpy(), fmt="%.6f", delimiter=",")
         finite = {name: value if math.isfinite(value) else None for name, value in result.metrics.items()}
         (folder / "metrics.json").write_text(json.dumps(finite, indent=2), encoding="utf-8")
-        draw_pair(result.item, {"pred": result.pred, "label": result.targets}).savefig(folder / "registration.png")
+        figure = draw_pair(result.item, {"pred": result.pred, "label": result.targets}, result.metrics)
+        figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
         for write in self.parts:
             write(result, folder)
 

@@ -1,8 +1,23 @@
 """Inferers: how a network is applied to data."""
 
-from monai_regplugins.inferers.dense import DenseInferer, predict_at_points
-from monai_regplugins.inferers.pair import PairInferer
-from monai_regplugins.inferers.refine import RefinedInferer
-from monai_regplugins.inferers.sequence import SequenceInferer, StoppingRule
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.inferers.dense import DenseInferer, predict_at_points
+    from monai_regplugins.inferers.pair import PairInferer
+    from monai_regplugins.inferers.refine import RefinedInferer
+    from monai_regplugins.inferers.sequence import SequenceInferer, StoppingRule
 
 __all__ = ["DenseInferer", "PairInferer", "RefinedInferer", "SequenceInferer", "StoppingRule", "predict_at_points"]
+
+export_on_demand(
+    __name__,
+    dense=["DenseInferer", "predict_at_points"],
+    pair=["PairInferer"],
+    refine=["RefinedInferer"],
+    sequence=["SequenceInferer", "StoppingRule"],
+)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.io.field_grid import Displacement, GridAffine, check_plane, swap_frame
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 __all__ = ["load_itk_transform", "write_itk_transform"]
 
@@ -28,6 +30,8 @@ def write_itk_transform(displacement_ras: Displacement, affine: GridAffine, path
         InputError: When a 2D grid leaves the world's x-y plane.
         OSError: When the system or ITK refuses to write.
     """
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     d = len(displacement_ras)
     check_plane(affine, d)
     lps = (LPS_TO_RAS @ affine)[:d]
@@ -59,6 +63,8 @@ def load_itk_transform(path: str | Path) -> tuple[Displacement, GridAffine]:
     Raises:
         InputError: When the file is missing, damaged, no ITK transform, or holds other transforms.
     """
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     file = check_file(path, "displacement field")
     if not _is_whole(file):
         raise _unreadable(path)
@@ -78,6 +84,8 @@ def load_itk_transform(path: str | Path) -> tuple[Displacement, GridAffine]:
 
 def _members(transform: sitk.Transform) -> list[sitk.Transform]:
     """The parts of a transform, each of its own class; the last one meets a point first."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     if not isinstance(transform, sitk.CompositeTransform):
         return [transform]
     return [transform.GetNthTransform(index) for index in range(transform.GetNumberOfTransforms())]
@@ -85,6 +93,8 @@ def _members(transform: sitk.Transform) -> list[sitk.Transform]:
 
 def _total(linear: list[sitk.Transform], field: sitk.Image) -> tuple[Displacement, GridAffine]:
     """Displacement of a field and the linear transforms behind it, in RAS, and its grid."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     d = field.GetDimension()
     grid, behind = np.eye(4), np.eye(4)
     grid[:d, :d] = np.reshape(field.GetDirection(), (d, d)) * np.asarray(field.GetSpacing())

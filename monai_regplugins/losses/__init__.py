@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from monai_regplugins.losses.deform import (
-    EdgeAwareSmoothnessLoss,
-    FoldingLoss,
-    GradientLoss,
-    IsotropicTVLoss,
-    isotropic_tv,
-)
-from monai_regplugins.losses.label import LabelOverlapLoss
-from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
-from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
-from monai_regplugins.losses.synthetic import SyntheticFieldLoss
-from monai_regplugins.losses.total import Term, WeightedSum
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.losses.deform import (
+        EdgeAwareSmoothnessLoss,
+        FoldingLoss,
+        GradientLoss,
+        IsotropicTVLoss,
+        isotropic_tv,
+    )
+    from monai_regplugins.losses.label import LabelOverlapLoss
+    from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
+    from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
+    from monai_regplugins.losses.synthetic import SyntheticFieldLoss
+    from monai_regplugins.losses.total import Term, WeightedSum
 
 __all__ = [
     "EdgeAwareSmoothnessLoss",
@@ -30,3 +35,13 @@ __all__ = [
     "isotropic_tv",
     "masked_mse",
 ]
+
+export_on_demand(
+    __name__,
+    deform=["EdgeAwareSmoothnessLoss", "FoldingLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"],
+    label=["LabelOverlapLoss"],
+    sequence=["SequenceMSELoss", "masked_mse"],
+    similarity=["MaskedLNCCLoss", "MaskedMSELoss"],
+    synthetic=["SyntheticFieldLoss"],
+    total=["Term", "WeightedSum"],
+)

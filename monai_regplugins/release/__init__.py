@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from monai_regplugins.release.archive import build_zip, check_zip, open_safely
-from monai_regplugins.release.checks import check_bundle, check_bundles
-from monai_regplugins.release.download import fetch, install_bundle
-from monai_regplugins.release.layout import read_metadata, released_files
-from monai_regplugins.release.sums import check_sum, listed_sum, model_info, read_sums, sums_text
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.release.archive import build_zip, check_zip, open_safely
+    from monai_regplugins.release.checks import check_bundle, check_bundles
+    from monai_regplugins.release.download import fetch, install_bundle
+    from monai_regplugins.release.layout import read_metadata, released_files
+    from monai_regplugins.release.sums import check_sum, listed_sum, model_info, read_sums, sums_text
 
 __all__ = [
     "build_zip",
@@ -24,3 +29,12 @@ __all__ = [
     "released_files",
     "sums_text",
 ]
+
+export_on_demand(
+    __name__,
+    archive=["build_zip", "check_zip", "open_safely"],
+    checks=["check_bundle", "check_bundles"],
+    download=["fetch", "install_bundle"],
+    layout=["read_metadata", "released_files"],
+    sums=["check_sum", "listed_sum", "model_info", "read_sums", "sums_text"],
+)

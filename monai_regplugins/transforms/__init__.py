@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
-from monai_regplugins.transforms.border import ExtendBorderd
-from monai_regplugins.transforms.dicom_series import read_dicom_series, series_of
-from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, SimpleITKReader, load_points
-from monai_regplugins.transforms.prepare import (
-    IsotropicSubjectd,
-    MovingToFixedGridd,
-    ResizePaird,
-    ScalePaird,
-    StandardizePaird,
-)
-from monai_regplugins.transforms.synthetic import RandSyntheticPaird
-from monai_regplugins.transforms.synthetic_window import (
-    RandSyntheticWindowd,
-    SplineCoefficientsd,
-    SyntheticPaird,
-    synthetic_cases,
-)
-from monai_regplugins.transforms.total import (
-    WarpOriginald,
-    inverse_displacement,
-    map_to_moving,
-    resample_original,
-    total_displacement,
-)
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.transforms.augment import RandIntensityFactord, RandPairCropd, RandSwapPaird
+    from monai_regplugins.transforms.border import ExtendBorderd
+    from monai_regplugins.transforms.dicom_series import read_dicom_series, series_of
+    from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, SimpleITKReader, load_points
+    from monai_regplugins.transforms.prepare import (
+        IsotropicSubjectd,
+        MovingToFixedGridd,
+        ResizePaird,
+        ScalePaird,
+        StandardizePaird,
+    )
+    from monai_regplugins.transforms.synthetic import RandSyntheticPaird
+    from monai_regplugins.transforms.synthetic_window import (
+        RandSyntheticWindowd,
+        SplineCoefficientsd,
+        SyntheticPaird,
+        synthetic_cases,
+    )
+    from monai_regplugins.transforms.total import (
+        WarpOriginald,
+        inverse_displacement,
+        map_to_moving,
+        resample_original,
+        total_displacement,
+    )
 
 __all__ = [
     "ExtendBorderd",
@@ -55,3 +60,15 @@ __all__ = [
     "synthetic_cases",
     "total_displacement",
 ]
+
+export_on_demand(
+    __name__,
+    augment=["RandIntensityFactord", "RandPairCropd", "RandSwapPaird"],
+    border=["ExtendBorderd"],
+    dicom_series=["read_dicom_series", "series_of"],
+    load=["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"],
+    prepare=["IsotropicSubjectd", "MovingToFixedGridd", "ResizePaird", "ScalePaird", "StandardizePaird"],
+    synthetic=["RandSyntheticPaird"],
+    synthetic_window=["RandSyntheticWindowd", "SplineCoefficientsd", "SyntheticPaird", "synthetic_cases"],
+    total=["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_original", "total_displacement"],
+)

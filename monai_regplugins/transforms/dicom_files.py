@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import SimpleITK as sitk
+from typing import TYPE_CHECKING
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.dicom_text import decode_text
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 __all__ = [
     "SERIES_UID",
@@ -88,6 +90,8 @@ def dicom_reader(file: Path, what: str) -> sitk.ImageFileReader:
     Raises:
         InputError: When the file is no DICOM image.
     """
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
@@ -244,6 +243,8 @@ def _check_upright(columns: Array, rows: Array, place: Array, spacing: Array, na
 
 def _read_pixels(one: _Slice, what: str) -> npt.NDArray[np.float32]:
     """The rescaled values of a slice, (columns, rows)."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     try:
         image = sitk.ReadImage(str(one.file), sitk.sitkFloat32, imageIO="GDCMImageIO")
     except RuntimeError as error:

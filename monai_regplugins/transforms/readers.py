@@ -7,12 +7,11 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 import torch
 from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor, NibabelReader, PILReader
@@ -26,6 +25,9 @@ from monai_regplugins.memory import check_memory
 from monai_regplugins.transforms.dicom_series import LPS_TO_RAS, read_dicom_series
 from monai_regplugins.transforms.keys import SERIES_KEY
 from monai_regplugins.transforms.voxel_files import VoxelFiles, voxel_files
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 __all__ = [
     "Scan",
@@ -90,6 +92,8 @@ class SimpleITKReader(ImageReader):
 
     def get_data(self, img: sitk.Image) -> tuple[Array, dict[str, Any]]:
         """Return the array in (x, y, z) order, channels last, and its metadata (``affine``, 4 x 4, RAS)."""
+        import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
         channels = img.GetNumberOfComponentsPerPixel()
         array = sitk.GetArrayFromImage(img)
         order = tuple(range(img.GetDimension()))[::-1]
@@ -299,6 +303,8 @@ def _nifti_header(file: Path) -> _Header:
 
 def _itk_header(file: Path) -> _Header:
     """The header of a NRRD or MetaImage file."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     reader = _itk_reader(file)
     reader.ReadImageInformation()
     kind = "complex numbers" if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64) else "real"
@@ -311,6 +317,8 @@ def _itk_header(file: Path) -> _Header:
 
 def _itk_reader(file: Path) -> sitk.ImageFileReader:
     """A reader of the format that the suffix names; ITK would try all others that it knows."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
     reader = sitk.ImageFileReader()
     reader.SetImageIO(ITK_FORMATS[file.suffix.lower()])
     reader.SetFileName(str(file))

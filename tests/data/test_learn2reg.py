@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import learn2reg, make_abdomen, make_cine_lung
+from monai_regplugins.data import cine_lung, learn2reg, phantoms, thorax
 from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
     open_dataset,
@@ -222,9 +222,10 @@ def test_open_dataset_makes_the_embedded_one_only(tmp_path, monkeypatch, caplog)
         open_dataset(embedded, embedded, "abdomn")
 
 
-@pytest.mark.parametrize(("phantom", "maker"), [("abdomen", make_abdomen), ("cine_lung", make_cine_lung)])
-def test_phantoms_by_name(phantom, maker):
-    assert learn2reg.PHANTOMS[phantom] is maker
+@pytest.mark.parametrize(("phantom", "module"), [("abdomen", phantoms), ("cine_lung", cine_lung), ("thorax", thorax)])
+def test_phantoms_by_name(phantom, module, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, f"make_{phantom}", lambda folder: folder / phantom)
+    assert learn2reg.PHANTOMS[phantom](tmp_path) == tmp_path / phantom
 
 
 REAL = {  # pairs to train and to validate on

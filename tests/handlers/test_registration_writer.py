@@ -58,8 +58,8 @@ def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture, which takes most of the time."""
-    picture = SimpleNamespace(savefig=lambda path: Path(path).write_bytes(b"picture"))
-    monkeypatch.setattr(registration_writer, "draw_pair", lambda item, output: picture)
+    picture = SimpleNamespace(savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
+    monkeypatch.setattr(registration_writer, "draw_pair", lambda item, output, metrics: picture)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

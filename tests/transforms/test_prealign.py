@@ -192,3 +192,54 @@ def test_a_map_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = {"fixed": MetaTensor(image, affine=affine), "moving": MetaTensor(image.flip(1), affine=affine)}
     monkeypatch.setattr(prealign_choice, "choose_prealignment", lambda *_: ("affine", "by order"))
     assert MovingToFixedGridd("auto")(pair)["prealign_matrix"].isfinite().all()
+
+
+def test_center_of_mass_in_2d_equals_scipys() -> None:
+    image = np.random.default_rng(0).gamma(2.0, size=(9, 7))
+    affine = np.array([[0.0, 2.0, 5.0], [3.0, 0.0, 6.0], [0.0, 0.0, 1.0]])
+    expected = affine @ np.r_[center_of_mass(np.maximum(image - image.mean(), 0)), 1.0]
+    found = prealign.center_of_mass(torch.from_numpy(image)[None], torch.from_numpy(affine))
+    np.testing.assert_allclose(found, expected[:2], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [((70, 90, 110), (2.0, 2.0, 2.0), (35, 45, 110)), ((200, 200, 30), (0.5, 0.5, 5.0), (66, 100, 30))],
+)
+def test_large_images_are_shrunk_where_they_are(
+    shape: tuple[int, ...], spacing: tuple[float, ...], expected: tuple[int, ...]
+) -> None:
+    """The finest axes come first; a linear image is the same function of the world after blocks of it are averaged."""
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [5.0, -7.0, 11.0]
+    slope = np.array([0.3, -0.2, 0.1])
+    image = torch.from_numpy(world(shape, affine) @ slope).float()[None]
+    found, matrix = prealign._shrunk(image, torch.from_numpy(affine))
+    assert tuple(found.shape[1:]) == expected
+    assert np.prod(expected) <= prealign.VOXELS
+    np.testing.assert_allclose(found[0], world(expected, matrix.numpy()) @ slope, atol=1e-4)
+
+
+def test_small_images_are_not_shrunk() -> None:
+    image, affine = torch.rand(1, *SHAPE), torch.from_numpy(FIXED_AFFINE)
+    found, matrix = prealign._shrunk(image, affine)
+    assert torch.equal(found, image)
+    torch.testing.assert_close(matrix, affine)
+
+
+def test_affine_of_an_image_too_large_to_be_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prealign, "VOXELS", 24**3)
+    matrix, sizes = rotation_scale_and_shift(), []
+    inverse, affine = np.linalg.inv(matrix), np.diag([1.0, 1.0, 1.0, 1.0])
+    points = world((48, 48, 48), affine)
+    images = [torch.from_numpy(phantom(q)).float()[None] for q in (points, points @ inverse[:3, :3].T + inverse[:3, 3])]
+
+    def note(scan: prealign._Scan) -> sitk.Image:
+        sizes.append(scan.image.shape[1:].numel())
+        return clipped(scan)
+
+    clipped = prealign._clipped_to_sitk
+    monkeypatch.setattr(prealign, "_clipped_to_sitk", note)
+    found = prealign.affine_matrix(images[0], torch.from_numpy(affine), images[1], torch.from_numpy(affine))
+    assert mean_error(found, matrix) < 1.0, "a voxel, half a voxel of what is registered"
+    assert sizes == [24**3, 24**3]
