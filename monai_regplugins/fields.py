@@ -7,7 +7,8 @@ is computed in float32 at least: half and bfloat16 are widened, float64 stays. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "ras_to_voxel",
     "resize",
     "sample_at",
+    "slabs",
     "voxel_to_lps",
     "voxel_to_normalized",
     "voxel_to_ras",
@@ -38,6 +40,7 @@ __all__ = [
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Affine: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
 
+SLAB_VOXELS = 2**16  # voxels that are worked on at once: a few MB, which the processor's cache holds
 MOST_CHUNKS_WITH_GRADIENT = 8  # each chunk holds its own gradient of the whole image until they are added up
 
 
@@ -67,16 +70,40 @@ def identity_grid(
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def warp(image: torch.Tensor, ddf: torch.Tensor, mode: str = "linear", padding: str = "zeros") -> torch.Tensor:
+def slabs(spatial_shape: Sequence[int], voxels: int = SLAB_VOXELS) -> Iterator[slice]:
+    """Divide a grid along its first axis, so that temporary arrays stay small.
+
+    Args:
+        spatial_shape: number of voxels along each axis.
+        voxels: most voxels of a slab; a slab is one index thick at least.
+
+    Yields:
+        The indices of each slab along the first axis, in order.
+
+    Example:
+        >>> list(slabs((5, 10, 10), voxels=200))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    length = spatial_shape[0]
+    thickness = max(1, voxels // max(1, math.prod(spatial_shape[1:])))
+    for start in range(0, length, thickness):
+        yield slice(start, min(start + thickness, length))
+
+
+def warp(
+    image: torch.Tensor, ddf: torch.Tensor, mode: str = "linear", padding: str = "zeros", start: int = 0
+) -> torch.Tensor:
     """Pull an image back along a field: ``warped(x) = image(x + u(x))``.
 
-    Works in ``torch.jit.script`` too.
+    Works in ``torch.jit.script`` too. On a CPU, where no gradient is wanted, the field is worked on in slabs, so that
+    little more than the result is held.
 
     Args:
         image: ``(B, C, *size)``, any size: ``x + u(x)`` are voxel coordinates of this image.
         ddf: field u, ``(B, d, *spatial)`` in voxels.
         mode: ``"linear"`` or ``"nearest"``.
         padding: value outside the image, ``"zeros"`` or ``"border"`` (that of the closest voxel).
+        start: index x along the first axis at which ``ddf`` begins, for a slab of a larger field.
 
     Returns:
         ``(B, C, *spatial)``. Integer images, such as labels, keep their type in mode ``"nearest"``.
@@ -85,8 +112,11 @@ def warp(image: torch.Tensor, ddf: torch.Tensor, mode: str = "linear", padding: 
         InputError: When shapes do not fit, or ``mode`` or ``padding`` is none of the above.
     """
     _check_sampling(image, ddf, 1, mode, padding)
-    u = ddf.to(_working_type(image, ddf))
-    return _sample(image, [u[:, k] + _axis(u, k) for k in range(u.shape[1])], mode, padding)
+    if torch.jit.is_scripting():
+        return _warp(image, ddf, mode, padding, start)
+    else:
+        method = _warp_in_slabs if _fits_slabs(image, ddf) else _warp
+        return method(image, ddf, mode, padding, start)
 
 
 def sample_at(
@@ -128,7 +158,7 @@ def compose(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     Raises:
         InputError: When shapes do not fit.
     """
-    return v + warp(u, v, "linear", "border")
+    return warp(u, v, "linear", "border").add_(v)
 
 
 @torch.no_grad()
@@ -154,7 +184,7 @@ def invert(ddf: torch.Tensor, iterations: int = 50, tolerance: float = 1e-3) -> 
     inverse = -_field(ddf)  # the first step, from zero
     residual, step = compose(ddf, inverse), 1
     while (worst := _length(residual).max().item()) > tolerance and step < iterations:
-        inverse = inverse - residual  # -u(x + v(x)) = v(x) - (v(x) + u(x + v(x)))
+        inverse -= residual  # -u(x + v(x)) = v(x) - (v(x) + u(x + v(x)))
         residual, step = compose(ddf, inverse), step + 1
     return inverse, InversionReport(step, _length(residual).mean().item(), worst, worst <= tolerance)
 
@@ -329,6 +359,31 @@ def lps_to_voxel(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
     return _transform(ddf, np.linalg.inv(A) @ _flip_first_two(len(A)))
 
 
+def _warp(image: torch.Tensor, ddf: torch.Tensor, mode: str, padding: str, start: int) -> torch.Tensor:
+    """:func:`warp` of the whole field at once."""
+    u = ddf.to(_working_type(image, ddf))
+    return _sample(image, [u[:, k] + _axis(u, k, start if k == 0 else 0) for k in range(u.shape[1])], mode, padding)
+
+
+def _warp_in_slabs(image: torch.Tensor, ddf: torch.Tensor, mode: str, padding: str, start: int) -> torch.Tensor:
+    """:func:`warp`, slab by slab; each point is sampled by itself, so the result is the same."""
+    row = _warp(image, ddf.narrow(2, 0, 1), mode, padding, start)  # of the result's type, and with its metadata
+    warped = torch.empty_like(row.expand(*row.shape[:2], *ddf.shape[2:]), memory_format=torch.contiguous_format)
+    values, u, target = (tensor.as_subclass(torch.Tensor) for tensor in (image, ddf, warped))
+    values = values.to(_working_type(image, ddf))
+    for slab in slabs(u.shape[2:], SLAB_VOXELS // len(u)):
+        target[:, :, slab] = _warp(values, u[:, :, slab], mode, padding, start + slab.start)
+    return warped
+
+
+def _fits_slabs(image: torch.Tensor, ddf: torch.Tensor) -> bool:
+    """Whether a field is large, on a CPU, and nothing records how the result is made."""
+    if ddf.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    has_gradient = torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad)
+    return not has_gradient and len(ddf) * ddf.shape[2:].numel() > SLAB_VOXELS
+
+
 def _sample(image: torch.Tensor, positions: list[torch.Tensor], mode: str, padding: str) -> torch.Tensor:
     """Sample ``image`` ``(B, C, *size)`` at voxel coordinates, one tensor ``(B, *spatial)`` per array axis."""
     # Cell faces at -1 and 1 (align_corners=False): the same points and paddings, and an axis of one voxel needs no care
@@ -373,11 +428,11 @@ def _grid_sample_in_chunks(values: torch.Tensor, grid: torch.Tensor, **options: 
     return torch.stack(lines).reshape(*values.shape[:2], *grid.shape[1:-1])
 
 
-def _axis(ddf: torch.Tensor, k: int) -> torch.Tensor:
+def _axis(ddf: torch.Tensor, k: int, start: int) -> torch.Tensor:
     """Voxel coordinates along array axis ``k``, shaped to be added to one component ``(B, *spatial)``."""
     shape = [1] * (ddf.dim() - 1)
     shape[k + 1] = ddf.shape[k + 2]
-    return torch.arange(ddf.shape[k + 2], dtype=ddf.dtype, device=ddf.device).view(shape)
+    return torch.arange(start, start + ddf.shape[k + 2], dtype=ddf.dtype, device=ddf.device).view(shape)
 
 
 def _working_type(image: torch.Tensor, ddf: torch.Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.networks.blocks import Warp
 from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
@@ -217,6 +218,70 @@ def test_a_single_large_pair_is_divided_among_threads(monkeypatch: pytest.Monkey
     for batch, shape in [(1, (17, 16, 16)), (2, (17, 16, 16)), (1, (4, 4, 4))]:
         fields.warp(torch.rand(batch, 1, 5, 5, 5), torch.zeros(batch, 3, *shape))
     assert batches == [2, 2, 1]
+
+
+# --------------------------------------------------------------------------------------------------------------- slabs
+
+
+@pytest.mark.parametrize("shape", [(5, 10, 10), (7, 3), (1, 4, 4), (6, 30, 30), (9,)])
+def test_slabs_divide_a_grid(shape: tuple[int, ...]) -> None:
+    parts = list(fields.slabs(shape, voxels=200))
+    assert [row for slab in parts for row in range(shape[0])[slab]] == list(range(shape[0]))
+    voxels = [(slab.stop - slab.start) * int(np.prod(shape[1:])) for slab in parts]
+    assert all(count <= 200 or slab.stop - slab.start == 1 for count, slab in zip(voxels, parts, strict=True))
+    assert max(voxels) > 100 or len(parts) == 1, "slabs are no thinner than they have to be"
+
+
+LARGE = [(1, 1, 300, 310), (2, 2, 250, 140), (1, 2, 34, 45, 44), (3, 1, 30, 33, 31), (1, 1, 2, 210, 200)]
+
+
+@pytest.mark.parametrize("size", LARGE, ids=str)
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int16, torch.int32])
+def test_warp_in_slabs_is_that_in_one_piece(size: tuple[int, ...], padding: str, dtype: torch.dtype) -> None:
+    """The same numbers, not only close ones: a field that wants a gradient is not divided."""
+    image, ddf = (200 * torch.rand(size)).to(dtype), 3 * torch.randn(size[0], len(size) - 2, *size[2:])
+    ddf[:, :, ::3] = ddf[:, :, ::3].mul(2).round().div(2)  # half way between voxels
+    for mode in ("nearest", "linear"):
+        divided = fields.warp(image, ddf, mode, padding)
+        whole = fields.warp(image, ddf.clone().requires_grad_(), mode, padding)
+        assert divided.dtype == whole.dtype
+        assert torch.equal(divided, whole.detach())
+
+
+def test_a_slab_of_a_field_knows_where_it_begins() -> None:
+    image, ddf = torch.rand(1, 2, 9, 10, 11), 2 * torch.randn(1, 3, 9, 10, 11)
+    parts = [fields.warp(image, ddf[:, :, rows], start=rows.start) for rows in (slice(0, 4), slice(4, 5), slice(5, 9))]
+    assert torch.equal(torch.cat(parts, dim=2), fields.warp(image, ddf))
+    at = np.indices((3, 10, 11)) + np.array([5, 0, 0]).reshape(3, 1, 1, 1) + ddf[0, :, 5:8].numpy()
+    expected = map_coordinates(image[0, 1].numpy(), at, order=1, mode="grid-constant")
+    np.testing.assert_allclose(fields.warp(image, ddf[:, :, 5:8], start=5)[0, 1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(6, 7, 8), (34, 45, 44)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_metadata_of_image_or_field_is_kept(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Whether the field is worked on in slabs or not."""
+    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
+    image = MetaTensor((200 * torch.rand(1, *size)).to(dtype), affine=affine, meta={"filename_or_obj": "a.nii"})[None]
+    ddf = MetaTensor(torch.randn(3, *size))[None]
+    plain = fields.warp(image.as_tensor(), ddf.as_tensor(), "nearest")
+    assert type(plain) is torch.Tensor
+    for field in (ddf, ddf.as_tensor()):
+        warped = fields.warp(image, field, "nearest")
+        assert torch.equal(warped.affine, affine)
+        assert warped.meta["filename_or_obj"] == "a.nii"
+        assert torch.equal(warped.as_tensor(), plain)
+    assert isinstance(fields.warp(image.as_tensor(), ddf), MetaTensor)
+
+
+def test_inverse_of_a_large_field_undoes_it() -> None:
+    u = smooth_field((34, 45, 44), 0.8, torch.float32)
+    before = u.clone()
+    inverse, report = fields.invert(u)
+    assert report.converged
+    assert torch.linalg.vector_norm(fields.compose(u, inverse), dim=1).max() < 1e-3
+    assert torch.equal(u, before)
 
 
 # ----------------------------------------------------------------------------------------------------------- sample_at

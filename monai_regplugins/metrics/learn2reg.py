@@ -8,7 +8,7 @@ spacing: :func:`~monai_regplugins.metrics.surface_distances` with a spacing of 1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from monai_regplugins.checks import check_same_size
-from monai_regplugins.fields import jacobian_determinant
+from monai_regplugins.metrics.regularity import central_determinants, is_finite, pooled_deviation
 
 __all__ = ["foldings_l2r", "landmark_errors_l2r", "sdlogj_l2r"]
 
@@ -39,25 +39,28 @@ def sdlogj_l2r(ddf: Tensor, mask: Tensor | None = None) -> float:
         mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
 
     Returns:
-        A non-negative value without unit; NaN where no voxel is left.
+        A non-negative value without unit; NaN where no voxel is left or the field is not finite.
     """
-    determinant = _clipped_determinant(ddf, mask)
-    return float(determinant.log().std(correction=0)) if determinant.numel() else math.nan
+    if not is_finite(ddf):
+        return math.nan
+    return pooled_deviation(determinant.log_() for determinant in _clipped_determinants(ddf, mask))
 
 
-def foldings_l2r(ddf: Tensor, mask: Tensor | None = None) -> int:
+def foldings_l2r(ddf: Tensor, mask: Tensor | None = None) -> float:
     """Count foldings as Learn2Reg reports them ("num_foldings"): det J + 3 <= 0 after it was clipped to 1e-9.
 
-    So this is 0 for every field. The truth is :func:`~monai_regplugins.metrics.folding`.
+    So this is 0 for every finite field. The truth is :func:`~monai_regplugins.metrics.folding`.
 
     Args:
         ddf: displacement field in voxels, shape (d, *spatial).
         mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
 
     Returns:
-        The number of voxels.
+        The number of voxels; NaN for a field that is not finite.
     """
-    return int((_clipped_determinant(ddf, mask) <= 0).sum())
+    if not is_finite(ddf):
+        return math.nan
+    return sum(int((determinant <= 0).sum()) for determinant in _clipped_determinants(ddf, mask))
 
 
 def landmark_errors_l2r(
@@ -88,8 +91,10 @@ def landmark_errors_l2r(
     return torch.from_numpy(np.linalg.norm((mapped - moving) * np.asarray(spacing, dtype=np.float64), axis=1))
 
 
-def _clipped_determinant(ddf: Tensor, mask: Tensor | None) -> Tensor:
-    """Return det J + 3 of the voxels that the script looks at, clipped, shape (N,), in float64."""
+def _clipped_determinants(ddf: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+    """Yield det J + 3 of the voxels that the script looks at, clipped, slab by slab, shape (N,), in float64."""
+    looked_at = torch.zeros(ddf.shape[1:], dtype=torch.bool, device=ddf.device)
     inner = (slice(BORDER, -BORDER),) * len(ddf)
-    determinant = (jacobian_determinant(ddf[None].to(torch.float64))[0] + OFFSET).clamp(LOWEST, HIGHEST)
-    return determinant[inner].flatten() if mask is None else determinant[inner][mask.reshape(ddf[0].shape)[inner] > 0]
+    looked_at[inner] = True if mask is None else mask.reshape(looked_at.shape)[inner] > 0
+    for determinant in central_determinants(ddf, looked_at):
+        yield determinant.add_(OFFSET).clamp_(LOWEST, HIGHEST)

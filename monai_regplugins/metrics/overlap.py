@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
-from monai.metrics.utils import get_mask_edges, get_surface_distance
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from monai_regplugins.checks import check_same_size
+from monai_regplugins.checks import InputError, check_same_size
+from monai_regplugins.fields import slabs
 
 __all__ = ["SurfaceDistances", "dice", "ncc", "surface_distances"]
 
 NAN = float("nan")
+CHUNK_VOXELS = 2**17  # voxels that are converted and counted at once
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class SurfaceDistances(NamedTuple):
@@ -36,14 +41,16 @@ def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
         One value in [0, 1] per label; NaN where neither image has the label.
 
     Raises:
-        InputError: When the sizes differ.
+        InputError: When the sizes differ, or a label map holds a negative number or none.
     """
     check_same_size(a, b, "first label map", "second label map")
     wanted = list(labels)
-    first, second = a.flatten().long(), b.flatten().long()
-    length = max([*wanted, int(first.max()), int(second.max())]) + 1
-    shared = torch.bincount(first[first == second], minlength=length)
-    total = torch.bincount(first, minlength=length) + torch.bincount(second, minlength=length)
+    length = max([*wanted, _largest_label(a, "first label map"), _largest_label(b, "second label map")]) + 1
+    shared, total = torch.zeros(2, length, dtype=torch.int64, device=a.device)
+    for first, second in _chunks(a, b, max(CHUNK_VOXELS, length)):
+        x, y = first.long(), second.long()
+        shared += torch.bincount(x[x == y], minlength=length)
+        total += torch.bincount(x, minlength=length) + torch.bincount(y, minlength=length)
     return {label: 2 * int(shared[label]) / int(total[label]) if total[label] else NAN for label in wanted}
 
 
@@ -71,24 +78,67 @@ def surface_distances(
     """
     check_same_size(a, b, "first label map", "second label map")
     steps = [float(step) for step in spacing]
-    first, second = (label_map.cpu().reshape(label_map.shape[-len(steps) :]) for label_map in (a, b))
+    first, second = (_label_array(label_map, len(steps)) for label_map in (a, b))
     return {label: _surface_distance(first == label, second == label, steps) for label in labels}
 
 
-def _surface_distance(a: Tensor, b: Tensor, spacing: list[float]) -> SurfaceDistances:
-    """Return the distances between two masks, (*spatial), with everything outside their common bounding box cut off."""
+def _label_array(label_map: Tensor, d: int) -> Array:
+    """Return a label map (*spatial) or (1, *spatial) as an array (*spatial)."""
+    array: Array = label_map.detach().as_subclass(Tensor).cpu().reshape(label_map.shape[-d:]).numpy()
+    return array
+
+
+def _surface_distance(a: Array, b: Array, spacing: list[float]) -> SurfaceDistances:
+    """Return the distances between two masks, (*spatial).
+
+    A tree of the surface voxels finds the nearest one; a surface has far fewer voxels than the box around it.
+    """
     if not (a.any() and b.any()):
         return SurfaceDistances(NAN, NAN, NAN)
-    corners = (a | b).nonzero()
-    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(corners.amin(0), corners.amax(0), strict=True))
-    edges_a, edges_b = get_mask_edges(a[box], b[box])
-    there, back = (
-        torch.as_tensor(get_surface_distance(start, end, spacing=spacing))
-        for start, end in ((edges_a, edges_b), (edges_b, edges_a))
-    )
-    hd95 = max(float(torch.quantile(distances, 0.95)) for distances in (there, back))
-    both = torch.cat([there, back])
+    first, second = (_surface_points(mask, spacing) for mask in (a, b))
+    there, back = _nearest(first, second), _nearest(second, first)
+    hd95 = max(float(np.quantile(distances, 0.95)) for distances in (there, back))
+    both = np.concatenate([there, back])
     return SurfaceDistances(hd95, asd=float(both.mean()), hd=float(both.max()))
+
+
+def _nearest(points: Array, others: Array) -> Array:
+    """Distance of each point (N, d) to the nearest of the others (M, d), shape (N,)."""
+    distances: Array = KDTree(others, balanced_tree=False, compact_nodes=False).query(points)[0]
+    return distances
+
+
+def _surface_points(mask: Array, spacing: list[float]) -> Array:
+    """Positions in mm of the voxels of a mask (*spatial) that touch its outside with a face, shape (N, d).
+
+    Beyond the image is outside, as in :func:`monai.metrics.utils.get_mask_edges`.
+    """
+    box = _bounding_box(mask)
+    inner = _inner_voxels(mask[box])
+    corner = np.array([side.start for side in box])
+    points: Array = (np.argwhere(mask[box] & ~inner) + corner) * np.array(spacing)
+    return points
+
+
+def _bounding_box(mask: Array) -> tuple[slice, ...]:
+    """The smallest box that holds all voxels of a mask, which has at least one."""
+    box: tuple[slice, ...] = ()
+    for axis in range(mask.ndim):  # each axis is looked at within what is left by those before
+        others = tuple(k for k in range(mask.ndim) if k != axis)
+        found = mask[box].any(axis=others).nonzero()[0]
+        box = (*box, slice(int(found[0]), int(found[-1]) + 1))
+    return box
+
+
+def _inner_voxels(mask: Array) -> Array:
+    """The voxels of a mask (*spatial) all of whose neighbors across a face are in it."""
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        filled, kept = np.moveaxis(mask, axis, 0), np.moveaxis(inner, axis, 0)  # views, with this axis first
+        kept[1:] &= filled[:-1]
+        kept[:-1] &= filled[1:]
+        kept[[0, -1]] = False
+    return inner
 
 
 def ncc(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:
@@ -106,8 +156,34 @@ def ncc(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:
         InputError: When the sizes differ.
     """
     check_same_size(a, b, "first image", "second image")
-    inside = slice(None) if mask is None else mask.flatten() > 0
-    first, second = (image.flatten()[inside].double() for image in (a, b))
-    first, second = first - first.mean(), second - second.mean()
-    scale = first.norm() * second.norm()
-    return float((first @ second / scale).clamp(-1, 1)) if scale > 0 else NAN
+    count = 0
+    sums, products = torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    for values in _chunks(a, b, CHUNK_VOXELS, mask):
+        count, sums = count + values[0].numel(), sums + _in_double(values).sum(1, keepdim=True)
+    for values in _chunks(a, b, CHUNK_VOXELS, mask):
+        centered = _in_double(values).sub_(sums / count)
+        products += centered @ centered.T
+    scale = float((products[0, 0] * products[1, 1]).sqrt())
+    return max(-1.0, min(1.0, float(products[0, 1]) / scale)) if scale > 0 else NAN
+
+
+def _in_double(values: tuple[Tensor, Tensor]) -> Tensor:
+    """Stack the values of two images, shape (2, N), in float64 on the CPU."""
+    return torch.stack([one.double().cpu() for one in values])
+
+
+def _largest_label(label_map: Tensor, name: str) -> int:
+    """Return the largest label of a label map, which must not hold a negative number or NaN."""
+    lowest, largest = (float(extreme) for extreme in label_map.aminmax())
+    if not lowest >= 0:
+        raise InputError(f"{name} holds {lowest:g}, expected whole numbers from 0 on; change the label in the file.")
+    return int(largest)
+
+
+def _chunks(a: Tensor, b: Tensor, voxels: int, mask: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the values of two images at the same voxels, those of the mask (above zero), some voxels at once."""
+    first, second = (image.detach().as_subclass(Tensor).reshape(-1) for image in (a, b))
+    inside = None if mask is None else mask.as_subclass(Tensor).reshape(-1)
+    for part in slabs(first.shape, voxels):
+        chosen = slice(None) if inside is None else inside[part] > 0
+        yield first[part][chosen], second[part][chosen]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from monai_regplugins.checks import InputError, check_same_size
 from monai_regplugins.fields import jacobian_determinant
+from monai_regplugins.metrics.regularity import is_finite
 
 __all__ = ["asd_paper", "detj_paper", "hd_paper", "paper_metrics"]
 
@@ -76,7 +77,7 @@ def asd_paper(a: Tensor, b: Tensor) -> float:
     return float(np.concatenate([there, back]).mean() / SHRINK)
 
 
-def detj_paper(ddf: Tensor, label: Tensor) -> int:
+def detj_paper(ddf: Tensor, label: Tensor) -> float:
     """Count the folded voxels (det J < 0, central differences) inside the labels, their boundary left out.
 
     The labels, taken as one region, lose the voxels that touch the outside along an axis; then the region is brought to
@@ -87,7 +88,7 @@ def detj_paper(ddf: Tensor, label: Tensor) -> int:
         label: label map, shape (*size) or (1, *size) with size a whole multiple of spatial, one factor for all axes.
 
     Returns:
-        The number of voxels of the field's grid.
+        The number of voxels of the field's grid; NaN for a field that is not finite.
 
     Raises:
         InputError: When the size of the label map is no such multiple.
@@ -101,6 +102,8 @@ def detj_paper(ddf: Tensor, label: Tensor) -> int:
             "resample the labels onto the grid of the field."
         )
     inner = torch.from_numpy(binary_erosion(region)[(slice(None, None, factor),) * d])
+    if not is_finite(ddf):
+        return math.nan
     determinant = jacobian_determinant(ddf[None].detach().cpu().to(torch.float64))[0]
     return int((determinant < 0)[inner].sum())
 

@@ -19,12 +19,14 @@ from monai_regplugins.transforms.keys import KEPT_META
 __all__ = [
     "affine_field",
     "as_meta_tensor",
+    "grids_overlap",
     "inside_mask",
     "map_points",
     "offset_field",
     "plane_axis",
     "rescaled_affine",
     "same_affine",
+    "sample_affine",
     "sample_with_offset",
     "shifted_affine",
     "voxel_spacing",
@@ -101,7 +103,10 @@ def map_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 
 def offset_field(
-    matrix: torch.Tensor, spatial_shape: Sequence[int], dtype: torch.dtype = torch.float32
+    matrix: torch.Tensor,
+    spatial_shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    slab: slice | None = None,
 ) -> torch.Tensor:
     """Displacement field of an affine map of the voxel grid: ``M x - x`` at every voxel ``x``.
 
@@ -109,25 +114,31 @@ def offset_field(
         matrix: homogeneous matrix ``M``, shape (d + 1, d + 1).
         spatial_shape: number of voxels along each axis.
         dtype: of the result.
+        slab: the indices along the first axis to return, see :func:`~monai_regplugins.fields.slabs`; None for all.
 
     Returns:
         Field of shape (d, *spatial), in the unit that ``M`` maps to.
     """
     difference = matrix.to(torch.float64) - torch.eye(matrix.shape[0], dtype=torch.float64)
-    return affine_field(difference, spatial_shape, dtype)
+    return affine_field(difference, spatial_shape, dtype, slab)
 
 
 def affine_field(
-    matrix: torch.Tensor, spatial_shape: Sequence[int], dtype: torch.dtype = torch.float32
+    matrix: torch.Tensor,
+    spatial_shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    slab: slice | None = None,
 ) -> torch.Tensor:
-    """Values of an affine function ``M x`` at every voxel ``x``, shape (d, *spatial)."""
-    grid = fields.identity_grid(spatial_shape, dtype=dtype)
+    """Values of an affine function ``M x`` at every voxel ``x``, shape (d, *spatial), or in one slab."""
+    rows = slice(0, spatial_shape[0]) if slab is None else slab
+    grid = fields.identity_grid((rows.stop - rows.start, *spatial_shape[1:]), dtype=dtype)
+    grid[0] += rows.start
     linear = torch.einsum("kj,j...->k...", matrix[:-1, :-1].to(dtype), grid)
-    return linear + matrix[:-1, -1].to(dtype).reshape(-1, *[1] * len(spatial_shape))
+    return linear.add_(matrix[:-1, -1].to(dtype).reshape(-1, *[1] * len(spatial_shape)))
 
 
 def sample_with_offset(
-    image: torch.Tensor, offset: torch.Tensor, mode: str, padding_value: float | None
+    image: torch.Tensor, offset: torch.Tensor, mode: str, padding_value: float | None, start: int = 0
 ) -> torch.Tensor:
     """Sample ``image`` at ``x + offset(x)``; positions outside its field of view get ``padding_value``.
 
@@ -139,21 +150,71 @@ def sample_with_offset(
         offset: shape (d, *spatial_f), voxels of ``image``.
         mode: ``"linear"`` or ``"nearest"``.
         padding_value: value outside; None continues the border values.
+        start: index x along the first axis at which ``offset`` begins, for a slab of a larger field.
 
     Returns:
         Sampled image, shape (C, *spatial_f), dtype of ``image``.
     """
     values = image.to(torch.promote_types(offset.dtype, image.dtype))
-    sampled = fields.warp(values[None], offset[None], mode=mode, padding="border")[0]
-    if padding_value is None:
-        return sampled.to(image.dtype)
-    inside = inside_mask(offset, image.shape[1:])
-    return torch.where(inside[None], sampled, torch.full_like(sampled, padding_value)).to(image.dtype)
+    sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
+    if padding_value is not None:
+        sampled.masked_fill_(~inside_mask(offset, image.shape[1:], start), padding_value)
+    return sampled.to(image.dtype)
 
 
-def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int]) -> torch.Tensor:
-    """Where ``x + offset(x)`` lies in an image of ``spatial_shape``: boolean, shape (*spatial_f)."""
-    position = offset + fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
+def sample_affine(
+    image: torch.Tensor,
+    matrix: torch.Tensor,
+    spatial_shape: Sequence[int],
+    mode: str,
+    padding_value: float | None,
+    linear: torch.Tensor | None = None,
+    field: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Sample ``image`` at ``M x + L u(x)`` for every voxel ``x`` of a grid.
+
+    The grid is worked on in slabs: beyond what is given and returned, little memory is needed.
+
+    Args:
+        image: shape (C, *spatial_m), any dtype.
+        matrix: homogeneous matrix ``M``, voxels of the grid to voxels of ``image``, shape (d + 1, d + 1).
+        spatial_shape: number of voxels of the grid along each axis.
+        mode: ``"linear"`` or ``"nearest"``.
+        padding_value: value outside the field of view; None continues the border values.
+        linear: ``L``, displacements to voxels of ``image``, shape (d, d); None without a field.
+        field: displacements ``u``, shape (d, *spatial), float32 or better; None for no displacement.
+
+    Returns:
+        Sampled image, shape (C, *spatial), dtype of ``image``, on the device of ``field`` if there is one.
+    """
+    like = torch.empty(0, device=image.device) if field is None else field
+    values = image.to(like.device, torch.promote_types(like.dtype, image.dtype))
+    sampled = torch.empty(len(image), *spatial_shape, dtype=image.dtype, device=like.device)
+    for slab in fields.slabs(spatial_shape):
+        offset = offset_field(matrix, spatial_shape, like.dtype, slab).to(like.device)
+        if linear is not None and field is not None:
+            offset += torch.einsum("kj,j...->k...", linear.to(field), field[:, slab])
+        sampled[:, slab] = sample_with_offset(values, offset, mode, padding_value, slab.start)
+    return sampled
+
+
+def grids_overlap(matrix: torch.Tensor, spatial_shape: Sequence[int], other_shape: Sequence[int]) -> bool:
+    """Whether any voxel of a grid lies in an image of ``other_shape``, ``matrix`` maps to whose voxels."""
+    offsets = ((offset_field(matrix, spatial_shape, slab=slab), slab.start) for slab in fields.slabs(spatial_shape))
+    return any(bool(inside_mask(offset, other_shape, start).any()) for offset, start in offsets)
+
+
+def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int], start: int = 0) -> torch.Tensor:
+    """Where ``x + offset(x)`` lies in an image of ``spatial_shape``: boolean, shape (*spatial_f).
+
+    Args:
+        offset: shape (d, *spatial_f), voxels of that image.
+        spatial_shape: number of its voxels along each axis.
+        start: index x along the first axis at which ``offset`` begins, for a slab of a larger field.
+    """
+    position = fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
+    position[0] += start
+    position += offset
     last = torch.tensor(spatial_shape, dtype=offset.dtype, device=offset.device) - 0.5
     within = (position >= -0.5) & (position <= last.reshape(-1, *[1] * len(spatial_shape)))
     return torch.all(within, dim=0)

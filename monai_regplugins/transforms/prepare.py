@@ -14,13 +14,12 @@ from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
 from monai_regplugins.transforms.dicom_series import same_frame_of_reference
 from monai_regplugins.transforms.grids import (
     as_meta_tensor,
-    inside_mask,
+    grids_overlap,
     map_points,
-    offset_field,
     plane_axis,
     rescaled_affine,
     same_affine,
-    sample_with_offset,
+    sample_affine,
     voxel_spacing,
     world_affine,
 )
@@ -314,9 +313,8 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
 
 def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> None:
     """Replace the moving entries of ``pair`` through ``matrix``, fixed voxels to moving voxels."""
-    fixed = pair["fixed"]
-    offset = offset_field(matrix, fixed.shape[1:])
-    if not bool(inside_mask(offset, pair["moving"].shape[1:]).any()):
+    fixed, shape = pair["fixed"], tuple(pair["fixed"].shape[1:])
+    if not grids_overlap(matrix, shape, pair["moving"].shape[1:]):
         raise InputError(
             "the moving and the fixed image do not overlap in world coordinates; check their headers or use "
             "prealign='moments'."
@@ -325,7 +323,7 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> 
     for key in present(pair, MOVING_KEYS):
         image = pair[key].as_tensor()
         mode, padding = ("linear", beyond) if key == "moving" else ("nearest", 0.0)
-        sampled = sample_with_offset(image, offset, mode, padding)
+        sampled = sample_affine(image, matrix, shape, mode, padding)
         pair[key] = as_meta_tensor(sampled, fixed.affine, pair[key].meta)
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))

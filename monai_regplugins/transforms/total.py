@@ -21,8 +21,7 @@ from monai_regplugins.transforms.grids import (
     affine_field,
     as_meta_tensor,
     map_points,
-    offset_field,
-    sample_with_offset,
+    sample_affine,
     world_affine,
 )
 
@@ -56,9 +55,7 @@ def total_displacement(
             "take the one that MovingToFixedGridd gave."
         )
     # T(p + A u) - p = (T - 1) A x + T_lin A_lin u: no large world coordinates are added and subtracted again
-    prealigned = affine_field(matrix @ affine - affine, u.shape[1:], u.dtype).to(u.device)
-    linear = (matrix @ affine)[:d, :d].to(u)
-    return prealigned + torch.einsum("kj,j...->k...", linear, u)
+    return _affine_of_grid_and_field(matrix @ affine - affine, (matrix @ affine)[:d, :d], u)
 
 
 def inverse_displacement(
@@ -96,10 +93,13 @@ def inverse_displacement(
     matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
     to_fixed = torch.linalg.inv(matrix @ fixed) @ moving
     inverse, _ = fields.invert(u[None])
-    x = affine_field(to_fixed, moving_shape, u.dtype).to(u.device)
-    v = fields.sample_at(inverse, x.flatten(1).T[None])[0].T.view_as(x)
-    undone = affine_field(fixed @ to_fixed - moving, moving_shape, u.dtype).to(u.device)
-    return undone + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v)
+    undone, shape = u.new_empty(d, *moving_shape), tuple(moving_shape)
+    for slab in fields.slabs(shape):
+        x = affine_field(to_fixed, shape, u.dtype, slab).to(u.device)
+        v = fields.sample_at(inverse, x.flatten(1).T[None])[0].T.view_as(x)
+        back = affine_field(fixed @ to_fixed - moving, shape, u.dtype, slab).to(u.device)
+        undone[:, slab] = back + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v)
+    return undone
 
 
 def map_to_moving(
@@ -136,6 +136,8 @@ def resample_original(
 ) -> torch.Tensor:
     """Sample the original moving data once, at each fixed world point plus its displacement.
 
+    The fixed grid is worked on in slabs: beyond what is given and returned, little memory is needed.
+
     Args:
         moving: data on the moving grid, shape (C, *spatial_m).
         moving_affine: voxel-to-RAS matrix of the moving grid, shape (d + 1, d + 1) or (4, 4).
@@ -155,11 +157,9 @@ def resample_original(
     d = displacement.shape[0]
     to_voxel = torch.linalg.inv(world_affine(moving_affine, d, "moving image"))
     matrix = to_voxel @ world_affine(fixed_affine, d, "fixed image")
-    offset = offset_field(matrix, displacement.shape[1:], displacement.dtype).to(displacement.device)
-    offset = offset + torch.einsum("kj,j...->k...", to_voxel[:d, :d].to(displacement), displacement)
     if padding_value is None:
         padding_value = 0.0 if mode == "nearest" else float(image.min())
-    return sample_with_offset(image.to(offset.device), offset, mode, padding_value)
+    return sample_affine(image, matrix, displacement.shape[1:], mode, padding_value, to_voxel[:d, :d], displacement)
 
 
 class WarpOriginald(Transform):
@@ -194,6 +194,15 @@ class WarpOriginald(Transform):
         if "moving_label_original" in pair:
             pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
         return pair
+
+
+def _affine_of_grid_and_field(matrix: torch.Tensor, linear: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """``M x + L u(x)`` at every voxel x of a field (d, *spatial), slab by slab."""
+    values, weights = torch.empty_like(u), linear.to(u)
+    for slab in fields.slabs(u.shape[1:]):
+        grid = affine_field(matrix, u.shape[1:], u.dtype, slab).to(u.device)
+        values[:, slab] = grid.add_(torch.einsum("kj,j...->k...", weights, u[:, slab]))
+    return values
 
 
 def _plain(data: torch.Tensor) -> torch.Tensor:

@@ -76,6 +76,20 @@ def test_small_fields_have_nothing_left() -> None:
     assert math.isnan(sdlogj_l2r(torch.zeros(2, 9, 9), torch.zeros(9, 9)))
 
 
+def test_spread_over_several_slabs_is_that_of_the_script() -> None:
+    ddf = smooth_field(34, 45, 44, height=6.0)
+    logs = np.log((script_determinant(ddf) + 3).clip(1e-9, 1e9))
+    assert sdlogj_l2r(ddf) == pytest.approx(logs.std(), rel=1e-12)
+
+
+def test_a_field_that_is_not_finite_has_no_measure() -> None:
+    """Even where the script does not look."""
+    ddf = smooth_field(9, 9, 9)
+    ddf[0, 0, 0, 0] = math.nan
+    assert math.isnan(sdlogj_l2r(ddf))
+    assert math.isnan(foldings_l2r(ddf))
+
+
 def test_landmarks_are_moved_by_cubic_splines() -> None:
     ddf, spacing = smooth_field(12, 11, 10), [1.5, 1.0, 2.0]
     fixed = 1 + 7 * torch.rand(20, 3, dtype=torch.float64)

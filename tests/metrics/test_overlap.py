@@ -38,6 +38,23 @@ def test_dice_of_many_labels_agrees_with_monai() -> None:
     assert values == {label: pytest.approx(expected[label]) for label in (4, 1, 2, 3)}
 
 
+def test_dice_of_a_large_map_is_that_of_its_masks() -> None:
+    """Larger than what is counted at once, with a label that is larger than any number of voxels."""
+    a, b = torch.randint(0, 4, (2, 1, 600, 451), dtype=torch.int32)
+    a[a == 3], b[b == 3] = 500_000, 500_000
+    masks = {label: (a == label, b == label) for label in (1, 2, 500_000)}
+    expected = {label: 2 * int((p & q).sum()) / int(p.sum() + q.sum()) for label, (p, q) in masks.items()}
+    assert dice(a, b, masks) == expected
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan])
+def test_dice_refuses_what_is_no_label(bad: float) -> None:
+    label = torch.ones(1, 5, 5)
+    label[0, 2, 2] = bad
+    with pytest.raises(InputError, match=r"second label map holds (-1|nan), expected whole numbers"):
+        dice(torch.ones(1, 5, 5), label, [1])
+
+
 def test_dice_of_missing_labels() -> None:
     values = dice(cube(3, label=2), cube(3, label=3), [2, 3, 9])
     assert (values[2], values[3]) == (0, 0)
@@ -92,6 +109,32 @@ def test_surface_distances_are_those_of_a_distance_transform() -> None:
         assert result.asd < result.hd95 <= result.hd
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((40, 33), (0.7, 1.9)), ((21, 25, 19), (2.5, 0.7, 1.3)), ((1, 12, 11), (5.0, 1.0, 1.0))]
+)
+@pytest.mark.parametrize("kind", ["touching the border", "far apart", "single voxels", "the same"])
+def test_surface_distances_of_shapes_of_all_kinds(
+    shape: tuple[int, ...], spacing: tuple[float, ...], kind: str
+) -> None:
+    """Against the distance transform of the whole image, with nothing cut off."""
+    rng = np.random.default_rng(0)
+    a, b = (np.zeros(shape, np.int16) for _ in range(2))
+    if kind == "touching the border":
+        a[...], b[...] = (rng.random((2, *shape)) > 0.3) * 7
+    elif kind == "single voxels":
+        a[tuple(n // 3 for n in shape)], b[tuple(-1 for _ in shape)] = 7, 7
+    else:
+        a[(slice(None), *[slice(0, 5)] * (len(shape) - 1))] = 7
+        b[(slice(None), *[slice(-6, -1)] * (len(shape) - 1))] = 7
+    b = a if kind == "the same" else b
+    edges = [mask & ~binary_erosion(mask) for mask in (a == 7, b == 7)]
+    there, back = (distance_transform_edt(~end, sampling=spacing)[start] for start, end in (edges, edges[::-1]))
+    found = surface_distances(torch.from_numpy(a)[None], torch.from_numpy(b)[None], [7], spacing)[7]
+    assert found.hd == pytest.approx(max(there.max(), back.max()), rel=1e-9)
+    assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-9)
+    assert found.asd == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-9)
+
+
 def test_surface_distances_of_a_label_that_is_missing() -> None:
     values = surface_distances(cube(3, label=2), cube(3), [1, 2, 5], (1.0, 1.0, 1.0))
     assert all(math.isnan(value) for pair in values.values() for value in pair)
@@ -105,6 +148,16 @@ def test_ncc_agrees_with_numpy() -> None:
     inside = np.corrcoef(a[mask].double(), b[mask].double())[0, 1]
     assert ncc(a, b, mask.to(torch.uint8)) == pytest.approx(inside, abs=1e-12)
     assert ncc(a, 5 - 2 * a) == pytest.approx(-1)
+
+
+def test_ncc_of_a_large_image_agrees_with_numpy() -> None:
+    """Larger than what is converted at once; far from zero, where single precision would lose the differences."""
+    a = 1e4 + torch.randn(1, 70, 50, 41)
+    b = a + torch.randn(1, 70, 50, 41)
+    mask = torch.rand(1, 70, 50, 41) > 0.9
+    assert ncc(a, b) == pytest.approx(np.corrcoef(a.flatten().double(), b.flatten().double())[0, 1], abs=1e-12)
+    assert ncc(a, b, mask) == pytest.approx(np.corrcoef(a[mask].double(), b[mask].double())[0, 1], abs=1e-12)
+    assert math.isnan(ncc(a, b, torch.zeros_like(mask)))
 
 
 def test_ncc_of_a_constant_or_diverged_image_is_unknown() -> None:

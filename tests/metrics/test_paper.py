@@ -80,6 +80,12 @@ def test_folded_voxels_inside_the_labels(factor: int) -> None:
     assert detj_paper(ddf, label) == expected
 
 
+def test_a_field_that_is_not_finite_has_no_count() -> None:
+    ddf = torch.zeros(2, 8, 8)
+    ddf[0, 4, 4] = math.nan
+    assert math.isnan(detj_paper(ddf, torch.ones(1, 8, 8)))
+
+
 def test_collapse_is_no_folding_here() -> None:
     """Below zero is counted, zero is not: a map onto a plane has det J = 0."""
     ddf = torch.zeros(2, 9, 9)

@@ -10,9 +10,15 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.fields import jacobian_determinant
+from monai_regplugins.fields import determinant_of, jacobian_determinant, slabs
 from monai_regplugins.metrics import folding, sdlogj
-from monai_regplugins.metrics.regularity import corner_determinants, folding_strict, regularity
+from monai_regplugins.metrics.regularity import (
+    central_determinants,
+    corner_determinants,
+    folding_strict,
+    pooled_deviation,
+    regularity,
+)
 
 
 def scaling(factors: tuple[float, ...], size: int = 8) -> torch.Tensor:
@@ -126,6 +132,107 @@ def test_regularity_is_all_of_them() -> None:
         "sdlogj": sdlogj(ddf, mask),
     }
     assert 0 < count < int(mask.sum())
+
+
+def whole_corner_determinants(ddf: torch.Tensor) -> torch.Tensor:
+    """All 2^d determinants of one-sided differences of the whole field in float64, shape (2^d, *spatial)."""
+    u, d = ddf.double(), len(ddf)
+    sides = []
+    for axis in range(1, d + 1):
+        step = u.diff(dim=axis)
+        first, last = step.narrow(axis, 0, 1), step.narrow(axis, step.shape[axis] - 1, 1)
+        sides.append((torch.cat([first, step], axis), torch.cat([step, last], axis)))
+    identity = torch.eye(d, dtype=u.dtype).view(d, d, *[1] * d)
+    matrices = torch.stack([torch.stack(corner, dim=1) + identity for corner in itertools.product(*sides)])
+    return determinant_of(matrices)
+
+
+def folds_of_whole_field(ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a field folds by central and by one-sided differences, with everything held at once."""
+    return jacobian_determinant(ddf[None].double())[0] <= 0, (whole_corner_determinants(ddf) <= 0).any(0)
+
+
+SHAPES = [(2, 2), (5, 3), (265, 251), (2, 3, 2), (9, 8, 7), (3, 2, 40), (34, 45, 44), (2, 190, 195)]
+FIELDS = {
+    "smooth": lambda *shape: 0.05 * torch.randn(shape).cumsum(-1),
+    "folded": lambda *shape: 0.6 * torch.randn(shape),
+    "wild": lambda *shape: 300 * torch.randn(shape),
+    "overflowing": lambda *shape: 1e15 * torch.randn(shape),
+    "whole voxels, many determinants of zero": lambda *shape: torch.randint(-1, 2, shape).float(),
+    "flat, determinants of zero up to rounding": lambda *shape: (
+        torch.randn(1, *shape[1:]).expand(shape)
+        - torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in shape[1:]], indexing="ij"))
+    ),
+    "double": lambda *shape: 0.6 * torch.randn(shape, dtype=torch.float64),
+    "half": lambda *shape: (0.6 * torch.randn(shape)).half(),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", FIELDS)
+def test_slabs_count_what_the_whole_field_has(shape: tuple[int, ...], kind: str) -> None:
+    """Exactly, also where single precision cannot tell the sign."""
+    ddf = FIELDS[kind](len(shape), *shape)
+    central, strict = folds_of_whole_field(ddf)
+    some = torch.rand(shape) > 0.7
+    some.view(-1)[0] = True
+    for mask in (None, some):
+        inside = torch.ones_like(some) if mask is None else mask
+        assert folding(ddf, mask)[0] == int(central[inside].sum())
+        count = int(strict[inside].sum())
+        assert folding_strict(ddf, mask) == (count, pytest.approx(100 * count / int(inside.sum()), rel=1e-12))
+
+
+def test_shapes_have_slabs_of_all_kinds() -> None:
+    thickness = {shape: [slab.stop - slab.start for slab in slabs(shape)] for shape in SHAPES}
+    assert len(thickness[265, 251]) > 1
+    assert len(thickness[34, 45, 44]) > 1
+    assert thickness[2, 190, 195] == [1, 1]
+    assert thickness[9, 8, 7] == [9]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_slabs_measure_what_the_whole_field_has(shape: tuple[int, ...]) -> None:
+    ddf, mask = 0.4 * torch.randn(len(shape), *shape), torch.rand(1, *shape) > 0.3
+    determinant = jacobian_determinant(ddf[None].double())[0]
+    torch.testing.assert_close(torch.cat(list(central_determinants(ddf))), determinant.flatten(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(torch.cat(list(central_determinants(ddf, mask))), determinant[mask[0]])
+    logs = determinant.clamp(min=1e-9).log()
+    assert sdlogj(ddf) == pytest.approx(float(logs.std(correction=0)), rel=1e-9)
+    assert sdlogj(ddf, mask) == pytest.approx(float(logs[mask[0]].std(correction=0)), rel=1e-9)
+
+
+def test_a_mask_in_one_slab_leaves_the_others_out() -> None:
+    ddf, mask = 0.6 * torch.randn(3, 34, 45, 44), torch.zeros(34, 45, 44)
+    mask[33:, 5:20, 7:30] = 1
+    assert len(list(central_determinants(ddf, mask))) == 1
+    assert folding_strict(ddf, mask)[0] == int(folds_of_whole_field(ddf)[1][mask > 0].sum()) > 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", [(9, 8), (6, 7, 8)])
+def test_a_field_that_is_not_finite_has_no_measure(shape: tuple[int, ...], bad: float) -> None:
+    """One such displacement is enough, wherever it is: a comparison with NaN would count it as not folded."""
+    ddf, mask = torch.zeros(len(shape), *shape), torch.ones(shape)
+    ddf[(0, *[3] * len(shape))] = bad
+    mask[2:5] = 0
+    for chosen in (None, mask):
+        assert all(math.isnan(value) for value in regularity(ddf, chosen).values())
+        assert all(math.isnan(value) for measure in (folding, folding_strict) for value in measure(ddf, chosen))
+        assert math.isnan(sdlogj(ddf, chosen))
+
+
+def test_pooled_deviation_is_that_of_all_values() -> None:
+    values = 1e3 + torch.randn(1000, dtype=torch.float64) * torch.linspace(0, 5, 1000)
+    parts = [values[:1], values[1:1], values[1:700], values[700:]]
+    assert pooled_deviation(parts) == pytest.approx(values.numpy().std(), rel=1e-12)
+    assert pooled_deviation([values[:1]]) == 0
+    assert math.isnan(pooled_deviation([]))
+
+
+def test_a_field_with_a_gradient_is_measured() -> None:
+    ddf = (0.6 * torch.randn(2, 6, 7)).requires_grad_()
+    assert regularity(ddf) == regularity(ddf.detach())
 
 
 def test_a_single_slice_has_no_neighbors() -> None:

@@ -89,6 +89,50 @@ def test_offset_field_is_the_affine_map_minus_identity(shape: tuple[int, ...]) -
     np.testing.assert_allclose(field.reshape(d, -1), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (6, 4, 5)])
+def test_a_slab_of_an_affine_field_is_part_of_it(shape: tuple[int, ...]) -> None:
+    matrix = torch.eye(len(shape) + 1, dtype=torch.float64) + 0.1 * torch.rand(len(shape) + 1, len(shape) + 1)
+    whole = grids.offset_field(matrix, shape)
+    for slab in (slice(0, 2), slice(3, 4), slice(2, shape[0])):
+        torch.testing.assert_close(grids.offset_field(matrix, shape, slab=slab), whole[:, slab], rtol=1e-6, atol=1e-6)
+        assert torch.equal(
+            grids.inside_mask(whole[:, slab], (3, 4, 5)[: len(shape)], slab.start),
+            grids.inside_mask(whole, (3, 4, 5)[: len(shape)])[slab],
+        )
+
+
+@pytest.mark.parametrize("shape", [(280, 270), (34, 45, 44)])
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [("linear", torch.float32), ("linear", torch.int16), ("nearest", torch.uint8)]
+)
+@pytest.mark.parametrize("padding", [None, 3.0])
+def test_sampling_a_grid_in_slabs_is_that_in_one_piece(
+    shape: tuple[int, ...], mode: str, dtype: torch.dtype, padding: float | None
+) -> None:
+    d = len(shape)
+    image = (200 * torch.rand(2, *[n - 4 for n in shape])).to(dtype)
+    matrix = torch.eye(d + 1, dtype=torch.float64)
+    matrix[:d] += 0.04 * torch.randn(d, d + 1)
+    offset = grids.offset_field(matrix, shape)
+    expected = grids.sample_with_offset(image, offset, mode, padding)
+    assert torch.equal(grids.sample_affine(image, matrix, shape, mode, padding), expected)
+    linear, field = torch.randn(d, d, dtype=torch.float64), torch.randn(d, *shape)
+    moved = offset + torch.einsum("kj,j...->k...", linear.float(), field)
+    expected = grids.sample_with_offset(image, moved, mode, padding)
+    sampled = grids.sample_affine(image, matrix, shape, mode, padding, linear, field)
+    assert sampled.dtype == dtype
+    torch.testing.assert_close(sampled, expected, rtol=0, atol=1e-3 if dtype == torch.float32 else 0)
+
+
+def test_grids_overlap_where_one_voxel_lies_in_the_other() -> None:
+    """The last corner of a grid of several slabs reaches half a voxel into the other image, or just does not."""
+    shape, other = (34, 45, 44), (5, 6, 7)
+    matrix = torch.eye(4, dtype=torch.float64)
+    for beyond, expected in ((0.49, True), (0.51, False)):
+        matrix[:3, 3] = -torch.tensor(shape, dtype=torch.float64) + 1 - beyond
+        assert grids.grids_overlap(matrix, shape, other) is expected
+
+
 def test_sampling_pads_beyond_half_a_voxel_and_holds_the_border_value_before() -> None:
     image = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     offset = torch.zeros(2, 2, 2)
