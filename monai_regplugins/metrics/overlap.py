@@ -125,14 +125,14 @@ def _bounding_box(mask: Array) -> tuple[slice, ...]:
     box: tuple[slice, ...] = ()
     for axis in range(mask.ndim):  # each axis is looked at within what is left by those before
         others = tuple(k for k in range(mask.ndim) if k != axis)
-        found = mask[box].any(axis=others).nonzero()[0]
+        found = np.flatnonzero(np.any(mask[box], axis=others))
         box = (*box, slice(int(found[0]), int(found[-1]) + 1))
     return box
 
 
 def _inner_voxels(mask: Array) -> Array:
     """The voxels of a mask (*spatial) all of whose neighbors across a face are in it."""
-    inner = mask.copy()
+    inner: Array = mask.copy()
     for axis in range(mask.ndim):
         filled, kept = np.moveaxis(mask, axis, 0), np.moveaxis(inner, axis, 0)  # views, with this axis first
         kept[1:] &= filled[:-1]
