@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -36,13 +36,12 @@ def replace_file(
 ) -> None:
     """Replace a file in one step; whatever happens meanwhile, the old or the new file is there whole.
 
-    The content goes to a new file in the same folder, reaches the disk, and takes the name over. The new file has a
-    random name, so that two processes do not write into each other's. What a killed process has left of it, the next
-    call for the same ``path`` removes.
+    The content goes to a new file in a folder of a random name beside it, reaches the disk, and takes the name over.
+    What a killed process has left of such a folder, the next call for the same ``path`` removes.
 
     Args:
         path: the file; missing folders are made.
-        write: makes the file of the name it is given, whose suffix is that of ``path``.
+        write: makes the file that it is given, which has the name of ``path``.
         before: called with the new file when that is complete, before it takes the name over.
 
     Raises:
@@ -52,7 +51,8 @@ def replace_file(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        with _new_file(target) as temporary:
+        with _new_folder(target) as folder:
+            temporary = folder / target.name
             write(temporary)
             with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
@@ -67,34 +67,42 @@ def replace_file(
 
 
 @contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """Make an empty, locked file beside ``target``; it is removed at the end if it still has its name."""
-    temporary, descriptor = _locked_file(target)
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Make a locked folder beside ``target``, which is removed at the end.
+
+    A lock on the file itself would keep HDF5 from writing it.
+    """
+    folder, descriptor = _locked_folder(target)
     try:
-        yield temporary
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _locked_file(target: Path) -> tuple[Path, int]:
-    """Make and lock a file of a random name; return it and its descriptor."""
+def _locked_folder(target: Path) -> tuple[Path, int | None]:
+    """Make and lock a folder of a random name; return it and its descriptor, None where there are no locks."""
     while True:
-        temporary = target.with_name(f".part-{secrets.token_hex(4)}-{target.name}")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # exclusive: never through a link
-        lock(descriptor, wait=True)
-        if os.fstat(descriptor).st_nlink:
-            return temporary, descriptor
+        folder = target.with_name(f".part-{secrets.token_hex(4)}-{target.name}")
+        folder.mkdir()
+        if fcntl is None:
+            return folder, None
+        descriptor = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # some network file systems lock no folders
+            lock(descriptor, wait=True)
+        if folder.is_dir():
+            return folder, descriptor
         os.close(descriptor)  # another process has removed it, before it was locked, for a leftover
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary files of ``target`` that no living process has locked."""
+    """Remove the temporary folders of ``target`` that no living process has locked."""
     for leftover in target.parent.glob(f".part-{'[0-9a-f]' * 8}-{escape(target.name)}") if fcntl is not None else ():
         with contextlib.suppress(OSError):  # another process was faster
-            descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW)
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode) and lock(descriptor):
-                    leftover.unlink()
+                if set(os.listdir(leftover)) <= {target.name} and lock(descriptor):
+                    shutil.rmtree(leftover)
             finally:
                 os.close(descriptor)

@@ -90,6 +90,7 @@ class ResultFolder:
         Raises:
             InputError: When the system refuses to write into ``output_dir``.
         """
+        is_new = not self.output_dir.exists()
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             descriptor = claim(self._claim, wait)
@@ -100,6 +101,9 @@ class ResultFolder:
         finally:
             if descriptor is not None:
                 release(self._claim, descriptor)
+            if is_new:  # and empty, if nothing came of the pair
+                with suppress(OSError):
+                    self.output_dir.rmdir()
 
     def write(self, record: Mapping[str, Any], write: Callable[[Path], object]) -> None:
         """Write the results; needs the folder to be claimed.

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.bundle
 Create = Callable[..., ConfigWorkflow]
 CopyBundle = Callable[[str, Path], Path]
 
-TABLES = ["eval/curves.csv", "eval/metrics.csv"]
+TABLES = ["eval/curves.csv", "eval/metrics.csv", "eval/provenance.json"]
 FIGURES = ["eval/curves.png", "eval/registration.png"]
 WEIGHTS = ["models/checkpoint.pt", "models/model.pt"]
 
@@ -96,23 +96,17 @@ class TestTraining:
         assert last["loss"] == pytest.approx(total, rel=1e-5)
         assert -1.0 <= last["similarity"] < 0.0 < last["smoothness"]
 
-    @pytest.mark.parametrize(("changes", "warm"), [({"ckpt": "$@bundle_root + '/models/model.pt'"}, True), ({}, False)])
+    @pytest.mark.parametrize("warm", [True, False])
     def test_it_begins_from_scratch_or_with_given_weights(
-        self,
-        changes: dict[str, str],
-        warm: bool,
-        trained_ran: Path,
-        copy_bundle: CopyBundle,
-        create: Create,
-        tmp_path: Path,
+        self, warm: bool, trained_ran: Path, copy_bundle: CopyBundle, create: Create, tmp_path: Path
     ) -> None:
         bundle = copy_bundle("ran", tmp_path)
         published = bundle / "models" / "model.pt"
         published.parent.mkdir()
         shutil.copy(trained_ran / "models" / "model.pt", published)
         before = digest(published)
-        default = ConfigParser.load_config_file(bundle / "configs" / "train.json")["output_dir"]
-        create(configs(bundle, "train"), default, learning_rate=0.0, **changes).run()
+        changes = {"ckpt": str(published)} if warm else {}
+        create(configs(bundle, "train"), bundle / "runs" / "train", learning_rate=0.0, **changes).run()
         assert digest(published) == before
         assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs", "models", "runs"}
         weights = read_weights(bundle / "runs" / "train" / "models" / "checkpoint.pt")["model"]
@@ -321,7 +315,8 @@ class TestTrainedModel:
     ) -> None:
         ckpt = str(trained_ran / "models" / "model.pt")
         create(configs(ran, "evaluate"), tmp_path / "output", "infer", ckpt=ckpt).run()
-        assert files_of(tmp_path) == ["output/eval/evaluation.csv", "output/eval/evaluation.png"]
+        names = ("evaluation.csv", "evaluation.png", "provenance.json")
+        assert files_of(tmp_path) == [f"output/eval/{name}" for name in names]
         Image.open(tmp_path / "output" / "eval" / "evaluation.png").verify()
         evaluation = (tmp_path / "output" / "eval" / "evaluation.csv").read_text()
         assert evaluation == (trained_ran / "eval" / "metrics.csv").read_text()
@@ -359,7 +354,7 @@ def test_two_workflows_do_not_disturb_each_other(
     """Both are made before either runs, and each writes into its own bundle."""
     first, second = (copy_bundle("ran", tmp_path / name) for name in ("first", "second"))
     workflows = [
-        create(configs(bundle, "train"), "@bundle_root", **changes)
+        create(configs(bundle, "train"), bundle, **changes)
         for bundle, changes in ((first, {"preset": "ran0"}), (second, {}))
     ]
     for workflow in reversed(workflows):

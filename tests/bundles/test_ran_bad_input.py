@@ -340,7 +340,10 @@ class TestCheckpoints:
         original = getattr(os, call)
 
         def full(first: Any, *rest: Any) -> Any:
-            if any(os.path.samestat(os.stat(first), file.stat()) for file in models.glob(".part-*-checkpoint.pt")):
+            if any(
+                os.path.samestat(os.stat(first), file.stat())
+                for file in models.glob(".part-*-checkpoint.pt/checkpoint.pt")
+            ):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return original(first, *rest)
 

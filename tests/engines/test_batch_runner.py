@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from monai.data import MetaTensor
 from tqdm import tqdm
 
 from monai_regplugins.checks import InputError
@@ -21,6 +23,8 @@ from monai_regplugins.handlers import RegistrationReport, RegistrationWriter
 from monai_regplugins.io.claims import claim, release
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.result import RegistrationResult
+
+IMAGE = MetaTensor(torch.zeros(1, 2, 2))
 
 
 class Register:
@@ -42,7 +46,7 @@ class Register:
             raise RuntimeError("applying transform") from ZeroDivisionError("a fault\nof the program")
         if value == "memory":
             raise MemoryError
-        item = {"pair_id": pair["pair_id"], "value": value}
+        item = {"pair_id": pair["pair_id"], "value": value, "fixed": IMAGE, "moving_original": IMAGE}
         return RegistrationResult(item, {"pred": {}, "label": {}}, pair, seconds=1.0)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.io import atomic
+from monai_regplugins.io.atomic import replace_file, write_file
 
 
 def refuse(error: BaseException) -> Any:
@@ -63,7 +64,7 @@ def test_what_a_killed_process_left_is_replaced(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "file.bin"
     with monkeypatch.context() as killed:  # neither renamed nor cleaned up
         killed.setattr(os, "replace", refuse(KeyboardInterrupt()))
-        killed.setattr(Path, "unlink", lambda *args, **kwargs: None)
+        killed.setattr(atomic.shutil, "rmtree", lambda *args, **kwargs: None)
         with pytest.raises(KeyboardInterrupt):
             write_file(path, b"half")
     assert len(names(tmp_path)) == 1
@@ -78,3 +79,31 @@ def test_a_file_in_place_of_a_folder_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "folder").write_bytes(b"no folder")
     with pytest.raises(InputError, match="cannot write"):
         write_file(tmp_path / "folder" / "file.bin", b"content")
+
+
+def test_files_of_others_are_no_leftovers(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".part-01234567-file.bin").symlink_to(tmp_path / "mine")
+    (tmp_path / ".part-89abcdef-file.bin").mkdir()
+    (tmp_path / ".part-89abcdef-file.bin" / "mine.txt").write_text("mine")
+    before = names(tmp_path)
+    write_file(tmp_path / "file.bin", b"content")
+    assert names(tmp_path) == sorted([*before, "file.bin"])
+
+
+def test_another_process_is_not_disturbed(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        write_file(tmp_path / "file.bin", b"by another one, meanwhile")
+        temporary.write_bytes(b"last")
+
+    replace_file(tmp_path / "file.bin", write)
+    assert (tmp_path / "file.bin").read_bytes() == b"last"
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "file.bin").symlink_to(tmp_path / "mine")
+    write_file(tmp_path / "file.bin", b"content")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+    assert (tmp_path / "file.bin").read_bytes() == b"content"
