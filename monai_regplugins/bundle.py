@@ -183,6 +183,13 @@ def _take_names_as_text() -> None:
             parser.ref_resolver.items[key] = ConfigItem(config[key], key)  # in place of what was made of it before
 
 
+class LiteralPath(type(Path())):  # type: ignore[misc]
+    """A name that MONAI's configuration language leaves alone, and to which its expressions may add text."""
+
+    def __add__(self, text: str) -> LiteralPath:
+        return type(self)(f"{self}{text}")
+
+
 def literal_name(key: str, text: str) -> str | Path:
     """Return a name in a form that MONAI's configuration language leaves alone; ``~`` is the user's home.
 
@@ -191,13 +198,11 @@ def literal_name(key: str, text: str) -> str | Path:
         text: the name.
 
     Example:
-        >>> literal_name("output_dir", "$out")
-        './$out'
+        >>> literal_name("output_dir", "$out") + "/eval"
+        LiteralPath('$out/eval')
     """
     name = os.path.expanduser(text) if key != "pair_id" else text
-    if name[:1] not in LANGUAGE:
-        return name
-    return Path(name) if key == "pair_id" else os.path.join(os.curdir, name)
+    return LiteralPath(name) if name[:1] in LANGUAGE or "#" in name else name
 
 
 def _creating_call() -> FrameType | None:

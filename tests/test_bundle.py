@@ -51,6 +51,7 @@ TRAIN = {
     "fixed": "",
     "output_dir": "$@bundle_root + '/output'",
     "names": ["$print('NAMES=' + repr([str(@fixed), str(@output_dir)]))"],
+    "joined": ["$print('JOINED=' + str(@output_dir + '/models'))"],
     "wait": ["$print('READY', flush=True)", "$__import__('time').sleep(60)"],
     "training": ["$@trainer.run()"],
 }
@@ -273,7 +274,6 @@ class TestNamesAsText:
             "$1+",
             "@names",
             "a#b",
-            "a b",
         ],
     )
     @pytest.mark.parametrize("spelling", ["--fixed={}", "--fixed {}"])
@@ -283,8 +283,16 @@ class TestNamesAsText:
         words = ["names", "--config_file", TRAIN_FILE, *spelling.format(text).split(" ", 1), "--output_dir", text]
         monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
         fire.Fire(run, command=words)
-        expected = f"./{text}" if text[0] in "$@" else text
-        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == repr([expected, expected])
+        assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == repr([text, text])
+
+    @pytest.mark.parametrize("text", ["out", "$out", "@out", "a#b"])
+    def test_expressions_add_text_to_it(
+        self, text: str, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ["joined", "--config_file", TRAIN_FILE, "--output_dir", text]
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
+        fire.Fire(run, command=words)
+        assert f"JOINED={text}/models" in capsys.readouterr().out
 
     def test_without_an_override_the_expression_counts(self, bundle: Path, capsys: Capture) -> None:
         fire.Fire(run, command=["names", "--config_file", TRAIN_FILE])
@@ -293,14 +301,14 @@ class TestNamesAsText:
 
     def test_the_home_is_found(self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/home/me")
-        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~nobody"])
-        assert "NAMES=['/home/me/a.nii', '~nobody']" in capsys.readouterr().out
+        fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~nosuchuser"])
+        assert "NAMES=['/home/me/a.nii', '~nosuchuser']" in capsys.readouterr().out
 
     def test_python_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
         create_workflow(
             config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="$x", output_dir=2025
         ).run()
-        assert "NAMES=['./$x', '2025']" in capsys.readouterr().out
+        assert "NAMES=['$x', '2025']" in capsys.readouterr().out
 
     def test_the_words_of_a_host_are_its_own(
         self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
@@ -312,7 +320,7 @@ class TestNamesAsText:
     def test_an_args_file_gives_text_too(self, bundle: Path, capsys: Capture) -> None:
         Path("args.json").write_text(json.dumps({"config_file": TRAIN_FILE, "fixed": 20240611, "output_dir": "@x"}))
         fire.Fire(run, command=["names", "--args_file", "args.json"])
-        assert "NAMES=['20240611', './@x']" in capsys.readouterr().out
+        assert "NAMES=['20240611', '@x']" in capsys.readouterr().out
 
 
 def test_the_configuration_is_known_where_it_is_evaluated(bundle: Path) -> None:

@@ -487,7 +487,7 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
     "value": ({"prealign": "rigid"}, "^prealign is 'rigid'; choose one of"),
     "code": ({"prealign": "$print(1)"}, "^override prealign is '.print.1.', an expression .* expected a value"),
     "a reference": ({"window": "@spatial_size"}, "^override window is '@spatial_size', an expression"),
-    "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\./\$print\(1\)'"),
+    "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\$print\(1\)'"),
     "weights": ({"ckpt": "nowhere.pt"}, "^there is no model at 'nowhere.pt'"),
     "other weights": ({"preset": "ran0"}, "does not fit RAN"),
 }

@@ -249,7 +249,9 @@ class TestEvaluation:
         model = str(trained_r2n2 / "models" / "model_last.pt")
         workflow = create_r2n2(configs(r2n2, "evaluate"), tmp_path, "infer", ckpt=model)
         workflow.run()
-        assert files_of(tmp_path) == ["eval/evaluation.csv", "eval/evaluation.png"]
+        assert files_of(tmp_path) == [
+            f"eval/{name}" for name in ("evaluation.csv", "evaluation.png", "provenance.json")
+        ]
         Image.open(tmp_path / "eval" / "evaluation.png").verify()
         evaluation, validation = (
             table(path) for path in (tmp_path / "eval" / "evaluation.csv", trained_r2n2 / "eval" / "metrics.csv")
