@@ -224,7 +224,7 @@ def test_failing_to_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
         raise OSError("no space left on device")
 
     monkeypatch.setattr(nib, "save", fail_half_way)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match="no space left on device"):
         save_itk_nifti(2 * field_ras(), np.eye(4), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
