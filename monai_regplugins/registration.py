@@ -73,7 +73,7 @@ def load_bundle(
         if told := [key for key in overrides if key in OF_THE_PAIR]:
             raise InputError(f"{told[0]} belongs to a pair, not to the bundle; give it when you register or save.")
         check_keys(overrides, config, str(file))
-        parser = ConfigParser({**config, "bundle_root": str(root)})
+        parser = ConfigParser({**config, "bundle_root": literal_name("bundle_root", str(root))})
         literal = {key: _literal(key, value) for key, value in overrides.items()}
         for key, value in (literal if device is None else {**literal, "device": torch.device(device)}).items():
             try:

@@ -386,6 +386,14 @@ def test_names_of_files_are_never_evaluated(name: str, register: Registration, p
     assert register(**files).pair_id == f"{name}moving_to_{name}fixed"
 
 
+def test_a_bundle_may_lie_in_any_folder(bundles: Path, pair: Pair, tmp_path: Path, register: Registration) -> None:
+    place = Path(shutil.copytree(bundles / "ran", tmp_path / "$a @b" / "%c#d::e" / "ran"))
+    other = load_bundle(place, device="cpu", **TINY["ran"])
+    result = other(pair.fixed, pair.moving)
+    assert torch.equal(result.ddf, register(pair.fixed, pair.moving).ddf)
+    assert read(result.save("out") / "provenance.json")["weights"]["file"] == str(place / "models" / "model.pt")
+
+
 def test_a_result_of_other_images_is_not_replaced(register: Registration, pair: Pair, tmp_path: Path) -> None:
     folder = register(pair.fixed, pair.moving).save(tmp_path / "out")
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}

@@ -163,6 +163,14 @@ def test_a_changed_setting_or_image_or_result_is_no_longer_done(tmp_path: Path) 
     assert values_in(tmp_path) == {"a": "1", "b": "3"}
 
 
+def test_it_is_done_from_within_the_output_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, {"a": "1", "b": "2"})[0].run()
+    monkeypatch.chdir(tmp_path / "out")  # where "a" is a folder, and still no more than a name
+    runner, register = make(tmp_path, {"a": "1", "b": "2"})
+    runner.run()
+    assert register.calls == []
+
+
 def test_an_interruption_ends_it_and_the_next_run_goes_on(tmp_path: Path) -> None:
     runner, register = make(tmp_path, {"a": "1", "b": "2"})
 
