@@ -388,6 +388,10 @@ def _sample(image: torch.Tensor, positions: list[torch.Tensor], mode: str, paddi
     """Sample ``image`` ``(B, C, *size)`` at voxel coordinates, one tensor ``(B, *spatial)`` per array axis."""
     # Cell faces at -1 and 1 (align_corners=False): the same points and paddings, and an axis of one voxel needs no care
     sizes = image.shape[2:]
+    if (
+        mode == "nearest"
+    ):  # up from the middle, as ITK does; to even, as torch does, would take every second voxel twice
+        positions = [torch.floor(position + 0.5) for position in positions]
     axes = [(2.0 * positions[k] + 1.0) / sizes[k] - 1.0 for k in range(len(positions))]
     grid = torch.stack(axes[::-1], dim=-1)  # grid_sample counts the last array axis first
     values = image.to(grid.dtype)

@@ -564,3 +564,16 @@ def test_bad_input_is_refused_in_one_line(call: Callable[[], object], message: s
     with pytest.raises(InputError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5, 1.5, -2.5])
+@pytest.mark.parametrize("large", [False, True])
+def test_labels_moved_by_half_a_voxel_keep_every_slice(shift: float, large: bool) -> None:
+    """SciPy and ITK round a half up; to the even side, two of four slices would be lost and two doubled."""
+    size = (12, 90, 90) if large else (12, 3, 2)  # the larger one is worked on in slabs
+    labels = torch.arange(12, dtype=torch.int16).reshape(1, 1, 12, 1, 1).expand(1, 1, *size).contiguous()
+    ddf = torch.zeros(1, 3, *size)
+    ddf[:, 0] = shift
+    places = np.indices(size, dtype=np.float64) + np.array([shift, 0, 0]).reshape(3, 1, 1, 1)
+    expected = map_coordinates(labels[0, 0].numpy(), places, order=0, mode="nearest")
+    np.testing.assert_array_equal(fields.warp(labels, ddf, "nearest", "border")[0, 0], expected)

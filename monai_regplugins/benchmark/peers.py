@@ -145,7 +145,7 @@ def _greedy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None,
     tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
     tool.execute(
         f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
-        f"-m NCC {'x'.join('2' * d)} -n 100x50x10 -s 1.7vox 0.7vox -o field",
+        f"-m NCC {'x'.join('2' * d)} -n 100x50x10 -s 1.7vox 0.7vox -wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
     )
