@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     )
     from monai_regplugins.data.pair_list import read_pair_list
     from monai_regplugins.data.phantoms import abdomen_displacement, abdomen_map, abdomen_subject, make_abdomen
+    from monai_regplugins.data.random_contrast import Contrast, RandomScanner
+    from monai_regplugins.data.random_motion import Motion, RandomMotion
+    from monai_regplugins.data.random_pairs import RandomPairs, phantom_maps, random_shapes
     from monai_regplugins.data.respiration import respiratory_curve
     from monai_regplugins.data.sampler import PairSampler
     from monai_regplugins.data.series import chosen_frame, given_series, series_pairs
@@ -34,10 +37,15 @@ __all__ = [
     "CheckSeriesPaird",
     "CineLung",
     "CineSeries",
+    "Contrast",
     "DirLabImage",
     "DirLabPair",
     "Learn2RegDataset",
+    "Motion",
     "PairSampler",
+    "RandomMotion",
+    "RandomPairs",
+    "RandomScanner",
     "Thorax",
     "abdomen_displacement",
     "abdomen_map",
@@ -53,6 +61,8 @@ __all__ = [
     "make_cine_lung",
     "make_thorax",
     "open_dataset",
+    "phantom_maps",
+    "random_shapes",
     "read_cine",
     "read_dirlab",
     "read_pair_list",
@@ -90,6 +100,9 @@ export_on_demand(
     ],
     pair_list=["read_pair_list"],
     phantoms=["abdomen_displacement", "abdomen_map", "abdomen_subject", "make_abdomen"],
+    random_contrast=["Contrast", "RandomScanner"],
+    random_motion=["Motion", "RandomMotion"],
+    random_pairs=["RandomPairs", "phantom_maps", "random_shapes"],
     respiration=["respiratory_curve"],
     sampler=["PairSampler"],
     series=["chosen_frame", "given_series", "series_pairs"],

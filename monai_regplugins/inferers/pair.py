@@ -8,7 +8,7 @@ import torch
 from monai.inferers import Inferer
 
 from monai_regplugins import fields
-from monai_regplugins.checks import check_finite_field, check_minimum_size
+from monai_regplugins.checks import InputError, check_finite_field, check_minimum_size
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["PairInferer"]
@@ -21,14 +21,18 @@ class PairInferer(Inferer):
     needs more voxels, and the field is cropped and resized back, its values rescaled. So the result is always on the
     grid that came in. Warping runs in float32, outside of autocast.
 
+    With several passes the network runs again on a grid twice as fine in each, with the moving image warped by what was
+    found so far, u; its field v is what is left, and the result their composition :math:`v(x) + u(x + v(x))`.
+
     Args:
         spatial_size: size at which the network sees the pair; -1 (or an empty list) keeps an axis as it is.
         minimum_size: smallest axis that the network takes. Axes down to half of it are zero padded.
         divisor: every axis is padded to a multiple of this.
         padding: what lies outside of the moving image when it is warped: ``zeros`` or ``border``.
+        passes: how many times the network runs, at least once.
 
     Raises:
-        InputError: When an axis is shorter than half of ``minimum_size``.
+        InputError: When an axis is shorter than half of ``minimum_size``, or ``passes`` is below 1.
     """
 
     def __init__(
@@ -37,10 +41,13 @@ class PairInferer(Inferer):
         minimum_size: int = 16,
         divisor: int = 1,
         padding: str = "zeros",
+        passes: int = 1,
     ) -> None:
         super().__init__()
+        if passes < 1:
+            raise InputError(f"passes is {passes}, expected at least 1.")
         self.spatial_size = list(spatial_size)
-        self.minimum_size, self.divisor, self.padding = minimum_size, divisor, padding
+        self.minimum_size, self.divisor, self.padding, self.passes = minimum_size, divisor, padding, passes
 
     def __call__(
         self,
@@ -66,27 +73,43 @@ class PairInferer(Inferer):
             InputError: When the image is too small, or, without gradients, the network returns NaN or infinity.
         """
         image = inputs if fixed is None else torch.cat([inputs, fixed], dim=1)
-        native = list(image.shape[2:])
-        check_minimum_size(native, (self.minimum_size + 1) // 2, "image")
-        target = self._target(native)
-        grid = image.float()
-        if target != native:
-            grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
-
-        ddf = self._to_native(network(self._padded(grid), *args, **kwargs), native)
-        if not torch.is_grad_enabled():  # a training looks at its loss
-            check_finite_field(ddf, getattr(network, "module", network))
-        with torch.autocast(image.device.type, enabled=False):
-            warped = fields.warp(image[:, :1].float(), ddf, padding=self.padding)
+        check_minimum_size(image.shape[2:], (self.minimum_size + 1) // 2, "image")
+        image = image.float()
+        ddf = self._field(image, 1, network, *args, **kwargs)
+        warped = self._warped(image, ddf)
+        for finer in range(1, self.passes):
+            left = self._field(torch.cat([warped, image[:, 1:]], dim=1), 2**finer, network, *args, **kwargs)
+            with torch.autocast(image.device.type, enabled=False):
+                ddf = fields.compose(ddf, left)
+            warped = self._warped(image, ddf)
         return {"ddf": ddf, "warped": warped}
 
-    def _target(self, native: list[int]) -> list[int]:
-        """Size at which the network sees a pair, before padding."""
-        return [n if s <= 0 else s for n, s in zip(native, self.spatial_size or [-1] * len(native), strict=True)]
+    def _field(
+        self, image: torch.Tensor, factor: int, network: Callable[..., torch.Tensor], *args: object, **kwargs: object
+    ) -> torch.Tensor:
+        """The network's field of a pair, seen on a grid ``factor`` times as fine, at the size that came in."""
+        native = list(image.shape[2:])
+        target = self._target(native, factor)
+        grid = image
+        if target != native:
+            grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
+        ddf = self._to_native(network(self._padded(grid), *args, **kwargs), native, target)
+        if not torch.is_grad_enabled():  # a training looks at its loss
+            check_finite_field(ddf, getattr(network, "module", network))
+        return ddf
 
-    def _to_native(self, ddf: torch.Tensor, native: list[int]) -> torch.Tensor:
-        """Crop and resize a field on the network's grid to the size that came in."""
-        target = self._target(native)
+    def _warped(self, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+        """The moving image of a pair under a field, in float32."""
+        with torch.autocast(image.device.type, enabled=False):
+            return fields.warp(image[:, :1], ddf, padding=self.padding)
+
+    def _target(self, native: list[int], factor: int = 1) -> list[int]:
+        """Size at which the network sees a pair, before padding."""
+        sizes = self.spatial_size or [-1] * len(native)
+        return [n if s <= 0 else factor * s for n, s in zip(native, sizes, strict=True)]
+
+    def _to_native(self, ddf: torch.Tensor, native: list[int], target: list[int]) -> torch.Tensor:
+        """Crop and resize a field on the network's grid of ``target`` voxels to the size that came in."""
         ddf = ddf.float()
         for axis, n in enumerate(target):
             ddf = ddf.narrow(axis + 2, 0, n)

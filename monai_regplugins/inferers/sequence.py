@@ -104,6 +104,8 @@ class SequenceInferer(PairInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(minimum_size=minimum_size, **kwargs)
+        if self.passes > 1:
+            raise InputError(f"passes is {self.passes}, expected 1: the steps of one pass would be taken for all.")
         check_choice(uncertainty, UNCERTAINTIES, "uncertainty")
         if samples < 2:
             raise InputError(f"samples is {samples}, expected at least 2 for a deviation; 10 to 30 are usual.")
@@ -136,7 +138,8 @@ class SequenceInferer(PairInferer):
         last_field.weights_file = getattr(registrar, "weights_file", "")  # type: ignore[attr-defined]
         result = super().__call__(inputs, last_field, fixed, *args, **kwargs) | extra
         if "uncertainty" in extra:
-            deviation = self._to_native(extra["uncertainty"], list(inputs.shape[2:]))
+            native = list(inputs.shape[2:])
+            deviation = self._to_native(extra["uncertainty"], native, self._target(native))
             result["uncertainty"] = torch.linalg.vector_norm(deviation, dim=1, keepdim=True)
         return result
 

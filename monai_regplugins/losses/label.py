@@ -37,28 +37,41 @@ class LabelOverlapLoss(nn.Module):
             raise InputError(f"labels are {list(labels)}, expected none of them 0, the background; leave it out.")
         self.labels = list(labels)
 
-    def forward(self, ddf: torch.Tensor, moving_label: torch.Tensor, fixed_label: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        ddf: torch.Tensor,
+        moving_label: torch.Tensor,
+        fixed_label: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the loss, a scalar, the mean over the samples; a sample without a label in both images counts 0.
 
         Args:
             ddf: field ``(B, d, *spatial)``, voxels.
             moving_label: whole numbers ``(B, 1, *spatial)``.
             fixed_label: the same.
+            mask: where on the fixed grid to count the overlap, of the labels' shape; None for everywhere.
 
         Raises:
-            InputError: When the labels differ in size.
+            InputError: When the labels, or the mask, differ in size.
         """
         check_same_size(moving_label, fixed_label, "moving label", "fixed label")
-        samples = zip(at_least_float32(ddf).split(1), moving_label.split(1), fixed_label.split(1), strict=True)
+        if mask is None:
+            mask = torch.ones_like(fixed_label)
+        check_same_size(mask, fixed_label, "mask", "fixed label")
+        wide = at_least_float32(ddf)
+        samples = zip(*(part.split(1) for part in (wide, moving_label, fixed_label, mask.to(wide.dtype))), strict=True)
         return torch.stack([self._of_sample(*sample) for sample in samples]).mean()
 
-    def _of_sample(self, ddf: torch.Tensor, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+    def _of_sample(
+        self, ddf: torch.Tensor, moving: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         labels = self.labels or [k for k in moving.unique().tolist() if k != 0 and bool((fixed == k).any())]
         if not labels:
             return (ddf * 0).sum()
         values = torch.tensor(labels, device=fixed.device).reshape(1, -1, *[1] * (fixed.ndim - 2))
         m, f = ((label == values).to(ddf.dtype) for label in (moving, fixed))  # (1, K, *spatial)
-        warped = fields.warp(m, ddf)
+        warped, f = fields.warp(m, ddf) * mask, f * mask
         axes = list(range(2, f.ndim))
         overlap = 2 * (warped * f).sum(axes)
         volumes = warped.square().sum(axes) + f.square().sum(axes)

@@ -156,6 +156,7 @@ class TestConfigurations:
             (["train"], "train"),
             (["train", "pretrain"], "train"),
             (["train", "paper"], "train"),
+            (["train", "train_shapes"], "train"),
             (["evaluate"], "infer"),
             (["inference"], "infer"),
         ],
@@ -179,6 +180,16 @@ class TestConfigurations:
         assert last["field"] > 0.0
         trained = read_weights(tmp_path / "models" / "checkpoint.pt")["model"]
         assert same(trained, workflow.network_def.state_dict())
+
+    def test_random_pairs_need_no_data_to_train_on(self, ran: Path, create: Create, tmp_path: Path) -> None:
+        workflow = create(configs(ran, "train", "train_shapes"), tmp_path, num_phantoms=0)
+        workflow.run()
+        last = workflow.parser.get_parsed_content("loss").last
+        assert sorted(last) == ["field", "labels", "smoothness"]
+        assert all(torch.isfinite(value) for value in last.values())
+        assert 0 < last["labels"] < 1
+        assert [item["fixed"].shape for item in workflow.trainer.state.batch] == [(1, 16, 16, 16)] * 2
+        assert "average" in read_weights(tmp_path / "models" / "checkpoint.pt")["optimizer"]["state"][0]
 
     def test_labels_may_help(self, ran: Path, create: Create, tmp_path: Path) -> None:
         settings = {"label_weight": 1.0, "synthetic_probability": 0.5, "crop_margin": [0, 1, 2]}
@@ -208,6 +219,15 @@ def test_the_hippocampus_overlay_fits_each_configuration_and_its_weights_the_net
     parser = ConfigParser({**plain, **overlay, "bundle_root": str(ran)})
     weights = read_weights(Path(parser.get_parsed_content("ckpt")))
     parser.get_parsed_content("network_def").load_state_dict(weights)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "inference"])
+def test_the_weights_of_random_shapes_run_in_two_passes(name: str, repository: Path) -> None:
+    ran = repository / "bundles" / "ran"
+    parser = ConfigParser(ConfigParser.load_config_files(configs(ran, name, "shapes")))
+    parser["bundle_root"] = str(ran)
+    parser.get_parsed_content("network_def").load_state_dict(read_weights(Path(parser.get_parsed_content("ckpt"))))
+    assert parser.get_parsed_content("registration").passes == 2
 
 
 class TestResuming:

@@ -116,6 +116,32 @@ def test_resized_field_warps_the_native_image() -> None:
     torch.testing.assert_close(pred["warped"][..., :-2, :], image[:, :1, 2:], atol=1e-5, rtol=0.0)
 
 
+def test_each_pass_sees_what_is_left_on_a_grid_twice_as_fine() -> None:
+    seen: list[torch.Tensor] = []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image)
+        return constant(1.0, 0.0)(image)
+
+    image = torch.rand(1, 2, 64, 64)
+    pred = PairInferer(spatial_size=[16, 16], passes=3)(image, network)
+    assert [item.shape[2:] for item in seen] == [(16, 16), (32, 32), (64, 64)]
+    torch.testing.assert_close(pred["ddf"], constant(4.0 + 2.0 + 1.0, 0.0)(image))
+    torch.testing.assert_close(pred["warped"][..., :-7, :], image[:, :1, 7:], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(seen[2][:, :1, :-6], image[:, :1, 6:], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(seen[2][:, 1:], image[:, 1:])
+    assert torch.equal(pred["ddf"], PairInferer([16, 16], passes=3)(image[:, :1], network, image[:, 1:])["ddf"])
+
+
+def test_passes_compose_their_fields() -> None:
+    image, u = torch.rand(1, 2, 16, 17), torch.randn(2, 1, 2, 16, 17)
+    answers = iter(u)
+    pred = PairInferer(passes=2)(image, lambda _: next(answers))
+    assert torch.equal(pred["ddf"], fields.compose(u[0], u[1]))
+    with pytest.raises(InputError, match="passes is 0, expected at least 1"):
+        PairInferer(passes=0)
+
+
 def test_moving_and_fixed_apart() -> None:
     image, inferer = torch.rand(2, 2, 18, 10), PairInferer(spatial_size=[12, -1])
     network = FakeNetwork(lambda x: x[:, :1] - 2 * x[:, 1:].expand(-1, 2, -1, -1))

@@ -221,3 +221,8 @@ def test_a_network_that_returns_no_numbers(rule: StoppingRule | None) -> None:
         assert register_until(StoppingRule(patience=2, min_steps=1), net, images())[1].tolist() == [2, 2, 2]
         with pytest.raises(InputError, match=r"the network with the weights 'models/model\.pt' returned .* not finite"):
             SequenceInferer(rule)(images(), net)
+
+
+def test_more_than_one_pass_is_refused() -> None:
+    with pytest.raises(InputError, match="passes is 2, expected 1"):
+        SequenceInferer(passes=2)

@@ -55,6 +55,20 @@ def test_the_mean_is_over_samples_and_one_without_labels_counts_zero() -> None:
     assert float(gradient[1].abs().max()) == 0
 
 
+def test_only_the_mask_counts() -> None:
+    moving, fixed, ddf = two_organs(1.0), two_organs(), 0.5 * torch.randn(1, 3, 14, 15, 16)
+    mask = torch.rand(1, 1, 14, 15, 16) > 0.4
+    indicators = [torch.cat([label == 1, label == 2], dim=1).float() for label in (moving, fixed)]
+    expected = DiceLoss(squared_pred=True, smooth_nr=0, smooth_dr=0)(
+        fields.warp(indicators[0], ddf) * mask, indicators[1] * mask
+    )
+    loss = LabelOverlapLoss([1, 2])
+    assert float(loss(ddf, moving, fixed, mask)) == pytest.approx(float(expected), abs=1e-6)
+    assert torch.equal(loss(ddf, moving, fixed, torch.ones_like(mask)), loss(ddf, moving, fixed))
+    with pytest.raises(InputError, match="mask has size"):
+        loss(ddf, moving, fixed, mask[..., :5])
+
+
 def test_gradient() -> None:
     moving, fixed = (ball((3.0, 3.0 + shift), 2.0, (7, 8)).long() for shift in (0.0, 1.0))
     ddf = (0.3 * torch.randn(1, 2, 7, 8, dtype=torch.float64)).requires_grad_()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -14,7 +16,13 @@ def fields(shape: tuple[int, ...] = (4, 3)) -> tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.mark.parametrize(
-    ("norm", "expected"), [("l2", (9 + 0.25) / 4), ("l1", (3 - 0.5 + 0.25 / 2) / 4), ("mae", (3 + 0.5) / 4)]
+    ("norm", "expected"),
+    [
+        ("l2", (9 + 0.25) / 4),
+        ("l1", (3 - 0.5 + 0.25 / 2) / 4),
+        ("mae", (3 + 0.5) / 4),
+        ("log", 0.5 * (math.log(7) + math.log(2)) / 4),
+    ],
 )
 def test_closed_form(norm: str, expected: float) -> None:
     ddf, true_ddf = torch.zeros(1, 2, 1, 2), torch.tensor([[[[3.0, 0.0]], [[-0.5, 0.0]]]])
@@ -32,6 +40,20 @@ def test_only_known_samples_count(norm: str) -> None:
     torch.testing.assert_close(loss(ddf, true_ddf, torch.ones(3)), loss(ddf, true_ddf))
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2", "mae", "log"])
+def test_only_voxels_of_the_mask_count(norm: str) -> None:
+    loss, (ddf, true_ddf) = SyntheticFieldLoss(norm), fields((2, 3, 4))
+    mask = torch.zeros(len(ddf), 1, *ddf.shape[2:], dtype=torch.bool)
+    mask[:, :, 0, 1, 2:] = True
+    inside = loss(ddf[:, :, :1, 1:2, 2:], true_ddf[:, :, :1, 1:2, 2:])
+
+    torch.testing.assert_close(loss(ddf, true_ddf, None, mask), inside)
+    torch.testing.assert_close(loss(ddf, true_ddf, None, torch.ones_like(mask)), loss(ddf, true_ddf))
+    assert float(loss(ddf, true_ddf, None, torch.zeros_like(mask))) == 0
+    with pytest.raises(InputError, match="mask"):
+        loss(ddf, true_ddf, None, mask[..., :2])
+
+
 def test_nothing_known_gives_zero_that_can_be_differentiated() -> None:
     ddf, true_ddf = fields()
     value = SyntheticFieldLoss()(ddf.requires_grad_(), true_ddf, torch.zeros(3))
@@ -43,7 +65,7 @@ def test_nothing_known_gives_zero_that_can_be_differentiated() -> None:
     assert torch.equal(ddf.grad, torch.zeros_like(ddf))
 
 
-@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "log"])
 @pytest.mark.parametrize("known", [None, torch.tensor([0, 1, 1])])
 def test_gradients(norm: str, known: torch.Tensor | None) -> None:
     ddf, true_ddf = fields()
