@@ -77,11 +77,11 @@ class BatchRunner:
             if not mine:
                 logger.info("%s is left to another process", pair["pair_id"])
                 return False
-            if len(self.pairs) > 1 and self.writer.is_done(pair):
+            record = self.writer.provenance.describe(pair)
+            if len(self.pairs) > 1 and self.writer.folder(pair).is_complete(record["fingerprint"]):
                 logger.info("%s is done already", pair["pair_id"])
                 return True
             try:
-                record = self.writer.provenance.describe(pair)
                 self.writer.write(self.register(pair), record)
             except Exception as error:
                 self._fail(pair, error)

@@ -248,7 +248,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     sound = isinstance(record, dict) and record.get("program") == PROGRAM and isinstance(record.get("files"), dict)
-    return record if sound else {}
+    return record if sound and all(map(_is_plain_name, record["files"])) else {}
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a name leads to a file of the folder and nowhere else."""
+    return Path(name).name == name and name not in (".", "..")
 
 
 def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -67,6 +67,19 @@ def test_a_foreign_record_is_none(text: str, tmp_path: Path, inputs: dict[str, A
     assert contents(folder.path) == {"provenance.json": text.encode()}
 
 
+@pytest.mark.parametrize("name", ["../mine.txt", "..", "more/mine.txt", "/mine.txt"])
+def test_a_record_that_lists_files_elsewhere_is_none(name: str, tmp_path: Path, inputs: dict[str, Any]) -> None:
+    folder = ResultFolder(tmp_path / "out", "a_to_b")
+    write(folder, inputs, one="1")
+    (tmp_path / "out" / "mine.txt").write_text("1")
+    record = read_record(folder.path)
+    record["files"][name] = record["files"]["one.txt"]
+    (folder.path / "provenance.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="holds other things"):
+        write(folder, inputs, one="2")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "1"
+
+
 def test_files_of_others_stay_and_old_results_go(tmp_path: Path, inputs: dict[str, Any]) -> None:
     folder = ResultFolder(tmp_path / "out", "a_to_b")
     write(folder, inputs, one="1", two="2")
