@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
@@ -112,9 +113,49 @@ class RegistrationResult:
         return map_to_moving(points, self.displacement, self.fixed.affine, self.moving.affine)
 
     @cached_property
+    def aligned(self) -> MetaTensor:
+        """The original moving image on the fixed grid, (1, *fixed), by header and initial alignment alone."""
+        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf)}
+        found: MetaTensor = WarpOriginald(labels=False)(pair)["warped"]
+        return found
+
+    @cached_property
     def metrics(self) -> dict[str, float]:
-        """The measures of :func:`~monai_regplugins.metrics.pair_metrics`, before and after; NaN where undefined."""
-        return measure_pair({"pred": self.pred, "label": self.targets})
+        """All measures of what is written, before and after the registration, see :meth:`measure`."""
+        return self.measure()
+
+    def measure(
+        self, labels: Sequence[int] | None = None, surface: bool = True, capture_range: float | None = None
+    ) -> dict[str, float]:
+        """Measure what is written, on the fixed grid; the same of the moving image before the registration.
+
+        * overlap and surface distances: of :attr:`warped_label` and the fixed label;
+        * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images;
+        * folding, SDlogJ, landmarks and true field: of :attr:`ddf`, which :attr:`displacement` adds to the initial
+          alignment; landmark errors are mm of the fixed world after that.
+
+        "Before" is after the initial alignment.
+
+        Args:
+            labels: as those of :func:`~monai_regplugins.metrics.pair_metrics`, like the others.
+            surface: whether to measure surface distances.
+            capture_range: largest component of a true field that counts, mm.
+
+        Returns:
+            The measures of :func:`~monai_regplugins.metrics.pair_metrics`; NaN where undefined.
+        """
+        pred, targets = {**self.pred, "warped": self._in_window(self.warped)}, dict(self.targets)
+        if self.warped_label is not None:
+            pred["warped_label"] = self.warped_label.as_tensor()
+        if self.item.get("moving_extended", False):
+            targets["moving"] = self._in_window(self.aligned)
+        return measure_pair({"pred": pred, "label": targets}, labels, surface, capture_range)
+
+    def _in_window(self, image: MetaTensor) -> Tensor:
+        """A moving image clipped as the network's was."""
+        window = self.item.get("moving_window")
+        values = image.as_tensor().float()
+        return values if window is None else values.clamp(*window.tolist())
 
     def save(self, output_dir: str | os.PathLike[str]) -> Path:
         """Write what the command line writes, see :class:`~monai_regplugins.handlers.RegistrationWriter`.

@@ -13,6 +13,7 @@ from ignite.metrics import Metric
 
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
+from monai_regplugins.result import RegistrationResult
 
 __all__ = ["RegistrationMetrics", "score_of"]
 
@@ -30,6 +31,10 @@ class RegistrationMetrics(Metric):
     measure goes into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes,
     each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
     minus infinity: it compares with other scores as the worst.
+
+    Pairs that were prepared with ``MovingToFixedGridd(keep_original=True)`` are measured as
+    :class:`~monai_regplugins.result.RegistrationResult` does, on their original moving images; others, as in a
+    training, on the images of the network.
 
     Args:
         measure: what the score is made of: ``dsc``, ``tre``, ``hd``, ``hd95``, ``asd``, ``mae`` or ``ncc``.
@@ -81,7 +86,9 @@ class RegistrationMetrics(Metric):
         for item, result in output:
             if "pair_id" not in item:
                 raise InputError(f"a pair has only the keys {', '.join(item)}; each needs a 'pair_id', a unique name.")
-            values = measure_pair(result, self.labels, self.surface, self.capture_range)
+            options = self.labels, self.surface, self.capture_range
+            whole = "moving_original" in item  # then the measures are those of what an inference writes
+            values = RegistrationResult(item, result).measure(*options) if whole else measure_pair(result, *options)
             self._rows.append({"pair_id": item["pair_id"], **values})
 
     def compute(self) -> list[PairRow]:

@@ -27,6 +27,7 @@ def pair_metrics(
     spacing: Sequence[float] | Tensor,
     moving_label: Tensor | None = None,
     fixed_label: Tensor | None = None,
+    warped_label: Tensor | None = None,
     mask: Tensor | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
@@ -45,8 +46,10 @@ def pair_metrics(
         warped: moving image after the registration.
         ddf: displacement field in voxels of the fixed grid, shape (d, *spatial).
         spacing: voxel size of the fixed grid along each axis in mm, shape (d,).
-        moving_label: label map of the moving image; it is warped with nearest-neighbor interpolation.
+        moving_label: label map of the moving image.
         fixed_label: label map of the fixed image.
+        warped_label: label map of the moving image after the registration; None warps ``moving_label`` by ``ddf``
+            with nearest-neighbor interpolation.
         mask: voxels that count for the correlation and the regularity; all by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
@@ -73,7 +76,9 @@ def pair_metrics(
     if true_ddf is not None:
         values |= _field_values(ddf, true_ddf, spacing, mask, capture_range)
     if moving_label is not None and fixed_label is not None:
-        values |= _label_values(moving_label, fixed_label, ddf, labels, spacing if surface else None)
+        if warped_label is None:
+            warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]
+        values |= _label_values(moving_label, fixed_label, warped_label, labels, spacing if surface else None)
     return values
 
 
@@ -93,6 +98,7 @@ def measure_pair(
         spacing=targets["spacing"],
         moving_label=targets.get("moving_label"),
         fixed_label=targets.get("fixed_label"),
+        warped_label=pred.get("warped_label"),
         mask=targets.get("fixed_mask"),
         moving_points=_points(targets, "moving"),
         fixed_points=_points(targets, "fixed"),
@@ -140,12 +146,11 @@ def _field_values(
 def _label_values(
     moving_label: Tensor,
     fixed_label: Tensor,
-    ddf: Tensor,
+    warped_label: Tensor,
     labels: Iterable[int] | None,
     spacing: Sequence[float] | Tensor | None,
 ) -> dict[str, float]:
     """Overlap and, with a spacing, surface distances: mean before, mean after and after for each label."""
-    warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]
     common = {int(label) for label in moving_label.unique()} & {int(label) for label in fixed_label.unique()}
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]

@@ -19,6 +19,7 @@ class ExtendBorderd(Transform):
     """Replace the constant frame around each image of a pair by its nearest scanned voxels.
 
     Crops that were padded to one size end in an edge stronger than any anatomy, and a network learns to match frames.
+    Sets ``moving_extended``.
 
     Args:
         enabled: False leaves the pair as it is.
@@ -36,6 +37,7 @@ class ExtendBorderd(Transform):
         pair: dict[Hashable, Any] = dict(data)
         for key in IMAGE_KEYS if self.enabled else ():
             pair[key] = as_meta_tensor(extend_border(pair[key].as_tensor()), pair[key].affine, pair[key].meta)
+            pair["moving_extended"] = True
         return pair
 
 

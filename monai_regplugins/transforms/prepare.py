@@ -57,7 +57,8 @@ class MovingToFixedGridd(Transform):
     already.
     Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
-    Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm.
+    Adds ``spacing`` (d,), float32, mm of the fixed grid, ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm, and
+    ``moving_extended``, whether the moving image shows values where it was not scanned.
 
     Args:
         prealign: ``"none"``, ``"moments"`` (centers of mass), ``"affine"`` (mutual information, seeded) or
@@ -102,6 +103,7 @@ class MovingToFixedGridd(Transform):
         pair["prealign_matrix"] = matrix
         pair["spacing"] = voxel_spacing(fixed_affine, d)
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
+        pair["moving_extended"] = self.outside == "border"
         if moving.shape == fixed.shape and same_affine(moved_affine, fixed_affine):
             for key in present(pair, MOVING_KEYS):
                 pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
@@ -127,7 +129,8 @@ class MovingToFixedGridd(Transform):
 class ScalePaird(Transform):
     """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
 
-    Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT.
+    Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT. Adds ``moving_window`` (2,), float32,
+    the bounds of the moving image, if there are any.
 
     Args:
         window: lower and upper bound, in the unit of the images; None or empty for no clipping.
@@ -157,13 +160,16 @@ class ScalePaird(Transform):
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
             pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
+        if self.window:
+            pair["moving_window"] = torch.tensor(self.window, dtype=torch.float32)
         return pair
 
 
 class StandardizePaird(Transform):
     """Bring each image to mean 0 and standard deviation 1, and clip what is far from its mean.
 
-    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations).
+    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Adds
+    ``moving_window`` (2,), float32, the values of the moving image at which it was clipped, if it was.
 
     Args:
         clip: largest absolute value; None does not clip.
@@ -185,9 +191,12 @@ class StandardizePaird(Transform):
         for key in IMAGE_KEYS:
             image = pair[key].as_tensor().to(torch.float32)
             check_image(image, f"{key} image", image.ndim - 1)
-            values = (image - image.mean()) / image.std()
+            mean, deviation = image.mean(), image.std()
+            values = (image - mean) / deviation
             clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
             pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
+            if key == "moving" and self.clip is not None:
+                pair["moving_window"] = torch.stack([mean - self.clip * deviation, mean + self.clip * deviation])
         return pair
 
 

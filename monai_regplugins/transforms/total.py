@@ -169,7 +169,13 @@ class WarpOriginald(Transform):
     :class:`~monai_regplugins.transforms.prepare.MovingToFixedGridd` leaves them, and takes ``moving_label_original``
     where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
     (d, *spatial, RAS mm), ``warped`` and ``warped_label``.
+
+    Args:
+        labels: whether to warp the label too.
     """
+
+    def __init__(self, labels: bool = True) -> None:
+        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Warp the originals of one pair.
@@ -191,7 +197,7 @@ class WarpOriginald(Transform):
 
         pair["displacement"] = as_meta_tensor(displacement, fixed.affine, fixed.meta)
         pair["warped"] = warp(moving, "linear")
-        if "moving_label_original" in pair:
+        if self.labels and "moving_label_original" in pair:
             pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
         return pair
 

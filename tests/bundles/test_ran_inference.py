@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ import torch
 from bundle_files import table
 from dicom_series import SERIES, write_volume
 from monai.bundle import create_workflow
+from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import gaussian_filter
 
 from monai_regplugins import fields
@@ -372,3 +374,33 @@ def test_two_patients_on_the_command_line(infer: Infer, tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         assert (infer(**settings, other_patient=True) / "moving_to_fixed" / "warped.nii.gz").is_file()
     assert "PatientBirthDate, which other_patient allows" in caplog.text
+
+
+def correlation(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1])
+
+
+def overlap(a: Array, b: Array) -> float:
+    """Mean Dice coefficient of the labels above 0 of the first image."""
+    masks = [(a == label, b == label) for label in np.unique(a) if label]
+    return float(np.mean([2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in masks]))
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+def test_the_measures_are_those_of_the_written_files(make_pair: Callable[..., Pair], infer: Infer) -> None:
+    window, pair = (-100.0, 120.0), make_pair("fixed")
+    paths = {"fixed_label": str(pair.fixed.with_name("fixed_label.nii.gz")), "window": list(window)}
+    folder = infer(**pair.settings(), **paths) / "moving_to_fixed"
+    measures = json.loads((folder / "metrics.json").read_text())
+
+    fixed, fixed_label = read(pair.fixed)[0].clip(*window), read(Path(paths["fixed_label"]))[0]
+    warped, warped_label = (read(folder / f"{name}.nii.gz")[0] for name in ("warped", "warped_label"))
+    assert measures["ncc"] == pytest.approx(correlation(warped.clip(*window), fixed), abs=1e-6)
+    assert measures["dsc"] == pytest.approx(overlap(fixed_label, warped_label), abs=1e-9)
+    assert abs(measures["ncc"] - correlation(warped, fixed)) > 1e-3, "the window makes no difference"
+    one_hot = [
+        torch.from_numpy(np.stack([label == value for value in (0, 70, 140, 210)]))[None]
+        for label in (warped_label, fixed_label)
+    ]
+    distances = compute_hausdorff_distance(*one_hot, spacing=(2.0, 2.5, 2.2))
+    assert measures["hd"] == pytest.approx(distances.mean().item(), rel=1e-4)
