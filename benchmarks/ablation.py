@@ -45,7 +45,7 @@ from monai_regplugins.benchmark.reporting import (
 from monai_regplugins.benchmark.runner import run_process
 from monai_regplugins.bundle import check_keys
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.files.atomic import write_file
 from monai_regplugins.metrics import finite_values
 
 MEASURES = {"dsc": ("DSC", 3), "hd95": ("HD95 (mm)", 2), "tre": ("TRE (mm)", 2), "mae": ("MAE (mm)", 2),

@@ -50,10 +50,10 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
+from monai_regplugins.grids import world_affine
 from monai_regplugins.metrics.landmarks import landmark_differences, landmark_statistics
 from monai_regplugins.metrics.overlap import dice, ncc
 from monai_regplugins.metrics.regularity import folding
-from monai_regplugins.transforms.grids import world_affine
 from monai_regplugins.transforms.prepare import MovingToFixedGridd
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "regnet" / "configs" / "evaluate.json"

@@ -38,11 +38,11 @@ from monai_regplugins.benchmark.reporting import (
     read_config,
     table_with_facts,
 )
-from monai_regplugins.data import CineSeries
-from monai_regplugins.data.respiration import respiratory_curve
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics import folding, ncc
+from monai_regplugins.readers import CineSeries
+from monai_regplugins.series.respiration import respiratory_curve
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs"
 COLORS = dict(zip(("before", *METHODS), ("tab:gray", "tab:orange", "tab:red", "tab:blue", "tab:green"), strict=True))

@@ -48,10 +48,10 @@ from monai_regplugins.benchmark.reporting import (
 )
 from monai_regplugins.benchmark.runner import THREAD_VARIABLES
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.data.thorax import Thorax, thorax_subject
 from monai_regplugins.fields import sample_at
+from monai_regplugins.grids import map_points, rescaled_affine
 from monai_regplugins.io.displacement import load_itk_nifti
-from monai_regplugins.transforms.grids import map_points, rescaled_affine
+from monai_regplugins.phantoms.thorax import Thorax, thorax_subject
 
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = Path(child_process.__file__)

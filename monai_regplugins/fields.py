@@ -25,8 +25,6 @@ __all__ = [
     "invert",
     "jacobian",
     "jacobian_determinant",
-    "lps_to_voxel",
-    "normalized_to_voxel",
     "ras_to_voxel",
     "resize",
     "sample_at",
@@ -278,21 +276,6 @@ def voxel_to_normalized(ddf: torch.Tensor) -> torch.Tensor:
     return _scale(_field(ddf), [2.0 / max(n - 1, 1) for n in ddf.shape[2:]])
 
 
-def normalized_to_voxel(ddf: torch.Tensor) -> torch.Tensor:
-    """Undo :func:`voxel_to_normalized`: ``u (n - 1) / 2``.
-
-    Args:
-        ddf: field u, ``(B, d, *spatial)`` in halves of its grid.
-
-    Returns:
-        ``(B, d, *spatial)`` in voxels.
-
-    Raises:
-        InputError: When ``ddf`` is not a field.
-    """
-    return _scale(_field(ddf), [max(n - 1, 1) / 2.0 for n in ddf.shape[2:]])
-
-
 def voxel_to_ras(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
     """Express a field in mm of the world axes right, anterior, superior: ``A u``, rotation and spacing included.
 
@@ -340,23 +323,6 @@ def voxel_to_lps(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
     """
     A = _linear_part(affine, ddf)
     return _transform(ddf, _flip_first_two(len(A)) @ A)
-
-
-def lps_to_voxel(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
-    """Undo :func:`voxel_to_lps`: ``inv(L A) u`` with ``L = diag(-1, -1, 1)``.
-
-    Args:
-        ddf: ``(B, d, *spatial)`` in mm along left, posterior, superior.
-        affine: voxel-to-**RAS** matrix of the fixed grid, ``(d + 1, d + 1)``, as in :func:`voxel_to_ras`.
-
-    Returns:
-        ``(B, d, *spatial)`` in voxels.
-
-    Raises:
-        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
-    """
-    A = _linear_part(affine, ddf)
-    return _transform(ddf, np.linalg.inv(A) @ _flip_first_two(len(A)))
 
 
 def _warp(image: torch.Tensor, ddf: torch.Tensor, mode: str, padding: str, start: int) -> torch.Tensor:

@@ -17,13 +17,18 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_regplugins.bundle import LANGUAGE, PATH_KEYS, check_keys, literal_name
+from monai_regplugins.bundle import (
+    LANGUAGE,
+    PATH_KEYS,
+    check_keys,
+    literal_name,
+)
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
+from monai_regplugins.readers.images import as_scan, in_memory
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms.readers import as_scan, in_memory
 
 __all__ = ["Registration", "find_bundle", "load_bundle"]
 

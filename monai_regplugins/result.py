@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins.metrics.pair import measure_pair
-from monai_regplugins.transforms.total import WarpOriginald, inverse_displacement, map_to_moving
+from monai_regplugins.transforms.warp_original import WarpOriginald, inverse_displacement, map_to_moving
 
 __all__ = ["RegistrationResult"]
 
@@ -158,7 +158,7 @@ class RegistrationResult:
         return values if window is None else values.clamp(*window.tolist())
 
     def save(self, output_dir: str | os.PathLike[str]) -> Path:
-        """Write what the command line writes, see :class:`~monai_regplugins.handlers.RegistrationWriter`.
+        """Write what the command line writes, see :class:`~monai_regplugins.outputs.RegistrationWriter`.
 
         Overrides of :func:`~monai_regplugins.load_bundle` such as ``forms="all"`` and ``inverse=True`` say what that
         is.

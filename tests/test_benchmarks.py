@@ -20,15 +20,15 @@ from PIL import Image
 from monai_regplugins.benchmark.elastix import ElastixResult
 from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.cine import CineSeries
-from monai_regplugins.data.cine_lung import make_cine_lung
-from monai_regplugins.data.phantoms import make_abdomen
-from monai_regplugins.data.thorax import make_thorax, thorax_subject
-from monai_regplugins.handlers import metrics_csv
+from monai_regplugins.grids import world_affine
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.networks.nets import RAN
-from monai_regplugins.transforms.grids import world_affine
+from monai_regplugins.outputs import metrics_csv
+from monai_regplugins.phantoms.abdomen import make_abdomen
+from monai_regplugins.phantoms.cine_lung import make_cine_lung
+from monai_regplugins.phantoms.thorax import make_thorax, thorax_subject
+from monai_regplugins.readers.cine import CineSeries
 
 NETWORKS = ["initial", "VoxelMorph", "RAN"]
 
@@ -744,8 +744,8 @@ class TestCost:
     def test_stages_by_file(self, script, tmp_path, monkeypatch):
         """Time goes to the innermost file that has a stage, and all of it goes somewhere."""
         child = script("child_process")
-        assert child.stage_of("/a/monai_regplugins/transforms/prealign_choice.py") == "initial alignment"
-        assert child.stage_of("/a/monai_regplugins/transforms/total.py") == "warp"
+        assert child.stage_of("/a/monai_regplugins/transforms/initial_alignment_choice.py") == "initial alignment"
+        assert child.stage_of("/a/monai_regplugins/transforms/warp_original.py") == "warp"
         assert child.stage_of("/a/monai_regplugins/transforms/load.py") == "load"
         assert child.stage_of("/a/numpy/core.py") == ""
         folder = tmp_path / "monai_regplugins" / "metrics"

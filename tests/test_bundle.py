@@ -22,7 +22,12 @@ from monai.utils import set_determinism
 from torch._utils import ExceptionWrapper
 from tqdm import tqdm
 
-from monai_regplugins.bundle import bundle_root, check_overrides, configuration, start
+from monai_regplugins.bundle import (
+    bundle_root,
+    check_overrides,
+    configuration,
+    start,
+)
 from monai_regplugins.checks import InputError
 
 TRAIN = {

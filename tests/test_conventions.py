@@ -25,10 +25,12 @@ JSON_FILES = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("models/
 METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 LAYERS = [
-    {"checks", "fields", "lazy", "memory"},
-    {"networks", "losses", "optimizers", "metrics", "transforms", "io"},
-    {"result"},
-    {"data", "inferers", "engines", "handlers"},
+    {"checks", "fields", "files", "grids", "keys", "lazy", "memory"},
+    {"losses", "metrics", "networks", "optimizers", "readers"},
+    {"io", "phantoms", "transforms"},
+    {"data", "result", "synthesis"},
+    {"inferers", "outputs"},
+    {"engines", "handlers", "series"},
     {"bundle"},
     {"training"},
     {"apps", "benchmark", "registration", "release"},

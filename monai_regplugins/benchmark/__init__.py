@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
-    from monai_regplugins.benchmark.bspline import SPACINGS, BSplineResult, control_points, register_bspline
+    from monai_regplugins.benchmark.bspline import (
+        SPACINGS,
+        BSplineResult,
+        control_points,
+        register_bspline,
+    )
     from monai_regplugins.benchmark.elastix import ElastixResult, elastix_parameters, register_elastix
     from monai_regplugins.benchmark.peers import PEERS, Peer, load_peer
 

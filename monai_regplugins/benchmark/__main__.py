@@ -19,7 +19,13 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_regplugins.benchmark.peers import PEERS
-from monai_regplugins.benchmark.reporting import check_output, hardware, publish, read_config, setting
+from monai_regplugins.benchmark.reporting import (
+    check_output,
+    hardware,
+    publish,
+    read_config,
+    setting,
+)
 from monai_regplugins.benchmark.runner import Contender, MethodResult, compare
 from monai_regplugins.benchmark.table import comparison_table
 from monai_regplugins.bundle import start

@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from monai_regplugins.checks import InputError, check_choice, check_image, check_mask, check_same_size
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_image,
+    check_mask,
+    check_same_size,
+)
 
 __all__ = ["METHODS", "METRICS", "ElastixResult", "elastix_parameters", "load_elastix", "register_elastix"]
 

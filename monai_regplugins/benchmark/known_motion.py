@@ -24,13 +24,18 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from monai_regplugins.benchmark.known_truth import Subject, check_request, write_dataset, write_displacement
+from monai_regplugins.benchmark.known_truth import (
+    Subject,
+    check_request,
+    write_dataset,
+    write_displacement,
+)
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_choice
-from monai_regplugins.data.phantoms import make_folder
-from monai_regplugins.data.shapes import Shape, ellipsoid
 from monai_regplugins.fields import identity_grid
-from monai_regplugins.transforms.smooth_fields import GaussianField, smallest_determinant
+from monai_regplugins.files.folders import make_folder
+from monai_regplugins.phantoms.shapes import Shape, ellipsoid
+from monai_regplugins.synthesis.regnet_fields import GaussianField, smallest_determinant
 
 __all__ = ["KINDS", "Anatomy", "Motion", "MotionPair", "make_known_motion", "motion_pair"]
 

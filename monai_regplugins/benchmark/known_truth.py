@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.phantoms import is_made
+from monai_regplugins.files.folders import is_made
 
 __all__ = ["Subject", "check_request", "write_dataset", "write_displacement"]
 

@@ -21,15 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_regplugins.benchmark.known_truth import Subject, check_request, write_dataset, write_displacement
+from monai_regplugins.benchmark.known_truth import (
+    Subject,
+    check_request,
+    write_dataset,
+    write_displacement,
+)
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.phantoms import make_folder
 from monai_regplugins.fields import warp
-from monai_regplugins.transforms.bspline_image import bspline_warp
-from monai_regplugins.transforms.grids import voxel_spacing, world_affine
+from monai_regplugins.files.folders import make_folder
+from monai_regplugins.grids import voxel_spacing, world_affine
+from monai_regplugins.synthesis.bspline_image import bspline_warp
+from monai_regplugins.synthesis.regnet_fields import GaussianField, random_field
 from monai_regplugins.transforms.load import LoadPaird
-from monai_regplugins.transforms.smooth_fields import GaussianField, random_field
 
 __all__ = ["find_sources", "known_displacement", "make_known_warps"]
 

@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError, check_file, suggest
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.files.atomic import write_file
 
 __all__ = [
     "check_output",

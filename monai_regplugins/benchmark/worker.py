@@ -21,7 +21,7 @@ from monai_regplugins.benchmark.learned import load_bundle, load_voxelmorph
 from monai_regplugins.benchmark.peers import PEERS, Register, load_peer
 from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError, check_same_size, input_error_message
-from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.files.atomic import replace_file
 
 __all__ = ["LOADERS", "outcome_file", "work"]
 

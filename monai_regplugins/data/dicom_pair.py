@@ -13,9 +13,9 @@ from monai.utils import ensure_tuple
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import FrameOfReferenceError, check_dicom_registration
-from monai_regplugins.transforms.dicom_series import series_of
-from monai_regplugins.transforms.keys import IMAGE_KEYS
-from monai_regplugins.transforms.patients import patients_differ
+from monai_regplugins.keys import IMAGE_KEYS
+from monai_regplugins.readers.dicom_series import series_of
+from monai_regplugins.readers.patients import patients_differ
 
 __all__ = ["CheckSeriesPaird"]
 

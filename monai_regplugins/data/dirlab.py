@@ -24,8 +24,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.checks import InputError, check_choice, check_file, check_same_size
-from monai_regplugins.data.phantoms import is_made, make_folder
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_file,
+    check_same_size,
+)
+from monai_regplugins.files.folders import is_made, make_folder
 
 __all__ = ["DIRLAB_CASES", "DirLabGeometry", "DirLabImage", "DirLabPair", "convert_dirlab", "read_dirlab"]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from monai.config import PathLike
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.learn2reg import Pair, open_dataset, validation_pairs
+from monai_regplugins.data.learn2reg import Pair, validation_pairs
 from monai_regplugins.data.pair_list import named_pair, read_pair_list
+from monai_regplugins.phantoms.embedded import open_dataset
 
 __all__ = ["given_pairs"]
 
@@ -39,7 +40,7 @@ def given_pairs(
         moving_label: path of the moving image's label map, which is carried over to the fixed image.
         dataset_dir: data set that is used when no files are given.
         embedded: folder of the embedded phantom data set.
-        phantom: which phantom that is, see :func:`~monai_regplugins.data.open_dataset`.
+        phantom: which phantom that is, see :func:`~monai_regplugins.phantoms.open_dataset`.
         fixed_points: path of points of the fixed image, comma-separated voxel coordinates.
         moving_points: path of their partners in the moving image.
         mask: path of a mask of the fixed image.

@@ -8,40 +8,23 @@ files, and ``pair_id``, ``<moving>_to_<fixed>``.
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from importlib import import_module
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from monai_regplugins.checks import InputError, check_choice, check_file, suggest
+from monai_regplugins.checks import InputError, check_file, suggest
 
-__all__ = ["Learn2RegDataset", "open_dataset", "test_pairs", "training_pairs", "validation_pairs"]
+__all__ = ["Learn2RegDataset", "test_pairs", "training_pairs", "validation_pairs"]
 
 Pair = dict[str, str]
 Item = TypeVar("Item")
 
 COMPANIONS = {"label": ".nii.gz", "mask": ".nii.gz", "keypoints": ".csv", "landmarks": ".csv"}
-
-
-def _make(module: str, name: str, folder: str | Path) -> Path:
-    """Make a phantom; its module is imported for that alone."""
-    made: Path = getattr(import_module(f"monai_regplugins.data.{module}"), name)(folder)
-    return made
-
-
-PHANTOMS: dict[str, Callable[[str | Path], Path]] = {
-    "abdomen": partial(_make, "phantoms", "make_abdomen"),
-    "cine_lung": partial(_make, "cine_lung", "make_cine_lung"),
-    "thorax": partial(_make, "thorax", "make_thorax"),
-}
-
-_logger = logging.getLogger(__name__)
 
 
 class Learn2RegDataset:
@@ -315,33 +298,6 @@ def validation_images(dataset_dir: str | Path, seed: int = 0, validation_fractio
 def test_pairs(dataset_dir: str | Path) -> list[Pair]:
     """:meth:`Learn2RegDataset.test_pairs` of a folder."""
     return Learn2RegDataset(dataset_dir).test_pairs()
-
-
-def open_dataset(dataset_dir: str | Path, embedded: str | Path, phantom: str = "abdomen") -> str:
-    """Return the data set's folder; where it is the embedded one and not there yet, make the phantom first.
-
-    Args:
-        dataset_dir: folder the user asked for.
-        embedded: folder of the embedded phantom data set.
-        phantom: which phantom that is, ``abdomen``, ``cine_lung`` or ``thorax``.
-
-    Raises:
-        InputError: When ``dataset_dir`` does not exist and is not the embedded one.
-    """
-    from monai_regplugins.data.phantoms import is_made  # with the anatomy, which a data set on disk does without
-
-    check_choice(phantom, PHANTOMS, "phantom")
-    folder = Path(dataset_dir)
-    if is_made(folder):
-        return str(dataset_dir)
-    if folder.resolve() != Path(embedded).resolve():
-        state = "is empty or no folder" if folder.exists() else "does not exist"
-        raise InputError(
-            f"dataset_dir '{dataset_dir}' {state}; give a folder with a '<Name>_dataset.json' in Learn2Reg's format."
-        )
-    _logger.info("Making the %s phantom data set in '%s' (once, some seconds).", phantom, folder)
-    PHANTOMS[phantom](folder)
-    return str(dataset_dir)
 
 
 def _find_json(folder: Path) -> Path:

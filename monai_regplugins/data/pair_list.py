@@ -18,7 +18,7 @@ from typing import Any
 from monai.config import PathLike
 
 from monai_regplugins.checks import InputError, check_choice, suggest
-from monai_regplugins.transforms.readers import check_readable
+from monai_regplugins.readers.images import check_readable
 
 __all__ = ["COLUMNS", "check_pair_id", "check_pair_ids", "named_pair", "read_pair_list"]
 

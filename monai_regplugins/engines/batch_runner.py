@@ -11,9 +11,9 @@ from tqdm import tqdm
 from monai_regplugins.checks import InputError, input_error_message
 from monai_regplugins.data.pair_list import check_pair_ids
 from monai_regplugins.engines.pair_registration import PairRegistration
-from monai_regplugins.handlers.registration_writer import RegistrationWriter
-from monai_regplugins.handlers.report import RegistrationReport
 from monai_regplugins.io.result_folder import remove_leftovers
+from monai_regplugins.outputs.registration_writer import RegistrationWriter
+from monai_regplugins.outputs.report import RegistrationReport
 
 __all__ = ["BatchRunner"]
 

@@ -16,10 +16,16 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from monai_regplugins.checks import InputError, check_choice, check_file, load_into, load_weights
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_file,
+    load_into,
+    load_weights,
+)
+from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
 from monai_regplugins.handlers.validation_set import validation_fingerprint
-from monai_regplugins.io.atomic import write_file
 from monai_regplugins.io.sums import check_weights
 
 __all__ = ["Checkpointing", "WeightsLoader"]

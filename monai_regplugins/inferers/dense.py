@@ -12,8 +12,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError, check_choice, check_finite_field, check_same_size
-from monai_regplugins.networks.nets.regnet import MARGIN_AFTER, MARGIN_BEFORE, STRIDE, RegNet, refined, window_size
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_finite_field,
+    check_same_size,
+)
+from monai_regplugins.networks.nets.regnet import (
+    MARGIN_AFTER,
+    MARGIN_BEFORE,
+    STRIDE,
+    RegNet,
+    refined,
+    window_size,
+)
 from monai_regplugins.transforms.prepare import isotropic_size, resize_image
 
 __all__ = ["DenseInferer", "predict_at_points"]

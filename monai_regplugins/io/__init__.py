@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
-    from monai_regplugins.io.atomic import replace_file, write_file
     from monai_regplugins.io.dicom_identity import DicomIdentity
     from monai_regplugins.io.displacement import load_itk_nifti, save_itk_nifti
-    from monai_regplugins.io.forms import FORMS, FieldForm, FieldPair, form_of, load_field, output_name, save_field
+    from monai_regplugins.io.forms import (
+        FORMS,
+        FieldForm,
+        FieldPair,
+        form_of,
+        load_field,
+        output_name,
+        save_field,
+    )
     from monai_regplugins.io.provenance import Provenance
 
 __all__ = [
@@ -23,15 +30,12 @@ __all__ = [
     "load_field",
     "load_itk_nifti",
     "output_name",
-    "replace_file",
     "save_field",
     "save_itk_nifti",
-    "write_file",
 ]
 
 export_on_demand(
     __name__,
-    atomic=["replace_file", "write_file"],
     dicom_identity=["DicomIdentity"],
     displacement=["load_itk_nifti", "save_itk_nifti"],
     forms=["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field"],

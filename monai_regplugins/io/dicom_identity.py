@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.transforms.dicom_text import UNREADABLE, decode_text
+from monai_regplugins.readers.dicom_text import UNREADABLE, decode_text
 
 __all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "check_texts", "decode_texts", "import_pydicom", "read_dicom_file"]
 
@@ -70,7 +70,7 @@ def check_texts(texts: Mapping[str, str], whose: str) -> None:
     """Check that texts could be read, so that they may be written.
 
     Args:
-        texts: by DICOM keyword, from :func:`~monai_regplugins.transforms.dicom_text.decode_text`.
+        texts: by DICOM keyword, from :func:`~monai_regplugins.readers.dicom_text.decode_text`.
         whose: for the message, e.g. ``"the DICOM series of the fixed image"``.
 
     Raises:
@@ -88,7 +88,7 @@ def decode_texts(dataset: Any) -> None:
 
     Args:
         dataset: it is changed. Where a text cannot be read, it holds
-            :data:`~monai_regplugins.transforms.dicom_text.UNREADABLE`.
+            :data:`~monai_regplugins.readers.dicom_text.UNREADABLE`.
     """
     _decode(import_pydicom().datadict, dataset, "")
     dataset.SpecificCharacterSet = UTF_8

@@ -13,8 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.io.atomic import replace_file
-from monai_regplugins.io.field_grid import Displacement, GridAffine, check_field, check_plane, swap_frame
+from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.io.field_grid import (
+    Displacement,
+    GridAffine,
+    check_field,
+    check_plane,
+    swap_frame,
+)
 from monai_regplugins.memory import check_memory
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_affine
-from monai_regplugins.transforms.grids import world_affine
+from monai_regplugins.grids import world_affine
 
 __all__ = [
     "Displacement",

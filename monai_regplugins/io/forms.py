@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_choice, check_file
-from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import (
     FrameOfReferenceError,

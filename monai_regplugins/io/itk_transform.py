@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.io.field_grid import Displacement, GridAffine, check_plane, swap_frame
+from monai_regplugins.io.field_grid import (
+    Displacement,
+    GridAffine,
+    check_plane,
+    swap_frame,
+)
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

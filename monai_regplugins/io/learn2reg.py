@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import same_affine
 from monai_regplugins.io.displacement import read_nifti_field
 from monai_regplugins.io.field_grid import (
     Displacement,
@@ -20,7 +21,6 @@ from monai_regplugins.io.field_grid import (
     ddf_of_displacement,
     displacement_of_ddf,
 )
-from monai_regplugins.transforms.grids import same_affine
 
 __all__ = ["learn2reg_name", "load_learn2reg", "write_learn2reg"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.transforms.voxel_files import voxel_files
+from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
 

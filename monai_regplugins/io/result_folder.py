@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import replace_file, write_file
-from monai_regplugins.io.claims import claim, release
+from monai_regplugins.files.atomic import replace_file, write_file
+from monai_regplugins.files.claims import claim, release
 from monai_regplugins.io.provenance import PROGRAM, digest_of
 
 __all__ = ["RECORD", "ResultFolder", "check_result", "read_record", "remove_leftovers", "write_result"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
     from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
     from monai_regplugins.losses.synthetic import SyntheticFieldLoss
-    from monai_regplugins.losses.total import Term, WeightedSum
+    from monai_regplugins.losses.weighted_sum import Term, WeightedSum
 
 __all__ = [
     "EdgeAwareSmoothnessLoss",
@@ -43,5 +43,5 @@ export_on_demand(
     sequence=["SequenceMSELoss", "masked_mse"],
     similarity=["MaskedLNCCLoss", "MaskedMSELoss"],
     synthetic=["SyntheticFieldLoss"],
-    total=["Term", "WeightedSum"],
+    weighted_sum=["Term", "WeightedSum"],
 )

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses.box import box_sum
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
+from monai_regplugins.losses.window_sum import box_sum
 
 __all__ = ["MaskedLNCCLoss", "MaskedMSELoss"]
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from monai_regplugins.lazy import export_on_demand
-from monai_regplugins.metrics.regularity import folding, folding_strict, regularity, sdlogj  # named as its module
+from monai_regplugins.metrics.regularity import (
+    folding,
+    folding_strict,
+    regularity,
+    sdlogj,
+)
 
 if TYPE_CHECKING:
-    from monai_regplugins.metrics.cumulative import FoldingMetric, SDLogJMetric, TargetRegistrationError
     from monai_regplugins.metrics.field_error import field_errors
     from monai_regplugins.metrics.landmarks import (
         landmark_differences,
@@ -17,18 +21,24 @@ if TYPE_CHECKING:
         mean_of_worst,
     )
     from monai_regplugins.metrics.learn2reg import sdlogj_l2r
-    from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
+    from monai_regplugins.metrics.overlap import (
+        SurfaceDistances,
+        dice,
+        ncc,
+        surface_distances,
+    )
     from monai_regplugins.metrics.pair import finite_values, mean_metrics, pair_metrics
-    from monai_regplugins.metrics.paper import paper_metrics
-    from monai_regplugins.metrics.separability import MotionPairs, MotionSeparability, correct_voxels, sampled_pairs
+    from monai_regplugins.metrics.separability import (
+        MotionPairs,
+        MotionSeparability,
+        correct_voxels,
+        sampled_pairs,
+    )
 
 __all__ = [
-    "FoldingMetric",
     "MotionPairs",
     "MotionSeparability",
-    "SDLogJMetric",
     "SurfaceDistances",
-    "TargetRegistrationError",
     "correct_voxels",
     "dice",
     "field_errors",
@@ -42,7 +52,6 @@ __all__ = [
     "mean_of_worst",
     "ncc",
     "pair_metrics",
-    "paper_metrics",
     "regularity",
     "sampled_pairs",
     "sdlogj",
@@ -52,12 +61,10 @@ __all__ = [
 
 export_on_demand(
     __name__,
-    cumulative=["FoldingMetric", "SDLogJMetric", "TargetRegistrationError"],
     field_error=["field_errors"],
     landmarks=["landmark_differences", "landmark_errors", "landmark_statistics", "mean_of_worst"],
     learn2reg=["sdlogj_l2r"],
     overlap=["SurfaceDistances", "dice", "ncc", "surface_distances"],
     pair=["finite_values", "mean_metrics", "pair_metrics"],
-    paper=["paper_metrics"],
     separability=["MotionPairs", "MotionSeparability", "correct_voxels", "sampled_pairs"],
 )

@@ -12,7 +12,12 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics.field_error import field_errors
 from monai_regplugins.metrics.landmarks import landmark_errors, landmark_statistics
 from monai_regplugins.metrics.learn2reg import sdlogj_l2r
-from monai_regplugins.metrics.overlap import SurfaceDistances, dice, ncc, surface_distances
+from monai_regplugins.metrics.overlap import (
+    SurfaceDistances,
+    dice,
+    ncc,
+    surface_distances,
+)
 from monai_regplugins.metrics.regularity import regularity
 
 __all__ = ["finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from monai_regplugins.release.checks import check_bundle, check_bundles
     from monai_regplugins.release.download import fetch, install_bundle
     from monai_regplugins.release.layout import read_metadata, released_files
-    from monai_regplugins.release.sums import check_sum, listed_sum, model_info, read_sums, sums_text
+    from monai_regplugins.release.sums import (
+        check_sum,
+        listed_sum,
+        model_info,
+        read_sums,
+        sums_text,
+    )
 
 __all__ = [
     "build_zip",

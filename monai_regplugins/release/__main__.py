@@ -20,13 +20,18 @@ from pathlib import Path
 
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.files.atomic import write_file
 from monai_regplugins.io.provenance import installed_version
 from monai_regplugins.release.archive import build_zip, check_zip
 from monai_regplugins.release.checks import PACKAGE, check_bundles
 from monai_regplugins.release.download import install_bundle
 from monai_regplugins.release.layout import read_metadata
-from monai_regplugins.release.sums import check_sum, listed_sum, model_info, sums_text
+from monai_regplugins.release.sums import (
+    check_sum,
+    listed_sum,
+    model_info,
+    sums_text,
+)
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from monai_regplugins.checks import InputError, check_file, load_weights
-from monai_regplugins.data.phantoms import is_made, make_folder
-from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.files.folders import is_made, make_folder
 from monai_regplugins.release.layout import BUNDLE_FILE, read_metadata, released_files
 
 __all__ = ["MAX_BYTES", "build_zip", "check_zip", "open_safely"]

@@ -14,8 +14,15 @@ from monai.transforms import RandomizableTransform
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_minimum_size, check_same_size
-from monai_regplugins.transforms.grids import as_meta_tensor, shifted_affine
-from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
+from monai_regplugins.grids import as_meta_tensor, shifted_affine
+from monai_regplugins.keys import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    MASK_KEYS,
+    POINT_KEYS,
+    present,
+    side_of,
+)
 
 __all__ = ["RandIntensityFactord", "RandPairCropd", "RandSwapPaird"]
 

@@ -12,10 +12,29 @@ from monai.config import PathLike
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from monai_regplugins.checks import InputError, check_affine, check_choice, check_image, check_mask, check_same_size
-from monai_regplugins.transforms.grids import as_meta_tensor, same_affine, voxel_spacing, world_affine
-from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
-from monai_regplugins.transforms.readers import (
+from monai_regplugins.checks import (
+    InputError,
+    check_affine,
+    check_choice,
+    check_image,
+    check_mask,
+    check_same_size,
+)
+from monai_regplugins.grids import (
+    as_meta_tensor,
+    same_affine,
+    voxel_spacing,
+    world_affine,
+)
+from monai_regplugins.keys import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    MASK_KEYS,
+    POINT_KEYS,
+    present,
+    side_of,
+)
+from monai_regplugins.readers.images import (
     SimpleITKReader,
     as_scan,
     check_readable,
@@ -41,7 +60,7 @@ class LoadPaird(Transform):
 
     Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage and, for the images themselves, DICOM: the
     folder of a series or one of its files. Which series that was stays in the image's metadata, see
-    :func:`~monai_regplugins.transforms.dicom_series.series_of`.
+    :func:`~monai_regplugins.readers.dicom_series.series_of`.
 
     Arrays and tensors in the place of a path have the shape (*spatial) or (1, *spatial), points (N, d). A MetaTensor
     lies where its affine says, any other image on the grid of identity, a label map or mask on that of its image.

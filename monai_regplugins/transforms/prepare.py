@@ -9,10 +9,13 @@ import torch
 from monai.transforms import Transform
 from torch.nn import functional
 
-from monai_regplugins.checks import InputError, check_choice, check_image, check_same_size
-from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
-from monai_regplugins.transforms.dicom_series import same_frame_of_reference
-from monai_regplugins.transforms.grids import (
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_image,
+    check_same_size,
+)
+from monai_regplugins.grids import (
     as_meta_tensor,
     grids_overlap,
     map_points,
@@ -23,9 +26,18 @@ from monai_regplugins.transforms.grids import (
     voxel_spacing,
     world_affine,
 )
-from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS, present, side_of
-from monai_regplugins.transforms.prealign import affine_matrix, correlation_matrix, moments_matrix
-from monai_regplugins.transforms.prealign_choice import auto_matrix
+from monai_regplugins.keys import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    MASK_KEYS,
+    POINT_KEYS,
+    present,
+    side_of,
+)
+from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
+from monai_regplugins.readers.dicom_series import same_frame_of_reference
+from monai_regplugins.transforms.initial_alignment import affine_matrix, correlation_matrix, moments_matrix
+from monai_regplugins.transforms.initial_alignment_choice import auto_matrix
 
 __all__ = [
     "IsotropicSubjectd",
@@ -64,7 +76,7 @@ class MovingToFixedGridd(Transform):
         prealign: ``"none"``, ``"moments"`` (centers of mass), ``"affine"`` (mutual information, seeded) or
             ``"correlation"`` (affine by normalized correlation, seeded, within the masks where the pair has them), or
             ``"auto"``, which chooses none, moments or affine by where the images lie and logs why, see
-            :func:`~monai_regplugins.transforms.prealign_choice.choose_prealignment`.
+            :func:`~monai_regplugins.transforms.initial_alignment_choice.choose_prealignment`.
         keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
             ``<points>_original``, for one exact sampling at the end.
         outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,

@@ -16,7 +16,7 @@ from monai.networks.nets import VoxelMorph
 from monai_regplugins.benchmark import __main__ as command
 from monai_regplugins.benchmark import peers, runner, worker
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.phantoms import make_abdomen
+from monai_regplugins.phantoms.abdomen import make_abdomen
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,12 @@ import torch
 from scipy import interpolate, ndimage
 
 from monai_regplugins import fields
-from monai_regplugins.benchmark import SPACINGS, bspline, control_points, register_bspline
+from monai_regplugins.benchmark import (
+    SPACINGS,
+    bspline,
+    control_points,
+    register_bspline,
+)
 from monai_regplugins.checks import InputError
 
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -10,14 +10,19 @@ import pytest
 import torch
 
 from monai_regplugins.benchmark import known_motion
-from monai_regplugins.benchmark.known_motion import KINDS, MotionPair, main, motion_pair
+from monai_regplugins.benchmark.known_motion import (
+    KINDS,
+    MotionPair,
+    main,
+    motion_pair,
+)
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import validation_pairs
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.metrics.overlap import dice, ncc
+from monai_regplugins.synthesis.regnet_fields import smallest_determinant
 from monai_regplugins.transforms import LoadPaird, MovingToFixedGridd
-from monai_regplugins.transforms.smooth_fields import smallest_determinant
 
 SIZE, AMPLITUDE = 32, 3.0
 

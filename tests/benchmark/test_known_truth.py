@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from monai_regplugins.benchmark.known_truth import Subject, check_request, write_dataset, write_displacement
+from monai_regplugins.benchmark.known_truth import (
+    Subject,
+    check_request,
+    write_dataset,
+    write_displacement,
+)
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.transforms import LoadPaird

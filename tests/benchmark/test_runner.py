@@ -15,8 +15,8 @@ from monai.bundle import ConfigParser
 from monai_regplugins.benchmark import runner, worker
 from monai_regplugins.benchmark.reporting import peak_of_this_process, read_config
 from monai_regplugins.benchmark.runner import Contender
-from monai_regplugins.data.phantoms import make_abdomen
 from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
+from monai_regplugins.phantoms.abdomen import make_abdomen
 
 CRASHING_WORKER = """
 import json, os, sys, torch

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 
-from monai_regplugins.data import make_abdomen, make_cine_lung, make_thorax
+from monai_regplugins.phantoms import make_abdomen, make_cine_lung, make_thorax
 
 CPU = "$torch.device('cpu')"
 TINY: dict[str, Any] = {

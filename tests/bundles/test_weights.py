@@ -10,7 +10,13 @@ from statistics import fmean
 import pytest
 
 from monai_regplugins import load_bundle
-from monai_regplugins.data import make_abdomen, make_cine_lung, make_thorax, open_dataset, validation_pairs
+from monai_regplugins.data import validation_pairs
+from monai_regplugins.phantoms import (
+    make_abdomen,
+    make_cine_lung,
+    make_thorax,
+    open_dataset,
+)
 
 pytestmark = [pytest.mark.bundle, pytest.mark.slow]
 

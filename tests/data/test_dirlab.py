@@ -9,7 +9,12 @@ import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import dirlab
-from monai_regplugins.data.dirlab import DIRLAB_CASES, DirLabGeometry, convert_dirlab, read_dirlab
+from monai_regplugins.data.dirlab import (
+    DIRLAB_CASES,
+    DirLabGeometry,
+    convert_dirlab,
+    read_dirlab,
+)
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.transforms.load import LoadPaird
 

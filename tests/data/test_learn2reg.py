@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import cine_lung, learn2reg, phantoms, thorax
+from monai_regplugins.data import learn2reg
 from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
-    open_dataset,
     training_images,
     training_pairs,
     validation_images,
@@ -197,35 +195,6 @@ def test_broken_pair(write):
     folder = write(_content([_image(1)], registration_val=[{"fixed": _image(1)}]))
     with pytest.raises(InputError, match="'registration_val' entry 0"):
         validation_pairs(folder)
-
-
-def test_open_dataset_makes_the_embedded_one_only(tmp_path, monkeypatch, caplog):
-    made = []
-
-    def make(folder):
-        made.append(folder)
-        folder.mkdir()
-        (folder / "x").touch()
-
-    monkeypatch.setitem(learn2reg.PHANTOMS, "abdomen", make)
-    embedded = tmp_path / "data"
-    with pytest.raises(InputError, match="does not exist"):
-        open_dataset(tmp_path / "typo", embedded)
-    assert made == []
-    with caplog.at_level(logging.INFO):
-        assert open_dataset(str(embedded), tmp_path / "other" / ".." / "data") == str(embedded)
-    assert made == [embedded]
-    assert len(caplog.records) == 1
-    assert open_dataset(str(embedded), embedded) == str(embedded)
-    assert len(made) == 1
-    with pytest.raises(InputError, match="Did you mean 'abdomen'"):
-        open_dataset(embedded, embedded, "abdomn")
-
-
-@pytest.mark.parametrize(("phantom", "module"), [("abdomen", phantoms), ("cine_lung", cine_lung), ("thorax", thorax)])
-def test_phantoms_by_name(phantom, module, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, f"make_{phantom}", lambda folder: folder / phantom)
-    assert learn2reg.PHANTOMS[phantom](tmp_path) == tmp_path / phantom
 
 
 REAL = {  # pairs to train and to validate on

@@ -9,7 +9,12 @@ import pytest
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.pair_list import COLUMNS, named_pair, read_pair_list
-from monai_regplugins.transforms.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS
+from monai_regplugins.keys import (
+    IMAGE_KEYS,
+    LABEL_KEYS,
+    MASK_KEYS,
+    POINT_KEYS,
+)
 
 FILES = ("f.nii.gz", "m.nii.gz", "f2.nrrd", "label.nii", "points.csv", "partners.csv", "mask.png")
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.engines import BatchRunner
-from monai_regplugins.handlers import RegistrationReport, RegistrationWriter
-from monai_regplugins.io.claims import claim, release
+from monai_regplugins.files.claims import claim, release
 from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.outputs import RegistrationReport, RegistrationWriter
 from monai_regplugins.result import RegistrationResult
 
 IMAGE = MetaTensor(torch.zeros(1, 2, 2))

@@ -17,7 +17,12 @@ from ignite.metrics import Metric
 from torch import nn
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.handlers import Checkpointing, EpochSeed, RegistrationMetrics, WeightsLoader
+from monai_regplugins.handlers import (
+    Checkpointing,
+    EpochSeed,
+    RegistrationMetrics,
+    WeightsLoader,
+)
 
 
 class Killed(BaseException):

@@ -18,7 +18,12 @@ from scipy import ndimage
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.engines import PairPrepareBatch
-from monai_regplugins.inferers import DenseInferer, PairInferer, SequenceInferer, StoppingRule
+from monai_regplugins.inferers import (
+    DenseInferer,
+    PairInferer,
+    SequenceInferer,
+    StoppingRule,
+)
 from monai_regplugins.inferers.refine import RefinedInferer
 from monai_regplugins.losses import (
     EdgeAwareSmoothnessLoss,

@@ -13,7 +13,7 @@ from field_cases import GRIDS, PLANE, SHAPE, field_ras, itk_affine, itk_image, i
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.field_grid import displacement_of_ddf
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
-from monai_regplugins.transforms.total import total_displacement
+from monai_regplugins.transforms.warp_original import total_displacement
 
 PREALIGN = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])
 

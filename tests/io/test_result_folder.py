@@ -14,7 +14,13 @@ import pytest
 from monai_regplugins.checks import InputError
 from monai_regplugins.io import result_folder
 from monai_regplugins.io.provenance import identity_of
-from monai_regplugins.io.result_folder import ResultFolder, check_result, read_record, remove_leftovers, write_result
+from monai_regplugins.io.result_folder import (
+    ResultFolder,
+    check_result,
+    read_record,
+    remove_leftovers,
+    write_result,
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses import EdgeAwareSmoothnessLoss, FoldingLoss, GradientLoss, IsotropicTVLoss, isotropic_tv
+from monai_regplugins.losses import (
+    EdgeAwareSmoothnessLoss,
+    FoldingLoss,
+    GradientLoss,
+    IsotropicTVLoss,
+    isotropic_tv,
+)
 from monai_regplugins.metrics import folding
 
 LOSSES = [

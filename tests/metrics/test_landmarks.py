@@ -10,7 +10,12 @@ import torch
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.fields import identity_grid
-from monai_regplugins.metrics.landmarks import landmark_differences, landmark_errors, landmark_statistics, mean_of_worst
+from monai_regplugins.metrics.landmarks import (
+    landmark_differences,
+    landmark_errors,
+    landmark_statistics,
+    mean_of_worst,
+)
 from monai_regplugins.metrics.pair import pair_metrics
 
 

@@ -11,7 +11,14 @@ import torch
 from peak_memory import peak_growth
 
 from monai_regplugins.fields import warp
-from monai_regplugins.metrics import finite_values, folding, mean_metrics, pair_metrics, sdlogj, surface_distances
+from monai_regplugins.metrics import (
+    finite_values,
+    folding,
+    mean_metrics,
+    pair_metrics,
+    sdlogj,
+    surface_distances,
+)
 from monai_regplugins.metrics.learn2reg import sdlogj_l2r
 from monai_regplugins.metrics.regularity import folding_strict
 

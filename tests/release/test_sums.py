@@ -13,7 +13,13 @@ import monai.bundle.scripts as monai_bundle
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.release.sums import check_sum, listed_sum, model_info, read_sums, sums_text
+from monai_regplugins.release.sums import (
+    check_sum,
+    listed_sum,
+    model_info,
+    read_sums,
+    sums_text,
+)
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,12 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import ConditionType, Fragment, Image, Operator, OperatorSpec
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
-from monai_regplugins.apps.deploy.inputs import ROLES, PickedSeries, find_pair, picked_pair
+from monai_regplugins.apps.deploy.inputs import (
+    ROLES,
+    PickedSeries,
+    find_pair,
+    picked_pair,
+)
 from monai_regplugins.apps.deploy.segmentation import (
     check_segmentation,
     is_dicom,
@@ -18,7 +23,12 @@ from monai_regplugins.apps.deploy.segmentation import (
     write_segmentation,
 )
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import FORMS, INSTEAD_OF_DICOM, FieldPair, output_name
+from monai_regplugins.io.forms import (
+    FORMS,
+    INSTEAD_OF_DICOM,
+    FieldPair,
+    output_name,
+)
 from monai_regplugins.registration import load_bundle
 
 __all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]

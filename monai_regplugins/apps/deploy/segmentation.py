@@ -15,7 +15,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import replace_file
+from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
     check_texts,
@@ -24,9 +24,9 @@ from monai_regplugins.io.dicom_identity import (
     read_dicom_file,
 )
 from monai_regplugins.io.provenance import installed_version
-from monai_regplugins.transforms.dicom_files import dicom_files, dicom_series
-from monai_regplugins.transforms.dicom_series import read_dicom_series
-from monai_regplugins.transforms.dicom_text import UNREADABLE
+from monai_regplugins.readers.dicom_files import dicom_files, dicom_series
+from monai_regplugins.readers.dicom_series import read_dicom_series
+from monai_regplugins.readers.dicom_text import UNREADABLE
 
 __all__ = ["check_segmentation", "is_dicom", "read_segmentation", "write_segmentation"]
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.files.atomic import write_file
 
 __all__ = ["default_folder", "main", "make_app"]
 
 MAIN = '''"""The registration app of monai_regplugins, for MONAI Label."""
 
-from monai_regplugins.apps.label.app import RegistrationLabelApp  # noqa: F401 -- MONAI Label looks for it here
+from monai_regplugins.apps.label.app import RegistrationLabelApp
 '''
 
 

@@ -12,14 +12,26 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from monai_regplugins.apps.label.labels import LabelNames, StoredLabel, label_table, relabel
+from monai_regplugins.apps.label.labels import (
+    LabelNames,
+    StoredLabel,
+    label_table,
+    relabel,
+)
 from monai_regplugins.apps.label.networks import LabelBundle, Networks
-from monai_regplugins.apps.label.requests import RequestError, check_voxels, chosen, first_of, number, without_paths
+from monai_regplugins.apps.label.requests import (
+    RequestError,
+    check_voxels,
+    chosen,
+    first_of,
+    number,
+    without_paths,
+)
 from monai_regplugins.apps.label.series import propagate_frames, read_frames_label
 from monai_regplugins.apps.label.store import AUTO, TAGS, Store
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.cine import read_cine, write_series
 from monai_regplugins.io.forms import FORMS
+from monai_regplugins.readers.cine import read_cine, write_series
 from monai_regplugins.result import RegistrationResult
 
 __all__ = ["KINDS", "Answers"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import write_file
+from monai_regplugins.files.atomic import write_file
 
 __all__ = ["LEAST", "write_dataset"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.transforms.readers import read_scan
+from monai_regplugins.readers.images import read_scan
 
 __all__ = ["LabelNames", "StoredLabel", "label_table", "read_names", "relabel"]
 

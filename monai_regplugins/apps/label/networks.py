@@ -14,8 +14,13 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.atomic import write_file
-from monai_regplugins.registration import CONFIG, Registration, find_bundle, load_bundle
+from monai_regplugins.files.atomic import write_file
+from monai_regplugins.registration import (
+    CONFIG,
+    Registration,
+    find_bundle,
+    load_bundle,
+)
 
 __all__ = ["LabelBundle", "Networks", "find_bundles"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, suggest
-from monai_regplugins.transforms.dicom_files import dicom_reader
-from monai_regplugins.transforms.readers import scan_shape
+from monai_regplugins.readers.dicom_files import dicom_reader
+from monai_regplugins.readers.images import scan_shape
 
 __all__ = ["RequestError", "check_name", "check_voxels", "chosen", "first_of", "number", "without_paths"]
 

@@ -11,11 +11,11 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.apps.label.requests import RequestError
-from monai_regplugins.data.cine import CineSeries
-from monai_regplugins.data.series import chosen_frame, series_pairs
+from monai_regplugins.readers.cine import CineSeries
+from monai_regplugins.readers.images import read_scan
 from monai_regplugins.registration import Registration
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms.readers import read_scan
+from monai_regplugins.series.frames import chosen_frame, series_pairs
 
 __all__ = ["propagate_frames", "read_frames_label"]
 

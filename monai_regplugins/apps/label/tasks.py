@@ -17,7 +17,12 @@ from monailabel.utils.others.generic import device_list, device_map
 from monai_regplugins.apps.label.answers import KINDS, TRANSFORM_TAG, Answers
 from monai_regplugins.apps.label.dataset import write_dataset
 from monai_regplugins.apps.label.networks import LabelBundle
-from monai_regplugins.apps.label.requests import RequestError, chosen, first_of, number
+from monai_regplugins.apps.label.requests import (
+    RequestError,
+    chosen,
+    first_of,
+    number,
+)
 from monai_regplugins.apps.label.store import Store
 
 __all__ = ["RegistrationBatchTask", "RegistrationInferTask", "RegistrationTrainTask"]

@@ -11,7 +11,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError, check_choice, check_minimum_size, check_pair_channels
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_minimum_size,
+    check_pair_channels,
+)
 from monai_regplugins.networks.blocks import local_gaussian
 from monai_regplugins.networks.blocks.conv_gru import (
     ACTIVATIONS,

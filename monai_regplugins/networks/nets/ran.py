@@ -11,7 +11,12 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_regplugins.checks import InputError, check_choice, check_minimum_size, check_pair_channels
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_minimum_size,
+    check_pair_channels,
+)
 from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
 from monai_regplugins.networks.blocks.sample_norm import widened

@@ -11,7 +11,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from monai_regplugins.checks import InputError, check_choice, check_minimum_size, check_pair_channels
+from monai_regplugins.checks import (
+    InputError,
+    check_choice,
+    check_minimum_size,
+    check_pair_channels,
+)
 
 __all__ = ["MARGIN_AFTER", "MARGIN_BEFORE", "STRIDE", "RegNet", "window_size"]
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from monai_regplugins.apps.deploy.inputs import PickedSeries, find_pair, only_bundle, picked_pair
+from monai_regplugins.apps.deploy.inputs import (
+    PickedSeries,
+    find_pair,
+    only_bundle,
+    picked_pair,
+)
 from monai_regplugins.checks import InputError
 
 

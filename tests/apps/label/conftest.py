@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from label_server import LabelServer, fill_studies, fresh_bundle
 
-from monai_regplugins.data import make_abdomen, make_cine_lung
+from monai_regplugins.phantoms import make_abdomen, make_cine_lung
 
 
 @pytest.fixture(scope="session")

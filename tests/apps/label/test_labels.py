@@ -8,7 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_regplugins.apps.label.labels import LabelNames, StoredLabel, label_table, read_names, relabel
+from monai_regplugins.apps.label.labels import (
+    LabelNames,
+    StoredLabel,
+    label_table,
+    read_names,
+    relabel,
+)
 from monai_regplugins.checks import InputError
 
 

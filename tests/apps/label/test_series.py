@@ -9,7 +9,7 @@ import pytest
 from monai_regplugins.apps.label.requests import RequestError
 from monai_regplugins.apps.label.series import propagate_frames, read_frames_label
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import read_cine
+from monai_regplugins.readers import read_cine
 from monai_regplugins.registration import load_bundle
 
 

@@ -10,7 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.networks.nets import RegNet
-from monai_regplugins.networks.nets.regnet import MARGIN_BEFORE, padded, refined, window_size
+from monai_regplugins.networks.nets.regnet import (
+    MARGIN_BEFORE,
+    padded,
+    refined,
+    window_size,
+)
 
 PATCH = 54
 

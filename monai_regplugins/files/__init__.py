@@ -1,0 +1,19 @@
+"""Files and folders that appear whole or not at all, and locks between processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_regplugins.lazy import export_on_demand
+
+if TYPE_CHECKING:
+    from monai_regplugins.files.atomic import replace_file, write_file
+    from monai_regplugins.files.folders import is_made, make_folder
+
+__all__ = ["is_made", "make_folder", "replace_file", "write_file"]
+
+export_on_demand(
+    __name__,
+    atomic=["replace_file", "write_file"],
+    folders=["is_made", "make_folder"],
+)

@@ -1,0 +1,114 @@
+"""A picture of a predicted displacement field beside the true one, where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Events
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from monai_regplugins.io.result_folder import check_result
+from monai_regplugins.metrics.pair import true_field
+from monai_regplugins.outputs.figure_pair import planes_through, save_figure
+
+__all__ = ["FieldFigure", "field_figure"]
+
+Array = npt.NDArray[Any]
+
+
+class FieldFigure:
+    """Save a picture of the first pair of an evaluation whose true field is known, see :func:`field_figure`.
+
+    Args:
+        path: the PNG file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._drawn = False
+
+    def attach(self, engine: Any) -> None:
+        """Follow the evaluations of ``engine``; only its first process draws."""
+        if engine.state.rank == 0:
+            check_result(self.path)
+            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
+
+    def _begin(self, engine: Any) -> None:
+        self._drawn = False
+
+    def _draw(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            if not self._drawn and true_field(output["label"]) is not None:
+                save_figure(self.path, draw_field(item, output))
+                self._drawn = True
+
+
+def draw_field(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:
+    """Draw a field from its pair's item of the batch and of the engine's output, both decollated."""
+    pred, targets = output["pred"], output["label"]
+    return field_figure(
+        targets["fixed"],
+        pred["ddf"],
+        targets["true_ddf"],
+        targets.get("fixed_mask"),
+        affine=getattr(item.get("fixed"), "affine", None),
+        title=str(item.get("pair_id", "")),
+    )
+
+
+def field_figure(
+    fixed: Tensor,
+    ddf: Tensor,
+    true_ddf: Tensor,
+    mask: Tensor | None = None,
+    affine: Tensor | Array | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw predicted against true displacements.
+
+    One row per component of the field: fixed image, true and predicted component in one color window, and their
+    difference in the same window; in the coronal plane through most of the mask, the only plane in 2D. Last column:
+    predicted over true values at up to 5000 voxels of the mask, with the line on which they are equal.
+
+    Args:
+        fixed: fixed image, (1, *spatial).
+        ddf: predicted field, (d, *spatial), voxels.
+        true_ddf: true field, the same.
+        mask: voxels that count, (1, *spatial); all by default.
+        affine: voxel-to-world matrix (RAS) of the fixed grid.
+        title: name of the pair.
+
+    Returns:
+        The figure; no global state of matplotlib is touched.
+    """
+    image, found, true = (values.detach().cpu().float().numpy() for values in (fixed[0], ddf, true_ddf))
+    counted = np.ones(image.shape, dtype=bool) if mask is None else mask[0].detach().cpu().numpy() > 0
+    plane = planes_through(counted if counted.any() else image, affine)[min(image.ndim - 2, 1)]
+    limit = float(np.abs(true).max()) or 1.0
+    figure = Figure(figsize=(14, 2.9 * len(true) + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(true), 5, squeeze=False)
+    chosen = np.random.default_rng(0).permutation(int(counted.sum()))[:5000]
+    for k, row in enumerate(grid):
+        row[0].imshow(plane.cut(image), cmap="gray")
+        for axes, values in zip(row[1:4], (true[k], found[k], found[k] - true[k]), strict=True):
+            shown = axes.imshow(plane.cut(values), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        for axes in row[:4]:
+            plane.show(axes, [1.0] * image.ndim)
+        figure.colorbar(shown, ax=row[3], label="voxels")
+        row[4].scatter(true[k][counted][chosen], found[k][counted][chosen], s=2, alpha=0.4, color="tab:blue")
+        row[4].plot([-limit, limit], [-limit, limit], color="tab:gray", linewidth=0.8)
+        row[4].set(xlabel=f"true component {k}", ylabel="predicted", aspect="equal")
+        error, zero = np.abs(found[k] - true[k])[counted].mean(), np.abs(true[k])[counted].mean()
+        row[4].set_title(f"MAE {error:.2f} (zero: {zero:.2f})", fontsize=9)
+    for axes, text in zip(grid[0], ("fixed", "true", "predicted", "difference"), strict=False):
+        axes.set_title(text, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -1,0 +1,221 @@
+"""Results of an inference as files: each pair's folder, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.utils import ensure_tuple
+
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.io.dicom_identity import DicomIdentity
+from monai_regplugins.io.forms import (
+    FORMS,
+    FieldPair,
+    output_name,
+    write_field,
+)
+from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.io.result_folder import ResultFolder
+from monai_regplugins.outputs.figure_pair import QUICK, draw_pair
+from monai_regplugins.readers.dicom_series import series_of
+from monai_regplugins.readers.patients import patients_differ
+from monai_regplugins.result import RegistrationResult
+
+__all__ = ["RegistrationWriter"]
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+
+
+class RegistrationWriter:
+    """Write a folder per pair: warped image and label, displacement field, measures, picture and provenance.
+
+    ``<output_dir>/<pair_id>/`` holds
+
+    * ``warped.nii.gz`` and, with a moving label, ``warped_label.nii.gz``: one sampling of the original moving data on
+      the fixed grid;
+    * the total field from the fixed image to the original moving image, pre-alignment included, in each of the wanted
+      forms, see :data:`~monai_regplugins.io.FORMS`, and on request that of the inverse on the moving grid, which is
+      named ``inverse_...``;
+    * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
+    * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels;
+    * ``metrics.json``, the measures of :func:`~monai_regplugins.metrics.pair_metrics`, and ``registration.png``;
+    * ``provenance.json``: inputs, weights, configuration, versions, seconds, and the files of the folder.
+
+    The folder appears when it is complete. One that is there is only written into if its ``provenance.json`` says that
+    it is a result of the same images; then the files that it lists are replaced, and all others stay.
+
+    Args:
+        output_dir: where the folders go; it is made.
+        forms: of the field, a name, several, or ``all`` that can hold it; by default ``itk_nifti``, in 2D ``native``.
+        inverse: write the inverse fields too.
+        provenance: describes weights and configuration.
+        parts: further functions of result and folder that write files of one pair.
+
+    Raises:
+        InputError: When there is no such form.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        forms: str | Sequence[str] = (),
+        inverse: bool = False,
+        provenance: Provenance | None = None,
+        parts: Sequence[Callable[[RegistrationResult, Path], object]] = (),
+    ) -> None:
+        self.output_dir, self.inverse, self.parts = Path(output_dir), inverse, tuple(parts)
+        self.forms = ensure_tuple(forms) if forms else ()
+        for form in self.forms:
+            check_choice(form, (*FORMS, ALL), "form")
+        self.provenance = provenance or Provenance()
+        self._start = time.perf_counter()
+
+    def attach(self, engine: Any) -> None:
+        """Write after each batch of ``engine``."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Write the pairs of the batch that has just been registered.
+
+        Raises:
+            InputError: As :meth:`write`.
+        """
+        seconds = time.perf_counter() - self._start
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            with self.folder(item).claimed(wait=True):
+                self.write(RegistrationResult(item, output, seconds=seconds))
+
+    def _begin(self, engine: Any) -> None:
+        self._start = time.perf_counter()
+
+    def check(self, pairs: Iterable[Mapping[str, Any]]) -> None:
+        """Check that the results of all pairs may be written, before any is registered.
+
+        Args:
+            pairs: as they were given.
+
+        Raises:
+            InputError: When a folder of results is there that is none of the same images, or holds an input.
+        """
+        for pair in pairs:
+            self.folder(pair).check(self.provenance.describe(pair)["inputs"])
+
+    def folder(self, pair: Mapping[str, Any]) -> ResultFolder:
+        """Return the folder of a pair's results."""
+        return ResultFolder(self.output_dir, pair["pair_id"])
+
+    def is_done(self, pair: Mapping[str, Any]) -> bool:
+        """Whether all results of the same inputs, weights and configuration are there.
+
+        Args:
+            pair: as it was given.
+        """
+        return self.folder(pair).is_complete(self.provenance.describe(pair)["fingerprint"])
+
+    def write(
+        self, result: RegistrationResult, record: Mapping[str, Any] | None = None, output_dir: Path | None = None
+    ) -> Path:
+        """Write the folder of a pair, which has to be claimed.
+
+        Args:
+            result: the registered pair.
+            record: what :class:`~monai_regplugins.io.Provenance` said of the pair when it was read; by default what it
+                says now.
+            output_dir: where the folder goes, if elsewhere.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: When the folder holds other things than a result of the same images, or the files cannot be
+                written; an earlier result is unchanged then.
+        """
+        known = record or self.provenance.describe(result.given or self._in_memory(result))
+        folder = ResultFolder(output_dir or self.output_dir, result.pair_id)
+        record = {**known, **_other_patient(result), "seconds": round(result.seconds, 3)}
+        folder.write(record, lambda place: self._write(place, result))
+        logger.info("Wrote %s", folder.path)
+        return folder.path
+
+    @staticmethod
+    def _in_memory(result: RegistrationResult) -> dict[str, Any]:
+        """The images of a result whose files are unknown."""
+        return {"fixed": result.fixed, "moving": result.moving, "pair_id": result.pair_id}
+
+    def _write(self, folder: Path, result: RegistrationResult) -> None:
+        """Write all files of one pair into a new folder."""
+        _save(result.warped, folder / "warped.nii.gz")
+        if result.warped_label is not None:
+            _save(result.warped_label, folder / "warped_label.nii.gz")
+        if result.uncertainty is not None:
+            _save(MetaTensor(result.uncertainty, affine=result.fixed.affine), folder / "uncertainty.nii.gz")
+        self._write_fields(folder, result)
+        if result.fixed_points_in_moving is not None:
+            path = folder / "fixed_points_in_moving.csv"
+            np.savetxt(path, result.fixed_points_in_moving.numpy(), fmt="%.6f", delimiter=",")
+        finite = {name: value if math.isfinite(value) else None for name, value in result.metrics.items()}
+        (folder / "metrics.json").write_text(json.dumps(finite, indent=2), encoding="utf-8")
+        figure = draw_pair(result.item, {"pred": result.pred, "label": result.targets}, result.metrics)
+        figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
+        for write in self.parts:
+            write(result, folder)
+
+    def _write_fields(self, folder: Path, result: RegistrationResult) -> None:
+        """Write the field, and the inverse one, in all forms."""
+        fixed, moving = result.displacement, result.moving
+        names = {side: result.given.get(side) for side in ("fixed", "moving")}
+        dicom = {"fixed": _identity(result.fixed), "moving": _identity(moving)}
+        grid = moving.affine.numpy(), moving.shape[1:]
+        there = FieldPair(names["fixed"], names["moving"], *grid, dicom["fixed"], dicom["moving"])
+        self._write_forms(folder, fixed, there)
+        if self.inverse:
+            grid = fixed.affine.numpy(), fixed.shape[1:]
+            back = FieldPair(names["moving"], names["fixed"], *grid, dicom["moving"], dicom["fixed"])
+            self._write_forms(folder, result.inverse_displacement, back, "inverse_")
+
+    def _write_forms(self, folder: Path, displacement: MetaTensor, about: FieldPair, prefix: str = "") -> None:
+        """Write a field in the wanted forms; if all are wanted, in those that can hold it."""
+        values: npt.NDArray[Any] = displacement.as_tensor().numpy()
+        forms = self.forms or (("itk_nifti",) if values.ndim == 4 else ("native",))
+        for form in FORMS if forms == (ALL,) else forms:
+            name = output_name(form, about)
+            told = form == "learn2reg" and not (folder / name).exists()  # its names tell the direction
+            path = folder / (name if told else f"{prefix}{name}")
+            try:
+                write_field(form, values, displacement.affine.numpy(), path, about)
+            except InputError as error:
+                if forms != (ALL,):
+                    raise
+                logger.info("%s is left out: %s", path.name, error)
+
+
+def _identity(image: MetaTensor) -> DicomIdentity | None:
+    """The DICOM series that an image was read from, if it was."""
+    series = series_of(image)
+    return None if series is None else DicomIdentity.from_keywords(series)
+
+
+def _other_patient(result: RegistrationResult) -> dict[str, str]:
+    """What tells that the images are of two patients, if something does, for the provenance."""
+    differences = patients_differ(series_of(result.fixed), series_of(result.moving))
+    return {"other_patient": differences} if differences else {}
+
+
+def _save(image: MetaTensor, path: Path) -> None:
+    """Save (1, *spatial) as NIfTI, its values and affine as they are."""
+    values = np.asarray(image.as_tensor().numpy()[0])
+    nib.save(nib.Nifti1Image(values, image.affine.numpy()), path)

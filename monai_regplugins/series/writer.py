@@ -1,0 +1,133 @@
+"""Results of a registered series as files: aligned frames, transformations, the breath, an animation."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Events
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.provenance import identity_of
+from monai_regplugins.io.result_folder import check_result, write_result
+from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
+from monai_regplugins.outputs.figure_pair import png_of
+from monai_regplugins.readers.cine import CineSeries, write_series
+from monai_regplugins.series.animation import write_animation
+from monai_regplugins.series.respiration import respiratory_curve
+
+__all__ = ["SeriesWriter", "curve_figure"]
+
+NAMES = (
+    "aligned.nii.gz",
+    "uncertainty.nii.gz",
+    "transformations.json",
+    "animation.gif",
+    "respiration.csv",
+    "respiration.png",
+    "fields.npy",
+)
+
+
+class SeriesWriter:
+    """Gather the frames of a series and write, at the end, what came of them.
+
+    ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
+    ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
+    grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
+    ``uncertainty.nii.gz``, where the inferer tells it: standard deviation of each frame's displacement in pixels.
+    Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
+
+    Args:
+        output_dir: where the files go; it is made.
+        series: the series as it was read.
+        fixed: number of the fixed frame.
+        save_fields: whether to write ``fields.npy`` too: float32 (T, 2, H, W), pixels.
+    """
+
+    def __init__(self, output_dir: str | Path, series: CineSeries, fixed: int, save_fields: bool = False) -> None:
+        self.output_dir, self.series = Path(output_dir), series
+        self._source = {"series": identity_of(series.source)}
+        self.fixed, self.save_fields = fixed, save_fields
+        self._ddf: dict[int, Tensor] = {}
+        self._steps: dict[int, list[dict[str, list[float]]]] = {}
+        self._uncertainty: dict[int, Tensor] = {}
+
+    def attach(self, engine: Any) -> None:
+        """Follow ``engine``, and write when it has seen all frames.
+
+        Raises:
+            InputError: When a file of these names is there that is no result of the same series, or is the series.
+        """
+        for name in NAMES:
+            if (self.output_dir / name).resolve() == Path(self.series.source).resolve():
+                raise InputError(f"'{self.series.source}' would be replaced by a result; give another output_dir.")
+            check_result(self.output_dir / name, self._source)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _gather(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            frame, pred = int(item["frame"]), output["pred"]
+            self._ddf[frame] = pred["ddf"].float().cpu()
+            found = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
+            self._steps[frame] = to_json(found)
+            if "uncertainty" in pred:
+                self._uncertainty[frame] = pred["uncertainty"][0].float().cpu()
+
+    def _write(self, engine: Any) -> None:
+        """Write all files.
+
+        Raises:
+            InputError: When the system refuses, e.g. a full disk.
+        """
+        ddf = torch.stack([self._ddf[frame] for frame in range(len(self.series.frames))])
+        frames = torch.from_numpy(self.series.frames)[:, None]
+        aligned = self.series.with_frames(fields.warp(frames, ddf, "linear", "border")[:, 0].numpy())
+        curve = respiratory_curve(ddf, self.series)
+        self._put("aligned.nii.gz", partial(write_series, aligned))
+        if self._uncertainty:
+            maps = torch.stack([self._uncertainty[frame] for frame in range(len(ddf))]).numpy()
+            self._put("uncertainty.nii.gz", partial(write_series, self.series.with_frames(maps)))
+        steps = [self._steps[frame] for frame in range(len(ddf))]
+        content = {"fixed_frame": self.fixed, "frames": steps}
+        self._put("transformations.json", json.dumps(content).encode())
+        self._put("animation.gif", partial(write_animation, self.series, aligned, self.fixed))
+        lines = [f"{t},{s},{value:.4f}\n" for t, (s, value) in enumerate(zip(self._times(), curve, strict=True))]
+        self._put("respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
+        self._put("respiration.png", png_of(curve_figure(curve, self.series.times)))
+        if self.save_fields:
+            stream = io.BytesIO()
+            np.save(stream, ddf.numpy())
+            self._put("fields.npy", stream.getvalue())
+
+    def _put(self, name: str, content: bytes | Callable[[Path], object]) -> None:
+        """Write one of the files."""
+        write_result(self.output_dir / name, content, self._source)
+
+    def _times(self) -> list[str]:
+        """Times as text, empty where the series has none."""
+        times = self.series.times
+        return [""] * len(self.series.frames) if times is None else [f"{time:.4f}" for time in times]
+
+
+def curve_figure(curve: npt.NDArray[Any], times: npt.NDArray[Any] | None) -> Figure:
+    """Draw the breath over time, or over the frames where there are no times."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(np.arange(len(curve)) if times is None else times, curve, marker=".", color="tab:blue")
+    axes.set(xlabel="frame" if times is None else "time [s]", ylabel="mean displacement to the feet [mm]")
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,222 @@
+r"""From a network's field back to the user's images: the whole map from fixed world to moving world, applied once.
+
+With the fixed grid's affine ``A``, the network's field ``u`` (voxels) and a pre-alignment ``T`` (fixed world to moving
+world, RAS mm), the fixed point ``p = A x`` corresponds to the moving point
+
+.. math:: p + D(p) = T(p + A_{lin} u(x)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError, check_choice, check_same_size
+from monai_regplugins.grids import (
+    affine_field,
+    as_meta_tensor,
+    map_points,
+    sample_affine,
+    world_affine,
+)
+
+__all__ = ["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_original", "total_displacement"]
+
+
+def total_displacement(
+    ddf: torch.Tensor, fixed_affine: torch.Tensor, prealign_matrix: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""Displacement from the fixed to the moving world, pre-alignment included: ``D(p) = T(p + A u) - p``, ``p = A x``.
+
+    Args:
+        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
+        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+
+    Returns:
+        ``D`` at the voxels of the fixed grid, shape (d, *spatial), RAS mm, float32 or better.
+
+    Raises:
+        InputError: When the affine is sheared, singular, or does not fit the field.
+    """
+    u = _upcast(ddf)
+    d = u.shape[0]
+    affine = world_affine(fixed_affine, d, "fixed image")
+    identity = torch.eye(d + 1, dtype=torch.float64)
+    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    if matrix.shape != affine.shape:
+        raise InputError(
+            f"prealign_matrix has shape {tuple(matrix.shape)}, expected {tuple(affine.shape)} for {d}D images; "
+            "take the one that MovingToFixedGridd gave."
+        )
+    # T(p + A u) - p = (T - 1) A x + T_lin A_lin u: no large world coordinates are added and subtracted again
+    return _affine_of_grid_and_field(matrix @ affine - affine, (matrix @ affine)[:d, :d], u)
+
+
+def inverse_displacement(
+    ddf: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    moving_affine: torch.Tensor,
+    moving_shape: Sequence[int],
+    prealign_matrix: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""Displacement from the moving to the fixed world, on the moving grid: it undoes :func:`total_displacement`.
+
+    With :math:`v` the inverse of u, :math:`x + v(x)` that of :math:`x + u(x)`, and :math:`y` a moving voxel,
+
+    .. math:: q + D^{-1}(q) = A (x + v(x)), \qquad q = A_m y, \qquad x = (T A)^{-1} q.
+
+    Beyond the fixed grid v continues as at its edge.
+
+    Args:
+        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
+        moving_affine: that of the moving grid.
+        moving_shape: number of its voxels along each axis.
+        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+
+    Returns:
+        The displacement at the voxels of the moving grid, shape (d, *moving_shape), RAS mm, float32 or better.
+
+    Raises:
+        InputError: When an affine is sheared, singular, or does not fit the field.
+    """
+    u = _upcast(ddf)
+    d = u.shape[0]
+    fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
+    identity = torch.eye(d + 1, dtype=torch.float64)
+    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    to_fixed = torch.linalg.inv(matrix @ fixed) @ moving
+    inverse, _ = fields.invert(u[None])
+    undone, shape = u.new_empty(d, *moving_shape), tuple(moving_shape)
+    for slab in fields.slabs(shape):
+        x = affine_field(to_fixed, shape, u.dtype, slab).to(u.device)
+        v = fields.sample_at(inverse, x.flatten(1).T[None])[0].T.view_as(x)
+        back = affine_field(fixed @ to_fixed - moving, shape, u.dtype, slab).to(u.device)
+        undone[:, slab] = back + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v)
+    return undone
+
+
+def map_to_moving(
+    points: torch.Tensor, displacement_ras: torch.Tensor, fixed_affine: torch.Tensor, moving_affine: torch.Tensor
+) -> torch.Tensor:
+    """Carry points of the fixed image to the moving image.
+
+    Args:
+        points: voxels of the fixed grid, shape (N, d).
+        displacement_ras: total displacement on the fixed grid, shape (d, *spatial), RAS mm.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid.
+        moving_affine: that of the moving grid.
+
+    Returns:
+        Voxels of the moving grid, shape (N, d), float64.
+
+    Raises:
+        InputError: When an affine is sheared, singular, or does not fit the field.
+    """
+    d = displacement_ras.shape[0]
+    fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
+    x = points.to(torch.float64)
+    world = map_points(x, fixed) + fields.sample_at(_plain(displacement_ras)[None].double().cpu(), x[None])[0]
+    return map_points(world, torch.linalg.inv(moving))
+
+
+def resample_original(
+    moving: torch.Tensor,
+    moving_affine: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    displacement_ras: torch.Tensor,
+    mode: str = "linear",
+    padding_value: float | None = None,
+) -> torch.Tensor:
+    """Sample the original moving data once, at each fixed world point plus its displacement.
+
+    The fixed grid is worked on in slabs: beyond what is given and returned, little memory is needed.
+
+    Args:
+        moving: data on the moving grid, shape (C, *spatial_m).
+        moving_affine: voxel-to-RAS matrix of the moving grid, shape (d + 1, d + 1) or (4, 4).
+        fixed_affine: the same of the fixed grid.
+        displacement_ras: on the fixed grid, shape (d, *spatial_f), RAS mm.
+        mode: ``"linear"``, or ``"nearest"`` for labels.
+        padding_value: value outside the moving field of view; None for the minimum of ``moving`` (``"nearest"``: 0).
+
+    Returns:
+        Data on the fixed grid, shape (C, *spatial_f), dtype of ``moving``.
+
+    Raises:
+        InputError: When an affine is sheared or singular, or ``mode`` is another one.
+    """
+    check_choice(mode, ("linear", "nearest"), "mode")
+    image, displacement = _plain(moving), _upcast(displacement_ras)
+    d = displacement.shape[0]
+    to_voxel = torch.linalg.inv(world_affine(moving_affine, d, "moving image"))
+    matrix = to_voxel @ world_affine(fixed_affine, d, "fixed image")
+    if padding_value is None:
+        padding_value = 0.0 if mode == "nearest" else float(image.min())
+    return sample_affine(image, matrix, displacement.shape[1:], mode, padding_value, to_voxel[:d, :d], displacement)
+
+
+class WarpOriginald(Transform):
+    """Warp the original moving image (and label) onto the fixed grid, through field and pre-alignment, in one sampling.
+
+    Needs ``ddf`` (d, *spatial) on the grid of ``fixed``, ``moving_original`` and ``prealign_matrix`` as
+    :class:`~monai_regplugins.transforms.prepare.MovingToFixedGridd` leaves them, and takes ``moving_label_original``
+    where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
+    (d, *spatial, RAS mm), ``warped`` and ``warped_label``.
+
+    Args:
+        labels: whether to warp the label too.
+    """
+
+    def __init__(self, labels: bool = True) -> None:
+        self.labels = labels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Warp the originals of one pair.
+
+        Args:
+            data: one item (no batch axis).
+
+        Raises:
+            InputError: When the field is not on the fixed grid, or an affine does not fit.
+        """
+        pair: dict[Hashable, Any] = dict(data)
+        fixed, moving = pair["fixed"], pair["moving_original"]
+        check_same_size(pair["ddf"].shape[1:], fixed.shape[1:], "the field", "the fixed image")
+        displacement = total_displacement(pair["ddf"], fixed.affine, pair["prealign_matrix"])
+
+        def warp(image: MetaTensor, mode: str) -> MetaTensor:
+            warped = resample_original(image, image.affine, fixed.affine, displacement, mode)
+            return as_meta_tensor(warped, fixed.affine, image.meta)
+
+        pair["displacement"] = as_meta_tensor(displacement, fixed.affine, fixed.meta)
+        pair["warped"] = warp(moving, "linear")
+        if self.labels and "moving_label_original" in pair:
+            pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
+        return pair
+
+
+def _affine_of_grid_and_field(matrix: torch.Tensor, linear: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """``M x + L u(x)`` at every voxel x of a field (d, *spatial), slab by slab."""
+    values, weights = torch.empty_like(u), linear.to(u)
+    for slab in fields.slabs(u.shape[1:]):
+        grid = affine_field(matrix, u.shape[1:], u.dtype, slab).to(u.device)
+        values[:, slab] = grid.add_(torch.einsum("kj,j...->k...", weights, u[:, slab]))
+    return values
+
+
+def _plain(data: torch.Tensor) -> torch.Tensor:
+    """The tensor without metadata."""
+    return data.as_tensor() if isinstance(data, MetaTensor) else data
+
+
+def _upcast(field: torch.Tensor) -> torch.Tensor:
+    """A field without metadata, in float32 at least."""
+    plain = _plain(field)
+    return plain.to(torch.promote_types(plain.dtype, torch.float32))

@@ -1,0 +1,49 @@
+"""A folder that is made whole, once, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monai_regplugins.files.folders import is_made, make_folder
+
+
+def fill(folder: Path) -> None:
+    (folder / "a").write_text("new")
+
+
+def test_a_folder_is_made_and_an_empty_one_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "deep" / "new", tmp_path / "empty"):
+        assert not is_made(target)
+        assert make_folder(target, fill) == target
+        assert is_made(target)
+        assert (target / "a").read_text() == "new"
+
+
+def test_one_that_holds_something_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    make_folder(tmp_path, fill)
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        make_folder(tmp_path / "new", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_processes_the_faster_one_wins(tmp_path: Path) -> None:
+    def overtaken(folder: Path) -> None:
+        fill(folder)
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "a").write_text("of the other")
+
+    make_folder(tmp_path / "new", overtaken)
+    assert (tmp_path / "new" / "a").read_text() == "of the other"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

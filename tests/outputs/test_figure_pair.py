@@ -1,0 +1,216 @@
+"""The picture of a pair: what is drawn, where, and which way up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from monai_regplugins.outputs import PairFigure, pair_figure
+from monai_regplugins.outputs import figure_pair as figure
+
+
+def volume_pair() -> dict[str, torch.Tensor]:
+    """Return a box-shaped label shifted by one voxel along the first axis and the field that undoes the shift."""
+    label = torch.zeros(1, 10, 12, 8, dtype=torch.uint8)
+    label[:, 3:6, 4:9, 2:5] = 2
+    ddf = torch.zeros(3, 10, 12, 8)
+    ddf[0] = 1
+    image = torch.rand(1, 10, 12, 8) * 0.1 + label / 3
+    return {
+        "moving": image.roll(1, 1),
+        "fixed": image,
+        "warped": image,
+        "ddf": ddf,
+        "spacing": torch.tensor([1.0, 2.0, 4.0]),
+        "moving_label": label.roll(1, 1),
+        "fixed_label": label,
+    }
+
+
+def images_of(drawn: Figure) -> np.ndarray:
+    """Return the five images of each row, (rows, 5)."""
+    (axes,) = drawn.axes
+    return np.array(axes.images, dtype=object).reshape(-1, 5)
+
+
+def lines_of(drawn: Figure) -> list[LineCollection]:
+    """Return all line collections: contours (where there are labels) and grid of each row, then the frames."""
+    return list(drawn.axes[0].collections)
+
+
+def height_over_width(image: Any) -> float:
+    """Return the proportion of a drawn image."""
+    left, right, bottom, top = image.get_extent()
+    return abs((top - bottom) / (right - left))
+
+
+def test_three_planes_through_the_label_in_true_proportion() -> None:
+    pair = volume_pair()
+    drawn = pair_figure(**pair)
+    rows = images_of(drawn)
+    assert [tuple(image.get_array().shape) for image in rows[:, 0]] == [(12, 10), (8, 10), (8, 12)]
+    first = pair["fixed"][0, ..., 2].T  # of the axial planes that hold most of the label
+    np.testing.assert_array_equal(rows[0, 0].get_array(), first)
+    millimeters = [12 * 2 / 10, 8 * 4 / 10, 8 * 4 / (12 * 2)]
+    assert [height_over_width(image) for image in rows[:, 0]] == pytest.approx(millimeters)
+    width, height = drawn.get_size_inches()
+    assert (drawn.axes[0].get_xlim(), drawn.axes[0].get_ylim()) == ((0, width), (0, height)), "not in true proportion"
+    for row in rows:
+        assert len({image.get_clim() for image in row[:3]}) == 1
+        assert len({image.get_clim() for image in row[3:]}) == 1
+        assert row[0].get_clim() != row[3].get_clim()
+    assert not rows[0, 4].get_array().any()
+    assert rows[0, 3].get_array().max() > 0.3
+
+
+def test_panels_lie_side_by_side() -> None:
+    rows = images_of(pair_figure(**volume_pair(), affine=np.eye(4)))
+    boxes = [
+        (*sorted(image.get_extent()[:2]), *sorted(image.get_extent()[2:])) for image in rows.ravel()
+    ]  # left, right, bottom, top
+    for number, (left, right, bottom, top) in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            assert right < other[0] or other[1] < left or top < other[2] or other[3] < bottom
+
+
+def test_contours_of_the_fixed_label_lie_over_all_three_images() -> None:
+    drawn = pair_figure(**volume_pair())
+    contours = lines_of(drawn)[0].get_segments()
+    assert len(contours) == 3
+    for image, line in zip(images_of(drawn)[0], contours, strict=False):
+        left, right, bottom, top = image.get_extent()
+        voxels = (line - [left, bottom]) / [(right - left) / 10, (top - bottom) / 12] - 0.5
+        assert voxels.min(axis=0).tolist() == pytest.approx([2.5, 3.5], abs=1e-5)  # outer faces of 3..5 and 4..8
+        assert voxels.max(axis=0).tolist() == pytest.approx([5.5, 8.5], abs=1e-5)
+
+
+def test_grid_shows_where_fixed_points_go() -> None:
+    drawn = pair_figure(**volume_pair())
+    frame = lines_of(drawn)[-1].get_segments()[5]  # of the last panel of the first row
+    scale = np.ptp(frame, axis=0) / (10, 12)
+    lines = [(line - frame.min(axis=0)) / scale - 0.5 for line in lines_of(drawn)[1].get_segments()]
+    assert len(lines) == 12 + 10
+    # moved by one voxel along itself
+    np.testing.assert_allclose(lines[0], [[x + 1, 0] for x in range(10)], atol=1e-5)
+    np.testing.assert_allclose(lines[-1], [[10, y] for y in range(12)], atol=1e-5)
+
+
+def titles_of(drawn: Figure) -> list[str]:
+    """Return the titles of the columns and of the page."""
+    return [text.get_text() for text in drawn.axes[0].texts]
+
+
+def test_titles_give_measures_before_and_after() -> None:
+    titles = titles_of(pair_figure(**volume_pair(), title="a_to_b"))
+    assert titles[1].startswith("moving\nDSC 0.667, NCC 0.")
+    assert titles[2] == "warped\nDSC 1.000, NCC 1.000"
+    assert titles[5:] == ["deformed grid\nfolding 0 %", "a_to_b"]
+
+
+def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure, "pair_metrics", None)
+    known = {"dsc_before": 0.25, "dsc": 0.5, "ncc_before": 0.125, "ncc": 0.75, "folding_percent": 3.0}
+    titles = titles_of(pair_figure(**volume_pair(), metrics=known))
+    assert titles[1:3] == ["moving\nDSC 0.250, NCC 0.125", "warped\nDSC 0.500, NCC 0.750"]
+    assert titles[5] == "deformed grid\nfolding 3 %"
+
+
+def test_windows_of_a_large_image_are_those_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure, "WINDOW_VOXELS", 1000)
+    draw = np.random.default_rng(0)
+    fixed, moving = (draw.uniform(size=(40, 44, 48)).astype(np.float32) for _ in range(2))
+    gray, strongest = figure._windows(fixed, moving)
+    assert gray.tolist() == pytest.approx([0.005, 0.995], abs=0.01)
+    assert strongest == pytest.approx(1 - np.sqrt(0.005), abs=0.03)  # of the difference of two uniform numbers
+
+
+def corner(image: Any, column: int, row: int) -> tuple[bool, bool]:
+    """Return whether a voxel of a plane is seen on the right half and on the upper half of its panel."""
+    left, right, bottom, top = image.get_extent()
+    rows, columns = image.get_array().shape
+    across, up = left + (column + 0.5) / columns * (right - left), bottom + (row + 0.5) / rows * (top - bottom)
+    return across > (left + right) / 2, up > (bottom + top) / 2
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_volume_lies_as_radiologists_look_at_it(signs: tuple[int, ...], order: tuple[int, ...]) -> None:
+    """Right is at the left of the page, front at the top of an axial plane and left of a sagittal one, head up."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(signs)[:, order]  # array axis k runs along world axis order[k]
+    pair = volume_pair()
+    del pair["fixed_label"]
+    drawn = pair_figure(**pair, affine=affine)
+    for number, (across, upward) in enumerate(((0, 1), (0, 2), (1, 2))):
+        for image in images_of(drawn)[number]:
+            height, width = image.get_array().shape
+            column = width - 1 if signs[across] > 0 else 0  # the voxel furthest along +world
+            row = height - 1 if signs[upward] > 0 else 0
+            assert corner(image, column, row) == (False, True)
+        # the field takes all points one voxel further along the first axis, and the grid with them
+        points = np.concatenate(lines_of(drawn)[number].get_segments())
+        frame = lines_of(drawn)[-1].get_segments()[6 * number + 5]
+        shift = (points.min(axis=0) + points.max(axis=0) - frame.min(axis=0) - frame.max(axis=0)) / 2
+        along = [-signs[across] * (order[0] == across), signs[upward] * (order[0] == upward)]
+        assert np.sign(np.round(shift, 4)).tolist() == along
+
+
+def test_without_affine_first_voxel_is_at_the_lower_left() -> None:
+    for image in images_of(pair_figure(**volume_pair())).ravel():
+        assert corner(image, 0, 0) == (False, False)
+
+
+def test_a_plane_image_has_its_first_row_on_top() -> None:
+    pair = {key: value[..., 3] for key, value in volume_pair().items() if key != "spacing"}
+    pair["ddf"] = pair["ddf"][:2]
+    drawn = pair_figure(**pair, spacing=[1.0, 2.0])
+    ((*images,),) = images_of(drawn)
+    assert len(lines_of(drawn)[-1].get_segments()) == 6
+    for image in images:
+        assert corner(image, 0, 0) == (False, True)
+    np.testing.assert_array_equal(images[0].get_array(), pair["fixed"][0].T)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("head", [0, 1])
+def test_a_sagittal_slice_has_the_head_on_top_and_the_front_on_the_left(head: int, direction: int) -> None:
+    affine = np.zeros((4, 4))
+    affine[2, head], affine[1, 1 - head] = direction, direction
+    affine[0, 2] = affine[3, 3] = 1
+    pair = {key: value[..., 3] for key, value in volume_pair().items() if key != "spacing"}
+    pair["ddf"] = pair["ddf"][:2]
+    ((first, *others),) = images_of(pair_figure(**pair, spacing=[1.0, 2.0], affine=affine))
+    shown = first.get_array()
+    np.testing.assert_array_equal(shown, pair["fixed"][0] if head == 0 else pair["fixed"][0].T)
+    last = (shown.shape[1] - 1, shown.shape[0] - 1)
+    for image in (first, *others):
+        assert corner(image, *(last if direction > 0 else (0, 0))) == (False, True)
+
+
+def test_handler_draws_the_first_pairs_of_every_second_evaluation(
+    make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figure, "pair_figure", lambda *_, **__: Figure(figsize=(1, 1)))
+    training = make_training(val_handlers=(PairFigure(tmp_path / "pair.png", interval=2, max_pairs=2),))
+    drawn = []
+    for _ in range(3):
+        training.evaluator.run()
+        drawn.append(sorted(path.name for path in tmp_path.glob("*.png")))
+        for path in tmp_path.iterdir():
+            path.unlink()
+    assert drawn == [["pair.png", "pair_2.png"], [], ["pair.png", "pair_2.png"]]
+
+
+def test_handler_writes_a_picture(make_training: Any, tmp_path: Path) -> None:
+    make_training(val_handlers=(PairFigure(tmp_path / "pair.png"),)).evaluator.run()
+    with Image.open(tmp_path / "pair.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.shape[1] > pixels.shape[0] > 300
+    assert pixels.std() > 20

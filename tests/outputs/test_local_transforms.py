@@ -1,0 +1,58 @@
+"""Local transformations as files: they give the field back, and the ellipses lie where the Gaussians do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
+from monai_regplugins.outputs.local_transforms import LocalTransformsWriter, _contour, local_transforms_figure
+from monai_regplugins.result import RegistrationResult
+
+
+def transforms(steps: int = 3, d: int = 2) -> LocalTransforms:
+    rotation = torch.rand(1, steps, 1) if d == 2 else torch.nn.functional.normalize(torch.randn(1, steps, 4), dim=-1)
+    return LocalTransforms(
+        torch.rand(1, steps, d) - 0.5, 0.1 + 0.2 * torch.rand(1, steps, d), rotation, 0.1 * torch.randn(1, steps, d)
+    )
+
+
+def test_files_of_a_pair(tmp_path: Path) -> None:
+    found = transforms()
+    pred = {name: values[0] for name, values in found._asdict().items()}
+    targets = {"fixed": torch.rand(1, 20, 24), "spacing": torch.tensor([1.0, 2.0])}
+    item = {"pair_id": "b_to_a", "fixed": targets["fixed"]}
+    LocalTransformsWriter()(RegistrationResult(item, {"pred": pred, "label": targets}), tmp_path)
+    read = from_json(json.loads((tmp_path / "transformations.json").read_text()))
+    torch.testing.assert_close(field(read, [30, 30]), field(found, [30, 30]))
+    assert (tmp_path / "transformations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ellipse_of_one_gaussian() -> None:
+    alpha, size = math.pi / 6, [41, 61]
+    one = LocalTransforms(
+        torch.tensor([[[0.2, -0.3]]]), torch.tensor([[[0.2, 0.1]]]), torch.tensor([[[alpha]]]), torch.ones(1, 1, 2)
+    )
+    figure = local_transforms_figure(one, torch.rand(1, *size), [1.0, 1.0], panels=1)
+    panel = figure.subfigs[1].axes[0]
+    ellipse = panel.collections[0].get_paths()[0].vertices
+    bell = field(one, size)[0, 0] / ((size[0] - 1) / 2)  # v is one
+    for row, column in ellipse[::8]:
+        if 1 <= row < size[0] - 2 and 1 <= column < size[1] - 2:
+            assert bell[round(row), round(column)] == pytest.approx(math.exp(-2), abs=0.03)
+
+
+def test_contour_is_at_two_deviations() -> None:
+    covariance, center = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([3.0, -1.0])
+    offset = _contour(covariance, center) - center
+    np.testing.assert_allclose(np.einsum("ni,ij,nj->n", offset, np.linalg.inv(covariance), offset), 4.0)
+
+
+def test_volumes_are_drawn_too() -> None:
+    figure = local_transforms_figure(transforms(12, 3), torch.rand(1, 16, 18, 20), [1.0, 1.0, 2.0])
+    assert len(figure.subfigs[0].axes[0].lines) == 3

@@ -1,0 +1,264 @@
+"""Folders of results: closed-form fields, and failures that leave the earlier result alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from PIL import Image
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.io.forms import FORMS, load_field
+from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.outputs import RegistrationWriter, registration_writer
+from monai_regplugins.result import RegistrationResult
+from monai_regplugins.transforms import MovingToFixedGridd
+
+SIZE = (9, 8, 10)
+AFFINE = np.array([[0.0, -2.0, 0.0, 7.0], [1.5, 0.0, 0.0, -4.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
+FILES = [
+    "displacement_itk.nii.gz",
+    "metrics.json",
+    "provenance.json",
+    "registration.png",
+    "warped.nii.gz",
+    "warped_label.nii.gz",
+]
+
+
+def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -> Any:
+    """An engine that has just registered one pair of noise on one grid, with a field of the same shift everywhere."""
+    size, generator = SIZE[: len(shift)], torch.Generator().manual_seed(1)
+
+    def on_grid(values: torch.Tensor) -> MetaTensor:
+        return MetaTensor(values, affine=torch.as_tensor(AFFINE))
+
+    pair: dict[str, Any] = {"moving": on_grid(torch.rand(1, *size, generator=generator) * 300 - 100)}
+    pair |= {"fixed": on_grid(torch.rand(1, *size, generator=generator)), "pair_id": pair_id}
+    if labels:
+        pair["moving_label"] = on_grid(torch.randint(0, 5, (1, *size), generator=generator, dtype=torch.uint8) * 50)
+    item = MovingToFixedGridd(keep_original=True)(pair)
+    ddf = torch.tensor(shift, dtype=torch.float32).reshape(-1, *[1] * len(size)).expand(-1, *size)
+    targets = {key: item[key].as_tensor() for key in ("moving", "fixed")} | {"spacing": item["spacing"]}
+    output = {"pred": {"ddf": ddf, "warped": targets["moving"]}, "label": targets}
+    return SimpleNamespace(state=SimpleNamespace(batch=[item], output=[output]))
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the picture, which takes most of the time."""
+    picture = SimpleNamespace(savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
+    monkeypatch.setattr(registration_writer, "draw_pair", lambda item, output, metrics: picture)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read(path: Path) -> np.ndarray[Any, Any]:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    np.testing.assert_allclose(image.affine, AFFINE)
+    return np.asarray(image.dataobj)
+
+
+def test_a_shift_in_closed_form(tmp_path: Path) -> None:
+    running = engine((1, -2, 0))
+    RegistrationWriter(tmp_path)(running)
+
+    folder, (item,) = tmp_path / "a_to_b", running.state.batch
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    for key, name, outside in (
+        ("moving_original", "warped", float(item["moving_original"].min())),
+        ("moving_label_original", "warped_label", 0.0),
+    ):
+        moving = item[key].numpy()[0]
+        expected = np.full(SIZE, outside, dtype=moving.dtype)
+        expected[:-1, 2:] = moving[1:, :-2]  # warped(x) = moving(x + (1, -2, 0))
+        found = read(folder / f"{name}.nii.gz")
+        assert found.dtype == moving.dtype
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2 if name == "warped" else 0)
+    displacement = read(folder / "displacement_itk.nii.gz")
+    assert displacement.shape == (*SIZE, 1, 3)
+    np.testing.assert_allclose(displacement, np.broadcast_to([-4.0, -1.5, 0.0], displacement.shape), atol=1e-6)  # LPS
+    with Image.open(folder / "registration.png") as picture:
+        assert picture.width > 500
+
+
+def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((0, 1), labels=False)
+    RegistrationWriter(tmp_path)(running)
+
+    moving = running.state.batch[0]["moving_original"].numpy()[0]
+    names = ["displacement.npz", "metrics.json", "provenance.json", "registration.png", "warped.nii.gz"]
+    assert sorted(contents(tmp_path)) == [f"a_to_b/{name}" for name in names]
+    np.testing.assert_allclose(read(tmp_path / "a_to_b" / "warped.nii.gz")[:, :-1], moving[:, 1:], atol=2e-2)
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, -2, 0)])
+def test_uncertainty_as_it_is(shift: tuple[int, ...], tmp_path: Path, no_drawing: None) -> None:
+    running = engine(shift)
+    expected = torch.rand(1, *SIZE[: len(shift)])
+    running.state.output[0]["pred"]["uncertainty"] = expected
+    RegistrationWriter(tmp_path)(running)
+
+    found = read(tmp_path / "a_to_b" / "uncertainty.nii.gz")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected[0].numpy())
+
+
+def test_all_forms_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((1, -2, 0))
+    RegistrationWriter(tmp_path, forms="all", inverse=True)(running)
+
+    folder = tmp_path / "a_to_b"
+    shift = AFFINE[:3, :3] @ [1, -2, 0]
+    found = {path.name: load_field(path, AFFINE)[0] for path in folder.glob("*disp*")}
+    assert len(found) == 2 * len(FORMS)
+    for name, displacement in found.items():
+        back = name.startswith("inverse")
+        expected = np.broadcast_to(shift.reshape(3, 1, 1, 1) * (-1 if back else 1), displacement.shape)
+        np.testing.assert_allclose(displacement, expected, atol=1e-4, err_msg=name)
+
+
+def test_of_a_plane_all_forms_are_those_that_hold_it(tmp_path: Path, no_drawing: None) -> None:
+    RegistrationWriter(tmp_path, forms="all")(engine((0, 1), labels=False))
+    names = sorted(path.name for path in (tmp_path / "a_to_b").glob("*disp*"))
+    assert names == ["displacement.npz", "displacement_itk.h5", "displacement_itk.nii.gz"]
+
+
+def test_an_unknown_form_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="itk_nifti"):
+        RegistrationWriter(tmp_path, forms="itk_nifty")
+
+
+def test_fixed_points_come_as_voxels_of_the_moving_image(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((1, -2, 0))
+    running.state.batch[0]["fixed_landmarks"] = torch.tensor([[2.0, 4.0, 3.0], [1.5, 3.0, 2.0]])
+    RegistrationWriter(tmp_path)(running)
+    moved = np.loadtxt(tmp_path / "a_to_b" / "fixed_points_in_moving.csv", delimiter=",")
+    np.testing.assert_allclose(moved, [[3.0, 2.0, 3.0], [2.5, 1.0, 2.0]], atol=1e-5)
+
+
+def test_measures_and_provenance_are_written(tmp_path: Path, no_drawing: None) -> None:
+    running = engine((0, 0, 0))
+    RegistrationWriter(tmp_path, provenance=Provenance({"prealign": "none"}))(running)
+    measures = json.loads((tmp_path / "a_to_b" / "metrics.json").read_text())
+    assert measures["folding_percent"] == 0.0
+    assert measures["ncc"] == pytest.approx(measures["ncc_before"])
+    record = json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())
+    assert record["parameters"] == {"prealign": "none"}
+    assert record["seconds"] >= 0
+    sizes = {name: entry["bytes"] for name, entry in record["files"].items()}
+    assert sizes == {name: len(text) for name, text in contents(tmp_path / "a_to_b").items() if name in sizes}
+    assert sorted([*sizes, "provenance.json"]) == FILES
+
+
+def test_results_are_recognized_by_files_weights_and_configuration(tmp_path: Path, no_drawing: None) -> None:
+    pair = {"pair_id": "a_to_b"}
+    for side in ("fixed", "moving"):
+        pair[side] = str(tmp_path / f"{side}.nii.gz")
+        Path(pair[side]).write_bytes(b"image")
+
+    def writer(steps: int) -> RegistrationWriter:
+        return RegistrationWriter(tmp_path / "output", provenance=Provenance({"steps": steps}))
+
+    assert not writer(0).is_done(pair)
+    state = engine((0, 0, 0)).state
+    writer(0).write(RegistrationResult(state.batch[0], state.output[0], pair, seconds=1.0))
+    assert writer(0).is_done(pair)
+    assert not writer(1).is_done(pair)
+    Path(pair["fixed"]).write_bytes(b"another image")
+    assert not writer(0).is_done(pair)
+    (tmp_path / "output" / "a_to_b" / "provenance.json").write_text("{")
+    assert not writer(0).is_done(pair)
+
+
+def test_further_parts_belong_to_the_result(tmp_path: Path, no_drawing: None) -> None:
+    def part(result: RegistrationResult, folder: Path) -> None:
+        (folder / "part.txt").write_text(result.pair_id)
+
+    RegistrationWriter(tmp_path, parts=[part])(engine((0, 0, 0)))
+    assert (tmp_path / "a_to_b" / "part.txt").read_text() == "a_to_b"
+    assert "part.txt" in json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())["files"]
+
+
+def test_attached_it_writes_each_batch(tmp_path: Path, no_drawing: None) -> None:
+    def register(running: Engine, pair_id: str) -> Any:
+        state = engine((0, 0, 0), pair_id).state
+        running.state.batch = state.batch
+        return state.output
+
+    runner = Engine(register)
+    RegistrationWriter(tmp_path / "new" / "output").attach(runner)
+    runner.run(["a_to_b", "c_to_d"])
+
+    assert sorted(os.listdir(tmp_path / "new" / "output")) == ["a_to_b", "c_to_d"]
+
+
+def test_an_earlier_result_of_the_same_images_is_replaced(tmp_path: Path, no_drawing: None) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    (tmp_path / "a_to_b" / "mine.txt").write_text("by hand")
+
+    write(engine((1, 0, 0), labels=False))
+
+    after = contents(tmp_path)
+    assert after.pop("a_to_b/mine.txt") == b"by hand"
+    assert sorted(after) == [f"a_to_b/{name}" for name in FILES[:5]]
+    assert after["a_to_b/warped.nii.gz"] != before["a_to_b/warped.nii.gz"]
+
+
+def test_a_result_of_other_images_is_not_replaced(tmp_path: Path, no_drawing: None) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    other = engine((0, 0, 0))
+    other.state.batch[0]["moving_original"] += 1
+    with pytest.raises(InputError, match=r"'.*a_to_b' is there already and holds other things"):
+        write(other)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("failing", ["first file", "field", "rename"])
+def test_a_failure_leaves_the_earlier_result(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_drawing: None
+) -> None:
+    write = RegistrationWriter(tmp_path)
+    write(engine((0, 0, 0)))
+    before = contents(tmp_path)
+    save, rename = nib.save, Path.rename
+
+    def full() -> OSError:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def failing_save(image: Any, path: Path) -> None:
+        if failing == "first file" or (failing == "field" and "displacement" in path.name):
+            raise full()
+        save(image, path)
+
+    def failing_rename(path: Path, target: Path) -> Path:
+        if failing == "rename" and path.parent.name == "new":
+            raise full()
+        return rename(path, target)
+
+    monkeypatch.setattr(nib, "save", failing_save)
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(InputError, match=r"cannot write '.*a_to_b' \(No space left on device\)"):
+        write(engine((1, 0, 0)))
+
+    assert contents(tmp_path) == before
+    assert os.listdir(tmp_path) == ["a_to_b"], "a temporary folder is left"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.outputs.report import (
+    RegistrationReport,
+    box_figure,
+    report_page,
+    worst_first,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+ROWS: list[dict[str, Any]] = [
+    {
+        "pair_id": "good",
+        "dsc_before": 0.5,
+        "dsc": 0.9,
+        "dsc_before_1": 0.5,
+        "dsc_1": 0.9,
+        "ncc_before": 0.1,
+        "ncc": 0.9,
+    },
+    {"pair_id": "bad", "dsc_before": 0.4, "dsc": 0.3, "dsc_before_1": 0.4, "dsc_1": 0.3, "ncc_before": 0.2, "ncc": 0.5},
+    {"pair_id": "none", "dsc_before": math.nan, "dsc": math.nan, "ncc_before": 0.3, "ncc": 0.7},
+]
+
+
+class Page(HTMLParser):
+    """Cells of the tables, sources of the pictures, and whether all tags are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.sources.append(dict(attrs)["src"] or "")
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+def write_results(folder: Path) -> list[str]:
+    for row in ROWS:
+        results = folder / row["pair_id"]
+        results.mkdir()
+        values = {key: None if value != value else value for key, value in row.items() if key != "pair_id"}
+        (results / "metrics.json").write_text(json.dumps(values))
+        (results / "registration.png").write_bytes(PNG + row["pair_id"].encode())
+    return [row["pair_id"] for row in ROWS]
+
+
+def test_worst_pairs_come_first() -> None:
+    assert [row["pair_id"] for row in worst_first(ROWS)] == ["none", "bad", "good"]
+    distances = [{"pair_id": "near", "tre": 1.0, "dsc": 0.1}, {"pair_id": "far", "tre": 3.0, "dsc": 0.9}]
+    assert [row["pair_id"] for row in worst_first(distances)] == ["far", "near"]
+    assert worst_first([{"pair_id": "a"}]) == [{"pair_id": "a"}]
+
+
+def test_the_page_needs_no_other_file_and_tells_all_numbers() -> None:
+    text = report_page(ROWS, {"bad": PNG}, "Hips & <knees>")
+    page = Page(text)
+    assert page.open == []
+    assert "<h1>Hips &amp; &lt;knees&gt;</h1>" in text
+    assert not re.search(r"https?://", text)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) == 2  # box plot and the picture
+    start = page.cells.index("DSC")
+    assert page.cells[start : start + 3] == ["DSC", "0.450 ± 0.071", "0.600 ± 0.424"]
+    assert "0.400 → 0.300" in page.cells
+    assert page.cells.index("none") < page.cells.index("bad") < page.cells.index("good")
+
+
+def test_without_labels_there_is_no_box_plot() -> None:
+    assert Page(report_page([{"pair_id": "a", "ncc_before": 0.1, "ncc": 0.5}], {}, "title")).sources == []
+
+
+def test_boxes_show_the_values_before_and_after() -> None:
+    (axes,) = box_figure({"1": ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7]), "6": ([0.4], [0.8])}).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "6"]
+    medians = [np.asarray(line.get_ydata())[0] for line in axes.lines if line.get_color() == "white"]
+    assert sorted(float(value) for value in medians) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+def test_the_report_gathers_the_folders(tmp_path: Path) -> None:
+    RegistrationReport(tmp_path, "Knees", pictures=2)(write_results(tmp_path))
+    with (tmp_path / "metrics.csv").open(newline="") as stream:
+        table = {line["pair_id"]: line for line in csv.DictReader(stream)}
+    assert list(table) == ["good", "bad", "none", "mean", "sd"]
+    assert float(table["mean"]["dsc"]) == pytest.approx(0.6)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [name for name in ("none", "bad", "good") if f"<h3>{name}</h3>" in text] == ["none", "bad"]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "report.html"])
+def test_files_of_someone_else_are_refused_before_anything_is_done(name: str, tmp_path: Path) -> None:
+    report = RegistrationReport(tmp_path)
+    report.check()
+    report(write_results(tmp_path))
+    report.check()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"'.*{name}' is there already and was not written by this program"):
+        RegistrationReport(tmp_path / "b").check()
+    assert (tmp_path / "b" / name).read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = write_results(tmp_path)
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report\.html"):
+        RegistrationReport(tmp_path)(names)

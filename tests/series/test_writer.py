@@ -1,0 +1,180 @@
+"""Files of a registered series: each number in them against one computed otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
+from monai_regplugins.readers.cine import CineSeries
+from monai_regplugins.series.writer import SeriesWriter, curve_figure
+
+SIZE, COUNT, STEPS = (14, 12), 5, 2
+SAGITTAL = np.array([[0, 0, -9.0, 4], [0, -1.5, 0, 30], [-2.0, 0, 0, 50], [0, 0, 0, 1]])  # rows run to the feet
+FILES = [
+    "aligned.nii.gz",
+    "animation.gif",
+    "provenance.json",
+    "respiration.csv",
+    "respiration.png",
+    "transformations.json",
+]
+Write = Callable[..., Path]
+
+
+def make_series(times: bool = True) -> CineSeries:
+    frames = np.random.default_rng(0).uniform(10, 200, (COUNT, *SIZE)).astype(np.float32)
+    return CineSeries(frames, (2.0, 1.5), 0.5 * np.arange(COUNT) if times else None, SAGITTAL)
+
+
+def transforms() -> LocalTransforms:
+    """Those of all frames, with displacements of some pixels."""
+    generator = torch.Generator().manual_seed(1)
+    position, sigma, vector = torch.rand(3, COUNT, STEPS, 2, generator=generator)
+    rotation = torch.rand(COUNT, STEPS, 1, generator=generator)
+    return LocalTransforms(position - 0.5, 0.2 + 0.2 * sigma, rotation, 0.6 * vector - 0.2)
+
+
+def ddf() -> np.ndarray[Any, Any]:
+    return field(transforms(), list(SIZE)).numpy()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that lets an engine run over batches of frames and gives the folder of the results."""
+
+    def run(
+        series: CineSeries,
+        batches: Sequence[Sequence[int]] = ((3, 1), (0, 4), (2,)),
+        extra: Mapping[str, torch.Tensor] | None = None,
+        **options: Any,
+    ) -> Path:
+        found = {**transforms()._asdict(), "ddf": field(transforms(), list(SIZE)), **(extra or {})}
+
+        def step(engine: Any, batch: Sequence[int]) -> list[dict[str, Any]]:
+            engine.state.batch = [{"frame": torch.tensor(frame)} for frame in batch]
+            return [{"pred": {name: values[frame] for name, values in found.items()}} for frame in batch]
+
+        engine = Engine(step)
+        SeriesWriter(tmp_path / "results", series, 2, **options).attach(engine)
+        engine.run(batches)
+        return tmp_path / "results"
+
+    return run
+
+
+@pytest.mark.parametrize("save_fields", [False, True])
+def test_files(write: Write, save_fields: bool) -> None:
+    folder = write(make_series(), save_fields=save_fields)
+    assert sorted(os.listdir(folder)) == sorted([*FILES, *(["fields.npy"] if save_fields else [])])
+    if save_fields:
+        stored = np.load(folder / "fields.npy")
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, ddf())
+    with Image.open(folder / "animation.gif") as animation:
+        assert animation.n_frames == COUNT
+        assert animation.info["duration"] == 500
+    Image.open(folder / "respiration.png").verify()
+
+
+def test_files_of_others_and_of_other_series_stay(tmp_path: Path) -> None:
+    series = make_series()
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "aligned.nii.gz").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"aligned.nii.gz' is there already and was not written by this program"):
+        SeriesWriter(folder, series, 2).attach(Engine(lambda *_: None))
+    source = dataclasses.replace(series, source=str(folder / "aligned.nii.gz"))
+    with pytest.raises(InputError, match="would be replaced by a result"):
+        SeriesWriter(folder, source, 2).attach(Engine(lambda *_: None))
+    assert (folder / "aligned.nii.gz").read_bytes() == b"mine"
+
+
+def test_another_series_does_not_replace_the_results(write: Write, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.nii.gz" for name in ("one", "two")]
+    for file in files:
+        file.write_bytes(b"series")
+    one, two = (dataclasses.replace(make_series(), source=str(file)) for file in files)
+    folder = write(one)
+    assert write(one) == folder
+    with pytest.raises(InputError, match=r"holds results of another series, '.*one\.nii\.gz'"):
+        write(two)
+
+
+def test_uncertainty_is_a_series_too(write: Write) -> None:
+    series, maps = make_series(), torch.rand(COUNT, 1, *SIZE)
+    folder = write(series, extra={"uncertainty": maps})
+    assert sorted(os.listdir(folder)) == sorted([*FILES, "uncertainty.nii.gz"])
+    image = nib.load(folder / "uncertainty.nii.gz")
+    np.testing.assert_array_equal(np.moveaxis(image.get_fdata()[:, :, 0], -1, 0), maps[:, 0].double().numpy())
+    np.testing.assert_allclose(image.affine, SAGITTAL)
+
+
+def test_aligned_frames_have_the_header_of_the_series(write: Write) -> None:
+    series = make_series()
+    image = nib.load(write(series) / "aligned.nii.gz")
+    assert image.shape == (*SIZE, 1, COUNT)
+    np.testing.assert_allclose(image.affine, SAGITTAL)
+    np.testing.assert_allclose(image.header.get_zooms(), (2.0, 1.5, 9.0, 0.5))
+    assert image.header.get_xyzt_units() == ("mm", "sec")
+    for frame, one, aligned in zip(series.frames, ddf(), np.moveaxis(image.get_fdata()[:, :, 0], -1, 0), strict=True):
+        expected = map_coordinates(frame.astype(float), np.indices(SIZE) + one, order=1, mode="nearest")
+        np.testing.assert_allclose(aligned, expected, atol=0.01)
+        assert np.abs(aligned - frame).max() > 10
+
+
+def test_transformations_give_the_fields_back(write: Write) -> None:
+    content = json.loads((write(make_series()) / "transformations.json").read_text())
+    assert (content["fixed_frame"], len(content["frames"])) == (2, COUNT)
+    for steps, one in zip(content["frames"], ddf(), strict=True):
+        assert len(steps) == STEPS
+        np.testing.assert_allclose(field(from_json(steps), list(SIZE))[0].numpy(), one, atol=1e-4)
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_respiration_is_the_mean_displacement_to_the_feet(write: Write, times: bool) -> None:
+    header, *lines = (write(make_series(times)) / "respiration.csv").read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    assert header == "frame,seconds,mm"
+    assert [cell[0] for cell in cells] == ["0", "1", "2", "3", "4"]
+    assert [cell[1] for cell in cells] == (["0.0000", "0.5000", "1.0000", "1.5000", "2.0000"] if times else [""] * 5)
+    curve = 2.0 * ddf()[:, 0].mean(axis=(1, 2))
+    np.testing.assert_allclose([float(cell[2]) for cell in cells], curve, atol=1e-4)
+    assert np.ptp(curve) > 0.1
+
+
+@pytest.mark.parametrize("times", [None, np.array([0.0, 0.5, 1.25])])
+def test_curve_is_drawn_over_time_or_frames(times: Any) -> None:
+    (axes,) = curve_figure(np.array([1.0, -2.0, 3.0]), times).axes
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2] if times is None else times)
+    np.testing.assert_array_equal(line.get_ydata(), [1.0, -2.0, 3.0])
+    assert axes.get_xlabel() == ("frame" if times is None else "time [s]")
+    assert "mm" in axes.get_ylabel()
+
+
+def test_full_disk(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(make_series())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"cannot write '.*aligned.nii.gz' \(No space left on device\)"):
+        write(make_series(times=False))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
