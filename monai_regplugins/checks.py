@@ -126,7 +126,7 @@ def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_di
     """Check an image: one channel, ``spatial_dims`` axes, finite, not constant.
 
     Args:
-        data: intensities, shape (1, *spatial).
+        data: intensities, shape ``(1, *spatial)``.
         name: what the image is, e.g. ``"fixed image"``.
         spatial_dims: number of spatial axes expected.
 

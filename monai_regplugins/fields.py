@@ -43,7 +43,13 @@ MOST_CHUNKS_WITH_GRADIENT = 8  # each chunk holds its own gradient of the whole 
 
 
 class InversionReport(NamedTuple):
-    """How well a field was inverted; residuals are lengths of ``compose(ddf, inverse)``, in voxels."""
+    """How well a field was inverted; residuals are lengths of ``compose(ddf, inverse)``, in voxels.
+
+    Example:
+        >>> _, report = invert(torch.zeros(1, 2, 8, 8))
+        >>> report.converged, report.max_residual
+        (True, 0.0)
+    """
 
     iterations: int
     mean_residual: float
@@ -63,6 +69,11 @@ def identity_grid(
 
     Returns:
         ``(d, *spatial)``, component k the index along array axis k.
+
+    Example:
+        >>> identity_grid((2, 3))[1]  # the coordinate along axis 1
+        tensor([[0., 1., 2.],
+                [0., 1., 2.]])
     """
     axes = [torch.arange(n, dtype=dtype, device=device) for n in spatial_shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -108,6 +119,11 @@ def warp(
 
     Raises:
         InputError: When shapes do not fit, or ``mode`` or ``padding`` is none of the above.
+
+    Example:
+        >>> image = torch.arange(5.0).view(1, 1, 1, 5)
+        >>> warp(image, torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 5))  # reads one voxel to the right
+        tensor([[[[1., 2., 3., 4., 0.]]]])
     """
     _check_sampling(image, ddf, 1, mode, padding)
     if torch.jit.is_scripting():
@@ -133,6 +149,10 @@ def sample_at(
 
     Raises:
         InputError: When shapes do not fit, or ``mode`` or ``padding`` is none of the above.
+
+    Example:
+        >>> sample_at(torch.arange(4.0).view(1, 1, 1, 4), torch.tensor([[[0.0, 1.5]]]))
+        tensor([[[1.5000]]])
     """
     _check_sampling(volume, points, 2, mode, padding)
     wide = points.to(_working_type(volume, points))
@@ -155,6 +175,11 @@ def compose(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
     Raises:
         InputError: When shapes do not fit.
+
+    Example:
+        >>> one, two = torch.ones(1, 2, 4, 4), torch.full((1, 2, 4, 4), 2.0)
+        >>> compose(one, two).unique()
+        tensor([3.])
     """
     return warp(u, v, "linear", "border").add_(v)
 
@@ -176,6 +201,11 @@ def invert(ddf: torch.Tensor, iterations: int = 50, tolerance: float = 1e-3) -> 
 
     Raises:
         InputError: When ``ddf`` is not a field or ``iterations`` is below 1.
+
+    Example:
+        >>> inverse, report = invert(torch.full((1, 2, 8, 8), 0.5))
+        >>> inverse.unique(), report.converged
+        (tensor([-0.5000]), True)
     """
     if iterations < 1:
         raise InputError(f"iterations is {iterations}, expected at least 1; give a positive number.")
@@ -205,6 +235,10 @@ def resize(ddf: torch.Tensor, spatial_shape: Sequence[int], align_corners: bool 
     Raises:
         InputError: When ``ddf`` is not a field, ``spatial_shape`` has another length, or with ``align_corners`` an axis
             of one voxel, which has no length between centers, is to grow.
+
+    Example:
+        >>> resize(torch.ones(1, 2, 4, 4), (8, 8)).unique()  # one coarse voxel is two fine ones
+        tensor([2.])
     """
     wide = _field(ddf)
     shape = [int(n) for n in spatial_shape]
@@ -226,6 +260,11 @@ def jacobian(ddf: torch.Tensor) -> torch.Tensor:
 
     Raises:
         InputError: When ``ddf`` is not a field or has an axis of less than 2 voxels.
+
+    Example:
+        >>> jacobian(torch.zeros(1, 2, 4, 4))[0, :, :, 0, 0]
+        tensor([[1., 0.],
+                [0., 1.]])
     """
     u = _field(ddf)
     check_minimum_size(list(u.shape[2:]), 2, "displacement field")
@@ -245,12 +284,21 @@ def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
 
     Raises:
         InputError: When ``ddf`` is not a field or has an axis of less than 2 voxels.
+
+    Example:
+        >>> jacobian_determinant(0.5 * identity_grid((4, 4))[None]).unique()  # each axis is 1.5 times as long
+        tensor([2.2500])
     """
     return determinant_of(jacobian(ddf))
 
 
 def determinant_of(jacobian: torch.Tensor) -> torch.Tensor:
-    """Return the determinants ``(B, *spatial)`` of matrices ``(B, d, d, *spatial)``, as :func:`jacobian` gives them."""
+    """Return the determinants ``(B, *spatial)`` of matrices ``(B, d, d, *spatial)``, as :func:`jacobian` gives them.
+
+    Example:
+        >>> determinant_of(2 * torch.eye(3).view(1, 3, 3, 1, 1, 1))
+        tensor([[[[8.]]]])
+    """
     J = jacobian
     if J.shape[1] == 2:
         return J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
@@ -272,6 +320,10 @@ def voxel_to_normalized(ddf: torch.Tensor) -> torch.Tensor:
 
     Raises:
         InputError: When ``ddf`` is not a field.
+
+    Example:
+        >>> voxel_to_normalized(torch.ones(1, 2, 3, 5))[0, :, 0, 0]
+        tensor([1.0000, 0.5000])
     """
     return _scale(_field(ddf), [2.0 / max(n - 1, 1) for n in ddf.shape[2:]])
 
@@ -288,6 +340,10 @@ def voxel_to_ras(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
 
     Raises:
         InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+
+    Example:
+        >>> voxel_to_ras(torch.ones(1, 2, 1, 1), torch.diag(torch.tensor([-2.0, 3.0, 1.0]))).flatten()
+        tensor([-2.,  3.])
     """
     return _transform(ddf, _linear_part(affine, ddf))
 
@@ -320,6 +376,10 @@ def voxel_to_lps(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
 
     Raises:
         InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
+
+    Example:
+        >>> voxel_to_lps(torch.ones(1, 3, 1, 1, 1), torch.eye(4)).flatten()
+        tensor([-1., -1.,  1.])
     """
     A = _linear_part(affine, ddf)
     return _transform(ddf, _flip_first_two(len(A)) @ A)

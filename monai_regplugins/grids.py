@@ -117,7 +117,7 @@ def offset_field(
         slab: the indices along the first axis to return, see :func:`~monai_regplugins.fields.slabs`; None for all.
 
     Returns:
-        Field of shape (d, *spatial), in the unit that ``M`` maps to.
+        Field of shape ``(d, *spatial)``, in the unit that ``M`` maps to.
     """
     difference = matrix.to(torch.float64) - torch.eye(matrix.shape[0], dtype=torch.float64)
     return affine_field(difference, spatial_shape, dtype, slab)
@@ -129,7 +129,7 @@ def affine_field(
     dtype: torch.dtype = torch.float32,
     slab: slice | None = None,
 ) -> torch.Tensor:
-    """Values of an affine function ``M x`` at every voxel ``x``, shape (d, *spatial), or in one slab."""
+    """Values of an affine function ``M x`` at every voxel ``x``, shape ``(d, *spatial)``, or in one slab."""
     rows = slice(0, spatial_shape[0]) if slab is None else slab
     grid = fields.identity_grid((rows.stop - rows.start, *spatial_shape[1:]), dtype=dtype)
     grid[0] += rows.start
@@ -146,14 +146,14 @@ def sample_with_offset(
     the border value holds, as in ITK.
 
     Args:
-        image: shape (C, *spatial_m), any dtype.
-        offset: shape (d, *spatial_f), voxels of ``image``.
+        image: shape ``(C, *spatial_m)``, any dtype.
+        offset: shape ``(d, *spatial_f)``, voxels of ``image``.
         mode: ``"linear"`` or ``"nearest"``.
         padding_value: value outside; None continues the border values.
         start: index x along the first axis at which ``offset`` begins, for a slab of a larger field.
 
     Returns:
-        Sampled image, shape (C, *spatial_f), dtype of ``image``.
+        Sampled image, shape ``(C, *spatial_f)``, dtype of ``image``.
     """
     values = image.to(torch.promote_types(offset.dtype, image.dtype))
     sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
@@ -176,16 +176,16 @@ def sample_affine(
     The grid is worked on in slabs: beyond what is given and returned, little memory is needed.
 
     Args:
-        image: shape (C, *spatial_m), any dtype.
+        image: shape ``(C, *spatial_m)``, any dtype.
         matrix: homogeneous matrix ``M``, voxels of the grid to voxels of ``image``, shape (d + 1, d + 1).
         spatial_shape: number of voxels of the grid along each axis.
         mode: ``"linear"`` or ``"nearest"``.
         padding_value: value outside the field of view; None continues the border values.
         linear: ``L``, displacements to voxels of ``image``, shape (d, d); None without a field.
-        field: displacements ``u``, shape (d, *spatial), float32 or better; None for no displacement.
+        field: displacements ``u``, shape ``(d, *spatial)``, float32 or better; None for no displacement.
 
     Returns:
-        Sampled image, shape (C, *spatial), dtype of ``image``, on the device of ``field`` if there is one.
+        Sampled image, shape ``(C, *spatial)``, dtype of ``image``, on the device of ``field`` if there is one.
     """
     like = torch.empty(0, device=image.device) if field is None else field
     values = image.to(like.device, torch.promote_types(like.dtype, image.dtype))
@@ -205,10 +205,10 @@ def grids_overlap(matrix: torch.Tensor, spatial_shape: Sequence[int], other_shap
 
 
 def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int], start: int = 0) -> torch.Tensor:
-    """Where ``x + offset(x)`` lies in an image of ``spatial_shape``: boolean, shape (*spatial_f).
+    """Where ``x + offset(x)`` lies in an image of ``spatial_shape``: boolean, shape ``(*spatial_f)``.
 
     Args:
-        offset: shape (d, *spatial_f), voxels of that image.
+        offset: shape ``(d, *spatial_f)``, voxels of that image.
         spatial_shape: number of its voxels along each axis.
         start: index x along the first axis at which ``offset`` begins, for a slab of a larger field.
     """

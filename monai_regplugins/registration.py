@@ -127,7 +127,7 @@ class Registration:
 
         Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series), a
         :class:`~monai.data.MetaTensor` with its affine (voxels to RAS mm), or an array or tensor without one, of shape
-        (*spatial) or (1, *spatial), in the unit that the bundle was trained on, such as HU.
+        ``(*spatial)`` or ``(1, *spatial)``, in the unit that the bundle was trained on, such as HU.
 
         Args:
             fixed: the image that stays.

@@ -52,7 +52,7 @@ class RegistrationResult:
 
     @property
     def ddf(self) -> Tensor:
-        """The network's field, (d, *fixed), voxels of the fixed grid, component k along array axis k.
+        """The network's field, ``(d, *fixed)``, voxels of the fixed grid, component k along array axis k.
 
         Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the pre-alignment, at
         x + ddf(x). :attr:`displacement` is the way to the moving image itself.
@@ -62,13 +62,13 @@ class RegistrationResult:
 
     @property
     def displacement(self) -> MetaTensor:
-        """The total displacement, (d, *fixed), mm in RAS: point p of the fixed image lies at p + D(p) in the moving."""
+        """The total displacement, ``(d, *fixed)``, mm in RAS: point p of the fixed image is p + D(p) in the moving."""
         found: MetaTensor = self._total["displacement"]
         return found
 
     @cached_property
     def inverse_displacement(self) -> MetaTensor:
-        """The inverse of :attr:`displacement`, (d, *moving), mm in RAS, on the grid of the original moving image."""
+        """The inverse of :attr:`displacement`, ``(d, *moving)``, mm in RAS, on the original moving grid."""
         moving = self.moving
         inverse = inverse_displacement(
             self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], self.item["prealign_matrix"]
@@ -77,30 +77,30 @@ class RegistrationResult:
 
     @property
     def fixed(self) -> MetaTensor:
-        """The fixed image as the network saw it, (1, *fixed)."""
+        """The fixed image as the network saw it, ``(1, *fixed)``."""
         image: MetaTensor = self.item["fixed"]
         return image
 
     @property
     def moving(self) -> MetaTensor:
-        """The original moving image, (1, *moving), on its own grid."""
+        """The original moving image, ``(1, *moving)``, on its own grid."""
         image: MetaTensor = self.item["moving_original"]
         return image
 
     @property
     def warped(self) -> MetaTensor:
-        """The original moving image on the fixed grid, (1, *fixed), sampled once through :attr:`displacement`."""
+        """The original moving image on the fixed grid, ``(1, *fixed)``, sampled once through :attr:`displacement`."""
         found: MetaTensor = self._total["warped"]
         return found
 
     @property
     def warped_label(self) -> MetaTensor | None:
-        """The original moving label on the fixed grid, (1, *fixed), if there is one."""
+        """The original moving label on the fixed grid, ``(1, *fixed)``, if there is one."""
         return self._total.get("warped_label")
 
     @property
     def uncertainty(self) -> Tensor | None:
-        """Standard deviation of the displacement, (1, *fixed), voxels, if the bundle was asked for it."""
+        """Standard deviation of the displacement, ``(1, *fixed)``, voxels, if the bundle was asked for it."""
         found: Tensor | None = self.pred.get("uncertainty")
         return found
 

@@ -96,7 +96,14 @@ def test_importing_the_package_loads_no_subpackage() -> None:
 def test_tests_mirror_the_package() -> None:
     expected = {path.relative_to(PACKAGE).with_name(f"test_{path.name}").as_posix() for path in PLAIN_MODULES}
     found = {path.relative_to(ROOT / "tests").as_posix() for path in ROOT.glob("tests/**/test_*.py")}
-    about_the_repository = {"test_architecture.py", "test_conventions.py", "test_benchmarks.py", "test_packaging.py"}
+    about_the_repository = {
+        "test_architecture.py",
+        "test_benchmarks.py",
+        "test_conventions.py",
+        "test_docs.py",
+        "test_examples.py",
+        "test_packaging.py",
+    }
     found = {name for name in found - about_the_repository if not name.startswith("bundles/")}
     assert sorted(expected - found) == [], "modules without a test file"
     assert sorted(found - expected) == [], "test files without a module"

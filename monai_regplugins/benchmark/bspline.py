@@ -32,9 +32,9 @@ class BSplineResult(NamedTuple):
     """Outcome of :func:`register_bspline`.
 
     Attributes:
-        ddf: `(B, d, *spatial)` in voxels.
+        ddf: ``(B, d, *spatial)`` in voxels.
         parameters: numbers that describe the transformation of one pair at the finest resolution.
-        losses: loss before each step, `(levels, iterations, B)`.
+        losses: loss before each step, ``(levels, iterations, B)``.
     """
 
     ddf: torch.Tensor
@@ -43,7 +43,7 @@ class BSplineResult(NamedTuple):
 
 
 def control_points(size: int, spacing: int) -> int:
-    """Return the number of nodes along an axis of `size` pixels: `ceil(size / spacing) + 2`, one beyond either end."""
+    """Return how many nodes span ``size`` pixels, one beyond either end: ``ceil(size / spacing) + 2``."""
     return math.ceil(size / spacing) + 2
 
 
@@ -73,14 +73,14 @@ def register_bspline(
         TV(f) = \underset{c,x}{\mathrm{mean}} \sqrt{\sum_a (f_c(x) - f_c(x - e_a))^2},
 
     m marking the pixels whose sampling point lies in the moving image (Sandkuehler et al. 2019, section 4 and Eq. 1).
-    The pairs of a batch do not influence each other. It runs on the device of the images, also under `no_grad`;
+    The pairs of a batch do not influence each other. It runs on the device of the images, also under ``no_grad``;
     no gradient reaches the images.
 
     Args:
-        moving: images to deform, `(B, 1, *spatial)`, 2D or 3D.
+        moving: images to deform, ``(B, 1, *spatial)``, 2D or 3D.
         fixed: images to match, the same shape.
         shrink: how much smaller the images are at each resolution, coarsest first.
-        spacing: distance s of the nodes at each resolution, in pixels of that resolution; see `SPACINGS`.
+        spacing: distance s of the nodes at each resolution, in pixels of that resolution; see ``SPACINGS``.
         order: degree n of the splines, 1 to 3.
         iterations: steps at each resolution.
         learning_rate: of Adam, in halves of the image.
@@ -119,7 +119,7 @@ def _register_level(
     smoothness_weight: float,
     history: torch.Tensor,
 ) -> torch.Tensor:
-    """Optimize the nodes of one resolution on top of a frozen field; write the losses into `history`."""
+    """Optimize the nodes of one resolution on top of a frozen field; write the losses into ``history``."""
     half = fixed.new_tensor([(n - 1) / 2 for n in fixed.shape[2:]]).view(-1, *[1] * len(bases))
     nodes = coarse.new_zeros(*coarse.shape[:2], *[basis.shape[1] for basis in bases], requires_grad=True)
     optimizer = torch.optim.Adam([nodes], lr=learning_rate, amsgrad=True)
@@ -134,9 +134,9 @@ def _register_level(
 
 
 def _spline(nodes: torch.Tensor, bases: list[torch.Tensor]) -> torch.Tensor:
-    """Evaluate the spline of `nodes` `(B, d, *nodes)` on the pixels, one axis after the other: `(B, d, *spatial)`.
+    """Evaluate the spline of ``nodes`` ``(B, d, *nodes)`` on the pixels, axis by axis: ``(B, d, *spatial)``.
 
-    The same as a transposed convolution of the nodes with the kernel, of stride `spacing`, since that is separable.
+    The same as a transposed convolution of the nodes with the kernel, of stride ``spacing``, since that is separable.
     """
     values = nodes
     for basis in bases:
@@ -145,7 +145,7 @@ def _spline(nodes: torch.Tensor, bases: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _basis(size: int, spacing: int, order: int, like: torch.Tensor) -> torch.Tensor:
-    """Return the value of each node's spline at each pixel of an axis, `(size, nodes)`, the nodes centered on the axis.
+    """Return each node's spline at each pixel of an axis, ``(size, nodes)``, the nodes centered on the axis.
 
     Rows sum to one, but for order 3 in the outermost half spacing, where up to 1/48 is missing: there the next node
     outside would reach in.
@@ -164,7 +164,7 @@ def _cardinal_bspline(t: torch.Tensor, order: int) -> torch.Tensor:
 
 
 def _resample(image: torch.Tensor, factor: int) -> torch.Tensor:
-    """Smooth an image (standard deviation `factor / 2` pixels) and take it to a coarser grid with the same corners."""
+    """Smooth an image (standard deviation ``factor / 2`` pixels) and resample it on a coarser grid, same corners."""
     if factor == 1:
         return image
     d = image.ndim - 2
@@ -180,7 +180,7 @@ def _shrunken(shape: list[int], factor: int) -> list[int]:
 
 
 def _standardized(images: torch.Tensor) -> torch.Tensor:
-    """Bring each image of `(2, B, 1, *spatial)` to mean 0 and standard deviation 1, outliers clamped."""
+    """Bring each image of ``(2, B, 1, *spatial)`` to mean 0 and standard deviation 1, outliers clamped."""
     std, mean = torch.std_mean(images, dim=tuple(range(2, images.ndim)), keepdim=True)
     return ((images - mean) / std).clamp(-CLAMP, CLAMP)
 

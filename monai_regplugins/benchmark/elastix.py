@@ -42,7 +42,7 @@ class ElastixResult(NamedTuple):
     """Outcome of :func:`register_elastix`.
 
     Attributes:
-        ddf: `(1, d, *spatial)` in voxels, float32.
+        ddf: ``(1, d, *spatial)`` in voxels, float32.
         seconds: wall time of registration and evaluation of the field, without loading the library.
     """
 
@@ -66,12 +66,12 @@ def register_elastix(
     thread and the same seed give the same field.
 
     Args:
-        fixed: image to match, `(1, 1, *spatial)`, 2D or 3D.
+        fixed: image to match, ``(1, 1, *spatial)``, 2D or 3D.
         moving: image to deform, the same shape.
-        spacing: voxel size along each axis in mm, `(d,)`.
+        spacing: voxel size along each axis in mm, ``(d,)``.
         method: one of :data:`METHODS`.
         metric: one of :data:`METRICS`, normalized correlation or mutual information.
-        mask: voxels of the fixed image that are compared (above zero), `(1, 1, *spatial)`; all by default.
+        mask: voxels of the fixed image that are compared (above zero), ``(1, 1, *spatial)``; all by default.
         seed: of the random points.
         threads: CPU threads.
 

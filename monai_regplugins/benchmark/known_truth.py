@@ -74,7 +74,7 @@ def write_dataset(
 
 
 def write_displacement(folder: Path, fixed: int, moving: int, ddf: Tensor, affine: Tensor) -> None:
-    r"""Write the true displacement ``displacements/disp_<fixed>_<moving>.nii.gz``, (\*spatial, 3) voxels.
+    r"""Write the true displacement ``displacements/disp_<fixed>_<moving>.nii.gz``, ``(*spatial, 3)`` voxels.
 
     Args:
         folder: of the data set.

@@ -54,14 +54,15 @@ class PairPrepareBatch(PrepareBatch):
         """Prepare one batch.
 
         Args:
-            batchdata: ``moving`` and ``fixed``, each (B, 1, *spatial) on the fixed grid, and what else the data has.
+            batchdata: ``moving`` and ``fixed``, each ``(B, 1, *spatial)`` on the fixed grid, and what else the data
+                has.
             device: where network and loss run.
             non_blocking: whether to copy beside the host's work.
             kwargs: further arguments of ``Tensor.to``.
 
         Returns:
-            The image (B, 2, *spatial), float32, channel 0 moving and channel 1 fixed; the targets, among them
-            ``moving`` and ``fixed`` (B, 1, *spatial) as views of the image; no further arguments; those of the
+            The image ``(B, 2, *spatial)``, float32, channel 0 moving and channel 1 fixed; the targets, among them
+            ``moving`` and ``fixed`` ``(B, 1, *spatial)`` as views of the image; no further arguments; those of the
             ``inferer_keys`` that there are.
 
         Raises:

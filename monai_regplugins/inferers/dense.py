@@ -60,6 +60,11 @@ class DenseInferer(Inferer):
 
     Raises:
         InputError: When an argument is out of its range or unknown.
+
+    Example:
+        >>> network = RegNet(spatial_dims=2, width=0.25).eval()
+        >>> DenseInferer("exact", voxel_size=None)(torch.rand(1, 2, 40, 30), network)["ddf"].shape
+        torch.Size([1, 2, 40, 30])
     """
 
     def __init__(
@@ -210,6 +215,11 @@ def predict_at_points(network: RegNet, image: Tensor, points: Tensor, batch: int
 
     Raises:
         InputError: When the network trains, or a point lies outside of the image.
+
+    Example:
+        >>> network = RegNet(spatial_dims=2, width=0.25).eval()
+        >>> predict_at_points(network, torch.rand(1, 2, 40, 30), torch.tensor([[10.0, 20.5]])).shape
+        torch.Size([1, 2])
     """
     size = torch.tensor(image.shape[2:])
     if network.training:

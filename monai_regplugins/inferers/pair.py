@@ -33,6 +33,12 @@ class PairInferer(Inferer):
 
     Raises:
         InputError: When an axis is shorter than half of ``minimum_size``, or ``passes`` is below 1.
+
+    Example:
+        >>> still = torch.zeros_like  # a network that moves nothing
+        >>> found = PairInferer(spatial_size=[16, 16])(torch.rand(1, 2, 40, 30), still)
+        >>> found["ddf"].shape, found["warped"].shape
+        (torch.Size([1, 2, 40, 30]), torch.Size([1, 1, 40, 30]))
     """
 
     def __init__(

@@ -76,6 +76,12 @@ class RefinedInferer(Inferer):
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
+
+    Example:
+        >>> loss = WeightedSum({"similarity": Term(torch.nn.MSELoss(), ["warped", "fixed"])})
+        >>> refined = RefinedInferer(PairInferer(), loss, steps=5)
+        >>> refined(torch.rand(1, 2, 16, 16), torch.zeros_like)["ddf"].shape
+        torch.Size([1, 2, 16, 16])
     """
 
     def __init__(

@@ -43,6 +43,10 @@ class StoppingRule:
 
     Raises:
         InputError: When ``patience`` or ``min_steps`` is below 1.
+
+    Example:
+        >>> StoppingRule(patience=3).keep_best
+        True
     """
 
     patience: int = 2
@@ -91,6 +95,12 @@ class SequenceInferer(PairInferer):
 
     Raises:
         InputError: When ``uncertainty`` is unknown or ``samples`` is below 2.
+
+    Example:
+        >>> from monai_regplugins.networks.nets import R2N2
+        >>> network = R2N2(channels=(4, 8, 16), steps=2).eval()
+        >>> SequenceInferer(StoppingRule())(torch.rand(1, 2, 40, 30), network)["ddf"].shape
+        torch.Size([1, 2, 40, 30])
     """
 
     def __init__(

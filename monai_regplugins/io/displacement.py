@@ -172,7 +172,7 @@ def load_slicer_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
 
 
 def _write_vectors(vectors: Displacement, affine: GridAffine, intent: int, path: Path) -> None:
-    """Write (d, *spatial) as NIfTI vectors of an intent."""
+    """Write ``(d, *spatial)`` as NIfTI vectors of an intent."""
     d = len(vectors)
     image = nib.Nifti1Image(np.moveaxis(vectors, 0, -1).reshape(*vectors.shape[1:], *[1] * (4 - d), d), affine)
     image.header.set_intent(intent)
@@ -183,7 +183,7 @@ def _write_vectors(vectors: Displacement, affine: GridAffine, intent: int, path:
 
 
 def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:
-    """The vectors of a file as (d, *spatial), and its affine."""
+    """The vectors of a file as ``(d, *spatial)``, and its affine."""
     d = header.shape[-1]
     values = header.values(path).reshape(*header.shape[:d], d)
     return np.moveaxis(values, -1, 0), np.asarray(header.image.affine, np.float64)

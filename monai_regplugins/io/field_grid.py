@@ -73,13 +73,13 @@ def check_plane(affine: GridAffine, d: int) -> None:
 
 
 def swap_frame(displacement: Displacement) -> Displacement:
-    """Turn components in RAS into LPS or back: the first two change sign; shape (d, *spatial)."""
+    """Turn components in RAS into LPS or back: the first two change sign; shape ``(d, *spatial)``."""
     signs = np.array([-1.0, -1.0, 1.0], dtype=np.float32)[: len(displacement)]
     return displacement * signs.reshape(-1, *[1] * (displacement.ndim - 1))
 
 
 def ddf_of_displacement(displacement_ras: npt.NDArray[np.floating], affine: GridAffine) -> Displacement:
-    """Express a displacement (d, *spatial) in mm of the world in voxels of its grid: ``inv(A) D``.
+    """Express a displacement ``(d, *spatial)`` in mm of the world in voxels of its grid: ``inv(A) D``.
 
     Raises:
         InputError: When a 2D grid is oblique to the world axes.

@@ -1,6 +1,6 @@
 """The forms in which a displacement field goes to other tools and comes back, in one table.
 
-Whatever the form, a field here is ``displacement_ras`` (d, *spatial), mm, on the fixed grid of voxel-to-RAS matrix
+Whatever the form, a field here is ``displacement_ras`` ``(d, *spatial)``, mm, on the fixed grid of voxel-to-RAS matrix
 ``affine`` (4, 4): the point p of the fixed image's world goes to ``p + D(p)`` in the moving image's.
 """
 

@@ -29,6 +29,11 @@ class LabelOverlapLoss(nn.Module):
 
     Raises:
         InputError: A label is 0, which is the background.
+
+    Example:
+        >>> label = torch.zeros(1, 1, 8, 8).index_fill(2, torch.tensor([3, 4]), 1.0)
+        >>> LabelOverlapLoss()(torch.zeros(1, 2, 8, 8), label, label)
+        tensor(0.)
     """
 
     def __init__(self, labels: Sequence[int] = ()) -> None:

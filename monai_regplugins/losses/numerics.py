@@ -10,12 +10,12 @@ __all__ = ["at_least_float32", "check_spatial_match"]
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Return `values` in float32, or unchanged in float64 (losses lose too much in half precision, autocast or not)."""
+    """Return ``values`` in float32, or unchanged in float64 (half precision loses too much, autocast or not)."""
     return values if values.dtype == torch.float64 else values.to(torch.float32)
 
 
 def check_spatial_match(a: torch.Tensor, b: torch.Tensor, name_a: str, name_b: str) -> None:
-    """Refuse two tensors `(B, C, *spatial)` whose batch and spatial sizes differ, which would broadcast silently.
+    """Refuse two tensors ``(B, C, *spatial)`` whose batch and spatial sizes differ, which would broadcast silently.
 
     Raises:
         InputError: the ranks differ or are not 2D/3D images, or a batch or spatial size differs.

@@ -26,7 +26,12 @@ class SequenceMSELoss(nn.Module):
         outside: ``ignore`` as above, or ``border``: points outside take the value of the closest voxel, and m is one.
 
     Raises:
-        InputError: `outside` is unknown.
+        InputError: ``outside`` is unknown.
+
+    Example:
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> SequenceMSELoss()(torch.zeros(1, 3, 2, 8, 8), image, image)  # three steps
+        tensor(0.)
     """
 
     def __init__(self, outside: str = "ignore") -> None:
@@ -38,8 +43,8 @@ class SequenceMSELoss(nn.Module):
         """Return the loss, a scalar.
 
         Args:
-            sequence: ddf after each step, `(B, T, d, *spatial)`, voxels.
-            moving: `(B, C, *spatial)`, 2D or 3D.
+            sequence: ddf after each step, ``(B, T, d, *spatial)``, voxels.
+            moving: ``(B, C, *spatial)``, 2D or 3D.
             fixed: the same shape.
 
         Raises:
@@ -57,13 +62,13 @@ class SequenceMSELoss(nn.Module):
 
 
 def masked_mse(moving: torch.Tensor, fixed: torch.Tensor, ddf: torch.Tensor, outside: str = "ignore") -> torch.Tensor:
-    """Mean squared error of each pair after the registration, `(B,)`, as in :class:`SequenceMSELoss`.
+    """Mean squared error of each pair after the registration, ``(B,)``, as in :class:`SequenceMSELoss`.
 
     Args:
-        moving: `(B, C, *spatial)`.
+        moving: ``(B, C, *spatial)``.
         fixed: the same shape.
-        ddf: `(B, d, *spatial)`, voxels.
-        outside: `ignore` or `border`.
+        ddf: ``(B, d, *spatial)``, voxels.
+        outside: ``ignore`` or ``border``.
     """
     image, target, u = (at_least_float32(values) for values in (moving, fixed, ddf))
     error = (fields.warp(image, u, "linear", "border") - target).square().mean(1).flatten(1)
@@ -74,7 +79,7 @@ def masked_mse(moving: torch.Tensor, fixed: torch.Tensor, ddf: torch.Tensor, out
 
 
 def _inside(ddf: torch.Tensor) -> torch.Tensor:
-    """Whether x + u(x) is no further out than the outer voxel centers, `(B, *spatial)`."""
+    """Whether x + u(x) is no further out than the outer voxel centers, ``(B, *spatial)``."""
     inside = torch.ones_like(ddf[:, 0], dtype=torch.bool)
     for k, n in enumerate(ddf.shape[2:]):
         x = torch.arange(n, dtype=ddf.dtype, device=ddf.device).view(

@@ -15,24 +15,29 @@ __all__ = ["MaskedLNCCLoss", "MaskedMSELoss"]
 class MaskedLNCCLoss(nn.Module):
     r"""Minus the squared local normalized cross correlation, averaged over a mask.
 
-    With sums over the box of `window` voxels per axis around each voxel,
+    With sums over the box of ``window`` voxels per axis around each voxel,
 
     .. math::
         cc = \frac{(\sum (I - \bar I)(J - \bar J))^2}{\sum (I - \bar I)^2 \, \sum (J - \bar J)^2 + \epsilon}, \qquad
         L = -\frac{1}{B} \sum_b \frac{\sum_x m_b(x) \, cc_b(x)}{\sum_x m_b(x)}.
 
     The term D of the RAN paper (Zheng et al. 2022, Eq. 13) for abdominal CT; the authors' code uses
-    `window=8` and the mask "fixed brighter than 0.1". A box that crosses the image border is cut there and its means
+    ``window=8`` and the mask "fixed brighter than 0.1". A box that crosses the image border is cut there and its means
     use the true voxel count (the authors pad with zeros, as if the image went on in black), so gain and offset of
     either image do not matter anywhere. An even window reaches one voxel further on the high side.
 
     Args:
         window: edge length of the box in voxels, at least 2, even or odd.
-        threshold: with no mask given, voxels where `fixed` exceeds this count; None takes every voxel.
+        threshold: with no mask given, voxels where ``fixed`` exceeds this count; None takes every voxel.
         eps: added to the product of the two sums of squares; suits intensities in [0, 1].
 
     Raises:
-        InputError: `window` is below 2 or `eps` is not positive.
+        InputError: ``window`` is below 2 or ``eps`` is not positive.
+
+    Example:
+        >>> image = torch.rand(1, 1, 16, 16)
+        >>> bool(MaskedLNCCLoss()(0.5 * image + 0.2, image) < -0.99)  # gain and offset do not matter
+        True
     """
 
     def __init__(self, window: int = 7, threshold: float | None = 0.1, eps: float = 1e-5) -> None:
@@ -49,9 +54,9 @@ class MaskedLNCCLoss(nn.Module):
         """Return the loss, a scalar in [-1, 0].
 
         Args:
-            warped: moving image on the fixed grid, `(B, C, *spatial)`, 2D or 3D.
+            warped: moving image on the fixed grid, ``(B, C, *spatial)``, 2D or 3D.
             fixed: fixed image, the same shape.
-            mask: weights `(B, 1, *spatial)` that replace the threshold; a sample with an empty mask counts as zero.
+            mask: weights ``(B, 1, *spatial)`` that replace the threshold; a sample with an empty mask counts as zero.
 
         Raises:
             InputError: the shapes do not match.
@@ -88,7 +93,11 @@ class MaskedMSELoss(nn.Module):
     mean is over all voxels, not those of the mask: a small mask makes a small loss.
 
     Args:
-        threshold: with no mask given, voxels where `fixed` exceeds this count; None takes every voxel.
+        threshold: with no mask given, voxels where ``fixed`` exceeds this count; None takes every voxel.
+
+    Example:
+        >>> MaskedMSELoss()(torch.zeros(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5))
+        tensor(0.2500)
     """
 
     def __init__(self, threshold: float | None = 0.01) -> None:
@@ -99,9 +108,9 @@ class MaskedMSELoss(nn.Module):
         """Return the loss, a scalar.
 
         Args:
-            warped: moving image on the fixed grid, `(B, C, *spatial)`, 2D or 3D.
+            warped: moving image on the fixed grid, ``(B, C, *spatial)``, 2D or 3D.
             fixed: fixed image, the same shape.
-            mask: weights `(B, 1, *spatial)` that replace the threshold.
+            mask: weights ``(B, 1, *spatial)`` that replace the threshold.
 
         Raises:
             InputError: the shapes do not match.
@@ -119,7 +128,7 @@ def _wide_pair(warped: torch.Tensor, fixed: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _weights(fixed: torch.Tensor, mask: torch.Tensor | None, threshold: float | None) -> torch.Tensor:
-    """Return the given mask, or that of the voxels above the threshold, or ones, in the type of `fixed`."""
+    """Return the given mask, or that of the voxels above the threshold, or ones, in the type of ``fixed``."""
     if mask is not None:
         check_spatial_match(mask, fixed, "mask", "fixed")
         return mask.to(fixed.dtype)

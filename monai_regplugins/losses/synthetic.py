@@ -45,7 +45,11 @@ class SyntheticFieldLoss(nn.Module):
             no image can tell, as far from any edge, counts little against small errors where it can.
 
     Raises:
-        InputError: `norm` is unknown.
+        InputError: ``norm`` is unknown.
+
+    Example:
+        >>> SyntheticFieldLoss(norm="mae")(torch.zeros(1, 2, 8, 8), torch.ones(1, 2, 8, 8))
+        tensor(1.)
     """
 
     def __init__(self, norm: str = "l2") -> None:
@@ -63,10 +67,10 @@ class SyntheticFieldLoss(nn.Module):
         """Return the loss, a scalar; zero, and still differentiable, when no sample is known.
 
         Args:
-            ddf: predicted field `(B, d, *spatial)`, voxels.
+            ddf: predicted field ``(B, d, *spatial)``, voxels.
             true_ddf: true field, the same shape.
-            known: `(B,)`, nonzero where the true field holds; None takes every sample.
-            mask: weights `(B, 1, *spatial)` of the voxels; None takes every voxel, an empty mask counts as zero.
+            known: ``(B,)``, nonzero where the true field holds; None takes every sample.
+            mask: weights ``(B, 1, *spatial)`` of the voxels; None takes every voxel, an empty mask counts as zero.
 
         Raises:
             InputError: the shapes do not match.
@@ -84,7 +88,7 @@ class SyntheticFieldLoss(nn.Module):
 
 
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of each sample over its mask, `(B,)`."""
+    """Mean of each sample over its mask, ``(B,)``."""
     check_spatial_match(values, mask, "ddf", "mask")
     weights = mask.to(values.dtype)
     sums = (values.mean(1, keepdim=True) * weights).flatten(1).sum(1)

@@ -23,6 +23,11 @@ class Term(nn.Module):
 
     Raises:
         InputError: no inputs are named, or the weight is negative or not finite.
+
+    Example:
+        >>> mse = Term(nn.MSELoss(), inputs=["warped", "fixed"], weight=2.0)
+        >>> mse({"warped": torch.zeros(4)}, {"fixed": torch.ones(4)})
+        tensor(1.)
     """
 
     def __init__(self, loss: nn.Module, inputs: Sequence[str], weight: float = 1.0) -> None:
@@ -55,7 +60,7 @@ class Term(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """The sum of weighted terms, called as `loss(pred, targets)`.
+    """The sum of weighted terms, called as ``loss(pred, targets)``.
 
     The RAN paper's losses (Zheng et al. 2022, Eq. 13 and suppl. Eq. 11) are sums of this kind.
 
@@ -68,6 +73,11 @@ class WeightedSum(nn.Module):
 
     Raises:
         InputError: there is no term.
+
+    Example:
+        >>> loss = WeightedSum({"similarity": Term(nn.MSELoss(), ["warped", "fixed"], weight=2.0)})
+        >>> loss({"warped": torch.zeros(4)}, {"fixed": torch.ones(4)})
+        tensor(2.)
     """
 
     def __init__(self, terms: Mapping[str, Term]) -> None:

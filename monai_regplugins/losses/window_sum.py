@@ -11,14 +11,14 @@ __all__ = ["box_sum"]
 
 
 def box_sum(values: torch.Tensor, window: int) -> torch.Tensor:
-    """Sum over the box of `window` voxels per axis around each voxel, taking zeros outside the image.
+    """Sum over the box of ``window`` voxels per axis around each voxel, taking zeros outside the image.
 
-    The box reaches from `(window - 1) // 2` voxels below to `window // 2` above, so an even one leans to the high side.
-    Each axis costs about `log2(window)` additions of shifted copies, and the backward pass is the mirrored box sum:
-    ten times faster on the CPU than separable average pooling, more accurate than differences of cumulative sums.
+    The box reaches from ``(window - 1) // 2`` voxels below to ``window // 2`` above, so an even one leans to the high
+    side. Each axis costs about ``log2(window)`` additions of shifted copies, and the backward pass is the mirrored box
+    sum: ten times faster on the CPU than separable average pooling, more accurate than differences of cumulative sums.
 
     Args:
-        values: `(B, C, *spatial)`.
+        values: ``(B, C, *spatial)``.
         window: edge length of the box in voxels, at least 1.
 
     Returns:
@@ -29,7 +29,7 @@ def box_sum(values: torch.Tensor, window: int) -> torch.Tensor:
 
 
 class _BoxSum(torch.autograd.Function):
-    """The box from `before` voxels below to `window - 1 - before` above; its adjoint is the same box, mirrored."""
+    """The box from ``before`` voxels below to ``window - 1 - before`` above; its adjoint is the same box, mirrored."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, window: int, before: int) -> torch.Tensor:

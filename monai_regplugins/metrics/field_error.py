@@ -28,10 +28,10 @@ def field_errors(
     The MAE of Sokooti et al. 2017, Table 1, is this sum, not the mean over the axes: its x, y and z add up to it.
 
     Args:
-        ddf: displacement field u in voxels, shape (d, *spatial).
+        ddf: displacement field u in voxels, shape ``(d, *spatial)``.
         true_ddf: the true one, the same shape.
         spacing: voxel size D along each axis in mm, shape (d,); None leaves everything in voxels.
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
         within: largest absolute value of every component of the true field at the voxels to look at, the capture range,
             in mm if there is a spacing, else in voxels; None for no limit.
 
@@ -41,6 +41,10 @@ def field_errors(
 
     Raises:
         InputError: When the sizes differ, or ``spacing`` does not have one value per axis.
+
+    Example:
+        >>> field_errors(torch.zeros(2, 8, 8), torch.ones(2, 8, 8))["mae_axis_0"]
+        1.0
     """
     check_same_size(ddf, true_ddf, "field", "true field")
     d = len(true_ddf)
@@ -60,7 +64,7 @@ def field_errors(
 
 
 def _grid_mask(mask: Tensor, ddf: Tensor) -> Tensor:
-    """A mask (*spatial) or (1, *spatial) as boolean (*spatial) of the field's grid."""
+    """A mask ``(*spatial)`` or ``(1, *spatial)`` as boolean ``(*spatial)`` of the field's grid."""
     flat = mask[0] if mask.ndim == ddf.ndim and len(mask) == 1 else mask
     check_same_size(flat, ddf[0], "mask", "field")
     return flat.to(ddf.device) > 0

@@ -31,7 +31,7 @@ def landmark_differences(
         fixed_points: voxel coordinates of the fixed grid, shape (N, d).
         moving_points: the corresponding points of the moving image, in voxels of the fixed grid too.
         spacing: voxel size D of the fixed grid along each axis in mm, shape (d,).
-        ddf: displacement field in voxels, shape (d, *spatial); None for the vectors before the registration.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``; None for the vectors before the registration.
 
     Returns:
         N vectors, shape (N, d), float64.
@@ -51,6 +51,10 @@ def landmark_errors(
 
     Returns:
         N distances, float64.
+
+    Example:
+        >>> landmark_errors(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), spacing=[2.0, 2.0])
+        tensor([10.], dtype=torch.float64)
     """
     differences = landmark_differences(fixed_points, moving_points, spacing, ddf)
     errors: Tensor = torch.linalg.vector_norm(differences, dim=1)

@@ -32,8 +32,8 @@ def sdlogj_l2r(ddf: Tensor, mask: Tensor | None = None) -> float:
     :func:`~monai_regplugins.metrics.sdlogj`.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Returns:
         A non-negative value without unit; NaN where no voxel is left or the field is not finite.

@@ -22,7 +22,12 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class SurfaceDistances(NamedTuple):
-    """Distances between two surfaces in mm: 95 % Hausdorff, average symmetric and (100 %) Hausdorff distance."""
+    """Distances between two surfaces in mm: 95 % Hausdorff, average symmetric and (100 %) Hausdorff distance.
+
+    Example:
+        >>> SurfaceDistances(hd95=2.0, asd=0.5, hd=3.0).asd
+        0.5
+    """
 
     hd95: float
     asd: float
@@ -30,7 +35,7 @@ class SurfaceDistances(NamedTuple):
 
 
 def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
-    """Dice coefficient 2 |A and B| / (|A| + |B|) of each label.
+    """Dice coefficient ``2 |A and B| / (|A| + |B|)`` of each label.
 
     Args:
         a: label map of non-negative integers, any shape.
@@ -42,6 +47,10 @@ def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
 
     Raises:
         InputError: When the sizes differ, or a label map holds a negative number or none.
+
+    Example:
+        >>> dice(torch.tensor([1, 1, 0, 2]), torch.tensor([1, 0, 0, 2]), labels=[2, 3])
+        {2: 1.0, 3: nan}
     """
     check_same_size(a, b, "first label map", "second label map")
     wanted = list(labels)
@@ -65,7 +74,7 @@ def surface_distances(
     :func:`monai.metrics.compute_average_surface_distance` with ``symmetric=True``; all come from one search here.
 
     Args:
-        a: label map, shape (*spatial) or (1, *spatial).
+        a: label map, shape ``(*spatial)`` or ``(1, *spatial)``.
         b: label map of the same shape.
         labels: the labels to compare.
         spacing: voxel size along each axis in mm, shape (d,).
@@ -75,6 +84,11 @@ def surface_distances(
 
     Raises:
         InputError: When the sizes differ.
+
+    Example:
+        >>> a = torch.zeros(8, 8).index_fill(0, torch.tensor([2, 3]), 1)
+        >>> surface_distances(a, a.roll(1, dims=0), labels=[1], spacing=[2.0, 2.0])[1].hd
+        2.0
     """
     check_same_size(a, b, "first label map", "second label map")
     steps = [float(step) for step in spacing]
@@ -83,13 +97,13 @@ def surface_distances(
 
 
 def _label_array(label_map: Tensor, d: int) -> Array:
-    """Return a label map (*spatial) or (1, *spatial) as an array (*spatial)."""
+    """Return a label map ``(*spatial)`` or ``(1, *spatial)`` as an array ``(*spatial)``."""
     array: Array = label_map.detach().as_subclass(Tensor).cpu().reshape(label_map.shape[-d:]).numpy()
     return array
 
 
 def _surface_distance(a: Array, b: Array, spacing: list[float]) -> SurfaceDistances:
-    """Return the distances between two masks, (*spatial).
+    """Return the distances between two masks, ``(*spatial)``.
 
     A tree of the surface voxels finds the nearest one; a surface has far fewer voxels than the box around it.
     """
@@ -109,7 +123,7 @@ def _nearest(points: Array, others: Array) -> Array:
 
 
 def _surface_points(mask: Array, spacing: list[float]) -> Array:
-    """Positions in mm of the voxels of a mask (*spatial) that touch its outside with a face, shape (N, d).
+    """Positions in mm of the voxels of a mask ``(*spatial)`` that touch its outside with a face, shape (N, d).
 
     Beyond the image is outside, as in :func:`monai.metrics.utils.get_mask_edges`.
     """
@@ -131,7 +145,7 @@ def _bounding_box(mask: Array) -> tuple[slice, ...]:
 
 
 def _inner_voxels(mask: Array) -> Array:
-    """The voxels of a mask (*spatial) all of whose neighbors across a face are in it."""
+    """The voxels of a mask ``(*spatial)`` all of whose neighbors across a face are in it."""
     inner: Array = mask.copy()
     for axis in range(mask.ndim):
         filled, kept = np.moveaxis(mask, axis, 0), np.moveaxis(inner, axis, 0)  # views, with this axis first
@@ -154,6 +168,10 @@ def ncc(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:
 
     Raises:
         InputError: When the sizes differ.
+
+    Example:
+        >>> round(ncc(torch.arange(8.0), 3 - 2 * torch.arange(8.0)), 6)
+        -1.0
     """
     check_same_size(a, b, "first image", "second image")
     count = 0

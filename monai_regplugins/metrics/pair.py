@@ -43,13 +43,13 @@ def pair_metrics(
 ) -> dict[str, float]:
     """Measure one registered pair.
 
-    Images and labels have the shape (1, *spatial) and lie on the fixed grid, in 2D or 3D.
+    Images and labels have the shape ``(1, *spatial)`` and lie on the fixed grid, in 2D or 3D.
 
     Args:
         moving: moving image.
         fixed: fixed image.
         warped: moving image after the registration.
-        ddf: displacement field in voxels of the fixed grid, shape (d, *spatial).
+        ddf: displacement field in voxels of the fixed grid, shape ``(d, *spatial)``.
         spacing: voxel size of the fixed grid along each axis in mm, shape (d,).
         moving_label: label map of the moving image.
         fixed_label: label map of the fixed image.
@@ -58,7 +58,7 @@ def pair_metrics(
         mask: voxels that count for the correlation and the regularity; all by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
-        true_ddf: the true field, where it is known, in voxels, shape (d, *spatial).
+        true_ddf: the true field, where it is known, in voxels, shape ``(d, *spatial)``.
         capture_range: count only voxels all of whose true components are at most so many mm; None counts all.
         labels: labels to compare; by default those above zero that both images have before the registration.
         surface: whether to measure surface distances too, by far the slowest part.

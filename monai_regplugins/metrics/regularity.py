@@ -34,7 +34,7 @@ Columns: TypeAlias = list[tuple[Tensor, ...]]  # for each axis the derivatives (
 
 
 class Slab(NamedTuple):
-    """A part of a field (d, *spatial) that ends at two planes, with what lies beyond them."""
+    """A part of a field ``(d, *spatial)`` that ends at two planes, with what lies beyond them."""
 
     wide: Tensor  # the slab and one plane beyond each of its ends that is not an end of the field
     core: slice  # where the slab lies in it
@@ -49,7 +49,7 @@ class Slab(NamedTuple):
         return (self.wide, self.core) if axis == 0 else (self.wide[:, self.core], slice(None))
 
     def chosen(self, values: Tensor) -> Tensor:
-        """The values (*spatial) at the voxels to look at, shape (N,)."""
+        """The values ``(*spatial)`` at the voxels to look at, shape (N,)."""
         return values.flatten() if self.inside is None else values[self.inside]
 
 
@@ -60,8 +60,8 @@ def folding(ddf: Tensor, mask: Tensor | None = None) -> tuple[float, float]:
     does.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Returns:
         The number of folded voxels, and their percentage; NaN percent for an empty mask, both NaN for a field that is
@@ -69,6 +69,10 @@ def folding(ddf: Tensor, mask: Tensor | None = None) -> tuple[float, float]:
 
     Raises:
         InputError: When ``ddf`` has an axis of less than 2 voxels.
+
+    Example:
+        >>> folding(torch.zeros(2, 8, 8))  # number and percentage
+        (0, 0.0)
     """
     return _count(ddf, mask, _central_columns)
 
@@ -87,8 +91,8 @@ def folding_strict(ddf: Tensor, mask: Tensor | None = None) -> tuple[float, floa
     is found here too.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Returns:
         The number of folded voxels, and their percentage; NaN percent for an empty mask, both NaN for a field that is
@@ -106,10 +110,10 @@ def corner_determinants(ddf: Tensor) -> Iterator[Tensor]:
     A voxel at the border has a neighbor on one side only and takes the same difference for both.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
 
     Yields:
-        Determinants of the whole field, shape (*spatial), float64.
+        Determinants of the whole field, shape ``(*spatial)``, float64.
 
     Raises:
         InputError: When ddf has an axis of less than 2 voxels.
@@ -122,8 +126,8 @@ def central_determinants(ddf: Tensor, mask: Tensor | None = None) -> Iterator[Te
     """Yield det J by central differences, one-sided at the border, slab by slab.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Yields:
         Determinants at the voxels of the mask in one slab after the other, shape (N,), float64.
@@ -143,14 +147,18 @@ def sdlogj(ddf: Tensor, mask: Tensor | None = None) -> float:
     :func:`~monai_regplugins.metrics.learn2reg.sdlogj_l2r`.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Returns:
         A non-negative value without unit; NaN for an empty mask or a field that is not finite.
 
     Raises:
         InputError: When ``ddf`` has an axis of less than 2 voxels.
+
+    Example:
+        >>> sdlogj(torch.zeros(2, 8, 8))
+        0.0
     """
     if not is_finite(ddf):
         return math.nan
@@ -161,8 +169,8 @@ def regularity(ddf: Tensor, mask: Tensor | None = None) -> dict[str, float]:
     """Measure a field in all the ways of this module.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        mask: voxels to look at (above zero), shape (*spatial) or (1, *spatial); all by default.
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
 
     Returns:
         ``folding_count`` and ``folding_percent`` of :func:`folding`, ``folding_strict_percent`` of
@@ -279,7 +287,7 @@ def _exact_determinants(columns: Columns) -> Iterator[Tensor]:
 
 
 def _folds(slab: Slab, derive: Callable[[Slab], Columns]) -> Tensor:
-    """Where the least determinant in a slab is not positive, (*spatial).
+    """Where the least determinant in a slab is not positive, ``(*spatial)``.
 
     Single precision decides, and double precision where the sign could be due to rounding.
     """

@@ -51,6 +51,11 @@ class MotionSeparability:
 
     Raises:
         InputError: When scales and dilations do not fit together, or are no geometry at all.
+
+    Example:
+        >>> bound = MotionSeparability(scales=(2, 1), dilations=((1, 1), (1, 1)))
+        >>> [bound.difference(distance) for distance in (0, 1, 6)]  # voxels
+        [0.0, 4.0, 13.0]
     """
 
     scales: tuple[int, ...]
@@ -118,6 +123,11 @@ class MotionPairs:
     Args:
         counts: unordered pairs, shape (P, Q): entry [p - 1, j] those at the distance p whose displacements differ by
             j to j + 1 voxels; the last column holds all that differ by more, too.
+
+    Example:
+        >>> pairs = MotionPairs(np.array([[3.0, 1.0], [2.0, 2.0]]))
+        >>> pairs.share(np.array([[False, True], [False, True]]))  # of those that differ by a voxel or more
+        0.375
     """
 
     counts: Array
@@ -170,7 +180,7 @@ def count_pairs(mask: Array, max_distance: int) -> Array:
     The autocorrelation of the mask counts the ordered pairs of each offset; it is summed over Chebyshev shells.
 
     Args:
-        mask: boolean, shape (*spatial).
+        mask: boolean, shape ``(*spatial)``.
         max_distance: the largest distance P, in voxels.
 
     Returns:
@@ -228,8 +238,9 @@ def sampled_pairs(
     exact number :func:`count_pairs` knows and by which they are weighted.
 
     Args:
-        ddf: displacement field in voxels, shape (d, *spatial).
-        correct: voxels to take pairs of (above zero), see :func:`correct_voxels`, shape (*spatial) or (1, *spatial).
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+        correct: voxels to take pairs of (above zero), see :func:`correct_voxels`, shape ``(*spatial)`` or
+            ``(1, *spatial)``.
         organs: label map of the same shape, to count only pairs across two organs; None for all pairs.
         max_distance: the largest distance P, in voxels.
         max_difference: number Q of bins of the difference, one voxel each.
@@ -260,7 +271,7 @@ def sampled_pairs(
 
 
 def _as_arrays(ddf: Tensor, correct: Tensor, organs: Tensor | None) -> tuple[Array, Array, Array | None]:
-    """Return the field (*spatial, d), the mask and the label map (*spatial) as arrays."""
+    """Return the field ``(*spatial, d)``, the mask and the label map ``(*spatial)`` as arrays."""
 
     def on_grid(values: Tensor, name: str) -> Array:
         flat = values.detach().cpu().reshape(values.shape[-len(ddf) :])

@@ -78,10 +78,10 @@ def field_figure(
     predicted over true values at up to 5000 voxels of the mask, with the line on which they are equal.
 
     Args:
-        fixed: fixed image, (1, *spatial).
-        ddf: predicted field, (d, *spatial), voxels.
+        fixed: fixed image, ``(1, *spatial)``.
+        ddf: predicted field, ``(d, *spatial)``, voxels.
         true_ddf: true field, the same.
-        mask: voxels that count, (1, *spatial); all by default.
+        mask: voxels that count, ``(1, *spatial)``; all by default.
         affine: voxel-to-world matrix (RAS) of the fixed grid.
         title: name of the pair.
 

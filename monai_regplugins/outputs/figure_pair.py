@@ -112,7 +112,7 @@ class Plane(NamedTuple):
     upright: bool  # whether the first voxel is at the bottom
 
     def cut(self, volume: Array) -> Array:
-        """Return the plane of a volume (*spatial), rows along the height of the page."""
+        """Return the plane of a volume ``(*spatial)``, rows along the height of the page."""
         plane: Array = volume if self.normal is None else volume.take(self.position, axis=self.normal)
         return np.transpose(plane) if self.across < self.upward else plane
 
@@ -167,10 +167,10 @@ def pair_figure(
     section of the labels, or the brightest one; a single row in 2D.
 
     Args:
-        moving: moving image on the fixed grid, shape (1, *spatial), 2D or 3D, as all others.
+        moving: moving image on the fixed grid, shape ``(1, *spatial)``, 2D or 3D, as all others.
         fixed: fixed image.
         warped: moving image after the registration.
-        ddf: displacement field in voxels, shape (d, *spatial).
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
         spacing: voxel size along each axis in mm, shape (d,).
         moving_label: label map of the moving image, for the overlap.
         fixed_label: label map of the fixed image.
@@ -248,7 +248,7 @@ def _column_titles(values: Mapping[str, float]) -> list[str]:
 
 
 def planes_through(region: Array, affine: Tensor | Array | None) -> list[Plane]:
-    """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region (*spatial) in them."""
+    """Choose the planes, (axial, coronal, sagittal) of a volume, with most of the region ``(*spatial)`` in them."""
     if region.ndim == 2:
         return [slice_plane(affine)]
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)[:3, :3]
@@ -322,7 +322,7 @@ def _draw_contours(axes: Axes, panels: Sequence[Panel], labels: Array) -> None:
 
 
 def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
-    """Draw straight lines of fixed voxels where the field (d, *spatial) takes them, within the plane."""
+    """Draw straight lines of fixed voxels where the field ``(d, *spatial)`` takes them, within the plane."""
     across, upward = plane.cut(ddf[plane.across]), plane.cut(ddf[plane.upward])
     rows, columns = np.indices(across.shape, dtype=np.float32)
     points = panel.place(np.stack([columns + across, rows + upward], axis=-1), across.shape)

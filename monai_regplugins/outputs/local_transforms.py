@@ -64,7 +64,7 @@ def local_transforms_figure(
 
     Args:
         transforms: of one sample.
-        fixed: fixed image, (1, *spatial).
+        fixed: fixed image, ``(1, *spatial)``.
         spacing: voxel size along each axis in mm.
         affine: voxel-to-world matrix (RAS) of the fixed grid; a slice then lies with the head on top.
         panels: how many of the first steps get an image of their own.

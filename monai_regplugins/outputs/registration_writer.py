@@ -216,6 +216,6 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
 
 
 def _save(image: MetaTensor, path: Path) -> None:
-    """Save (1, *spatial) as NIfTI, its values and affine as they are."""
+    """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are."""
     values = np.asarray(image.as_tensor().numpy()[0])
     nib.save(nib.Nifti1Image(values, image.affine.numpy()), path)

@@ -97,9 +97,10 @@ def abdomen_subject(
         spacing: voxel size in mm, one for all axes or one each.
 
     Returns:
-        ``image``: int16 Hounsfield units (\*s); ``label``: uint8 (\*s), see :data:`ABDOMEN_LABELS`; ``canonical``:
-        float32 canonical position of each voxel in mm (3, \*s); ``landmarks``: float64 voxel positions (N, 3) of
-        :data:`ABDOMEN_LANDMARKS`, the same rows in each subject; ``affine``: voxel to mm, RAS (4, 4).
+        ``image``: int16 Hounsfield units ``(*s)``; ``label``: uint8 ``(*s)``, see :data:`ABDOMEN_LABELS`;
+        ``canonical``: float32 canonical position of each voxel in mm ``(3, *s)``; ``landmarks``: float64 voxel
+        positions (N, 3) of :data:`ABDOMEN_LANDMARKS`, the same rows in each subject; ``affine``: voxel to mm, RAS
+        (4, 4).
     """
     space_map = abdomen_map(seed)
     affine = grid_affine(spatial_shape, spacing)
@@ -124,12 +125,12 @@ def abdomen_displacement(canonical: Array, moving_seed: Seed, affine: Array) -> 
     r"""Exact displacement from a fixed subject to a moving one, ``T_moving^-1(T_fixed(x)) - x``.
 
     Args:
-        canonical: canonical position of each voxel of the fixed subject in mm, T_fixed(x), shape (3, \*s).
+        canonical: canonical position of each voxel of the fixed subject in mm, T_fixed(x), shape ``(3, *s)``.
         moving_seed: seed of the moving subject.
         affine: voxel to mm of both grids, (4, 4).
 
     Returns:
-        float32 displacement in voxels (3, \*s), as a ddf: ``warped(x) = moving(x + ddf(x))``.
+        float32 displacement in voxels ``(3, *s)``, as a ddf: ``warped(x) = moving(x + ddf(x))``.
     """
     shape = canonical.shape[1:]
     target = _to_voxels(abdomen_map(moving_seed).inverse(canonical.reshape(3, -1)), affine)
@@ -165,7 +166,7 @@ def make_abdomen(
     r"""Make the abdomen phantom data set in Learn2Reg's format.
 
     Besides images, labels and landmarks (CSV, voxels) it writes, for each ordered pair of validation subjects, the
-    exact displacement field ``displacements/disp_<fixed>_<moving>.nii.gz`` (\*s, 3) in voxels as Learn2Reg's
+    exact displacement field ``displacements/disp_<fixed>_<moving>.nii.gz`` ``(*s, 3)`` in voxels as Learn2Reg's
     submissions have it, rounded to 1/256 voxel.
 
     The folder appears complete or not at all: it is built beside its place and then renamed. If it is there already,

@@ -113,10 +113,10 @@ def cine_lung_displacement(subject: CineLung, fixed: int, moving: int, pixels: A
         subject: what :func:`cine_lung_subject` returned.
         fixed: number of the fixed frame.
         moving: number of the moving frame.
-        pixels: positions in the fixed frame, shape (2, \*s); all pixels if None.
+        pixels: positions in the fixed frame, shape ``(2, *s)``; all pixels if None.
 
     Returns:
-        float64 displacement in pixels, shape (2, \*s), as a ddf: ``warped(x) = moving(x + ddf(x))``.
+        float64 displacement in pixels, shape ``(2, *s)``, as a ddf: ``warped(x) = moving(x + ddf(x))``.
     """
     start = np.indices(subject.frames.shape[1:], dtype=float) if pixels is None else np.asarray(pixels, dtype=float)
     at_rest = subject.maps[fixed].forward(_to_mm(start.reshape(2, -1), subject.affine))

@@ -62,9 +62,9 @@ class AffineMap:
 
 @dataclass(frozen=True)
 class ShearWave:
-    r"""A transverse wave ``x -> x + a sin(k . x + phase)`` with ``a`` perpendicular to ``k``.
+    r"""A transverse wave ``x -> x + a sin(k^T x + phase)`` with ``a`` perpendicular to ``k``.
 
-    Moving along ``a`` does not change ``k . x``; the inverse is therefore the same wave with ``-a``, and det J = 1.
+    Moving along ``a`` does not change ``k^T x``; the inverse is therefore the same wave with ``-a``, and det J = 1.
 
     Args:
         amplitude: displacement vector a in mm; its part along k is removed.
@@ -77,11 +77,11 @@ class ShearWave:
     phase: float = 0.0
 
     def forward(self, points: Array) -> Array:
-        """``x + a sin(k . x + phase)``."""
+        """``x + a sin(k^T x + phase)``."""
         return self._shifted(points, 1.0)
 
     def inverse(self, points: Array) -> Array:
-        """``x - a sin(k . x + phase)``."""
+        """``x - a sin(k^T x + phase)``."""
         return self._shifted(points, -1.0)
 
     def _shifted(self, points: Array, sign: float) -> Array:
@@ -185,7 +185,7 @@ class LocalTwist:
 
 @dataclass(frozen=True)
 class RegionSlide:
-    r"""Scaling and shift along axis 2 inside an upright cylinder, ``z -> m z + s + g . (x, y)``; outside nothing moves.
+    r"""Scaling and shift along axis 2 inside an upright cylinder, ``z -> m z + s + g^T (x, y)``; outside nothing moves.
 
     The region depends on x and y only and these do not change, so the map sends the region onto itself and is a
     bijection of space, discontinuous at the region's border: organs that glide along the wall.
@@ -203,11 +203,11 @@ class RegionSlide:
     scale: float = 1.0
 
     def forward(self, points: Array) -> Array:
-        """``m z + s + g . (x, y)`` inside."""
+        """``m z + s + g^T (x, y)`` inside."""
         return self._replaced(points, lambda z, offset: self.scale * z + offset)
 
     def inverse(self, points: Array) -> Array:
-        """``(z - s - g . (x, y)) / m`` inside."""
+        """``(z - s - g^T (x, y)) / m`` inside."""
         return self._replaced(points, lambda z, offset: (z - offset) / self.scale)
 
     def _replaced(self, points: Array, glide: Callable[[Array, Array], Array]) -> Array:

@@ -55,9 +55,9 @@ class Thorax(NamedTuple):
     r"""One subject of the phantom.
 
     Attributes:
-        images: int16 Hounsfield units (T, \*s), axes to the right, to the front and to the head.
-        labels: uint8 (T, \*s), see :data:`~monai_regplugins.phantoms.chest.THORAX_LABELS`.
-        masks: uint8 (T, \*s), 1 in the lungs.
+        images: int16 Hounsfield units ``(T, *s)``, axes to the right, to the front and to the head.
+        labels: uint8 ``(T, *s)``, see :data:`~monai_regplugins.data.chest.THORAX_LABELS`.
+        masks: uint8 ``(T, *s)``, 1 in the lungs.
         landmarks: float64 voxel positions (T, N, 3), the same N bifurcations of vessels in each phase.
         phases: how far expiration has gone in each phase, (T,).
         maps: T_t of each phase, from its mm to mm at rest.
@@ -118,10 +118,10 @@ def thorax_displacement(subject: Thorax, fixed: int, moving: int, voxels: Array 
         subject: what :func:`thorax_subject` returned.
         fixed: number of the fixed phase.
         moving: number of the moving phase.
-        voxels: positions in the fixed phase, shape (3, \*s); all voxels if None.
+        voxels: positions in the fixed phase, shape ``(3, *s)``; all voxels if None.
 
     Returns:
-        float64 displacement in voxels, shape (3, \*s), as a ddf: ``warped(x) = moving(x + ddf(x))``.
+        float64 displacement in voxels, shape ``(3, *s)``, as a ddf: ``warped(x) = moving(x + ddf(x))``.
     """
     start = np.indices(subject.images.shape[1:], dtype=float) if voxels is None else np.asarray(voxels, dtype=float)
     at_rest = subject.maps[fixed].forward(_to_mm(start.reshape(3, -1), subject.affine))
@@ -213,7 +213,7 @@ def make_thorax(
     Each subject has one image per phase, with label, lung mask and landmarks (CSV, voxels). Pairs have the subject's
     first phase, end inspiration, as fixed and each of its others as moving image, as DIR-Lab's. For the pairs of the
     validation subjects there are the exact displacement fields ``displacements/disp_<fixed>_<moving>.nii.gz``
-    (\*s, 3) in voxels, rounded to 1/256 voxel.
+    ``(*s, 3)`` in voxels, rounded to 1/256 voxel.
 
     The folder appears complete or not at all, as that of :func:`~monai_regplugins.phantoms.abdomen.make_abdomen`.
 

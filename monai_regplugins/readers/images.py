@@ -57,10 +57,10 @@ class Scan(NamedTuple):
     """An image as it was read.
 
     Attributes:
-        values: shape (*spatial), or with further axes that the file has, float32.
+        values: shape ``(*spatial)``, or with further axes that the file has, float32.
         affine: voxels to RAS mm, (4, 4).
-        meta: ``filename_or_obj``, and ``dicom_series`` of a DICOM series, see
-            :attr:`~monai_regplugins.readers.dicom_series.DicomVolume.identity`.
+        meta: ``filename_or_obj``, and ``dicom_series`` of a DICOM series, the ``identity`` of
+            :class:`~monai_regplugins.transforms.dicom_series.DicomVolume`.
     """
 
     values: torch.Tensor
@@ -72,6 +72,10 @@ class SimpleITKReader(ImageReader):
     """MONAI image reader for NRRD and MetaImage files through SimpleITK (MONAI's own one needs the ``itk`` package).
 
     ITK's world is LPS; the affine given is RAS: ``diag(-1, -1, 1, 1) [direction * spacing | origin]``.
+
+    Example:
+        >>> SimpleITKReader().verify_suffix("scan.nrrd")
+        True
     """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:

@@ -39,10 +39,10 @@ LABEL_KINDS = ("label", "mask")
 class RandSyntheticPaird(RandomizableTransform):
     """Replace a prepared pair, with a probability, by one image and its warp by a random field that is then the truth.
 
-    One of the two images is drawn as the base. `moving` becomes the base, `fixed` the base warped by the field with
-    zeros beyond its border, labels and masks along with them (nearest neighbor). The item gains `true_ddf`,
-    `(d, *spatial)` float32 voxels, and `known_ddf`, 1.0; a pair that stays real gets zeros and 0.0, so that batches can
-    mix both kinds for :class:`~monai_regplugins.losses.SyntheticFieldLoss`.
+    One of the two images is drawn as the base. ``moving`` becomes the base, ``fixed`` the base warped by the field with
+    zeros beyond its border, labels and masks along with them (nearest neighbor). The item gains ``true_ddf``,
+    ``(d, *spatial)`` float32 voxels, and ``known_ddf``, 1.0; a pair that stays real gets zeros and 0.0, so that batches
+    can mix both kinds for :class:`~monai_regplugins.losses.SyntheticFieldLoss`.
 
     The field follows the supplement of the RAN paper (Zheng et al. 2022): rotation by
     U(-pi/4, pi/4) about an arbitrary axis through the image center, thin-plate spline, Gaussian bumps at 20 uniform
@@ -66,6 +66,11 @@ class RandSyntheticPaird(RandomizableTransform):
 
     Raises:
         InputError: a number is out of its range.
+
+    Example:
+        >>> pair = {key: torch.rand(1, 16, 16) for key in ("moving", "fixed")}
+        >>> RandSyntheticPaird()(pair)["true_ddf"].shape
+        torch.Size([2, 16, 16])
     """
 
     def __init__(
@@ -111,7 +116,8 @@ class RandSyntheticPaird(RandomizableTransform):
         """Return the item, synthetic or not.
 
         Args:
-            data: a pair on one grid: `moving` and `fixed` `(1, *spatial)`, and their labels and masks if there are any.
+            data: a pair on one grid: ``moving`` and ``fixed`` ``(1, *spatial)``, and their labels and masks if there
+                are any.
 
         Raises:
             InputError: the two images differ in size, points are among the data (they would be wrong afterwards), or
@@ -137,7 +143,7 @@ class RandSyntheticPaird(RandomizableTransform):
         return item | {"true_ddf": true_ddf, "known_ddf": torch.tensor(1.0)}
 
     def random_field(self, shape: Sequence[int], factor: float = 1.0) -> torch.Tensor:
-        """Draw a field `(d, *shape)` in voxels, all its amplitudes multiplied by `factor`."""
+        """Draw a field ``(d, *shape)`` in voxels, all its amplitudes multiplied by ``factor``."""
         dims, extent = len(shape), np.asarray(shape, dtype=float) - 1
         field = torch.zeros(dims, *shape)
         if self.gaussian_seeds > 0:
@@ -157,7 +163,7 @@ class RandSyntheticPaird(RandomizableTransform):
         )
 
     def _random_affine(self, dims: int, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw `R S` and the translation: a rotation after a change of size along the axes."""
+        """Draw ``R S`` and the translation: a rotation after a change of size along the axes."""
         # A normalized Gaussian vector has no preferred direction, unlike a point of a cube.
         axis = self.R.normal(size=3).tolist() if dims == 3 else None
         rotation = rotation_matrix(axis, factor * float(self.R.uniform(-self.rotation, self.rotation)))
@@ -175,19 +181,19 @@ class RandSyntheticPaird(RandomizableTransform):
         return points
 
     def _jitter(self, image: torch.Tensor) -> torch.Tensor:
-        """Change gamma and gain of an image in [0, 1] and add noise, all relative to `intensity_jitter`."""
+        """Change gamma and gain of an image in [0, 1] and add noise, all relative to ``intensity_jitter``."""
         gamma, gain = (1 + self.intensity_jitter * self.R.uniform(-1, 1, size=2)).tolist()
         noise = self.R.normal(scale=self.R.uniform(0, 0.1 * self.intensity_jitter), size=tuple(image.shape))
         noisy: torch.Tensor = gain * image.clamp(0, 1) ** gamma + torch.as_tensor(noise, dtype=image.dtype)
         return noisy.clamp(0, 1)
 
     def _uniform(self, low: np.ndarray[Any, Any], high: np.ndarray[Any, Any], count: int = 1) -> torch.Tensor:
-        """Draw `(count, d)` numbers between two corners."""
+        """Draw ``(count, d)`` numbers between two corners."""
         return torch.as_tensor(self.R.uniform(low, high, size=(count, len(high))), dtype=torch.float32)
 
 
 def _warp_like(image: torch.Tensor, ddf: torch.Tensor, nearest: bool) -> torch.Tensor:
-    """Warp an image or label `(1, *spatial)` with zeros outside; its type and origin stay."""
+    """Warp an image or label ``(1, *spatial)`` with zeros outside; its type and origin stay."""
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
     moved = warp(plain[None].to(torch.float32), ddf[None], mode="nearest" if nearest else "linear", padding="zeros")
     result: torch.Tensor = moved[0].to(plain.dtype)

@@ -1,7 +1,7 @@
 """Displacement fields in closed form: affine, thin-plate spline, Gaussian bumps.
 
-Fields are `(d, *spatial)` in voxels, pull-back: warped(x) = image(x + u(x)). They are the parts of the synthetic fields
-of the RAN paper (Zheng et al. 2022, supplement).
+Fields are ``(d, *spatial)`` in voxels, pull-back: warped(x) = image(x + u(x)). They are the parts of the synthetic
+fields of the RAN paper (Zheng et al. 2022, supplement).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def rotation_matrix(axis: Sequence[float] | torch.Tensor | None, angle: float) -> torch.Tensor:
-    """Return the rotation by `angle` radians, `(3, 3)` about `axis` by Rodrigues' formula, or `(2, 2)` without an axis.
+    """Return the rotation by ``angle`` radians, ``(3, 3)`` about ``axis`` (Rodrigues), or ``(2, 2)`` without an axis.
 
     A positive angle turns the first array axis towards the second in 2D and follows the right hand in 3D.
 
@@ -48,7 +48,7 @@ def rotation_matrix(axis: Sequence[float] | torch.Tensor | None, angle: float) -
 def affine_displacement(
     positions: torch.Tensor, matrix: torch.Tensor, center: torch.Tensor, translation: torch.Tensor | float = 0.0
 ) -> torch.Tensor:
-    """Return the displacement `A(x - c) + c + t - x` at the positions x, `(d, *spatial)` voxels, the same shape."""
+    """Return the displacement ``A(x - c) + c + t - x`` at the positions x, ``(d, *spatial)`` voxels, the same shape."""
     linear = matrix.to(positions) - torch.eye(len(matrix)).to(positions)
     offset = torch.as_tensor(translation).to(positions) - linear @ center.to(positions)
     moved = linear @ positions.flatten(1) + offset.expand(len(matrix))[:, None]
@@ -58,15 +58,15 @@ def affine_displacement(
 def rotation_field(
     shape: Sequence[int], rotation: torch.Tensor, center: Sequence[float] | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the displacement `R(x - c) + c - x` that rotates an image of the given spatial shape.
+    """Return the displacement ``R(x - c) + c - x`` that rotates an image of the given spatial shape.
 
     Args:
         shape: spatial shape, d sizes.
-        rotation: R, `(d, d)`, e.g. from :func:`rotation_matrix`.
-        center: c in voxels; None is the center of the image, `(size - 1) / 2`.
+        rotation: R, ``(d, d)``, e.g. from :func:`rotation_matrix`.
+        center: c in voxels; None is the center of the image, ``(size - 1) / 2``.
 
     Returns:
-        The field, `(d, *shape)` voxels.
+        The field, ``(d, *shape)`` voxels.
     """
     middle = image_center(shape) if center is None else torch.as_tensor(center)
     return affine_displacement(identity_grid(tuple(shape)), rotation, middle)
@@ -81,19 +81,19 @@ def thin_plate_spline_field(
 ) -> torch.Tensor:
     """Return the thin-plate spline through displacements given at control points.
 
-    The spline is `a + B x + sum_j w_j U(|x - c_j|)` with U(r) = r^2 log r in 2D and U(r) = r in 3D (Bookstein 1989): of
-    all fields through the given displacements the one of least bending energy. It is evaluated at every `step`-th voxel
-    and linear in between, exact at these nodes.
+    The spline is ``a + B x + sum_j w_j U(|x - c_j|)`` with U(r) = r^2 log r in 2D and U(r) = r in 3D (Bookstein 1989):
+    of all fields through the given displacements the one of least bending energy. It is evaluated at every ``step``-th
+    voxel and linear in between, exact at these nodes.
 
     Args:
         shape: spatial shape, d sizes.
-        control_points: `(N, d)` voxels, distinct and not all on one line (2D) or plane (3D).
-        displacements: `(N, d)` voxels.
+        control_points: ``(N, d)`` voxels, distinct and not all on one line (2D) or plane (3D).
+        displacements: ``(N, d)`` voxels.
         fix_corners: add the corners of the image as control points that do not move.
         step: distance of the nodes in voxels, 1 for the exact spline everywhere.
 
     Returns:
-        The field, `(d, *shape)` voxels, float32.
+        The field, ``(d, *shape)`` voxels, float32.
 
     Raises:
         InputError: the points determine no spline.
@@ -118,20 +118,20 @@ def gaussian_seed_field(
     sigma: float,
     amplitude: float | None = None,
 ) -> torch.Tensor:
-    """Return the sum of Gaussian bumps `v_j exp(-|x - s_j|^2 / (2 sigma^2))` at the seeds.
+    """Return the sum of Gaussian bumps ``v_j exp(-|x - s_j|^2 / (2 sigma^2))`` at the seeds.
 
-    The sum is scaled such that its longest vector on the grid has the length `amplitude`; a filtered impulse keeps
+    The sum is scaled such that its longest vector on the grid has the length ``amplitude``; a filtered impulse keeps
     nothing of its height otherwise.
 
     Args:
         shape: spatial shape, d sizes.
-        seeds: s, `(N, d)` voxels.
-        vectors: v, `(N, d)` voxels.
+        seeds: s, ``(N, d)`` voxels.
+        vectors: v, ``(N, d)`` voxels.
         sigma: standard deviation in voxels, along the spatial axes only.
         amplitude: peak length of the field in voxels; None leaves each bump at the length of its vector.
 
     Returns:
-        The field, `(d, *shape)` voxels, float32.
+        The field, ``(d, *shape)`` voxels, float32.
     """
     profiles = [
         torch.exp(-0.5 * ((torch.arange(size) - seeds[:, k : k + 1]) / sigma) ** 2) for k, size in enumerate(shape)
@@ -160,12 +160,12 @@ def separable_sum(profiles: Sequence[torch.Tensor], vectors: torch.Tensor) -> to
 
 
 def image_center(shape: Sequence[int]) -> torch.Tensor:
-    """Return the center of an image in voxels, `(size - 1) / 2` along each axis."""
+    """Return the center of an image in voxels, ``(size - 1) / 2`` along each axis."""
     return (torch.tensor(list(shape), dtype=torch.float32) - 1) / 2
 
 
 def _fit_spline(points: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weights `(N, d)` and the affine part `(1 + d, d)`, offset first, of the spline through the points."""
+    """Return the weights ``(N, d)`` and the affine part ``(1 + d, d)``, offset first, of the spline."""
     count, dims = points.shape
     polynomial = torch.cat([torch.ones(count, 1).to(points), points], dim=1)
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
@@ -188,7 +188,7 @@ def _spline_kernel(distance: torch.Tensor, dims: int) -> torch.Tensor:
 
 
 def _refine(coarse: torch.Tensor, shape: Sequence[int], step: int) -> torch.Tensor:
-    """Interpolate a field given at every `step`-th voxel linearly to all voxels of `shape`."""
+    """Interpolate a field given at every ``step``-th voxel linearly to all voxels of ``shape``."""
     fine = [(size - 1) * step + 1 for size in coarse.shape[1:]]
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     values = F.interpolate(coarse[None].to(torch.float32), size=fine, mode=mode, align_corners=True)[0]

@@ -49,6 +49,10 @@ class SplineCoefficientsd(Transform):
     Args:
         image_key: key of the image.
         coefficients_key: key of the result, ``(1, *spatial)`` float32, a plain tensor.
+
+    Example:
+        >>> SplineCoefficientsd()({"image": torch.rand(1, 8, 8)})["coefficients"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, image_key: str = "image", coefficients_key: str = "coefficients") -> None:
@@ -191,6 +195,12 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
 
     Raises:
         InputError: When a name is unknown or a number out of its range.
+
+    Example:
+        >>> item = {"image": torch.rand(1, 80, 80)}
+        >>> windows = RandSyntheticWindowd(labels=2, num_windows=3)(item)
+        >>> len(windows), sorted(windows[0])
+        (3, ['fixed', 'known_ddf', 'moving', 'true_ddf'])
     """
 
     def __init__(
@@ -279,6 +289,11 @@ class SyntheticPaird(_FromImage, Transform):
 
     Raises:
         InputError: When a number is out of its range.
+
+    Example:
+        >>> (case,) = synthetic_cases([{"image": torch.rand(1, 32, 32)}], presets="low", max_cases=1)
+        >>> SyntheticPaird()(case)["true_ddf"].shape
+        torch.Size([2, 32, 32])
     """
 
     def __init__(

@@ -35,6 +35,11 @@ class RandPairCropd(RandomizableTransform):
 
     Args:
         margin: voxels, one for all axes or one each; 0 leaves the axis as it is.
+
+    Example:
+        >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("moving", "fixed")}
+        >>> RandPairCropd(margin=1)(pair)["fixed"].shape
+        torch.Size([1, 6, 6])
     """
 
     def __init__(self, margin: int | Sequence[int] = 0) -> None:
@@ -53,7 +58,8 @@ class RandPairCropd(RandomizableTransform):
         """Crop all entries of a pair alike.
 
         Args:
-            data: a prepared pair, images of shape (1, *spatial) on one grid; ``true_ddf`` (d, *spatial) is cropped too.
+            data: a prepared pair, images of shape ``(1, *spatial)`` on one grid; ``true_ddf`` ``(d, *spatial)`` is
+                cropped too.
 
         Raises:
             InputError: When the images differ in size, or nothing would be left of them.
@@ -79,6 +85,11 @@ class RandIntensityFactord(RandomizableTransform):
 
     Args:
         amplitude: half the width of the range, in [0, 1).
+
+    Example:
+        >>> pair = RandIntensityFactord(0.2)({"moving": torch.ones(1, 4), "fixed": torch.ones(1, 4)})
+        >>> torch.equal(pair["moving"], pair["fixed"])
+        True
     """
 
     def __init__(self, amplitude: float = 0.2) -> None:
@@ -97,7 +108,7 @@ class RandIntensityFactord(RandomizableTransform):
         """Scale both images alike.
 
         Args:
-            data: a pair with images of shape (1, *spatial).
+            data: a pair with images of shape ``(1, *spatial)``.
         """
         pair: dict[Hashable, Any] = dict(data)
         self.randomize()
@@ -111,6 +122,10 @@ class RandSwapPaird(RandomizableTransform):
 
     Args:
         prob: probability of the exchange.
+
+    Example:
+        >>> RandSwapPaird(prob=1.0)({"moving": torch.zeros(1, 2), "fixed": torch.ones(1, 2)})["moving"]
+        tensor([[1., 1.]])
     """
 
     def __init__(self, prob: float = 0.5) -> None:
@@ -143,7 +158,7 @@ def _per_axis(margin: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]
 
 
 def _crop(data: torch.Tensor, offset: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
-    """Cut (C, *spatial) to ``sizes`` voxels from ``offset`` on."""
+    """Cut ``(C, *spatial)`` to ``sizes`` voxels from ``offset`` on."""
     window = (slice(None), *(slice(start, start + size) for start, size in zip(offset, sizes, strict=True)))
     if not isinstance(data, MetaTensor):
         return data[window].clone()

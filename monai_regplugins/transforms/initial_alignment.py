@@ -35,7 +35,7 @@ def center_of_mass(image: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     Subtracting the mean keeps air (any offset, any padding value) from pulling the center to that of the scan.
 
     Args:
-        image: intensities, shape (1, *spatial), not constant.
+        image: intensities, shape ``(1, *spatial)``, not constant.
         affine: voxel-to-world matrix, shape (d + 1, d + 1).
 
     Returns:
@@ -79,9 +79,9 @@ def affine_matrix(
     One thread and a seeded choice of samples: the same images give the same matrix.
 
     Args:
-        fixed: intensities, shape (1, *spatial).
+        fixed: intensities, shape ``(1, *spatial)``.
         fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        moving: intensities, shape (1, *spatial_m).
+        moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         iterations: at most, per resolution level.
         seed: of the sampling, 1 or more (0 would take the clock).
@@ -120,12 +120,12 @@ def correlation_matrix(
     One thread and a seeded choice of samples: the same images give the same matrix.
 
     Args:
-        fixed: intensities, shape (1, *spatial).
+        fixed: intensities, shape ``(1, *spatial)``.
         fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        moving: intensities, shape (1, *spatial_m).
+        moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        fixed_mask: voxels of the fixed image that are compared (above zero), shape (1, *spatial); all by default.
-        moving_mask: voxels of the moving image that they are compared with, shape (1, *spatial_m); all by default.
+        fixed_mask: voxels of the fixed image that are compared (above zero), shape ``(1, *spatial)``; all by default.
+        moving_mask: voxels of the moving image that they are compared with, shape ``(1, *spatial_m)``; all by default.
         iterations: at most, per resolution level.
         seed: of the sampling, 1 or more (0 would take the clock).
 
@@ -150,7 +150,7 @@ def correlation_matrix(
 
 
 class _Scan(NamedTuple):
-    """An image (1, *spatial), float32, and its voxel-to-world matrix."""
+    """An image ``(1, *spatial)``, float32, and its voxel-to-world matrix."""
 
     image: torch.Tensor
     affine: torch.Tensor

@@ -73,9 +73,9 @@ def choose_prealignment(
     4. otherwise: ``affine``, which starts at the centers of mass.
 
     Args:
-        fixed: intensities, shape (1, *spatial).
+        fixed: intensities, shape ``(1, *spatial)``.
         fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        moving: intensities, shape (1, *spatial_m).
+        moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         same_frame: whether both scans have one DICOM frame of reference.
 

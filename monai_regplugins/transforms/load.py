@@ -55,15 +55,17 @@ class LoadPaird(Transform):
     """Load the files of a pair: images, labels, masks and points. What is in memory already is taken as it is.
 
     Images become float32, labels uint8 (int16 or int32 where their values need it), masks uint8 (0, 1); all are
-    :class:`~monai.data.MetaTensor` of shape (1, *spatial) with a voxel-to-RAS affine. Points are comma-separated voxel
-    coordinates and become float32 tensors (N, d). Trailing axes of length one are dropped. Other keys stay as they are.
+    :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are comma-separated
+    voxel coordinates and become float32 tensors (N, d). Trailing axes of length one are dropped. Other keys
+    stay as they are.
 
     Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage and, for the images themselves, DICOM: the
     folder of a series or one of its files. Which series that was stays in the image's metadata, see
     :func:`~monai_regplugins.readers.dicom_series.series_of`.
 
-    Arrays and tensors in the place of a path have the shape (*spatial) or (1, *spatial), points (N, d). A MetaTensor
-    lies where its affine says, any other image on the grid of identity, a label map or mask on that of its image.
+    Arrays and tensors in the place of a path have the shape ``(*spatial)`` or ``(1, *spatial)``, points (N, d). A
+    MetaTensor lies where its affine says, any other image on the grid of identity, a label map or mask on that of
+    its image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -74,8 +76,9 @@ class LoadPaird(Transform):
         InputError: When a companion is unknown.
 
     Example:
-        >>> pair = {"moving": "a.nii.gz", "fixed": "b.nii.gz", "pair_id": "a_to_b"}
-        >>> loaded = LoadPaird(spatial_dims=3)(pair)  # doctest: +SKIP
+        >>> pair = {"moving": torch.rand(8, 8), "fixed": torch.rand(9, 9), "pair_id": "a_to_b"}  # or paths of files
+        >>> LoadPaird(spatial_dims=2)(pair)["moving"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, spatial_dims: int = 3, companions: Sequence[str] = COMPANIONS) -> None:
@@ -124,6 +127,10 @@ class LoadSubjectd(Transform):
 
     Args:
         spatial_dims: 2 or 3.
+
+    Example:
+        >>> LoadSubjectd(spatial_dims=2)({"image": torch.rand(8, 8)})["image"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, spatial_dims: int = 3) -> None:
@@ -154,7 +161,7 @@ class _Files:
         self.spatial_dims = spatial_dims
 
     def image(self, source: Any, what: str) -> MetaTensor:
-        """Load one image, shape (1, *spatial), float32."""
+        """Load one image, shape ``(1, *spatial)``, float32."""
         image, name = self._read(source, what), _named(what, source)
         check_image(image, name, self.spatial_dims)
         check_affine(image.affine, what)
@@ -191,7 +198,7 @@ class _Files:
         return label
 
     def _read(self, source: Any, what: str, affine: torch.Tensor | None = None) -> MetaTensor:
-        """Read a file of any format as (C, *spatial), float32, with a 4 x 4 affine, or take what is in memory."""
+        """Read a file of any format as ``(C, *spatial)``, float32, with a 4 x 4 affine, or take what is in memory."""
         if in_memory(source):
             scan = as_scan(source, what, affine)
             values = scan.values[0] if scan.values.shape[: -self.spatial_dims] == (1,) else scan.values

@@ -23,6 +23,12 @@ class ExtendBorderd(Transform):
 
     Args:
         enabled: False leaves the pair as it is.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> image = MetaTensor(torch.tensor([[[0.0, 3.0, 5.0, 0.0]] * 4]))
+        >>> ExtendBorderd()({"moving": image, "fixed": image})["fixed"][0, 0].as_tensor()
+        tensor([3., 3., 5., 5.])
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -32,7 +38,7 @@ class ExtendBorderd(Transform):
         """Extend both images.
 
         Args:
-            data: a pair with images of shape (1, *spatial).
+            data: a pair with images of shape ``(1, *spatial)``.
         """
         pair: dict[Hashable, Any] = dict(data)
         for key in IMAGE_KEYS if self.enabled else ():
@@ -42,7 +48,7 @@ class ExtendBorderd(Transform):
 
 
 def extend_border(image: torch.Tensor) -> torch.Tensor:
-    """Repeat the faces of the box that holds every voxel above the minimum of ``image`` (1, *spatial) outwards."""
+    """Repeat the faces of the box that holds every voxel above the minimum of ``image`` ``(1, *spatial)`` outwards."""
     scanned = (image[0] > image.min()).nonzero()
     if len(scanned) == 0:
         return image

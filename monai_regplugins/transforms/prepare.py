@@ -81,6 +81,12 @@ class MovingToFixedGridd(Transform):
             ``<points>_original``, for one exact sampling at the end.
         outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,
             its border values continued, right for crops of the body, where the minimum would make an edge.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> coarse = MetaTensor(torch.rand(1, 4, 4), torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+        >>> MovingToFixedGridd()({"fixed": MetaTensor(torch.rand(1, 8, 8)), "moving": coarse})["moving"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, prealign: str = "none", keep_original: bool = False, outside: str = "minimum") -> None:
@@ -94,7 +100,7 @@ class MovingToFixedGridd(Transform):
         """Bring the moving entries of a pair onto the fixed grid.
 
         Args:
-            data: a loaded pair, images of shape (1, *spatial) with their own affines.
+            data: a loaded pair, images of shape ``(1, *spatial)`` with their own affines.
 
         Raises:
             InputError: When an affine is sheared or singular, 2D slices lie in different planes, the images do not
@@ -146,6 +152,12 @@ class ScalePaird(Transform):
 
     Args:
         window: lower and upper bound, in the unit of the images; None or empty for no clipping.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> image = MetaTensor(torch.tensor([[[-1000.0, 0.0, 100.0, 900.0]]]))
+        >>> ScalePaird(window=[-100, 300])({"moving": image, "fixed": image})["fixed"].as_tensor()
+        tensor([[[0.0000, 0.2500, 0.5000, 1.0000]]])
     """
 
     def __init__(self, window: Sequence[float] | None = None) -> None:
@@ -157,7 +169,7 @@ class ScalePaird(Transform):
         """Scale the intensities of a pair.
 
         Args:
-            data: a pair with images of shape (1, *spatial).
+            data: a pair with images of shape ``(1, *spatial)``.
 
         Raises:
             InputError: When an image is constant, in the window or at all.
@@ -185,6 +197,12 @@ class StandardizePaird(Transform):
 
     Args:
         clip: largest absolute value; None does not clip.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> image = MetaTensor(torch.tensor([[[0.0, 1.0, 2.0]]]))
+        >>> StandardizePaird()({"moving": image, "fixed": image})["fixed"].as_tensor()
+        tensor([[[-1.,  0.,  1.]]])
     """
 
     def __init__(self, clip: float | None = 2.0) -> None:
@@ -194,7 +212,7 @@ class StandardizePaird(Transform):
         """Standardize ``moving`` and ``fixed``, each by itself.
 
         Args:
-            data: pair with images of shape (1, *spatial).
+            data: pair with images of shape ``(1, *spatial)``.
 
         Raises:
             InputError: When an image is constant or not finite.
@@ -220,6 +238,12 @@ class ResizePaird(Transform):
 
     Args:
         spatial_size: voxels along each axis, -1 keeps an axis; one number for all axes.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("moving", "fixed")}
+        >>> ResizePaird([4, -1])(pair)["fixed"].shape
+        torch.Size([1, 4, 8])
     """
 
     def __init__(self, spatial_size: int | Sequence[int]) -> None:
@@ -229,7 +253,7 @@ class ResizePaird(Transform):
         """Resize all entries of a pair alike.
 
         Args:
-            data: a pair on one grid, images of shape (1, *spatial).
+            data: a pair on one grid, images of shape ``(1, *spatial)``.
 
         Raises:
             InputError: When the images differ in size, or ``spatial_size`` does not fit them.
@@ -268,6 +292,12 @@ class IsotropicSubjectd(Transform):
 
     Raises:
         InputError: When ``voxel_size`` is not above 0.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> subject = {"image": MetaTensor(torch.rand(1, 8, 8)), "spacing": torch.tensor([1.0, 2.0])}
+        >>> IsotropicSubjectd(2.0)(subject)["image"].shape
+        torch.Size([1, 4, 8])
     """
 
     def __init__(self, voxel_size: float) -> None:
@@ -279,7 +309,7 @@ class IsotropicSubjectd(Transform):
         """Resize a single image, its mask and its ``spacing``.
 
         Args:
-            data: an image of shape (1, *spatial) and its spacing (d,), from
+            data: an image of shape ``(1, *spatial)`` and its spacing (d,), from
                 :class:`~monai_regplugins.transforms.LoadSubjectd`.
         """
         item: dict[Hashable, Any] = dict(data)
@@ -300,7 +330,7 @@ def isotropic_size(size: Sequence[int], spacing: Sequence[float] | torch.Tensor,
 
 
 def resize_image(image: torch.Tensor, spatial_size: Sequence[int], nearest: bool = False) -> torch.Tensor:
-    """Resize (C, *spatial) to ``spatial_size``, cell-centered; the dtype is kept.
+    """Resize ``(C, *spatial)`` to ``spatial_size``, cell-centered; the dtype is kept.
 
     Axes that shrink by a whole factor are averaged first, the others are interpolated linearly after that; with
     ``nearest`` the voxel that holds the new center is taken.

@@ -34,15 +34,19 @@ def total_displacement(
     r"""Displacement from the fixed to the moving world, pre-alignment included: ``D(p) = T(p + A u) - p``, ``p = A x``.
 
     Args:
-        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        ddf: field on the fixed grid, shape ``(d, *spatial)``, voxels.
         fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
         prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
 
     Returns:
-        ``D`` at the voxels of the fixed grid, shape (d, *spatial), RAS mm, float32 or better.
+        ``D`` at the voxels of the fixed grid, shape ``(d, *spatial)``, RAS mm, float32 or better.
 
     Raises:
         InputError: When the affine is sheared, singular, or does not fit the field.
+
+    Example:
+        >>> total_displacement(torch.ones(2, 4, 4), torch.diag(torch.tensor([2.0, 3.0, 1.0])))[:, 0, 0]  # mm
+        tensor([2., 3.])
     """
     u = _upcast(ddf)
     d = u.shape[0]
@@ -74,14 +78,14 @@ def inverse_displacement(
     Beyond the fixed grid v continues as at its edge.
 
     Args:
-        ddf: field on the fixed grid, shape (d, *spatial), voxels.
+        ddf: field on the fixed grid, shape ``(d, *spatial)``, voxels.
         fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
         moving_affine: that of the moving grid.
         moving_shape: number of its voxels along each axis.
         prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
 
     Returns:
-        The displacement at the voxels of the moving grid, shape (d, *moving_shape), RAS mm, float32 or better.
+        The displacement at the voxels of the moving grid, shape ``(d, *moving_shape)``, RAS mm, float32 or better.
 
     Raises:
         InputError: When an affine is sheared, singular, or does not fit the field.
@@ -109,7 +113,7 @@ def map_to_moving(
 
     Args:
         points: voxels of the fixed grid, shape (N, d).
-        displacement_ras: total displacement on the fixed grid, shape (d, *spatial), RAS mm.
+        displacement_ras: total displacement on the fixed grid, shape ``(d, *spatial)``, RAS mm.
         fixed_affine: voxel-to-RAS matrix of the fixed grid.
         moving_affine: that of the moving grid.
 
@@ -139,15 +143,15 @@ def resample_original(
     The fixed grid is worked on in slabs: beyond what is given and returned, little memory is needed.
 
     Args:
-        moving: data on the moving grid, shape (C, *spatial_m).
+        moving: data on the moving grid, shape ``(C, *spatial_m)``.
         moving_affine: voxel-to-RAS matrix of the moving grid, shape (d + 1, d + 1) or (4, 4).
         fixed_affine: the same of the fixed grid.
-        displacement_ras: on the fixed grid, shape (d, *spatial_f), RAS mm.
+        displacement_ras: on the fixed grid, shape ``(d, *spatial_f)``, RAS mm.
         mode: ``"linear"``, or ``"nearest"`` for labels.
         padding_value: value outside the moving field of view; None for the minimum of ``moving`` (``"nearest"``: 0).
 
     Returns:
-        Data on the fixed grid, shape (C, *spatial_f), dtype of ``moving``.
+        Data on the fixed grid, shape ``(C, *spatial_f)``, dtype of ``moving``.
 
     Raises:
         InputError: When an affine is sheared or singular, or ``mode`` is another one.
@@ -165,13 +169,19 @@ def resample_original(
 class WarpOriginald(Transform):
     """Warp the original moving image (and label) onto the fixed grid, through field and pre-alignment, in one sampling.
 
-    Needs ``ddf`` (d, *spatial) on the grid of ``fixed``, ``moving_original`` and ``prealign_matrix`` as
+    Needs ``ddf`` ``(d, *spatial)`` on the grid of ``fixed``, ``moving_original`` and ``prealign_matrix`` as
     :class:`~monai_regplugins.transforms.prepare.MovingToFixedGridd` leaves them, and takes ``moving_label_original``
     where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
-    (d, *spatial, RAS mm), ``warped`` and ``warped_label``.
+    ``(d, *spatial, RAS mm)``, ``warped`` and ``warped_label``.
 
     Args:
         labels: whether to warp the label too.
+
+    Example:
+        >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("fixed", "moving_original")}
+        >>> pair |= {"ddf": torch.zeros(2, 8, 8), "prealign_matrix": torch.eye(3)}
+        >>> WarpOriginald()(pair)["warped"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, labels: bool = True) -> None:
@@ -203,7 +213,7 @@ class WarpOriginald(Transform):
 
 
 def _affine_of_grid_and_field(matrix: torch.Tensor, linear: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """``M x + L u(x)`` at every voxel x of a field (d, *spatial), slab by slab."""
+    """``M x + L u(x)`` at every voxel x of a field ``(d, *spatial)``, slab by slab."""
     values, weights = torch.empty_like(u), linear.to(u)
     for slab in fields.slabs(u.shape[1:]):
         grid = affine_field(matrix, u.shape[1:], u.dtype, slab).to(u.device)

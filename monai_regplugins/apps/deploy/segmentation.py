@@ -51,7 +51,7 @@ def read_segmentation(path: Path, series: Path) -> MetaTensor:
         series: a file of the series, or its folder.
 
     Returns:
-        Segment numbers, (1, *spatial), on the grid of the series.
+        Segment numbers, ``(1, *spatial)``, on the grid of the series.
 
     Raises:
         InputError: When highdicom is missing, the file is damaged or something else, its segments overlap, or it does
@@ -91,7 +91,7 @@ def write_segmentation(
     segmentation, and otherwise called after their label.
 
     Args:
-        label: whole numbers, (*spatial), 0 the background.
+        label: whole numbers, ``(*spatial)``, 0 the background.
         affine: its voxels to RAS mm, (4, 4).
         series: a file of the series on whose grid it lies, or its folder.
         path: the file.

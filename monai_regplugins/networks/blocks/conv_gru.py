@@ -55,6 +55,10 @@ class RegistrationResidualBlock(nn.Module):
         channels: width.
         activation: ``tanh`` or ``leaky_relu``.
         norm: ``group`` or ``none``.
+
+    Example:
+        >>> RegistrationResidualBlock(2, channels=4)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
     """
 
     def __init__(self, spatial_dims: int, channels: int, activation: str = "tanh", norm: str = "group") -> None:
@@ -87,6 +91,10 @@ class ConvGRU(nn.Module):
     Args:
         spatial_dims: number of spatial dimensions.
         channels: width of input and state.
+
+    Example:
+        >>> ConvGRU(2, channels=4)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
@@ -142,6 +150,11 @@ class GatedRegistrationUnit(nn.Module):
         num_residual: number of residual blocks, 3 in the paper.
         activation: ``tanh`` or ``leaky_relu``.
         norm: ``group`` or ``none``.
+
+    Example:
+        >>> halved, state = GatedRegistrationUnit(2, channels=4)(torch.rand(1, 4, 16, 16))
+        >>> halved.shape, state.shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 4, 16, 16]))
     """
 
     def __init__(

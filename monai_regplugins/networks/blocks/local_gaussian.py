@@ -47,6 +47,11 @@ class LocalTransforms(_LocalTransforms):
         sigma: standard deviations, ``(B, T, d)``.
         rotation: angle ``(B, T, 1)`` in 2D, unit quaternion w, x, y, z ``(B, T, 4)`` in 3D.
         vector: v, ``(B, T, d)``.
+
+    Example:
+        >>> one = LocalTransforms(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), torch.zeros(1, 1, 1), torch.ones(1, 1, 2))
+        >>> evaluate(one, torch.zeros(1, 1, 2))  # at its center
+        tensor([[[1., 1.]]])
     """
 
     __slots__ = ()

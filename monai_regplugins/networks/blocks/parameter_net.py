@@ -38,6 +38,11 @@ class ParameterNet(nn.Module):
         sigma_min: smallest standard deviation, 1e-5 in the authors' code.
         v_max: largest component of a displacement, normalized; 1 in the paper.
         activation: ``tanh`` or ``leaky_relu``.
+
+    Example:
+        >>> sigma, rotation, vector = ParameterNet(2, in_channels=8)(torch.rand(1, 8, 4, 4))
+        >>> sigma.shape, rotation.shape, vector.shape
+        (torch.Size([1, 2]), torch.Size([1, 1]), torch.Size([1, 2]))
     """
 
     def __init__(

@@ -27,6 +27,11 @@ class Localization(_Localization):
         position: of each level, ``(B, L, d)``.
         certainty: of each level, ``(B, L)``, between 0 and 2.
         probability: of the position, one map ``(B, *level)`` per level.
+
+    Example:
+        >>> maps = [torch.full((1, 4, 4), 1 / 16)]
+        >>> Localization(torch.zeros(1, 1, 2), torch.ones(1, 1), maps).certainty
+        tensor([[1.]])
     """
 
     __slots__ = ()
@@ -46,6 +51,12 @@ class PositionNet(nn.Module):
     Args:
         spatial_dims: number of spatial dimensions d.
         in_channels: width of the level.
+
+    Example:
+        >>> axes = [torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8)]
+        >>> position, certainty, probability = PositionNet(2, in_channels=4)(torch.rand(1, 4, 8, 8), axes)
+        >>> position.shape, certainty.shape, probability.shape
+        (torch.Size([1, 2]), torch.Size([1]), torch.Size([1, 8, 8]))
     """
 
     def __init__(self, spatial_dims: int, in_channels: int) -> None:

@@ -20,6 +20,10 @@ class AlignerHeads(nn.Module):
         spatial_dims: number of spatial dimensions d.
         num_heads: number of displacement heads m.
         head_kernel: kernel size of the last convolution of each head: 1 (authors' code) or 3 (suppl. Table 4).
+
+    Example:
+        >>> AlignerHeads(spatial_dims=3, num_heads=5, head_kernel=1).field.out_channels
+        1
     """
 
     def __init__(self, spatial_dims: int, num_heads: int, head_kernel: int) -> None:
@@ -67,6 +71,11 @@ class AlignerRegressor(nn.Module):
         in_channels: width of one stream.
         dilation: dilation of the two outer convolutions.
         num_convs: 2 or 3.
+
+    Example:
+        >>> features = torch.rand(1, 8, 16, 16, 16)
+        >>> AlignerRegressor(3, in_channels=8, dilation=2, num_convs=3)(features, features).shape
+        torch.Size([1, 18, 16, 16, 16])
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, dilation: int, num_convs: int) -> None:
@@ -113,6 +122,11 @@ class ResidualAligner(nn.Module):
         regressor_convs: 2 (as printed) or 3 (authors' code).
         head_weighting: ``softmax_confidence`` as above (the paper), ``softmax`` without the confidence factor, or
             ``raw``: :math:`w = w' = \theta_k`.
+
+    Example:
+        >>> level = ResidualAligner(2, 8, dilation=1, heads=AlignerHeads(2, 5, 1), num_heads=5, first=True)
+        >>> [tuple(found.shape) for found in level(torch.rand(1, 8, 16, 16), torch.rand(1, 8, 16, 16))]
+        [(1, 8, 16, 16), (1, 2, 16, 16), (1, 5, 16, 16)]
     """
 
     def __init__(

@@ -50,7 +50,12 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 class ConvNorm(nn.Sequential):
-    """3x3x3 convolution followed by :class:`SampleNorm`, and by LeakyReLU where ``slope`` is given."""
+    """3x3x3 convolution followed by :class:`SampleNorm`, and by LeakyReLU where ``slope`` is given.
+
+    Example:
+        >>> ConvNorm(2, in_channels=4, out_channels=8)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 8, 8])
+    """
 
     def __init__(
         self, spatial_dims: int, in_channels: int, out_channels: int, dilation: int = 1, slope: float | None = None
@@ -74,6 +79,10 @@ class ResidualConvBlock(nn.Module):
         in_channels: input width.
         out_channels: output width.
         slope: negative slope of the LeakyReLU.
+
+    Example:
+        >>> ResidualConvBlock(2, in_channels=4, out_channels=8)(torch.rand(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 8, 8])
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, slope: float = 0.2) -> None:

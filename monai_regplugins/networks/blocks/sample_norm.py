@@ -22,6 +22,10 @@ class SampleNorm(nn.Module):
     Args:
         spatial_dims: number of spatial dimensions.
         eps: added to the standard deviation.
+
+    Example:
+        >>> bool(SampleNorm(spatial_dims=2)(torch.rand(2, 4, 8, 8)).mean().abs() < 1e-5)
+        True
     """
 
     def __init__(self, spatial_dims: int, eps: float = 1e-3) -> None:

@@ -36,6 +36,10 @@ class RANGeometry:
         regressor_convs: convolutions of the Regressor, 2 (printed) or 3 with a residual (authors' code).
         head_kernel: kernel of the heads' last convolutions, 3 (printed) or 1 (authors' code).
         shared_heads: whether all levels share the heads' convolutions (authors' code).
+
+    Example:
+        >>> RANGeometry(scales=(2, 2, 2, 2, 1), dilations=(8, 4, 2, 1, 1)).scales
+        (2, 2, 2, 2, 1)
     """
 
     encoder_channels: tuple[int, ...] = (8, 16, 16, 32)
