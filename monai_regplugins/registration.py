@@ -23,6 +23,7 @@ from monai_regplugins.bundle import (
     check_keys,
     literal_name,
 )
+from monai_regplugins.bundle_folders import CONFIG, find_bundle
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
@@ -30,12 +31,11 @@ from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.readers.images import as_scan, in_memory
 from monai_regplugins.result import RegistrationResult
 
-__all__ = ["Registration", "find_bundle", "load_bundle"]
+__all__ = ["CONFIG", "Registration", "find_bundle", "load_bundle"]
 
 Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
 Config: TypeAlias = dict[str, Any]
 
-CONFIG = Path("configs", "inference.json")
 NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
 OF_THE_PAIR = (*COLUMNS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
 UNNAMED = "moving_to_fixed"
@@ -55,9 +55,9 @@ def load_bundle(
     bundle has a ``SHA256SUMS``, in its folder or beside them, it has to list them as they are.
 
     Args:
-        name_or_dir: folder of a bundle, or the name of one in ``bundle_dir``.
+        name_or_dir: folder of a bundle, or its name; an existing folder comes before a name.
         bundle_dir: folder of bundles; by default ``bundles`` in the working directory, then the folder that
-            ``monai.bundle download`` uses by default.
+            ``monai.bundle download`` uses by default, then those that come with this package.
         device: where to compute, by default a GPU if there is one.
         **overrides: keys of the configuration with other values, such as ``refine_steps=30``, ``prealign="auto"`` or
             ``ckpt="mine/model.pt"``. Text is taken as it is: expressions belong into a configuration file.
@@ -180,26 +180,6 @@ def _in_plain_words() -> Iterator[None]:
         if message is None:
             raise
         raise InputError(message) from error
-
-
-def find_bundle(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the absolute path of a bundle's folder; arguments as :func:`load_bundle`.
-
-    Raises:
-        InputError: When there is no such bundle.
-    """
-    downloads = Path(torch.hub.get_dir(), "bundle")  # where monai.bundle puts them
-    folders = [Path("bundles"), downloads] if bundle_dir is None else [Path(bundle_dir)]
-    for folder in (Path(), *folders):
-        if (root := (folder / name_or_dir).absolute()).joinpath(CONFIG).is_file():
-            return root
-    roots = [root for folder in folders if folder.is_dir() for root in folder.iterdir()]
-    known = [root.name for root in roots if (root / CONFIG).is_file()]
-    raise InputError(
-        f"there is no bundle '{os.fspath(name_or_dir)}', a folder with {CONFIG.as_posix()}, neither here nor in "
-        f"{' nor in '.join(map(str, folders))}; give its folder, or download it first (monai.bundle download)."
-        f"{suggest(Path(name_or_dir).name, known)}"
-    )
 
 
 def _read(file: Path) -> Config:

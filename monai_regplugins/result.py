@@ -114,7 +114,7 @@ class RegistrationResult:
 
     @cached_property
     def aligned(self) -> MetaTensor:
-        """The original moving image on the fixed grid, (1, *fixed), by header and initial alignment alone."""
+        """The original moving image on the fixed grid, ``(1, *fixed)``, by header and initial alignment alone."""
         pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf)}
         found: MetaTensor = WarpOriginald(labels=False)(pair)["warped"]
         return found

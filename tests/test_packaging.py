@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,8 +10,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from package_source import copy_source
 
-FILES = ("pyproject.toml", "README.md", "LICENSE")
+WRITTEN_BY_RUNS = (
+    "bundles/ran/data/abdomen/imagesTr/a.nii.gz",
+    "bundles/ran/runs/train/models/model.pt",
+    "bundles/ran/output/a_to_b/metrics.json",
+    "bundles/ran/eval/metrics.csv",
+    "bundles/ran/models/checkpoint.pt",
+    "bundles/ran/models/model_last.pt",
+    "bundles/ran/models/model.ts",
+    "bundles/mine/configs/notes.txt",
+)
 
 
 def python(*words: str, folder: Path) -> str:
@@ -22,20 +31,28 @@ def python(*words: str, folder: Path) -> str:
     return done.stdout
 
 
+def tracked(repository: Path, folder: str) -> list[str]:
+    """Name the files of a folder that belong to the repository."""
+    done = subprocess.run(["git", "ls-files", folder], cwd=repository, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        pytest.skip("needs a clone of the repository, to know which files belong to it")
+    return done.stdout.splitlines()
+
+
 @pytest.fixture
 def source(repository: Path, tmp_path: Path) -> Path:
     """A copy of what the package is made of."""
     pytest.importorskip("setuptools", minversion="77", reason="builds without an index")
-    folder = tmp_path / "source"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(repository / "monai_regplugins", folder / "monai_regplugins", ignore=ignored)
-    for name in FILES:
-        shutil.copy(repository / name, folder)
-    return folder
+    return copy_source(repository, tmp_path / "source")
 
 
 @pytest.mark.slow
-def test_a_wheel_out_of_the_source_archive_is_that_of_the_source(source: Path, tmp_path: Path) -> None:
+def test_a_wheel_out_of_the_source_archive_is_that_of_the_source(
+    source: Path, repository: Path, tmp_path: Path
+) -> None:
+    for name in WRITTEN_BY_RUNS:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("{}")
     build = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
     def built(kind: str, folder: Path) -> Path:
@@ -47,7 +64,8 @@ def test_a_wheel_out_of_the_source_archive_is_that_of_the_source(source: Path, t
         licence = any(name.endswith("licenses/LICENSE") for name in archive.namelist())
     expected = {str(p.relative_to(source)) for p in (source / "monai_regplugins").rglob("*.py")}
     data = {f"monai_regplugins/{name}" for name in ("py.typed", "apps/deploy/app.yaml", "apps/deploy/requirements.txt")}
-    assert set(direct) == expected | data
+    bundles = {f"monai_regplugins/{name}" for name in tracked(repository, "bundles")}
+    assert set(direct) == expected | data | bundles
     assert licence
 
     with tarfile.open(built("sdist", source)) as archive:

@@ -31,6 +31,7 @@ from monai.data import MetaTensor
 from monai.utils import set_determinism
 
 from monai_regplugins import fields
+from monai_regplugins.bundle_folders import packaged_bundles
 from monai_regplugins.checks import InputError
 from monai_regplugins.registration import Registration, load_bundle
 
@@ -480,8 +481,15 @@ def test_a_bundle_is_found_by_its_name(place: str, bundles: Path, tmp_path: Path
 def test_no_such_bundle(bundles: Path) -> None:
     with pytest.raises(InputError, match=r"^there is no bundle 'rann', .*download it first .*Did you mean 'ran'\?$"):
         load_bundle("rann", bundle_dir=bundles)
-    with pytest.raises(InputError, match=r"neither here nor in bundles nor in .*bundle; give"):
-        load_bundle("ran")
+    with pytest.raises(InputError, match=r"neither here nor in bundles nor in .*bundle nor in .*bundles; give"):
+        load_bundle("rann")
+
+
+def test_the_bundles_of_the_package_are_found_by_name(tmp_path: Path) -> None:
+    register = load_bundle("r2n2", device="cpu", **TINY["r2n2"])
+    pair = make_pair(tmp_path / "plane", spatial_dims=2)
+    weights = read(register(pair.fixed, pair.moving).save("out") / "provenance.json")["weights"]
+    assert weights["file"] == str(packaged_bundles() / "r2n2" / "models" / "model.pt")
 
 
 SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {

@@ -56,7 +56,7 @@ class Thorax(NamedTuple):
 
     Attributes:
         images: int16 Hounsfield units ``(T, *s)``, axes to the right, to the front and to the head.
-        labels: uint8 ``(T, *s)``, see :data:`~monai_regplugins.data.chest.THORAX_LABELS`.
+        labels: uint8 ``(T, *s)``, see :data:`~monai_regplugins.phantoms.chest.THORAX_LABELS`.
         masks: uint8 ``(T, *s)``, 1 in the lungs.
         landmarks: float64 voxel positions (T, N, 3), the same N bifurcations of vessels in each phase.
         phases: how far expiration has gone in each phase, (T,).

@@ -60,7 +60,7 @@ class Scan(NamedTuple):
         values: shape ``(*spatial)``, or with further axes that the file has, float32.
         affine: voxels to RAS mm, (4, 4).
         meta: ``filename_or_obj``, and ``dicom_series`` of a DICOM series, the ``identity`` of
-            :class:`~monai_regplugins.transforms.dicom_series.DicomVolume`.
+            :class:`~monai_regplugins.readers.dicom_series.DicomVolume`.
     """
 
     values: torch.Tensor

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
 import venv
 from collections.abc import Callable
+from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_files import files_of, read_weights
+from package_source import copy_source
 from released_bundles import complete_bundle, served
 
 pytestmark = [pytest.mark.bundle, pytest.mark.slow]
@@ -30,7 +31,7 @@ class Stranger:
     """A fresh environment with nothing of ours but the wheel; other packages are those of the tests."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
-        self.folder = folder
+        self.folder = self.place = folder
         venv.create(folder / "venv", with_pip=False, symlinks=os.name != "nt")
         self.python = next(path for path in (folder / "venv").glob("*/python*") if path.stem == "python")
         (site,) = (folder / "venv").glob("lib/python*/site-packages")
@@ -42,13 +43,18 @@ class Stranger:
         """Run Python in the stranger's folder and return what it printed; or check what it refused."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
+        environment |= {"TORCH_HOME": str(self.folder / "torch")}  # without the downloads of the user
         command = [str(self.python), *map(str, words)]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=900
+            command, cwd=self.place, env=environment, capture_output=True, text=True, check=False, timeout=900
         )
         assert (done.returncode != 0) == bool(refused), done.stderr
         assert refused in done.stderr
         return done.stdout
+
+    def program(self, *words: Any) -> str:
+        """Run the command that the wheel brings along."""
+        return self.run(self.python.with_name("regplugins"), *words)
 
     def monai(self, *words: Any, **flags: Any) -> str:
         """Run MONAI's command line."""
@@ -66,11 +72,7 @@ def stranger(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Stra
     """Build the wheel of a copy of the repository, which stays as it is, and install it."""
     pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an index")
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("stranger")
-    shutil.copytree(
-        repository / "monai_regplugins", source / "monai_regplugins", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(repository / name, source)
+    copy_source(repository, source)
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(source / "dist")]
     pip(sys.executable, "wheel", *options, str(source))
     (wheel,) = (source / "dist").glob("*.whl")
@@ -161,6 +163,33 @@ def test_a_bundle_is_of_use(
     assert any(not torch.equal(trained[key], weights[key]) for key in weights)
     changed = set(files_of(bundle)) - set(files_of(release.parent / name))
     assert changed == {"models/model.ts"}, "runs wrote into the bundle"
+
+
+def installed_files(stranger: Stranger) -> list[str]:
+    """Name the files of the environment's own packages, but those that Python caches."""
+    (site,) = (stranger.folder / "venv").glob("lib/python*/site-packages")
+    return [name for name in files_of(site) if "__pycache__" not in name]
+
+
+def test_the_command_works_after_the_installation(stranger: Stranger, pair: Any, tmp_path: Path) -> None:
+    """Without a network, and without anything but the wheel; nothing is written into the installation."""
+    before = installed_files(stranger)
+    stranger = copy(stranger)
+    stranger.place = tmp_path
+    images = pair("ran")
+    text = stranger.program("register", images["fixed"], images["moving"], "-o", "out", "--pair_id", "one")
+    assert text.startswith("bundle ran: the fixed image is 3D")
+    assert np.isfinite(field(tmp_path / "out" / "one")).all()
+    assert "everything works" in stranger.program("doctor")
+    assert f"folder: {stranger.folder}" in stranger.program("bundles")
+
+    packaged = stranger.run("-c", "from monai_regplugins.bundle_folders import packaged_bundles as p; print(p())")
+    config = Path(packaged.strip(), "ran", "configs", "inference.json")
+    assert config.is_relative_to(stranger.folder)
+    stranger.monai("run", "inference", config_file=config, **images)
+    (output,) = (tmp_path / "output").iterdir()
+    assert np.array_equal(field(output), field(tmp_path / "out" / "one"))
+    assert installed_files(stranger) == before
 
 
 def test_bundles_side_by_side(stranger: Stranger, release: Path, settings: Any, pair: Any, tmp_path: Path) -> None:

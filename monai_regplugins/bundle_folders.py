@@ -1,0 +1,143 @@
+"""Where bundles lie: in a folder that the user names, in ``bundles``, among downloads, or in this package."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from monai_regplugins.checks import InputError, suggest
+
+__all__ = [
+    "CONFIG",
+    "all_bundles",
+    "find_bundle",
+    "output_root",
+    "packaged_bundles",
+    "presets_of",
+    "read_json",
+    "search_folders",
+]
+
+Root = TypeVar("Root", bound="str | os.PathLike[str]")
+
+CONFIG = Path("configs", "inference.json")
+OF_A_REGISTRATION = {"fixed", "moving", "pairs_file", "register", "writer"}  # keys of CONFIG in bundles of this package
+PACKAGE = Path(__file__).absolute().parent
+
+
+def packaged_bundles() -> Path:
+    """Return the folder of the bundles that come with this package.
+
+    A wheel holds them inside the package; in a working copy of the repository they lie beside it.
+
+    Example:
+        >>> packaged_bundles().name
+        'bundles'
+    """
+    working_copy = PACKAGE.parent
+    is_working_copy = (working_copy / "pyproject.toml").is_file() and (working_copy / "bundles").is_dir()
+    return (working_copy if is_working_copy else PACKAGE) / "bundles"
+
+
+def search_folders(bundle_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return the folders in which a bundle is looked for by its name, the first one first.
+
+    Args:
+        bundle_dir: the only one to look in; by default ``bundles`` in the working directory, the folder that
+            ``monai.bundle download`` uses by default, and the bundles of this package.
+    """
+    if bundle_dir is not None:
+        return [Path(bundle_dir)]
+    return [Path("bundles"), Path(torch.hub.get_dir(), "bundle"), packaged_bundles()]
+
+
+def find_bundle(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the absolute path of a bundle's folder.
+
+    A path of a bundle, also one relative to the working directory, comes before a name in :func:`search_folders`.
+
+    Args:
+        name_or_dir: folder of a bundle, or its name.
+        bundle_dir: see :func:`search_folders`.
+
+    Raises:
+        InputError: When there is no such bundle.
+    """
+    folders = search_folders(bundle_dir)
+    for folder in (Path(), *folders):
+        if (root := (folder / name_or_dir).absolute()).joinpath(CONFIG).is_file():
+            return root
+    known = [root.name for folder in folders for root in _bundles_in(folder)]
+    raise InputError(
+        f"there is no bundle '{os.fspath(name_or_dir)}', a folder with {CONFIG.as_posix()}, neither here nor in "
+        f"{' nor in '.join(map(str, folders))}; give its folder, or download it first (monai.bundle download)."
+        f"{suggest(Path(name_or_dir).name, known)}"
+    )
+
+
+def all_bundles() -> dict[str, Path]:
+    """Return the registration bundles of :func:`search_folders` by their names; of two of one name the first.
+
+    Bundles of other kinds, such as segmentation, are left out.
+    """
+    roots = (root for folder in search_folders() for root in _bundles_in(folder))
+    found: dict[str, Path] = {}
+    for root in roots:
+        if read_json(root / CONFIG).keys() >= OF_A_REGISTRATION:
+            found.setdefault(root.name, root.absolute())
+    return found
+
+
+def presets_of(root: Path) -> list[str]:
+    """Return the names of the configurations that only change settings of a bundle's inference.
+
+    Args:
+        root: folder of the bundle.
+    """
+    settings = read_json(root / CONFIG).keys()
+    others = (file for file in sorted((root / "configs").glob("*.json")) if file.name != CONFIG.name)
+    return [file.stem for file in others if _changes_only(read_json(file), settings)]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file is missing, damaged or holds something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def output_root(bundle_root: Root) -> Root | str:
+    """Return the folder in which a bundle's runs write by default.
+
+    That is the bundle itself, or the working directory, ``"."``, if the bundle belongs to the installed package or may
+    not be written.
+
+    Args:
+        bundle_root: folder of the bundle.
+
+    Example:
+        >>> output_root(PACKAGE / "bundles" / "ran")
+        '.'
+    """
+    root = Path(bundle_root).absolute()
+    is_installed = root.is_relative_to(PACKAGE)
+    return "." if is_installed or (root.is_dir() and not os.access(root, os.W_OK)) else bundle_root
+
+
+def _bundles_in(folder: Path) -> Iterator[Path]:
+    """Yield the bundles that a folder holds, in the order of their names."""
+    for root in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (root / CONFIG).is_file():
+            yield root
+
+
+def _changes_only(overlay: dict[str, Any], settings: Any) -> bool:
+    """Whether a configuration holds nothing but other values of settings, or of what is inside of them."""
+    return bool(overlay) and all(key.replace("::", "#").partition("#")[0] in settings for key in overlay)

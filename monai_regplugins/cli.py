@@ -1,0 +1,218 @@
+"""The command ``regplugins``: its options and their help. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from monai_regplugins import __version__
+
+__all__ = ["build_parser", "main", "split_overrides"]
+
+AUTO = "auto"
+OPTION = re.compile(r"--[a-zA-Z]")
+OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset")
+
+# keys of the inference configurations that most users need: what their value is, and what they do
+IMAGES = {
+    "fixed_label": ("FILE", "label map of the fixed image, to measure the overlap with"),
+    "moving_label": ("FILE", "label map of the moving image, which is warped along"),
+    "fixed_points": ("FILE", "points of the fixed image: comma-separated voxel coordinates, a point a line"),
+    "moving_points": ("FILE", "the corresponding points of the moving image"),
+    "mask": ("FILE", "mask of the fixed image"),
+    "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
+}
+SETTINGS = {
+    "prealign": ("METHOD", "initial alignment: none (default), moments, affine, correlation, or auto"),
+    "refine_steps": ("N", "steps of instance optimization on this very pair; default: 0, 30 is a good number"),
+    "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
+    "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
+    "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),
+    "ckpt": ("FILE", "weights; default: the published ones of the bundle"),
+    "seed": ("N", "seed of all random numbers; default: 0"),
+}
+SWITCHES = {
+    "inverse": "write the inverse field, too",
+    "other_patient": "allow DICOM series of two patients",
+    "amp": "compute with mixed precision",
+    "verbose": "log the traceback of a pair that fails",
+}
+
+EXAMPLES = """examples:
+  regplugins register fixed.nii.gz moving.nii.gz -o out
+  regplugins register fixed_dicom moving_dicom -o out --prealign auto --refine_steps 30 --moving_label organs.nii.gz
+  regplugins batch pairs.csv -o out --bundle regnet
+"""
+ALL_KEYS = """Every other key of the bundle's configs/inference.json is an option, too: --KEY VALUE, or, inside of a
+component, --KEY#ARGUMENT VALUE. The results are those of python -m monai.bundle run inference with the same options.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; options of the bundle are in it for its help alone."""
+    parser = argparse.ArgumentParser(
+        prog="regplugins",
+        description="Deformable registration of medical images with the bundles RAN, R2N2 and RegNet.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"regplugins {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    _add_register(commands)
+    _add_batch(commands)
+    commands.add_parser("bundles", help="list the bundles that are found", description=BUNDLES)
+    commands.add_parser("doctor", help="check the installation and register a test pair", description=DOCTOR)
+    return parser
+
+
+BUNDLES = "List the registration bundles with their versions, folders, weights and presets."
+DOCTOR = "Report versions, devices, memory and bundles, and register a phantom; the exit status is 1 if anything fails."
+FORMATS = "NIfTI, NRRD, MetaImage or PNG file, or folder of a DICOM series"
+
+
+def _add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that registers two images."""
+    parser = _inference_parser(commands, "register", "register two images", "Warp a moving image onto a fixed one.")
+    parser.add_argument("fixed", metavar="FIXED", type=_path, help=f"image that stays: {FORMATS}")
+    parser.add_argument("moving", metavar="MOVING", type=_path, help="image that is warped onto it")
+    _add_options(parser, "files of the pair", IMAGES)
+    _add_settings(parser)
+
+
+def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that registers a list of pairs."""
+    about = "Register the pairs of a list; pairs whose results are complete are left out."
+    parser = _inference_parser(commands, "batch", "register the pairs of a list", about)
+    columns = ", ".join(("fixed", "moving", *IMAGES))
+    parser.add_argument("pairs_file", metavar="PAIRS", type=_path, help=f"CSV or JSON list with the columns {columns}")
+    _add_settings(parser)
+
+
+def _inference_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, title: str, about: str
+) -> argparse.ArgumentParser:
+    """Add a command that runs the inference of a bundle."""
+    parser = commands.add_parser(
+        name,
+        help=title,
+        description=about,
+        epilog=ALL_KEYS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-o", "--output_dir", "--output-dir", required=True, metavar="OUT", type=_path, help="folder of the results"
+    )
+    parser.add_argument(
+        "--bundle",
+        default=AUTO,
+        help="ran (3D), r2n2 (2D), regnet (3D chest CT of one patient), the folder of a bundle, or auto (default): "
+        "r2n2 if the fixed image is 2D, else ran",
+    )
+    parser.add_argument("--preset", help="configuration of the bundle with other settings, see regplugins bundles")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Show the settings of a bundle in the help of a command."""
+    group = _add_options(parser, "settings of the bundle", SETTINGS)
+    for key, text in SWITCHES.items():
+        group.add_argument(f"--{key}", action="store_true", help=text)
+
+
+def _add_options(
+    parser: argparse.ArgumentParser, title: str, options: dict[str, tuple[str, str]]
+) -> argparse._ArgumentGroup:
+    """Show keys of the bundle's configuration in the help of a command."""
+    group = parser.add_argument_group(title)
+    for key, (metavar, text) in options.items():
+        group.add_argument(f"--{key}", metavar=metavar, help=text)
+    return group
+
+
+def _path(text: str) -> str:
+    """Refuse an empty path, which a shell makes of an unset variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path, expected one of a file or folder")
+    return text
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the options of this program from those of the bundle's configuration.
+
+    A key takes the word after it as its value, unless that is an option or the key is a switch.
+
+    Args:
+        words: the command line without the name of the program.
+
+    Returns:
+        The words of this program, and those of the configuration.
+
+    Example:
+        >>> split_overrides(["register", "--refine_steps", "30", "--inverse", "a.nii", "b.nii", "-o", "out"])
+        (['register', 'a.nii', 'b.nii', '-o', 'out'], ['--refine_steps', '30', '--inverse', 'True'])
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not OPTION.match(word) or word.partition("=")[0] in OWN_OPTIONS:
+            own.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            overrides += _take_value(word, rest)
+    return own, overrides
+
+
+def _take_value(option: str, rest: list[str]) -> list[str]:
+    """Remove the value of an option from the words that follow it."""
+    is_switch = option.lstrip("-").replace("-", "_") in SWITCHES
+    following = rest[0] if rest else "--"
+    if is_switch and following.capitalize() not in ("True", "False"):
+        return ["True"]
+    if following.startswith("--") or re.match("-[a-zA-Z]", following):
+        return []
+    value = rest.pop(0)
+    return [value.capitalize() if is_switch else value]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: words of the command line, by default those of the program.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: When something that the user gave is wrong.
+        SystemExit: When the command line cannot be understood, or its help was asked for.
+    """
+    own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    args = parser.parse_args(own)
+    if args.command in ("bundles", "doctor"):
+        if overrides:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        return _report_command(args.command)()
+    from monai_regplugins.commands import run_inference
+
+    run_inference(args, overrides)
+    return 0
+
+
+def _report_command(name: str) -> Callable[[], int]:
+    """Import one of the commands that only report."""
+    if name == "doctor":
+        from monai_regplugins.doctor import run_doctor
+
+        return run_doctor
+    from monai_regplugins.commands import list_bundles
+
+    return list_bundles

@@ -1,0 +1,126 @@
+"""Commands of ``regplugins`` that run a bundle's inference, or list the bundles."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_regplugins.bundle import start
+from monai_regplugins.bundle_folders import (
+    CONFIG,
+    all_bundles,
+    find_bundle,
+    presets_of,
+    read_json,
+)
+from monai_regplugins.checks import check_choice
+from monai_regplugins.data.pair_list import read_pair_list
+from monai_regplugins.readers.images import PICTURE_SUFFIXES, scan_shape
+
+__all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles", "run_inference"]
+
+AUTO = "auto"
+MEBIBYTE = 2**20
+
+
+def run_inference(args: Namespace, overrides: Sequence[str]) -> None:
+    """Run a bundle's inference as MONAI's command line does.
+
+    Args:
+        args: ``command``, ``bundle``, ``preset``, ``output_dir``, and ``fixed`` and ``moving``, or ``pairs_file``.
+        overrides: words of the command line that set keys of the configuration.
+
+    Raises:
+        InputError: When there is no such bundle or preset, or the bundle refuses the pair or a setting.
+    """
+    start()  # input errors in one line, from here on
+    name = args.bundle
+    if name == AUTO:
+        name, reason = choose_bundle(_first_fixed_image(args))
+        print(f"bundle {name}: {reason}", flush=True)
+    words = inference_words(find_bundle(name), args, overrides)
+    before, sys.argv = sys.argv, ["monai.bundle", *words]
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    finally:
+        sys.argv = before
+
+
+def inference_words(root: Path, args: Namespace, overrides: Sequence[str]) -> list[str]:
+    """Return the command line of ``python -m monai.bundle`` that does the same.
+
+    Args:
+        root: folder of the bundle.
+        args: as for :func:`run_inference`.
+        overrides: as for :func:`run_inference`.
+
+    Raises:
+        InputError: When the bundle has no such preset.
+    """
+    config = str(root / CONFIG)
+    if args.preset is not None:
+        check_choice(args.preset, presets_of(root), f"preset of the bundle {root.name}")
+        config = str([config, str(root / "configs" / f"{args.preset}.json")])
+    keys = ("fixed", "moving") if args.command == "register" else ("pairs_file",)
+    pair = [word for key in keys for word in (f"--{key}", getattr(args, key))]
+    return ["run", "inference", "--config_file", config, *pair, "--output_dir", args.output_dir, *overrides]
+
+
+def choose_bundle(fixed: str) -> tuple[str, str]:
+    """Choose a bundle for a fixed image by the number of its axes: R2N2 for 2D, RAN for everything else.
+
+    RegNet is trained on chest CT of one patient, which no header tells for certain, so that it is never chosen.
+
+    Args:
+        fixed: path of the image.
+
+    Returns:
+        The bundle's name and the reason.
+
+    Raises:
+        InputError: When the header of the image cannot be read.
+    """
+    shape = scan_shape(fixed, "fixed image")
+    if fixed.lower().endswith(PICTURE_SUFFIXES):
+        shape = shape[:2]  # without colors
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 2:
+        return "r2n2", f"the fixed image is 2D ({' x '.join(map(str, shape))}); --bundle chooses another one"
+    kind = f"{len(shape)}D ({' x '.join(map(str, shape))})" if shape else "a DICOM series"
+    return "ran", f"the fixed image is {kind}; --bundle regnet is made for chest CT of one patient"
+
+
+def _first_fixed_image(args: Namespace) -> str:
+    """The fixed image of the pair, or of the first pair of the list."""
+    if args.command == "register":
+        return str(args.fixed)
+    return read_pair_list(args.pairs_file)[0]["fixed"]
+
+
+def list_bundles() -> int:
+    """Print the bundles that are found; return the exit status, 1 if there is none."""
+    bundles = all_bundles()
+    for root in bundles.values():
+        print(describe_bundle(root))
+    return 0 if bundles else 1
+
+
+def describe_bundle(root: Path) -> str:
+    """Return a few lines about a bundle: name, version, task, folder, weights and presets."""
+    metadata = read_json(root / "configs" / "metadata.json")
+    weights = [f"{file.name} ({file.stat().st_size / MEBIBYTE:.1f} MiB)" for file in sorted(root.glob("models/*.pt"))]
+    presets = presets_of(root)
+    configs = sorted(file.stem for file in root.glob("configs/*.json"))
+    others = [name for name in configs if name not in (*presets, "inference", "metadata")]
+    lines = {
+        "folder": str(root),
+        "weights": ", ".join(weights) or "none",
+        "presets": ", ".join(presets) or "none",
+        "other configurations": ", ".join(others) or "none",
+    }
+    title = f"{root.name} {metadata.get('version', '(no version)')}: {metadata.get('task', 'no task is told')}"
+    return "\n".join([title, *(f"  {key}: {value}" for key, value in lines.items())])

@@ -1,0 +1,238 @@
+"""Commands that run a bundle: the same as MONAI's command line does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bundle_files import files_of
+from dicom_series import write_volume
+from PIL import Image
+
+from monai_regplugins import commands
+from monai_regplugins.checks import InputError
+from monai_regplugins.cli import build_parser, main, split_overrides
+from monai_regplugins.commands import (
+    choose_bundle,
+    describe_bundle,
+    inference_words,
+    list_bundles,
+)
+
+NAMES = ["ran", "r2n2", "regnet"]
+TINY = {
+    "ran": ["--spatial_size", "[16,16,16]"],
+    "r2n2": ["--spatial_size", "[32,32]"],
+    "regnet": ["--voxel_size", "4", "--tile", "16"],
+}
+
+
+def scene(size: tuple[int, ...], shift: float = 0.0) -> Any:
+    """A ball in noise, in HU."""
+    squares = [((x - (n - 1) / 2 - shift) / n) ** 2 for x, n in zip(np.indices(size), size, strict=True)]
+    noise = np.random.default_rng(0).normal(size=size) * 10
+    return (300 * np.exp(-12 * np.sum(squares, axis=0)) - 150 + noise).astype(np.float32)
+
+
+def save(file: Path, values: Any) -> str:
+    nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), file)
+    return str(file)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Callable[[int], tuple[str, str]]:
+    """Return a function that writes a pair of 2D or 3D images."""
+
+    def write(spatial_dims: int) -> tuple[str, str]:
+        size = (20, 18, 22)[:spatial_dims]
+        return save(tmp_path / "fixed.nii.gz", scene(size)), save(tmp_path / "moving.nii.gz", scene(size, 1.5))
+
+    return write
+
+
+def arguments(words: str) -> tuple[Namespace, list[str]]:
+    own, overrides = split_overrides(words.split())
+    return build_parser().parse_args(own), overrides
+
+
+# --- which bundle
+
+
+def in_dicom(folder: Path) -> str:
+    write_volume(folder, scene((8, 8, 4)).astype(np.int16), np.eye(4))
+    return str(folder)
+
+
+def in_color(folder: Path) -> str:
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(folder / "a.PNG")
+    return str(folder / "a.PNG")
+
+
+def in_meta_image(folder: Path) -> str:
+    import SimpleITK as sitk
+
+    sitk.WriteImage(sitk.GetImageFromArray(scene((4, 6, 8))), str(folder / "a.mha"))
+    return str(folder / "a.mha")
+
+
+IMAGES: dict[str, tuple[Callable[[Path], str], str, str]] = {
+    "volume": (lambda folder: save(folder / "a.nii.gz", scene((8, 7, 6))), "ran", "3D (8 x 7 x 6)"),
+    "MetaImage": (in_meta_image, "ran", "3D (8 x 6 x 4)"),
+    "DICOM": (in_dicom, "ran", "a DICOM series"),
+    "plane": (lambda folder: save(folder / "a.nii", scene((8, 7))), "r2n2", "2D (8 x 7)"),
+    "one slice": (lambda folder: save(folder / "a.nii", scene((8, 7, 1))), "r2n2", "2D (8 x 7)"),
+    "volume over no time": (lambda folder: save(folder / "a.nii", scene((8, 7, 6, 1))), "ran", "3D (8 x 7 x 6)"),
+    "color": (in_color, "r2n2", "2D (8 x 6)"),
+}
+
+
+@pytest.mark.parametrize(("write", "name", "told"), IMAGES.values(), ids=IMAGES)
+def test_a_bundle_is_chosen_by_the_axes_of_the_fixed_image(
+    write: Callable[[Path], str], name: str, told: str, tmp_path: Path
+) -> None:
+    chosen, reason = choose_bundle(write(tmp_path))
+    assert chosen == name
+    assert f"the fixed image is {told};" in reason
+
+
+def test_an_image_that_is_not_there_chooses_nothing() -> None:
+    with pytest.raises(InputError, match=r"^fixed image 'nowhere.nii' does not exist"):
+        choose_bundle("nowhere.nii")
+
+
+# --- the words that MONAI gets
+
+
+def test_words_of_a_pair(repository: Path) -> None:
+    root = repository / "bundles" / "ran"
+    words = inference_words(root, *arguments("register a.nii b.nii -o out --refine_steps 30 --mask m.nii"))
+    config = str(root / "configs" / "inference.json")
+    expected = f"run inference --config_file {config} --fixed a.nii --moving b.nii --output_dir out"
+    assert words == [*expected.split(), "--refine_steps", "30", "--mask", "m.nii"]
+
+
+def test_words_of_a_list_and_a_preset(repository: Path) -> None:
+    root = repository / "bundles" / "ran"
+    words = inference_words(root, *arguments("batch pairs.csv -o out --preset hippocampus"))
+    files = [str(root / "configs" / f"{name}.json") for name in ("inference", "hippocampus")]
+    assert words == [
+        "run",
+        "inference",
+        "--config_file",
+        str(files),
+        *["--pairs_file", "pairs.csv", "--output_dir", "out"],
+    ]
+    with pytest.raises(InputError, match=r"^preset of the bundle ran is 'train'; choose one of 'hippocampus'"):
+        inference_words(root, *arguments("batch pairs.csv -o out --preset train"))
+
+
+# --- the same results
+
+
+def program(*words: str, refused: bool = False) -> tuple[str, str]:
+    """Run a program of Python and return what it printed; log lines without their times."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode == 1) == refused, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.bundle
+@pytest.mark.parametrize("name", NAMES)
+def test_it_writes_what_monai_writes(
+    name: str, pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
+) -> None:
+    fixed, moving = pair(2 if name == "r2n2" else 3)
+    options = [*TINY[name], "--prealign", "moments", "--forms", "native", "--moving_label", label_of(moving)]
+    config = str(repository / "bundles" / name / "configs" / "inference.json")
+    words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
+    _, theirs = program("monai.bundle", *words, "--output_dir", str(tmp_path / "theirs"), *options, "--inverse", "True")
+    ours = ["register", "--inverse", fixed, moving, "-o", str(tmp_path / "ours"), *options, "--bundle", name]
+    assert program("monai_regplugins", *ours)[1] == theirs
+    folders = [tmp_path / side / "moving_to_fixed" for side in ("ours", "theirs")]
+    assert files_of(folders[0]) == files_of(folders[1])
+    assert {"displacement.npz", "inverse_displacement.npz", "warped_label.nii.gz"} <= set(files_of(folders[0]))
+    contents = [{file: content(folder / file) for file in files_of(folder)} for folder in folders]
+    assert [file for file in contents[0] if contents[0][file] != contents[1][file]] == []
+
+
+def label_of(moving: str) -> str:
+    values = (np.asarray(nib.load(moving).dataobj) > 0).astype(np.uint8)  # type: ignore[attr-defined]
+    return save(Path(moving).with_name("label.nii.gz"), values)
+
+
+def content(file: Path) -> Any:
+    if file.suffix == ".npz":
+        return {name: array.tobytes() for name, array in np.load(file).items()}
+    if file.name.endswith(".nii.gz"):
+        return np.asarray(nib.load(file).dataobj).tobytes()  # type: ignore[attr-defined]
+    if file.name == "provenance.json":
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {key: value for key, value in found.items() if key not in ("created", "seconds")}
+    return file.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.bundle
+def test_it_refuses_what_monai_refuses(
+    pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
+) -> None:
+    fixed, moving = pair(3)
+    for changes in (["--refine_step", "3"], ["--prealign", "rigid"], ["--moving_label", "nowhere.nii"]):
+        ours = program("monai_regplugins", "register", fixed, moving, "-o", "out", *changes, refused=True)
+        config = str(repository / "bundles" / "ran" / "configs" / "inference.json")
+        words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
+        theirs = program("monai.bundle", *words, "--output_dir", "out", *changes, refused=True)
+        assert ours[1] == theirs[1]
+        assert ours[1].splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.slow
+@pytest.mark.bundle
+def test_a_list_of_pairs(pair: Callable[[int], tuple[str, str]], tmp_path: Path) -> None:
+    pair(2)
+    rows = "fixed,moving,pair_id\nfixed.nii.gz,moving.nii.gz,one\nmoving.nii.gz,fixed.nii.gz,two\n"
+    (tmp_path / "pairs.csv").write_text(rows)
+    words = ["batch", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "out"), *TINY["r2n2"]]
+    printed, _ = program("monai_regplugins", *words)
+    assert printed.startswith("bundle r2n2: the fixed image is 2D (20 x 18); --bundle chooses another one\n")
+    assert {"metrics.csv", "report.html", "one/displacement.npz", "two/warped.nii.gz"} <= set(
+        files_of(tmp_path / "out")
+    )
+
+
+def test_no_such_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, started = list(sys.argv), []
+    monkeypatch.setattr(commands, "start", lambda: started.append(1))
+    with pytest.raises(InputError, match=r"^there is no bundle 'rann', .* Did you mean 'ran'\?$"):
+        main(["register", "a.nii", "b.nii", "-o", "out", "--bundle", "rann"])
+    assert (sys.argv, started) == (before, [1])
+
+
+# --- the list of bundles
+
+
+def test_bundles_are_listed(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert list_bundles() == 0
+    text = capsys.readouterr().out
+    assert "ran 0.1.0: Deformable registration of 3D images\n" in text
+    assert f"  folder: {repository / 'bundles' / 'regnet'}\n" in text
+    assert "  presets: hippocampus, shapes\n" in text
+
+
+def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:
+    lines = describe_bundle(tmp_path).splitlines()
+    assert lines[0] == f"{tmp_path.name} (no version): no task is told"
+    assert lines[2:4] == ["  weights: none", "  presets: none"]
