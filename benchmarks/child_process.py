@@ -23,14 +23,14 @@ TICK = 0.005  # CPU seconds between two looks at the stack
 OTHER = "other"
 STAGES = {  # of which files the code is; the innermost that is listed counts
     "import": ("<frozen importlib",),
-    "figure": ("/handlers/figure.py", "/matplotlib/figure.py"),
+    "figure": ("/outputs/figure_pair.py", "/matplotlib/figure.py"),
     "measure": ("/monai_regplugins/metrics/", "/handlers/registration_metrics.py"),
-    "initial alignment": ("/transforms/prealign",),
+    "initial alignment": ("/transforms/initial_alignment",),
     "refinement": ("/inferers/refine.py",),
     "network": ("/monai_regplugins/networks/", "/monai_regplugins/inferers/"),
-    "warp": ("/transforms/total.py", "/monai_regplugins/result.py"),
-    "write": ("/monai_regplugins/io/", "/handlers/registration_writer.py"),
-    "load": ("/monai_regplugins/transforms/", "/monai_regplugins/data/"),
+    "warp": ("/transforms/warp_original.py", "/monai_regplugins/result.py"),
+    "write": ("/monai_regplugins/io/", "/outputs/registration_writer.py"),
+    "load": ("/monai_regplugins/transforms/", "/monai_regplugins/readers/", "/monai_regplugins/data/"),
 }
 GREEDY = (  # the settings of its row in the other comparisons, and an affine registration first
     "-a -dof 12 -ia-image-centers -i fixed.nii.gz moving.nii.gz -m NCC 2x2x2 -n 100x50x10 -o affine.mat",

@@ -81,17 +81,17 @@ NEEDED = (  # by the inference of two volumes, beside what MONAI imports itself
     "engines.pair_registration",
     "engines.prepare_batch",
     "handlers.checkpoint",
-    "handlers.registration_writer",
-    "handlers.report",
+    "outputs.registration_writer",
+    "outputs.report",
     "inferers.refine",
-    "losses.total",
+    "losses.weighted_sum",
     "networks.nets.ran",
     "transforms.load",
     "transforms.prepare",
 )
 UNUSED = (
     "SimpleITK",
-    *(f"{PACKAGE.name}.{name}" for name in ("data.thorax", "data.phantoms", "data.cine", "benchmark")),
+    *(f"{PACKAGE.name}.{name}" for name in ("phantoms.thorax", "phantoms.abdomen", "readers.cine", "benchmark")),
 )
 
 

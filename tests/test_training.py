@@ -16,7 +16,7 @@ from monai_regplugins.checks import InputError, input_error_message
 from monai_regplugins.training import check_settings, labeled, log_commands
 
 BUNDLES = ["ran", "r2n2", "regnet"]
-IMPORTS = ["$import monai_regplugins", "$import monai_regplugins.training"]
+IMPORTS = ["$import monai_regplugins"]
 
 
 def checked(**settings: Any) -> str | None:

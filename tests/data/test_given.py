@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import given_pairs, learn2reg
+from monai_regplugins.data import given_pairs
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_without_data_it_is_the_chosen_phantom(tmp_path: Path, monkeypatch: pyte
         (Path(folder) / "Toy_dataset.json").write_text(json.dumps(content), encoding="utf-8")
         return Path(folder)
 
-    monkeypatch.setitem(learn2reg.PHANTOMS, "cine_lung", make)
+    monkeypatch.setattr("monai_regplugins.phantoms.cine_lung.make_cine_lung", make)
     embedded = tmp_path / "data"
     (pair,) = given_pairs("", "", "", "", embedded, embedded, phantom="cine_lung")
     assert pair["pair_id"] == "a_to_b"

@@ -261,6 +261,6 @@ def test_embedded_data_set_is_made_on_demand(tmp_path, monkeypatch):
     def tiny(folder):
         return make_thorax(folder, 1, 1, spatial_shape=(14, 11, 13), spacing=20.0)
 
-    monkeypatch.setitem(open_dataset.__globals__["PHANTOMS"], "thorax", tiny)
+    monkeypatch.setattr("monai_regplugins.phantoms.thorax.make_thorax", tiny)
     folder = open_dataset(tmp_path / "thorax", tmp_path / "thorax", "thorax")
     assert Learn2RegDataset(folder).name == NAME

@@ -10,7 +10,6 @@ import pytest
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import learn2reg
 from monai_regplugins.readers.cine import CineSeries
 from monai_regplugins.series.frames import chosen_frame, given_series, series_pairs
 
@@ -59,7 +58,7 @@ class TestGivenSeries:
             (Path(folder) / "Toy_dataset.json").write_text('{"series": [{"image": "series/one.nii.gz"}]}')
             return save(Path(folder) / "series" / "one.nii.gz", 3)
 
-        monkeypatch.setitem(learn2reg.PHANTOMS, "cine_lung", make)
+        monkeypatch.setattr("monai_regplugins.phantoms.cine_lung.make_cine_lung", make)
         embedded = tmp_path / "embedded"
         assert given_series("", embedded, str(embedded)).frames.shape == (3, 6, 4)
         assert made == [embedded]
