@@ -156,6 +156,8 @@ def sample_at(
     """
     _check_sampling(volume, points, 2, mode, padding)
     wide = points.to(_working_type(volume, points))
+    if _is_to_be_widened(volume, wide) and len(volume) == 1 and (mode, padding) == ("linear", "border"):
+        return _sample_around(volume, wide)
     line = [wide.shape[0], wide.shape[1]] + [1] * (wide.shape[2] - 1)
     values = _sample(volume, [wide[..., k].reshape(line) for k in range(wide.shape[2])], mode, padding)
     return values.flatten(2).transpose(1, 2)
@@ -246,7 +248,9 @@ def resize(ddf: torch.Tensor, spatial_shape: Sequence[int], align_corners: bool 
         raise InputError(f"spatial_shape is {shape}, expected {wide.shape[1]} sizes above 0; give one size per axis.")
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     resized = functional.interpolate(wide, size=shape, mode=mode, align_corners=align_corners)
-    return _scale(resized, [_growth(old, new, align_corners) for old, new in zip(ddf.shape[2:], shape, strict=True)])
+    for k, (old, new) in enumerate(zip(ddf.shape[2:], shape, strict=True)):
+        resized[:, k] *= _growth(old, new, align_corners)
+    return resized
 
 
 def jacobian(ddf: torch.Tensor) -> torch.Tensor:
@@ -396,7 +400,8 @@ def _warp_in_slabs(image: torch.Tensor, ddf: torch.Tensor, mode: str, padding: s
     row = _warp(image, ddf.narrow(2, 0, 1), mode, padding, start)  # of the result's type, and with its metadata
     warped = torch.empty_like(row.expand(*row.shape[:2], *ddf.shape[2:]), memory_format=torch.contiguous_format)
     values, u, target = (tensor.as_subclass(torch.Tensor) for tensor in (image, ddf, warped))
-    values = values.to(_working_type(image, ddf))
+    if not _reads_nearest(image, mode):
+        values = values.to(_working_type(image, ddf))
     for slab in slabs(u.shape[2:], SLAB_VOXELS // len(u)):
         target[:, :, slab] = _warp(values, u[:, :, slab], mode, padding, start + slab.start)
     return warped
@@ -418,6 +423,8 @@ def _sample(image: torch.Tensor, positions: list[torch.Tensor], mode: str, paddi
         mode == "nearest"
     ):  # up from the middle, as ITK does; to even, as torch does, would take every second voxel twice
         positions = [torch.floor(position + 0.5) for position in positions]
+    if not torch.jit.is_scripting() and _reads_nearest(image, mode):
+        return _read_nearest(image, positions, padding)
     axes = [(2.0 * positions[k] + 1.0) / sizes[k] - 1.0 for k in range(len(positions))]
     grid = torch.stack(axes[::-1], dim=-1)  # grid_sample counts the last array axis first
     values = image.to(grid.dtype)
@@ -427,6 +434,45 @@ def _sample(image: torch.Tensor, positions: list[torch.Tensor], mode: str, paddi
     else:
         sampled = _sampler(values, grid)(values, grid, mode=kind, padding_mode=padding, align_corners=False)
     return sampled if mode == "linear" or image.is_floating_point() else sampled.to(image.dtype)
+
+
+def _reads_nearest(image: torch.Tensor, mode: str) -> bool:
+    """Whether these are labels, which can be read as they are; to interpolate them, each would become a float first."""
+    is_recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return mode == "nearest" and not image.is_floating_point() and not is_recorded
+
+
+def _read_nearest(image: torch.Tensor, positions: list[torch.Tensor], padding: str) -> torch.Tensor:
+    """Read labels ``(B, C, *size)`` at whole voxel coordinates, one tensor ``(B, *spatial)`` per array axis."""
+    index = torch.zeros_like(positions[0], dtype=torch.int64)
+    for size, position in zip(image.shape[2:], positions, strict=True):
+        index = index.mul_(size).add_(position.nan_to_num(0.0).clamp(0, size - 1).long())
+    flat = image.flatten(2)
+    found: torch.Tensor = flat.gather(2, index.flatten(1)[:, None].expand(-1, flat.shape[1], -1)).unflatten(
+        2, index.shape[1:]
+    )
+    if padding == "zeros":
+        for size, position in zip(image.shape[2:], positions, strict=True):
+            found *= ((position >= 0) & (position < size))[:, None]
+    return found
+
+
+def _is_to_be_widened(volume: torch.Tensor, points: torch.Tensor) -> bool:
+    """Whether a volume has more voxels than are needed at points of a wider type, and no gradient is wanted."""
+    has_gradient = torch.is_grad_enabled() and (volume.requires_grad or points.requires_grad)
+    fewer = volume.shape[2:].numel() > points.shape[1] * 2 ** points.shape[2]
+    return not torch.jit.is_tracing() and volume.dtype != points.dtype and fewer and not has_gradient
+
+
+def _sample_around(volume: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Read a volume ``(1, C, *spatial)`` at points ``(1, N, d)`` from the 2^d voxels around each, widened for that."""
+    d, last = points.shape[2], torch.tensor(volume.shape[2:], device=points.device) - 1
+    inside = torch.minimum(points[0].clamp(min=0), last)
+    low = torch.minimum(inside.nan_to_num().floor().long(), (last - 1).clamp(min=0))
+    index = torch.minimum(low[..., None] + torch.arange(2, device=points.device), last[:, None])  # (N, d, 2)
+    shaped = [index[:, k].reshape(-1, *[2 if axis == k else 1 for axis in range(d)]) for k in range(d)]
+    around = volume[0].permute(*range(1, d + 1), 0)[tuple(shaped)].movedim(-1, 1)
+    return sample_at(around.to(points.dtype), (inside - low)[:, None])[None, :, 0]
 
 
 def _sampler(values: torch.Tensor, grid: torch.Tensor) -> Callable[..., torch.Tensor]:

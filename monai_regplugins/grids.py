@@ -155,8 +155,9 @@ def sample_with_offset(
     Returns:
         Sampled image, shape ``(C, *spatial_f)``, dtype of ``image``.
     """
-    values = image.to(torch.promote_types(offset.dtype, image.dtype))
-    sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
+    sampled = fields.warp(
+        _to_sample(image, offset, mode)[None], offset[None], mode=mode, padding="border", start=start
+    )[0]
     if padding_value is not None:
         sampled.masked_fill_(~inside_mask(offset, image.shape[1:], start), padding_value)
     return sampled.to(image.dtype)
@@ -188,7 +189,7 @@ def sample_affine(
         Sampled image, shape ``(C, *spatial)``, dtype of ``image``, on the device of ``field`` if there is one.
     """
     like = torch.empty(0, device=image.device) if field is None else field
-    values = image.to(like.device, torch.promote_types(like.dtype, image.dtype))
+    values = _to_sample(image.to(like.device), like, mode)
     sampled = torch.empty(len(image), *spatial_shape, dtype=image.dtype, device=like.device)
     for slab in fields.slabs(spatial_shape):
         offset = offset_field(matrix, spatial_shape, like.dtype, slab).to(like.device)
@@ -196,6 +197,12 @@ def sample_affine(
             offset += torch.einsum("kj,j...->k...", linear.to(field), field[:, slab])
         sampled[:, slab] = sample_with_offset(values, offset, mode, padding_value, slab.start)
     return sampled
+
+
+def _to_sample(image: torch.Tensor, offset: torch.Tensor, mode: str) -> torch.Tensor:
+    """An image of the type that it is interpolated in; labels stay as they are."""
+    reads = mode == "nearest" and not image.is_floating_point()
+    return image if reads else image.to(torch.promote_types(offset.dtype, image.dtype))
 
 
 def grids_overlap(matrix: torch.Tensor, spatial_shape: Sequence[int], other_shape: Sequence[int]) -> bool:

@@ -822,6 +822,21 @@ class TestCost:
             cost.main(["--no_greedy", "--baseline", str(tmp_path)])
 
     @pytest.mark.slow
+    @pytest.mark.parametrize(("steps", "floor"), [(0, 850), (30, 1150)])
+    def test_memory_of_a_large_pair(self, script, tmp_path, steps, floor):
+        """Above what the imports and a small pair take (MiB), 60 bytes a voxel."""
+        cost, subject = script("cost"), thorax_subject(0, spatial_shape=(48, 48, 48), spacing=7.0)
+        method = cost.Method(cost.ROOT, ("--prealign", "auto", "--refine_steps", str(steps)))
+        peaks = []
+        for name, shape in (("small", (96, 96, 96)), ("large", (192, 192, 192))):
+            folder = tmp_path / name
+            folder.mkdir()
+            cost.make_pair(folder, shape, subject)
+            peaks.append(cost.MIB * cost.measure_once(method, folder)["peak_mib"])
+        assert peaks[0] < floor * cost.MIB
+        assert peaks[1] - peaks[0] < 60 * (192**3 - 96**3)
+
+    @pytest.mark.slow
     def test_the_whole_command(self, script, tmp_path):
         pytest.importorskip("picsl_greedy")
         markdown = script("cost").main(["--sizes", "32", "--repeats", "1", "--refine_steps", "0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.blocks import Warp
 from nibabel.affines import apply_affine
+from peak_memory import peak_growth
 from scipy.ndimage import map_coordinates
 from torch.autograd import gradcheck
 from torch.nn import functional
@@ -568,3 +570,53 @@ def test_labels_moved_by_half_a_voxel_keep_every_slice(shift: float, large: bool
     places = np.indices(size, dtype=np.float64) + np.array([shift, 0, 0]).reshape(3, 1, 1, 1)
     expected = map_coordinates(labels[0, 0].numpy(), places, order=0, mode="nearest")
     np.testing.assert_array_equal(fields.warp(labels, ddf, "nearest", "border")[0, 0], expected)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_are_read_as_torch_reads_them(shape: tuple[int, ...], padding: str, dtype: torch.dtype) -> None:
+    """Of whatever type, and far beyond the border; the values of floating point images come from torch itself."""
+    labels = torch.randint(0, 5, (2, 2, *shape)).to(dtype)
+    field = 6 * torch.randn(2, len(shape), *(n + 3 for n in shape))
+    field[0, 0, 0] = 1e20
+    found = fields.warp(labels, field, "nearest", padding)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, fields.warp(labels.double(), field, "nearest", padding).to(dtype))
+
+
+def test_labels_at_no_position_are_none() -> None:
+    field = torch.full((1, 2, 4, 5), math.nan)
+    assert not fields.warp(torch.ones(1, 1, 4, 5, dtype=torch.uint8), field, "nearest", "zeros").any()
+
+
+@pytest.mark.parametrize("shape", [*SIZES, (1, 40, 9)])
+def test_few_points_are_read_in_their_own_precision(shape: tuple[int, ...]) -> None:
+    """Of a float32 volume, widened only around the points, beyond the border and on it too."""
+    volume = torch.randn(1, 2, *(4 * n if n > 1 else 1 for n in shape))
+    size = torch.tensor(volume.shape[2:]).double()
+    points = torch.rand(1, 8, len(shape), dtype=torch.float64) * 1.4 * size - 0.2 * size
+    points[0, 0], points[0, 1] = 0, size - 1
+    found = fields.sample_at(volume, points)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, fields.sample_at(volume.double(), points), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        "fields.sample_at(field, torch.rand(1, 9, 3, dtype=torch.float64) * 150)",
+        "fields.warp(labels, field, mode='nearest')",
+        "fields.resize(field[..., ::8, ::8, ::8], field.shape[2:])",
+    ],
+)
+def test_no_copies_of_what_is_given(code: str) -> None:
+    """Results aside: the volume in float64 took 24 bytes a voxel, labels in float32 four, a field once more twelve."""
+    prepare = """
+from monai_regplugins import fields
+field, labels = torch.rand(1, 3, 160, 160, 160), torch.ones(1, 1, 160, 160, 160, dtype=torch.uint8)
+"""
+    results = {"sample_at": 0, "warp": 1, "resize": 12}
+    own = next(size for name, size in results.items() if name in code)
+    assert peak_growth(prepare, f"result = {code}") < (own + 3.5) * 160**3

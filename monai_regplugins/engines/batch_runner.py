@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -66,9 +68,11 @@ class BatchRunner:
         self.register.prepare()
         remove_leftovers(self.writer.output_dir)
         self._failed = []
-        busy = [pair for pair in tqdm(self.pairs, unit="pair", disable=len(self.pairs) == 1) if not self._take(pair)]
-        for pair in busy:  # which another process was at; it is done, unless that process has failed
-            self._take(pair, wait=True)
+        with _what_is_there_stays():
+            bar = tqdm(self.pairs, unit="pair", disable=len(self.pairs) == 1)
+            busy = [pair for pair in bar if not self._take(pair)]
+            for pair in busy:  # which another process was at; it is done, unless that process has failed
+                self._take(pair, wait=True)
         self._end()
 
     def _take(self, pair: Pair, wait: bool = False) -> bool:
@@ -85,6 +89,7 @@ class BatchRunner:
                 self.writer.write(self.register(pair), record)
             except Exception as error:
                 self._fail(pair, error)
+        gc.collect()  # figures refer to themselves; uncollected, they pile up
         return True
 
     def _fail(self, pair: Pair, error: Exception) -> None:
@@ -108,6 +113,16 @@ class BatchRunner:
                 f"{len(self._failed)} of {len(self.pairs)} pairs failed ({names}), each with its reason above; the "
                 "others are done. Correct them and run the same command again, it does only what is missing."
             )
+
+
+@contextmanager
+def _what_is_there_stays() -> Iterator[None]:
+    """Let the garbage collector leave alone what exists already; to look at all of that takes longer than a figure."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _unexpected(error: BaseException) -> str:

@@ -57,6 +57,7 @@ class PairRegistration:
             self.evaluator.run()
         if errors:
             raise errors[0]
+        self.evaluator.state.batch = self.evaluator.state.output = None  # else they stay until the next pair is made
         found, self._found = self._found, {}
         return RegistrationResult(**found, given=pair)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from torch import Tensor
 
@@ -34,7 +35,8 @@ class PairPrepareBatch(PrepareBatch):
     """Stack moving and fixed image as the network's input and gather the targets of the loss.
 
     All tensors come out plain: a MetaTensor made of two images would carry the header of one of them into the result,
-    and does not pass through a compiled network.
+    and does not pass through a compiled network. Where it costs nothing, the images of the batch become views of that
+    input, so that large ones are not held twice.
 
     Args:
         keys: keys of the batch that become targets wherever they hold a tensor, beside ``moving`` and ``fixed``.
@@ -75,5 +77,15 @@ class PairPrepareBatch(PrepareBatch):
         check_same_size(batchdata["moving"], batchdata["fixed"], "moving image", "fixed image")
         image = torch.cat([plain(batchdata[key]).float() for key in ("moving", "fixed")], dim=1)
         targets = {"moving": image[:, :1], "fixed": image[:, 1:]}
+        for key, view in targets.items():
+            _share(batchdata, key, view)
         targets |= {key: plain(batchdata[key]) for key in self.keys if isinstance(batchdata.get(key), Tensor)}
         return image, targets, (), {key: targets[key] for key in self.inferer_keys if key in targets}
+
+
+def _share(batch: Mapping[str, Any], key: str, view: Tensor) -> None:
+    """Let an image of a batch be a view of the same values elsewhere, if it has their type and device."""
+    image = batch[key]
+    same = isinstance(image, MetaTensor) and (image.dtype, image.device) == (view.dtype, view.device)
+    if same and isinstance(batch, dict):
+        batch[key] = MetaTensor(view).copy_meta_from(image, copy_attr=True)

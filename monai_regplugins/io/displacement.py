@@ -19,8 +19,10 @@ from monai_regplugins.io.field_grid import (
     GridAffine,
     check_field,
     check_plane,
+    frame_signs,
     swap_frame,
 )
+from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
 
 __all__ = [
@@ -115,7 +117,7 @@ def write_itk_nifti(displacement_ras: Displacement, affine: GridAffine, path: Pa
         InputError: When a 2D grid leaves the world's x-y plane.
     """
     check_plane(affine, len(displacement_ras))
-    _write_vectors(swap_frame(displacement_ras), affine, VECTOR, path)
+    _write_vectors(displacement_ras, affine, VECTOR, path, frame_signs(len(displacement_ras)))
 
 
 def load_itk_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
@@ -171,15 +173,21 @@ def load_slicer_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
     return _vectors(header, path)
 
 
-def _write_vectors(vectors: Displacement, affine: GridAffine, intent: int, path: Path) -> None:
-    """Write ``(d, *spatial)`` as NIfTI vectors of an intent."""
-    d = len(vectors)
-    image = nib.Nifti1Image(np.moveaxis(vectors, 0, -1).reshape(*vectors.shape[1:], *[1] * (4 - d), d), affine)
+def _write_vectors(
+    vectors: Displacement,
+    affine: GridAffine,
+    intent: int,
+    path: Path,
+    signs: npt.ArrayLike = 1,
+) -> None:
+    """Write ``(d, *spatial)`` as NIfTI vectors of an intent, each component times its sign."""
+    d, *size = vectors.shape
+    image = nib.Nifti1Image(np.broadcast_to(np.float32(0), (*size, *[1] * (4 - d), d)), affine)
     image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code="aligned")
     image.set_qform(image.affine, code="aligned")
-    nib.save(image, path)
+    write_nifti(image, path, vectors, signs)
 
 
 def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:

@@ -20,6 +20,7 @@ __all__ = [
     "check_plane",
     "ddf_of_displacement",
     "displacement_of_ddf",
+    "frame_signs",
     "swap_frame",
 ]
 
@@ -50,7 +51,7 @@ def check_field(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike) -> tuple
     if matrix.shape != (4, 4):
         raise InputError(f"affine of the field has shape {matrix.shape}, expected (4, 4); give that of its grid.")
     check_affine(matrix, "the field")
-    if not np.isfinite(field).all():
+    if not np.isfinite([field.min(), field.max()]).all():  # both carry NaN, and one of them any infinity
         raise InputError(
             "the field holds NaN or infinite values, expected finite ones in mm; registering the same "
             "pair again gives the same, so check the weights and the images that it was made with."
@@ -72,10 +73,14 @@ def check_plane(affine: GridAffine, d: int) -> None:
         )
 
 
+def frame_signs(d: int) -> Displacement:
+    """Factors between the components of RAS and of LPS, shape (d,)."""
+    return np.array([-1.0, -1.0, 1.0], dtype=np.float32)[:d]
+
+
 def swap_frame(displacement: Displacement) -> Displacement:
     """Turn components in RAS into LPS or back: the first two change sign; shape ``(d, *spatial)``."""
-    signs = np.array([-1.0, -1.0, 1.0], dtype=np.float32)[: len(displacement)]
-    return displacement * signs.reshape(-1, *[1] * (displacement.ndim - 1))
+    return displacement * frame_signs(len(displacement)).reshape(-1, *[1] * (displacement.ndim - 1))
 
 
 def ddf_of_displacement(displacement_ras: npt.NDArray[np.floating], affine: GridAffine) -> Displacement:

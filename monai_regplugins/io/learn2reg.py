@@ -21,6 +21,7 @@ from monai_regplugins.io.field_grid import (
     ddf_of_displacement,
     displacement_of_ddf,
 )
+from monai_regplugins.io.nifti import write_nifti
 
 __all__ = ["learn2reg_name", "load_learn2reg", "write_learn2reg"]
 
@@ -83,7 +84,7 @@ def write_learn2reg(
             "counts voxels of one; resample the moving image onto the fixed one first, or choose another form."
         )
     voxels = ddf_of_displacement(displacement_ras, affine)
-    nib.save(nib.Nifti1Image(np.moveaxis(voxels, 0, -1), np.eye(4)), path)
+    write_nifti(nib.Nifti1Image(np.moveaxis(voxels, 0, -1), np.eye(4)), path, voxels)
 
 
 def load_learn2reg(path: str | Path, fixed_affine: npt.ArrayLike | None) -> tuple[Displacement, GridAffine]:

@@ -38,7 +38,7 @@ def landmark_differences(
     """
     fixed, moving = (torch.as_tensor(points).to(torch.float64) for points in (fixed_points, moving_points))
     if ddf is not None:
-        fixed = fixed + sample_at(ddf[None].to(torch.float64), fixed[None])[0]
+        fixed = fixed + sample_at(ddf[None], fixed[None])[0]
     return (fixed - moving) * torch.as_tensor(spacing).to(fixed)
 
 

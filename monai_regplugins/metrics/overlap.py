@@ -13,7 +13,7 @@ from torch import Tensor
 from monai_regplugins.checks import InputError, check_same_size
 from monai_regplugins.fields import slabs
 
-__all__ = ["SurfaceDistances", "dice", "ncc", "surface_distances"]
+__all__ = ["SurfaceDistances", "dice", "labels_in", "ncc", "surface_distances"]
 
 NAN = float("nan")
 CHUNK_VOXELS = 2**17  # voxels that are converted and counted at once
@@ -61,6 +61,12 @@ def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
         shared += torch.bincount(x[x == y], minlength=length)
         total += torch.bincount(x, minlength=length) + torch.bincount(y, minlength=length)
     return {label: 2 * int(shared[label]) / int(total[label]) if total[label] else NAN for label in wanted}
+
+
+def labels_in(label_map: Tensor) -> set[int]:
+    """The labels of a label map, any shape, the background included."""
+    values = label_map.detach().as_subclass(Tensor).reshape(-1)
+    return {int(label) for part in slabs(values.shape, CHUNK_VOXELS) for label in values[part].unique()}
 
 
 def surface_distances(

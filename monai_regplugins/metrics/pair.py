@@ -15,6 +15,7 @@ from monai_regplugins.metrics.learn2reg import sdlogj_l2r
 from monai_regplugins.metrics.overlap import (
     SurfaceDistances,
     dice,
+    labels_in,
     ncc,
     surface_distances,
 )
@@ -82,7 +83,7 @@ def pair_metrics(
         values |= _field_values(ddf, true_ddf, spacing, mask, capture_range)
     if moving_label is not None and fixed_label is not None:
         if warped_label is None:
-            warped_label = warp(moving_label[None].float(), ddf[None], mode="nearest")[0]
+            warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
         values |= _label_values(moving_label, fixed_label, warped_label, labels, spacing if surface else None)
     return values
 
@@ -156,7 +157,7 @@ def _label_values(
     spacing: Sequence[float] | Tensor | None,
 ) -> dict[str, float]:
     """Overlap and, with a spacing, surface distances: mean before, mean after and after for each label."""
-    common = {int(label) for label in moving_label.unique()} & {int(label) for label in fixed_label.unique()}
+    common = labels_in(moving_label) & labels_in(fixed_label)
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]
     before, after = (dice(label_map, fixed_label, compared) for label_map in (moving_label, warped_label))

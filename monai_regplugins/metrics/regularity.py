@@ -201,12 +201,18 @@ def pooled_deviation(parts: Iterable[Tensor]) -> float:
         >>> pooled_deviation([torch.tensor([1.0, 3.0]), torch.tensor([4.0, 4.0])])  # that of 1, 3, 4 and 4
         1.224744871391589
     """
-    moments = [(len(part), *torch.var_mean(part, correction=0)) for part in parts if len(part)]
+    moments = [_moments(part) for part in parts if len(part)]
     if not moments:
         return math.nan
     count, variance, mean = torch.tensor(moments, dtype=torch.float64).T
     share = count / count.sum()
     return float((share @ (variance + (mean - share @ mean).square())).sqrt())
+
+
+def _moments(values: Tensor) -> tuple[int, float, float]:
+    """Number, variance and mean, as plain numbers: tensors made between large ones would keep their memory in parts."""
+    variance, mean = torch.var_mean(values, correction=0)
+    return len(values), float(variance), float(mean)
 
 
 def is_finite(ddf: Tensor) -> bool:

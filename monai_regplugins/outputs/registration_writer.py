@@ -25,6 +25,7 @@ from monai_regplugins.io.forms import (
     output_name,
     write_field,
 )
+from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.outputs.figure_pair import QUICK, draw_pair
@@ -218,4 +219,4 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
 def _save(image: MetaTensor, path: Path) -> None:
     """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are."""
     values = np.asarray(image.as_tensor().numpy()[0])
-    nib.save(nib.Nifti1Image(values, image.affine.numpy()), path)
+    write_nifti(nib.Nifti1Image(values, image.affine.numpy()), path)

@@ -126,7 +126,7 @@ def map_to_moving(
     d = displacement_ras.shape[0]
     fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
     x = points.to(torch.float64)
-    world = map_points(x, fixed) + fields.sample_at(_plain(displacement_ras)[None].double().cpu(), x[None])[0]
+    world = map_points(x, fixed) + fields.sample_at(_plain(displacement_ras)[None].cpu(), x[None])[0]
     return map_points(world, torch.linalg.inv(moving))
 
 

@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers import PairInferer
+from monai_regplugins.io import nifti
 from monai_regplugins.networks.nets import RAN
 
 pytestmark = pytest.mark.bundle
@@ -258,14 +259,14 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
     (folder / "mine.txt").unlink()
     assert sorted(os.listdir(folder)) == FILES
     assert os.listdir(folder.parent) == [folder.name]
-    before, save_image = {name: (folder / name).read_bytes() for name in FILES}, nib.save
+    before, opened = {name: (folder / name).read_bytes() for name in FILES}, nifti._opened
 
-    def full(image: Any, path: Path) -> None:
+    def full(path: Path) -> Any:
         if "displacement" in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_image(image, path)
+        return opened(path)
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(nifti, "_opened", full)
     with pytest.raises(RuntimeError) as raised:
         infer(**images, prealign="moments")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -353,3 +355,29 @@ def test_nothing_is_lost_and_nothing_is_half(block: int, tmp_path: Path) -> None
         after = snapshot(root)
         assert {name: after.get(name) for name in before} == before, seed
     assert refused < 10
+
+
+def test_what_a_pair_leaves_is_gone_when_the_next_one_begins(tmp_path: Path) -> None:
+    """Objects that refer to themselves, as figures do, wait for the garbage collector, which rarely looks at all."""
+    runner, register = make(tmp_path, {"a": "1", "b": "2", "c": "3"})
+    alive: list[int] = []
+    left: list[weakref.ref[Any]] = []
+
+    class Circle:
+        def __init__(self) -> None:
+            self.circle = self
+
+    def call(pair: Mapping[str, Any]) -> RegistrationResult:
+        alive.append(sum(one() is not None for one in left))
+        left.append(weakref.ref(Circle()))
+        return Register.__call__(register, pair)
+
+    runner.register = call
+    call.prepare = register.prepare  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        runner.run()
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0]
+    assert gc.get_freeze_count() == 0

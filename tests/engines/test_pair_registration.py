@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,3 +68,11 @@ def test_weights_are_loaded_once(evaluator: SupervisedEvaluator) -> None:
     register({"pair_id": "a", "value": 1})
     register({"pair_id": "b", "value": 1})
     assert calls == [evaluator]
+
+
+def test_the_evaluator_lets_go_of_a_pair(evaluator: SupervisedEvaluator) -> None:
+    """Else the pair would be there beside the next one of a list."""
+    result = PairRegistration(evaluator, Load())({"pair_id": "a", "value": 1})
+    field = weakref.ref(result.ddf)
+    result.pred.clear()
+    assert field() is None

@@ -52,3 +52,18 @@ def test_sizes_must_agree() -> None:
     data = batch() | {"fixed": torch.rand(2, 1, 5, 6, 8)}
     with pytest.raises(InputError, match="moving image has size"):
         PairPrepareBatch()(data)
+
+
+def test_images_of_the_batch_are_those_of_the_input() -> None:
+    """Held once; what is of another type keeps its own values, and a view keeps the header."""
+    data = batch()
+    before = {key: torch.as_tensor(data[key]).clone() for key in ("moving", "fixed")}
+    image, *_ = PairPrepareBatch()(data, torch.device("cpu"))
+    fixed, moving = data["fixed"], data["moving"]
+    assert isinstance(fixed, MetaTensor)
+    assert isinstance(moving, MetaTensor)
+    assert fixed.data_ptr() == image[:, 1:].data_ptr()
+    assert torch.equal(fixed.affine, torch.eye(4, dtype=torch.float64))
+    assert moving.dtype == torch.float64
+    assert torch.equal(fixed.as_tensor(), before["fixed"])
+    assert torch.equal(moving.as_tensor(), before["moving"])

@@ -219,11 +219,11 @@ def test_failing_to_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
     save_itk_nifti(field_ras(), np.eye(4), path)
     before = path.read_bytes()
 
-    def fail_half_way(image: nib.Nifti1Image, filename: Path) -> None:
+    def fail_half_way(filename: Path) -> None:
         Path(filename).write_bytes(b"half a file")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(nib, "save", fail_half_way)
+    monkeypatch.setattr("monai_regplugins.io.nifti._opened", fail_half_way)
     with pytest.raises(InputError, match="no space left on device"):
         save_itk_nifti(2 * field_ras(), np.eye(4), path)
     assert path.read_bytes() == before

@@ -142,7 +142,7 @@ def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, form: str, monkey
         raise error
 
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(nib, "save", lambda image, path: half(path, full))
+    monkeypatch.setattr("monai_regplugins.io.nifti._opened", lambda path: half(path, full))
     monkeypatch.setattr(np, "savez_compressed", lambda stream, **arrays: half(Path(stream.name), full))
     monkeypatch.setattr(sitk, "WriteTransform", lambda transform, name: half(Path(name), RuntimeError("HDF5")))
     if form == "dicom":

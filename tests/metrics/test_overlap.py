@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.metrics import dice, ncc, surface_distances
+from monai_regplugins.metrics.overlap import labels_in
 
 
 def cube(start: int, shape: tuple[int, ...] = (16, 16, 16), label: int = 1) -> torch.Tensor:
@@ -170,3 +171,10 @@ def test_sizes_must_agree() -> None:
     for measure in (lambda a, b: dice(a, b, [1]), ncc, lambda a, b: surface_distances(a, b, [1], (1.0, 1.0))):
         with pytest.raises(InputError, match="5 x 5"):
             measure(torch.zeros(1, 5, 5), torch.zeros(1, 5, 6))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32])
+def test_labels_of_a_map(dtype: torch.dtype) -> None:
+    label_map = torch.zeros(1, 60, 60, 60)
+    label_map[0, 0, 0, 0], label_map[0, 30, 5, 7], label_map[0, -1, -1, -1] = 7, 2, 200
+    assert labels_in(label_map.to(dtype)) == {0, 2, 7, 200}

@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.io import nifti
 from monai_regplugins.io.forms import FORMS, load_field
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.outputs import RegistrationWriter, registration_writer
@@ -240,22 +241,22 @@ def test_a_failure_leaves_the_earlier_result(
     write = RegistrationWriter(tmp_path)
     write(engine((0, 0, 0)))
     before = contents(tmp_path)
-    save, rename = nib.save, Path.rename
+    opened, rename = nifti._opened, Path.rename
 
     def full() -> OSError:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def failing_save(image: Any, path: Path) -> None:
+    def failing_open(path: Path) -> Any:
         if failing == "first file" or (failing == "field" and "displacement" in path.name):
             raise full()
-        save(image, path)
+        return opened(path)
 
     def failing_rename(path: Path, target: Path) -> Path:
         if failing == "rename" and path.parent.name == "new":
             raise full()
         return rename(path, target)
 
-    monkeypatch.setattr(nib, "save", failing_save)
+    monkeypatch.setattr(nifti, "_opened", failing_open)
     monkeypatch.setattr(Path, "rename", failing_rename)
     with pytest.raises(InputError, match=r"cannot write '.*a_to_b' \(No space left on device\)"):
         write(engine((1, 0, 0)))
