@@ -29,7 +29,7 @@ from torch import Tensor
 
 import monai_regplugins
 from monai_regplugins.benchmark import register_bspline
-from monai_regplugins.benchmark.peers import load_peer
+from monai_regplugins.benchmark.baselines import load_baseline
 from monai_regplugins.benchmark.reporting import (
     check_output,
     clock,
@@ -49,8 +49,8 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics import dice, folding, landmark_errors
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs" / "evaluate.json"
-RIVALS, OURS = ("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")
-METHODS = RIVALS + OURS
+BASELINES, OURS = ("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")
+METHODS = BASELINES + OURS
 
 Series = tuple[Tensor, list[Mapping[str, Tensor]]]  # images of all pairs (F, 2, *spatial), targets of each
 Method = Callable[[Tensor], tuple[Tensor, int]]  # from a batch of pairs to their fields, and the parameters of one
@@ -105,7 +105,11 @@ def make_methods(parser: ConfigParser, iterations: int) -> dict[str, Method]:
         return found.ddf, found.parameters
 
     def simpleitk(image: Tensor) -> tuple[Tensor, int]:
-        register, spacing, threads = load_peer("simpleitk-bspline"), torch.ones(image.ndim - 2), torch.get_num_threads()
+        register, spacing, threads = (
+            load_baseline("simpleitk-bspline"),
+            torch.ones(image.ndim - 2),
+            torch.get_num_threads(),
+        )
         pairs = (pair.split(1) for pair in image.cpu())
         ddfs = [register(fixed, moving, spacing, None, 0, threads) for moving, fixed in pairs]
         return torch.stack(ddfs), 0  # it does not say how many its finest grid has
@@ -160,8 +164,8 @@ def peak_in_process(method: str, argv: Sequence[str]) -> float:
 
 
 def contests(rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return each rival with each of our methods, of those that were compared."""
-    return [both for both in product(RIVALS, OURS) if set(both) <= set(rows)]
+    """Return each baseline with each of our methods, of those that were compared."""
+    return [both for both in product(BASELINES, OURS) if set(both) <= set(rows)]
 
 
 def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
@@ -183,11 +187,11 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
             ]
         )
     ratios = {}
-    for rival, name in contests(rows):
-        slow, fast = rows[rival], rows[name]
-        ratios[f"{rival} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
+    for baseline, name in contests(rows):
+        slow, fast = rows[baseline], rows[name]
+        ratios[f"{baseline} / {name} seconds"] = number(float(np.mean(slow.seconds) / np.mean(fast.seconds)), 1)
         if slow.errors:
-            ratios[f"{name} / {rival} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
+            ratios[f"{name} / {baseline} mean TRE"] = number(float(np.mean(fast.errors) / np.mean(slow.errors)), 2)
     return table_with_facts(header, body, {**ratios, **about})
 
 

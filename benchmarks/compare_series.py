@@ -116,8 +116,8 @@ def to_markdown(rows: Mapping[str, Row], about: Mapping[str, object]) -> str:
             ]
         )
     ratios = {
-        f"{rival} / {name} seconds": number(rows[rival].seconds / rows[name].seconds, 1)
-        for rival, name in contests(rows)
+        f"{baseline} / {name} seconds": number(rows[baseline].seconds / rows[name].seconds, 1)
+        for baseline, name in contests(rows)
     }
     return table_with_facts(header, body, {**ratios, **about})
 

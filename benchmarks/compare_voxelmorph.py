@@ -53,7 +53,7 @@ UNMOVED = {"folding_percent": 0.0, "sdlogj": 0.0}  # of the identity
 
 
 @dataclass
-class Contender:
+class Method:
     """One network in training: what the configuration makes around it, and what it cost."""
 
     network: Any
@@ -104,16 +104,16 @@ def of_steps(config: dict[str, Any], steps: int | None) -> dict[str, Any]:
     return config | {"max_epochs": 1, "pairs_per_epoch": (steps or epochs * -(-pairs // batch)) * batch}
 
 
-def make_contender(parser: ConfigParser, seed: int) -> Contender:
+def make_method(parser: ConfigParser, seed: int) -> Method:
     """Make a configuration's network and its surroundings."""
     set_determinism(seed)
     network_def = parser.get_parsed_content("network_def")
     if isinstance(network_def, VoxelMorphUNet):
         start_from_identity(network_def)
     ids = ("network", "optimizer", "lr_scheduler", "loss", "train#inferer", "validate#inferer", "device")
-    contender = Contender(*(parser.get_parsed_content(key) for key in ids))
-    contender.network.train()
-    return contender
+    method = Method(*(parser.get_parsed_content(key) for key in ids))
+    method.network.train()
+    return method
 
 
 def voxelmorph_parser(config: Mapping[str, Any], learning_rate: float | None = None) -> ConfigParser:
@@ -125,40 +125,40 @@ def voxelmorph_parser(config: Mapping[str, Any], learning_rate: float | None = N
     return parser
 
 
-def train(contenders: Sequence[Contender], loader: Any, seed: int) -> None:
+def train(methods: Sequence[Method], loader: Any, seed: int) -> None:
     """Train all networks on the same batches, one step each in turn."""
     set_determinism(seed)
     set_rnd(loader.dataset, seed)
     prepare = PairPrepareBatch()
     for batch in tqdm(loader, desc="training", mininterval=1.0 if sys.stderr.isatty() else 60.0):
-        for contender in contenders:
-            image, targets, *_ = prepare(batch, contender.device)
-            contender.step(image, targets)
+        for method in methods:
+            image, targets, *_ = prepare(batch, method.device)
+            method.step(image, targets)
 
 
-def evaluate(contenders: Mapping[str, Contender], loader: Any) -> dict[str, Result]:
+def evaluate(methods: Mapping[str, Method], loader: Any) -> dict[str, Result]:
     """Measure all networks on the same pairs; the pairs as they were are the first result."""
     prepare = PairPrepareBatch()
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    for contender in contenders.values():
-        contender.network.eval()
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    for method in methods.values():
+        method.network.eval()
     for batch in tqdm(loader, desc="validation", mininterval=1.0 if sys.stderr.isatty() else 60.0):
-        for name, contender in contenders.items():
-            image, targets, *_ = prepare(batch, contender.device)
-            rows[name].append(contender.measure(batch["pair_id"][0], image, targets))
-    results = {name: summarize(contender, rows[name]) for name, contender in contenders.items()}
+        for name, method in methods.items():
+            image, targets, *_ = prepare(batch, method.device)
+            rows[name].append(method.measure(batch["pair_id"][0], image, targets))
+    results = {name: summarize(method, rows[name]) for name, method in methods.items()}
     means = next(iter(results.values())).metrics
     before = {key.removesuffix("_before"): value for key, value in means.items() if key.endswith("_before")}
     return {"initial": Result(before | UNMOVED), **results}
 
 
-def summarize(contender: Contender, rows: list[dict[str, Any]]) -> Result:
+def summarize(method: Method, rows: list[dict[str, Any]]) -> Result:
     """Return mean measures and cost of one network."""
     return Result(
         metrics=mean_metrics(rows),
-        parameters=sum(p.numel() for p in contender.network.parameters()),
-        seconds_per_step=statistics.median(contender.seconds),
-        losses=[float(loss) for loss in contender.losses],
+        parameters=sum(p.numel() for p in method.network.parameters()),
+        seconds_per_step=statistics.median(method.seconds),
+        losses=[float(loss) for loss in method.losses],
         pairs=rows,
     )
 
@@ -214,13 +214,13 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser = ConfigParser(config := of_steps(read_config(args.config, overrides), args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
     parsers = {"VoxelMorph": voxelmorph_parser(config, args.voxelmorph_learning_rate), "RAN": parser}
-    contenders = {name: make_contender(p, seed) for name, p in parsers.items() if args.only in (None, name)}
-    train(list(contenders.values()), parser.get_parsed_content("train#dataloader"), seed)
-    results = evaluate(contenders, parser.get_parsed_content("validate#dataloader"))
+    methods = {name: make_method(p, seed) for name, p in parsers.items() if args.only in (None, name)}
+    train(list(methods.values()), parser.get_parsed_content("train#dataloader"), seed)
+    results = evaluate(methods, parser.get_parsed_content("validate#dataloader"))
 
     about = {
         "data_set": Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name,
-        "steps": len(next(iter(contenders.values())).seconds),
+        "steps": len(next(iter(methods.values())).seconds),
         **{key: parser.get_parsed_content(key) for key in SETTINGS},
         "hardware": hardware(device),
         "command": command_line(__file__, argv),

@@ -36,7 +36,7 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 import monai_regplugins
-from monai_regplugins.benchmark.peers import load_peer
+from monai_regplugins.benchmark.baselines import load_baseline
 from monai_regplugins.benchmark.reporting import (
     check_output,
     command_line,
@@ -367,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         args.baseline = args.baseline.resolve()
         check_file(args.baseline / CONFIG, "configuration of the baseline")
     if not args.no_greedy:
-        load_peer(GREEDY)
+        load_baseline(GREEDY)
     torch.set_num_threads(1)
     methods = choose_methods(args)
     costs = measure_all(methods, {size_name(shape): shape for shape in args.sizes}, args.repeats)

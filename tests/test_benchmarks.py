@@ -75,10 +75,10 @@ def test_comparison_runs(script, dataset, tmp_path):
     assert results["VoxelMorph"]["metrics"]["ncc"] == pytest.approx(results["initial"]["metrics"]["ncc"], abs=0.01)
 
 
-def test_contenders_see_the_same_batches(script, dataset):
+def test_methods_see_the_same_batches(script, dataset):
     compare = script("compare_voxelmorph")
     config = compare.of_steps(compare.read_config(compare.DEFAULT_CONFIG, tiny(dataset)), 2)
-    twins = [compare.make_contender(compare.voxelmorph_parser(config), 0) for _ in range(2)]
+    twins = [compare.make_method(compare.voxelmorph_parser(config), 0) for _ in range(2)]
     loader = ConfigParser(config).get_parsed_content("train#dataloader")
     compare.train(twins, loader, 0)
     assert torch.equal(torch.stack(twins[0].losses), torch.stack(twins[1].losses))
@@ -233,10 +233,10 @@ class TestBSpline:
             for name in rows
             if name != "before"
         }
-        for rival, name in itertools.product(("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")):
-            seconds, error = (means[name][key] / means[rival][key] for key in ("seconds", "errors"))
-            assert float(ratios[f"{rival} / {name} seconds"]) == pytest.approx(1 / seconds, abs=0.051)
-            assert float(ratios[f"{name} / {rival} mean TRE"]) == pytest.approx(error, abs=0.0051)
+        for baseline, name in itertools.product(("B-spline", "SimpleITK"), ("R2N2", "R2N2-refined")):
+            seconds, error = (means[name][key] / means[baseline][key] for key in ("seconds", "errors"))
+            assert float(ratios[f"{baseline} / {name} seconds"]) == pytest.approx(1 / seconds, abs=0.051)
+            assert float(ratios[f"{name} / {baseline} mean TRE"]) == pytest.approx(error, abs=0.0051)
 
     def test_methods_can_be_chosen(self, script, options, monkeypatch):
         compare = script("compare_bspline")
@@ -800,7 +800,7 @@ class TestCost:
         stage = {name: {"cpu_seconds": 0.5, "raised_mib": 10.0} for name in [*cost.child_process.STAGES, "other"]}
         monkeypatch.setattr(cost, "measure_once", once)
         monkeypatch.setattr(cost, "measure_stages", lambda method, folder: stage)
-        monkeypatch.setattr(cost, "load_peer", lambda name: None)
+        monkeypatch.setattr(cost, "load_baseline", lambda name: None)
         words = ["--sizes", "16", "32", "48", "--repeats", "3", "--refine_steps", "30"]
         markdown = cost.main([*words, "--output", str(output), "--figure", str(figure)])
         content = json.loads(output.read_text(encoding="utf-8"))

@@ -113,7 +113,7 @@ def bundles(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(bundles: Path, tmp_path: Path) -> Path:
-    """A copy of RAN's bundle, to be spoiled."""
+    """A copy of RAN's bundle, to be damaged."""
     return Path(shutil.copytree(bundles / "ran", tmp_path / "copy"))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
+    from monai_regplugins.benchmark.baselines import BASELINES, Baseline, load_baseline
     from monai_regplugins.benchmark.bspline import (
         SPACINGS,
         BSplineResult,
@@ -14,17 +15,16 @@ if TYPE_CHECKING:
         register_bspline,
     )
     from monai_regplugins.benchmark.elastix import ElastixResult, elastix_parameters, register_elastix
-    from monai_regplugins.benchmark.peers import PEERS, Peer, load_peer
 
 __all__ = [
-    "PEERS",
+    "BASELINES",
     "SPACINGS",
     "BSplineResult",
+    "Baseline",
     "ElastixResult",
-    "Peer",
     "control_points",
     "elastix_parameters",
-    "load_peer",
+    "load_baseline",
     "register_bspline",
     "register_elastix",
 ]
@@ -33,5 +33,5 @@ export_on_demand(
     __name__,
     bspline=["SPACINGS", "BSplineResult", "control_points", "register_bspline"],
     elastix=["ElastixResult", "elastix_parameters", "register_elastix"],
-    peers=["PEERS", "Peer", "load_peer"],
+    baselines=["BASELINES", "Baseline", "load_baseline"],
 )

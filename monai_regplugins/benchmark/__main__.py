@@ -18,7 +18,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_regplugins.benchmark.peers import PEERS
+from monai_regplugins.benchmark.baselines import BASELINES
 from monai_regplugins.benchmark.reporting import (
     check_output,
     hardware,
@@ -26,7 +26,7 @@ from monai_regplugins.benchmark.reporting import (
     read_config,
     setting,
 )
-from monai_regplugins.benchmark.runner import Contender, MethodResult, compare
+from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult, compare
 from monai_regplugins.benchmark.table import comparison_table
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file, suggest
@@ -34,7 +34,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.io.provenance import installed_version
 
-DEFAULT_PEERS = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
+DEFAULT_BASELINES = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
 
@@ -51,7 +51,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the first bundle's phantom)")
     add("--pairs_file", help="list of pairs in place of a data set, .csv or .json")
     add("--pairs", type=int, default=0, help="how many pairs to register (default: all)")
-    add("--methods", nargs="+", help=f"among {', '.join(PEERS)}, voxelmorph and the bundles (default: the usual ones)")
+    add(
+        "--methods",
+        nargs="+",
+        help=f"among {', '.join(BASELINES)}, voxelmorph and the bundles (default: the usual ones)",
+    )
     add("--voxelmorph_ckpt", help="weights of MONAI's VoxelMorph, which takes part if they are given")
     add("--refine_steps", type=int, default=0, help="also register with so many steps of instance optimization")
     add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="other keys of the configurations")
@@ -91,14 +95,14 @@ def read_bundles(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return configs
 
 
-def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any]]) -> list[Contender]:
+def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any]]) -> list[BenchmarkMethod]:
     """Return the methods that the command line asks for, in its order.
 
     Raises:
         InputError: When a method is unknown, or has no weights.
     """
-    choices = [*PEERS, "voxelmorph", *configs]
-    default = [*DEFAULT_PEERS, *(["voxelmorph"] if args.voxelmorph_ckpt else []), *configs]
+    choices = [*BASELINES, "voxelmorph", *configs]
+    default = [*DEFAULT_BASELINES, *(["voxelmorph"] if args.voxelmorph_ckpt else []), *configs]
     methods = []
     for name in dict.fromkeys(args.methods or default):
         if name not in choices:
@@ -111,21 +115,21 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
         elif name == "voxelmorph":
             methods.append(_voxelmorph(args.voxelmorph_ckpt, next(iter(configs.values()))))
         else:
-            methods.append(Contender(name, name))
+            methods.append(BenchmarkMethod(name, name))
     return methods
 
 
 def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[str, MethodResult]) -> dict[str, Any]:
     """Return what is needed to understand and to repeat a comparison, by name."""
     parser = ConfigParser(dict(config))
-    chosen = [PEERS[name] for name in results if name in PEERS]
-    packages = dict.fromkeys([*SOFTWARE, *(peer.package for peer in chosen)])
+    chosen = [BASELINES[name] for name in results if name in BASELINES]
+    packages = dict.fromkeys([*SOFTWARE, *(baseline.package for baseline in chosen)])
     data_set = args.pairs_file or Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name
     return {
         "data_set": data_set,
         "pairs": max(len(result.pairs) for result in results.values()),
         "preprocessing": f"that of {args.bundle[0].resolve().name}",
-        **{name: PEERS[name].about for name in results if name in PEERS},
+        **{name: BASELINES[name].about for name in results if name in BASELINES},
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
@@ -152,14 +156,14 @@ def main(argv: Sequence[str] | None = None) -> str:
     return publish(args.output, table, about, results=results)
 
 
-def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) -> list[Contender]:
+def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) -> list[BenchmarkMethod]:
     """Return a bundle as a method, and the same with instance optimization if it is to take any steps."""
-    plain = Contender(name, "bundle", {"config": config})
-    refined = Contender(f"{name} + {steps} steps", "bundle", {"config": config, "refine_steps": steps})
+    plain = BenchmarkMethod(name, "bundle", {"config": config})
+    refined = BenchmarkMethod(f"{name} + {steps} steps", "bundle", {"config": config, "refine_steps": steps})
     return [plain, refined] if steps else [plain]
 
 
-def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> Contender:
+def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> BenchmarkMethod:
     """Return VoxelMorph on the grid of a bundle's network."""
     if not ckpt:
         raise InputError("voxelmorph has no weights of its own; give those of MONAI's VoxelMorph by --voxelmorph_ckpt.")
@@ -167,7 +171,7 @@ def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> Contender:
     size = parser.get_parsed_content("spatial_size") if "spatial_size" in config else []
     dims = parser.get_parsed_content("spatial_dims")
     options = {"ckpt": str(check_file(ckpt, "voxelmorph_ckpt")), "spatial_dims": dims, "spatial_size": size}
-    return Contender("voxelmorph", "voxelmorph", options)
+    return BenchmarkMethod("voxelmorph", "voxelmorph", options)
 
 
 if __name__ == "__main__":

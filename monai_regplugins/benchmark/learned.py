@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import VoxelMorph
 from torch import Tensor, nn
 
-from monai_regplugins.benchmark.peers import Register
+from monai_regplugins.benchmark.baselines import Register
 from monai_regplugins.benchmark.reporting import read_config
 from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.handlers.checkpoint import model_part

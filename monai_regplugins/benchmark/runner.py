@@ -25,7 +25,7 @@ from monai_regplugins.engines.prepare_batch import PairPrepareBatch
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 
-__all__ = ["Contender", "MethodResult", "compare", "prepare_pairs", "run_method"]
+__all__ = ["BenchmarkMethod", "MethodResult", "compare", "prepare_pairs", "run_method"]
 
 WORKER = "monai_regplugins.benchmark.worker"
 SEEN = ("fixed", "moving", "spacing", "fixed_mask")  # what a method gets of a pair
@@ -38,7 +38,7 @@ THREAD_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Contender:
+class BenchmarkMethod:
     """A method of the comparison.
 
     Attributes:
@@ -84,7 +84,7 @@ class PreparedPair:
 
 
 def compare(
-    methods: Sequence[Contender],
+    methods: Sequence[BenchmarkMethod],
     config: Mapping[str, Any],
     pairs: Sequence[Mapping[str, Any]],
     threads: int = 1,
@@ -137,7 +137,11 @@ def prepare_pairs(
 
 
 def run_method(
-    method: Contender, pairs: Sequence[PreparedPair], threads: int = 1, seed: int = 0, time_limit: float | None = None
+    method: BenchmarkMethod,
+    pairs: Sequence[PreparedPair],
+    threads: int = 1,
+    seed: int = 0,
+    time_limit: float | None = None,
 ) -> MethodResult:
     """Register prepared pairs by one method in a process of its own, and measure what it found.
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_regplugins.benchmark.baselines import BASELINES, Register, load_baseline
 from monai_regplugins.benchmark.learned import load_bundle, load_voxelmorph
-from monai_regplugins.benchmark.peers import PEERS, Register, load_peer
 from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError, check_same_size, input_error_message
 from monai_regplugins.files.atomic import replace_file
@@ -30,7 +30,7 @@ LONGEST_MESSAGE = 300  # characters of an error that is not ours
 LOADERS: dict[str, Callable[..., Register]] = {
     "bundle": load_bundle,
     "voxelmorph": load_voxelmorph,
-    **{name: partial(load_peer, name) for name in PEERS},
+    **{name: partial(load_baseline, name) for name in BASELINES},
 }
 
 

@@ -14,7 +14,7 @@ import torch
 from monai.networks.nets import VoxelMorph
 
 from monai_regplugins.benchmark import __main__ as command
-from monai_regplugins.benchmark import peers, runner, worker
+from monai_regplugins.benchmark import baselines, runner, worker
 from monai_regplugins.checks import InputError
 from monai_regplugins.phantoms.abdomen import make_abdomen
 
@@ -62,7 +62,7 @@ class TestTable:
         def load() -> None:
             raise InputError("it needs the package dipy.")
 
-        monkeypatch.setitem(peers.PEERS, "dipy", peers.PEERS["dipy"]._replace(load=load))
+        monkeypatch.setitem(baselines.BASELINES, "dipy", baselines.BASELINES["dipy"]._replace(load=load))
 
     @pytest.mark.usefixtures("missing")
     @pytest.mark.filterwarnings("ignore:monai.networks.blocks.Warp")

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_regplugins.benchmark import runner, worker
 from monai_regplugins.benchmark.reporting import peak_of_this_process, read_config
-from monai_regplugins.benchmark.runner import Contender
+from monai_regplugins.benchmark.runner import BenchmarkMethod
 from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
 from monai_regplugins.phantoms.abdomen import make_abdomen
 
@@ -75,7 +75,7 @@ def expected(config: dict[str, Any]) -> Expected:
 @pytest.mark.usefixtures("in_process")
 class TestComparison:
     def test_identity_is_a_zero_field(self, config: dict[str, Any], pairs: Any, expected: Expected) -> None:
-        result = runner.compare([Contender("identity", "identity")], config, pairs)["identity"]
+        result = runner.compare([BenchmarkMethod("identity", "identity")], config, pairs)["identity"]
         assert [row["pair_id"] for row in result.pairs] == [pair["pair_id"] for pair in pairs]
         rows = [expected(number) for number in range(len(pairs))]
         assert {"dsc", "tre", "hd95", "ncc"} <= set(rows[0])
@@ -98,7 +98,11 @@ class TestComparison:
 
         calls: list[torch.Tensor] = []
         monkeypatch.setitem(worker.LOADERS, "moody", lambda: register)
-        methods = [Contender("first", "moody"), Contender("unknown", "none"), Contender("last", "identity")]
+        methods = [
+            BenchmarkMethod("first", "moody"),
+            BenchmarkMethod("unknown", "none"),
+            BenchmarkMethod("last", "identity"),
+        ]
         results = runner.compare(methods, config, pairs)
         assert list(results) == ["first", "unknown", "last"]
         assert results["first"].error == "1 of 2 pairs failed, the first because RuntimeError: no memory"
@@ -116,7 +120,7 @@ class TestComparison:
 
         seen: list[torch.Tensor] = []
         monkeypatch.setitem(worker.LOADERS, "watching", lambda: register)
-        runner.compare([Contender("a", "watching"), Contender("b", "watching")], config, pairs[:1])
+        runner.compare([BenchmarkMethod("a", "watching"), BenchmarkMethod("b", "watching")], config, pairs[:1])
         item = ConfigParser(dict(config)).get_parsed_content("preprocessing")(pairs[0])
         assert torch.equal(seen[0], torch.cat([torch.as_tensor(item[key]) for key in ("fixed", "moving")]))
         assert torch.equal(seen[0], seen[1])
@@ -166,7 +170,7 @@ class TestIsolation:
         (tmp_path / "crashing_worker.py").write_text(CRASHING_WORKER, encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setattr(runner, "WORKER", "crashing_worker")
-        result = runner.compare([Contender("crashing", "identity")], config, pairs)["crashing"]
+        result = runner.compare([BenchmarkMethod("crashing", "identity")], config, pairs)["crashing"]
         words = "its process ended with status 7: out of luck"
         assert result.error == f"1 of 2 pairs failed, the first because {words}"
         assert result.pairs[0]["dsc"] == pytest.approx(result.pairs[0]["dsc_before"])
@@ -174,7 +178,7 @@ class TestIsolation:
 
     def test_memory_is_the_methods_own(self, config: dict[str, Any], pairs: Any) -> None:
         ballast = torch.ones(2**28)  # 1 GiB here must not count there
-        result = runner.compare([Contender("identity", "identity")], config, pairs[:1])["identity"]
+        result = runner.compare([BenchmarkMethod("identity", "identity")], config, pairs[:1])["identity"]
         assert result.error == ""
         assert result.peak_mib is not None
         assert 50 < result.peak_mib < peak_of_this_process() - 500

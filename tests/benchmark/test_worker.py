@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.benchmark import worker
-from monai_regplugins.benchmark.peers import PEERS
+from monai_regplugins.benchmark.baselines import BASELINES
 from monai_regplugins.checks import InputError
 
 SHAPE = (9, 8, 7)
@@ -52,7 +52,7 @@ def zero(**known: Any) -> Tensor:
 
 
 def test_all_peers_can_be_loaded() -> None:
-    assert set(worker.LOADERS) == {*PEERS, "voxelmorph", "bundle"}
+    assert set(worker.LOADERS) == {*BASELINES, "voxelmorph", "bundle"}
 
 
 def test_outcome(job: Job) -> None:

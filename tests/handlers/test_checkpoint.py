@@ -391,9 +391,9 @@ class TestDivergence:
             training.trainer.run()
 
     @pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
-    @pytest.mark.parametrize(("spoiled", "stops"), [({2}, False), ({2, 3, 5}, False), (set(range(2, 99)), True)])
+    @pytest.mark.parametrize(("damaged", "stops"), [({2}, False), ({2, 3, 5}, False), (set(range(2, 99)), True)])
     def test_gradient_scaler_may_leave_out_steps(
-        self, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: set[int], stops: bool
+        self, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: set[int], stops: bool
     ) -> None:
         """A scale of 16 is halved four times until it is 1: from the fourth step left out on the loss is to blame."""
         monkeypatch.setattr(torch.cuda.amp, "GradScaler", partial(torch.amp.GradScaler, "cpu", init_scale=16.0))
@@ -401,7 +401,7 @@ class TestDivergence:
         step = training.trainer.state
 
         def spoil(_module: Any, _inputs: Any, loss: torch.Tensor) -> torch.Tensor:
-            return loss * float("inf") if step.iteration in spoiled else loss
+            return loss * float("inf") if step.iteration in damaged else loss
 
         training.loss.register_forward_hook(spoil)
         if stops:

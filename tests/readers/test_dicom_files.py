@@ -124,11 +124,11 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path: Path, place: str) ->
     content = file.read_bytes()
     if place == "value":  # (0008,103E) LO, made an OB of 4 GB
         start = content.index(b"\x08\x00\x3e\x10LO")
-        spoiled = content[: start + 4] + b"OB\0\0\0\0\0\xf0" + content[start + 12 :]
+        damaged = content[: start + 4] + b"OB\0\0\0\0\0\xf0" + content[start + 12 :]
     else:
         start = content.index(b"\xe0\x7f\x10\x00OW")
-        spoiled = content[: start + 8] + b"\0\0\0\xf0" + content[start + 12 :]
-    file.write_bytes(spoiled)
+        damaged = content[: start + 8] + b"\0\0\0\xf0" + content[start + 12 :]
+    file.write_bytes(damaged)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match="cannot be read as an image"):
         dicom_reader(file, "image")

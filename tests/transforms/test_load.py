@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from damaged_pairs import AFFINE, DAMAGES, VOLUME, damaged_pair, good_pair, write_nifti
 from dicom_series import write_volume
 from monai.data import MetaTensor
 from PIL import Image
-from spoiled_pairs import AFFINE, SPOILS, VOLUME, good_pair, spoiled_pair, write_nifti
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, load_points
@@ -290,15 +290,15 @@ def test_a_folder_is_no_label_map(pair: dict[str, Any], tmp_path: Path) -> None:
         LoadPaird()(pair)
 
 
-@pytest.mark.parametrize("kind", SPOILS)
-def test_spoiled_pairs_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_pairs_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     """Five seeds for each of twenty kinds: quickly, without filling the memory, and never by another exception."""
-    assert len(SPOILS) == 20
+    assert len(DAMAGES) == 20
     for seed in range(5):
-        spoiled = spoiled_pair(tmp_path / str(seed), kind, seed)
+        damaged = damaged_pair(tmp_path / str(seed), kind, seed)
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
         with pytest.raises(InputError) as error:
-            MovingToFixedGridd()(LoadPaird()(spoiled))
+            MovingToFixedGridd()(LoadPaird()(damaged))
         assert time.perf_counter() - start < 5, "it must not hang"
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "half a gigabyte, in kB"
         assert len(str(error.value)) > 20

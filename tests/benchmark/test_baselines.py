@@ -1,4 +1,4 @@
-"""The peers: each finds known displacements, in the right direction and unit, on an image that has a closed form."""
+"""The baselines: each finds known displacements, in direction and unit, on an image that has a closed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_regplugins.benchmark import peers
+from monai_regplugins.benchmark import baselines
 from monai_regplugins.checks import InputError
 
 MODULES = {"elastix": "itk", "greedy": "picsl_greedy", "ants": "ants", "dipy": "dipy"}
@@ -22,7 +22,7 @@ DRAW = np.random.default_rng(3)
 WAVES = DRAW.normal(size=(3, 150)) * 2 * np.pi / 30  # per mm; wavelengths of about 10 mm and more
 PHASES = DRAW.uniform(0, 2 * np.pi, 150)
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers' own code
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the baselines' own code
 
 
 def installed(*methods: Any) -> list[Any]:
@@ -36,7 +36,7 @@ def installed(*methods: Any) -> list[Any]:
                 *marks,
                 pytest.mark.skipif(
                     name in MODULES and importlib.util.find_spec(MODULES[name]) is None,
-                    reason=f"needs {peers.PEERS[name].package}, of the extra 'benchmark'",
+                    reason=f"needs {baselines.BASELINES[name].package}, of the extra 'benchmark'",
                 ),
             ],
         )
@@ -64,9 +64,9 @@ def pair(shape: tuple[int, ...], field: Callable[[np.ndarray[Any, Any]], Any]) -
 
 
 def register(name: str, known: dict[str, Any], mask: Tensor | None = None, seed: int = 0) -> Tensor:
-    """Run a peer on a pair."""
+    """Run a baseline on a pair."""
     images = {key: known[key] for key in ("fixed", "moving", "spacing")}
-    return peers.load_peer(name)(**images, mask=mask, seed=seed, threads=1)
+    return baselines.load_baseline(name)(**images, mask=mask, seed=seed, threads=1)
 
 
 def error_left(ddf: Tensor, true: Tensor, where: Tensor | None = None) -> float:
@@ -169,17 +169,17 @@ class TestSeeds:
 class TestBadInput:
     def test_unknown_method(self) -> None:
         with pytest.raises(InputError, match=r"method is 'gredy'; choose one of .*Did you mean 'greedy'"):
-            peers.load_peer("gredy")
+            baselines.load_baseline("gredy")
 
     @pytest.mark.parametrize("name", ["greedy", "ants", "dipy"])
     def test_not_installed(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(module: str) -> None:
             raise ModuleNotFoundError(f"No module named '{module}'")
 
-        monkeypatch.setattr(peers.importlib, "import_module", missing)
-        package = peers.PEERS[name].package
+        monkeypatch.setattr(baselines.importlib, "import_module", missing)
+        package = baselines.BASELINES[name].package
         with pytest.raises(InputError, match=rf'needs the package {package}; .*"monai-regplugins\[benchmark\]"'):
-            peers.load_peer(name)
+            baselines.load_baseline(name)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", installed(("dipy", [])))

@@ -1,4 +1,4 @@
-"""A list with a hundred spoiled pairs, and a disk that is full, on the command line."""
+"""A list with a hundred damaged pairs, and a disk that is full, on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_files import files_of
-from spoiled_pairs import SPOILS, spoiled_pair, write_nifti
+from damaged_pairs import DAMAGES, damaged_pair, write_nifti
 
 from monai_regplugins.data.pair_list import COLUMNS
 
@@ -56,11 +56,11 @@ def good_pair(folder: Path) -> dict[str, str]:
     return {side: str(write_nifti(folder / f"{side}.nii.gz", noise[side].astype(np.float32))) for side in sides}
 
 
-def test_a_hundred_spoiled_pairs_are_told_and_the_good_one_is_registered(repository: Path, tmp_path: Path) -> None:
+def test_a_hundred_damaged_pairs_are_told_and_the_good_one_is_registered(repository: Path, tmp_path: Path) -> None:
     rows = []
-    for kind in SPOILS:
+    for kind in DAMAGES:
         for seed in range(5):
-            pair = spoiled_pair(tmp_path / f"{kind}-{seed}", kind, seed)
+            pair = damaged_pair(tmp_path / f"{kind}-{seed}", kind, seed)
             row = {COLUMN_OF.get(key, key): str(value) for key, value in pair.items()}
             if all(row.values()):  # a row without a path has no such file, which is another matter
                 rows.append(row)

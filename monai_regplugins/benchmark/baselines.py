@@ -2,7 +2,7 @@
 
 They are what the bundles are compared with. All of them get the same two images on one grid, with the grid's axes as
 axes of the world and its first voxel at the origin, run on the CPU, and take no affine registration of their own. Their
-settings are the developers' defaults or those of their papers; ``about`` in :data:`PEERS` gives them in words.
+settings are the developers' defaults or those of their papers; ``about`` in :data:`BASELINES` gives them in words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from monai_regplugins.benchmark.bspline import register_bspline
 from monai_regplugins.benchmark.elastix import load_elastix, register_elastix
 from monai_regplugins.checks import InputError, check_choice
 
-__all__ = ["PEERS", "Peer", "Register", "load_peer"]
+__all__ = ["BASELINES", "Baseline", "Register", "load_baseline"]
 
 SMALLEST_LEVEL = 8  # voxels along the shortest axis of a shrunk image
 CC_RADIUS = 4  # DIPY's default
@@ -51,7 +51,7 @@ class Register(Protocol):
         """
 
 
-class Peer(NamedTuple):
+class Baseline(NamedTuple):
     """A method and what it needs.
 
     Attributes:
@@ -67,15 +67,15 @@ class Peer(NamedTuple):
     load: Callable[[], object]
 
 
-def load_peer(name: str) -> Register:
-    """Return a method of :data:`PEERS`, its package imported, so that whoever measures time does not measure that.
+def load_baseline(name: str) -> Register:
+    """Return a method of :data:`BASELINES`, its package imported, so that whoever measures time does not measure that.
 
     Raises:
         InputError: When there is no such method, or its package is not installed.
     """
-    check_choice(name, PEERS, "method")
-    PEERS[name].load()
-    return PEERS[name].register
+    check_choice(name, BASELINES, "method")
+    BASELINES[name].load()
+    return BASELINES[name].register
 
 
 def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
@@ -230,42 +230,42 @@ def _resampled(field: sitk.Image, grid: sitk.Image) -> sitk.Image:
     return sitk.Resample(field, grid, identity, sitk.sitkLinear, 0.0, sitk.sitkUnknown, True)
 
 
-PEERS: dict[str, Peer] = {
-    "identity": Peer(_identity, "no displacement", "torch", _nothing),
-    "elastix": Peer(
+BASELINES: dict[str, Baseline] = {
+    "identity": Baseline(_identity, "no displacement", "torch", _nothing),
+    "elastix": Baseline(
         _elastix, "B-splines of 10 mm, normalized correlation, 3 x 500 iterations", "itk-elastix", load_elastix
     ),
-    "greedy": Peer(
+    "greedy": Baseline(
         _greedy,
         "NCC of 2 voxels radius, 100 x 50 x 10 iterations, smoothing 1.7 and 0.7 voxels",
         "picsl_greedy",
         partial(_imported, "picsl_greedy", "picsl_greedy"),
     ),
-    "ants": Peer(
+    "ants": Baseline(
         _ants,
         "SyN, CC of 2 voxels radius, 40 x 20 x 0 iterations",
         "antspyx",
         partial(_imported, "ants", "antspyx"),
     ),
-    "demons": Peer(
+    "demons": Baseline(
         _demons,
         "fast symmetric forces, 100 x 100 x 50 iterations, smoothing 1.5 voxels, no mask",
         "SimpleITK",
         _nothing,
     ),
-    "dipy": Peer(
+    "dipy": Baseline(
         _dipy,
         "SyN, CC of 4 voxels radius, 100 x 50 x 20 iterations, no mask",
         "dipy",
         partial(_imported, "dipy.align.imwarp", "dipy"),
     ),
-    "simpleitk-bspline": Peer(
+    "simpleitk-bspline": Baseline(
         _simpleitk_bspline,
         "mesh of 10 voxels, mean squares, L-BFGS, at most 3 x 50 iterations",
         "SimpleITK",
         _nothing,
     ),
-    "bspline-tv": Peer(
+    "bspline-tv": Baseline(
         _bspline_tv,
         "nodes 8 voxels apart, mean squares, total variation, 3 x 250 iterations of Adam, no mask",
         "torch",

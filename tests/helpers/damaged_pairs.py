@@ -17,8 +17,8 @@ RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(4, 5, 6)).astype(np.float32)
 AFFINE = np.array([[0.0, -1.2, 1.6, 3.0], [-3.0, 0.0, 0.0, 4.0], [0.0, 1.6, 1.2, 5.0], [0.0, 0.0, 0.0, 1.0]])
 
-Spoil = Callable[[np.random.Generator, dict[str, Any]], None]
-SPOILS: dict[str, Spoil] = {}
+Damage = Callable[[np.random.Generator, dict[str, Any]], None]
+DAMAGES: dict[str, Damage] = {}
 ENCODED = ("moving.nii.gz", "moving.nii", "moving.nrrd", "moving.mha", "moving")  # the last is a DICOM series
 DIMENSIONS, NUMBER_TYPE, SPACING, SFORM = slice(40, 56), slice(70, 74), slice(80, 92), slice(280, 328)  # of NIfTI
 
@@ -37,7 +37,7 @@ def good_pair(folder: Path) -> dict[str, Any]:
     }
 
 
-def spoiled_pair(folder: Path, kind: str, seed: int) -> dict[str, Any]:
+def damaged_pair(folder: Path, kind: str, seed: int) -> dict[str, Any]:
     """A pair in a new folder, its moving image there in all formats, with something wrong in it."""
     folder.mkdir()
     pair = {**good_pair(folder), "folder": folder, "pair_id": folder.name}
@@ -45,12 +45,12 @@ def spoiled_pair(folder: Path, kind: str, seed: int) -> dict[str, Any]:
     for name in ("moving.nrrd", "moving.mha"):
         sitk.WriteImage(sitk.ReadImage(str(folder / "moving.nii")), str(folder / name))
     write_volume(folder / "moving", (100 * VOLUME).astype(np.int16), np.diag([2.0, 2.0, 3.0, 1.0]))
-    SPOILS[kind](np.random.default_rng(seed), pair)
+    DAMAGES[kind](np.random.default_rng(seed), pair)
     return {key: value for key, value in pair.items() if key != "folder"}
 
 
-def spoils(function: Spoil) -> Spoil:
-    SPOILS[function.__name__] = function
+def damages(function: Damage) -> Damage:
+    DAMAGES[function.__name__] = function
     return function
 
 
@@ -72,19 +72,19 @@ def rewritten(draw: np.random.Generator, pair: dict[str, Any], key: str, data: A
     pair[key] = write_nifti(pair["folder"] / f"{key}_new{suffix}", data, affine)
 
 
-@spoils
+@damages
 def cut_short(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     file = one_file(draw, pair)
     file.write_bytes(file.read_bytes()[: draw.integers(1, file.stat().st_size - 8)])
 
 
-@spoils
+@damages
 def header_of_noise(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     file = one_file(draw, pair)
     overwrite(file, slice(0, 340), draw.bytes(340))
 
 
-@spoils
+@damages
 def file_of_noise(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     one_file(draw, pair).write_bytes(draw.bytes(int(draw.integers(1, 3000))))
     if pair["moving"].is_dir():  # noise alone says of no series that a file of it is lost
@@ -92,28 +92,28 @@ def file_of_noise(draw: np.random.Generator, pair: dict[str, Any]) -> None:
             file.write_bytes(draw.bytes(500))
 
 
-@spoils
+@damages
 def swapped_bytes(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     file = one_file(draw, pair, ("moving.nii",))
     head = np.frombuffer(file.read_bytes()[4:348], np.uint8).reshape(-1, 2)[:, ::-1]
     overwrite(file, slice(4, 348), head.tobytes())
 
 
-@spoils
+@damages
 def another_format_behind_the_suffix(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     first, second = draw.choice(ENCODED[:-1], 2, replace=False)
     pair["moving"] = pair["folder"] / str(first)
     pair["moving"].write_bytes((pair["folder"] / str(second)).read_bytes())
 
 
-@spoils
+@damages
 def affine_that_is_not_finite(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     affine = np.frombuffer(np.float32(AFFINE[:3]).tobytes(), np.float32).copy()
     affine[draw.integers(12)] = draw.choice([np.nan, np.inf, -np.inf])
     overwrite(one_file(draw, pair, ("moving.nii",)), SFORM, affine.tobytes())
 
 
-@spoils
+@damages
 def spacing_of_zero(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     file = one_file(draw, pair, ("moving.nii", "moving"))
     if pair["moving"].is_dir():
@@ -127,7 +127,7 @@ def spacing_of_zero(draw: np.random.Generator, pair: dict[str, Any]) -> None:
         overwrite(file, slice(254, 256), bytes(2))  # no sform, so that the spacing counts
 
 
-@spoils
+@damages
 def huge_shape(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     file = one_file(draw, pair)
     size = [int(n) for n in draw.integers(2000, 30_000, 3)]
@@ -145,7 +145,7 @@ def huge_shape(draw: np.random.Generator, pair: dict[str, Any]) -> None:
         file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
 
 
-@spoils
+@damages
 def complex_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     values = (VOLUME + 1j * VOLUME).astype(draw.choice([np.complex64, np.complex128]))
     if draw.random() < 0.5:
@@ -155,7 +155,7 @@ def complex_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
         rewritten(draw, pair, "moving", values)
 
 
-@spoils
+@damages
 def color_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     colors = draw.integers(0, 255, (4, 5, 6, 3), dtype=np.uint8)
     if draw.random() < 0.5:
@@ -166,33 +166,33 @@ def color_values(draw: np.random.Generator, pair: dict[str, Any]) -> None:
         rewritten(draw, pair, "moving", colors.view(rgb)[..., 0])
 
 
-@spoils
+@damages
 def unknown_number_type(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     code = np.int16([draw.choice([0, 1, 3, 255, 999, -8]), 0])
     overwrite(one_file(draw, pair, ("moving.nii",)), NUMBER_TYPE, code.tobytes())
 
 
-@spoils
+@damages
 def values_that_are_not_finite(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     values = VOLUME.astype(np.float64)
     values[tuple(draw.integers(4, size=3))] = draw.choice([np.nan, np.inf, 1e300])
     rewritten(draw, pair, str(draw.choice(["moving", "fixed"])), values)
 
 
-@spoils
+@damages
 def dimensions_of_no_volume(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     sizes = [[0, 4, 5, 6], [3, -4, 5, 6], [3, 0, 5, 6], [9, 4, 5, 6], [2, 4, 30, 1], [3, 120, 1, 1], [4, 4, 5, 3]]
     chosen = [*sizes[draw.integers(len(sizes))], 2, 1, 1, 1]
     overwrite(one_file(draw, pair, ("moving.nii",)), DIMENSIONS, np.int16(chosen).tobytes())
 
 
-@spoils
+@damages
 def empty_label(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     kind = str(draw.choice(["moving_label", "fixed_label", "fixed_mask", "moving_mask"]))
     rewritten(draw, pair, kind, np.zeros((4, 5, 6), draw.choice([np.uint8, np.int16, np.float32])))
 
 
-@spoils
+@damages
 def label_on_another_grid(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     shape, affine = [4, 5, 6], AFFINE.copy()
     if draw.random() < 0.5:
@@ -202,7 +202,7 @@ def label_on_another_grid(draw: np.random.Generator, pair: dict[str, Any]) -> No
     rewritten(draw, pair, "fixed_label", np.ones(shape, np.uint8), affine)
 
 
-@spoils
+@damages
 def points_outside(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     points = draw.uniform(0, 3, (5, 3))
     points[draw.integers(5), draw.integers(3)] = draw.choice([-200.0, 40.0, 1e30, np.nan, np.inf])
@@ -210,26 +210,26 @@ def points_outside(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     np.savetxt(pair["fixed_landmarks"], points, delimiter=",")
 
 
-@spoils
+@damages
 def points_that_are_no_table(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     pair["moving_keypoints"] = pair["folder"] / str(draw.choice(["points.csv", "points.csv.gz", "points.csv.xz"]))
     pair["moving_keypoints"].write_bytes(draw.bytes(int(draw.integers(1, 200))))
 
 
-@spoils
+@damages
 def folder_instead_of_file(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     folder = pair["folder"] / str(draw.choice(["empty", "empty.nii.gz"]))
     folder.mkdir()
     pair[str(draw.choice(["moving", "fixed", "moving_label", "fixed_mask", "fixed_keypoints"]))] = folder
 
 
-@spoils
+@damages
 def path_to_nowhere(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     paths = ["", "nowhere.nii", "no/where", "\0", "x" * 5000, "/dev/null", str(pair["fixed"]) + "/inside"]
     pair[str(draw.choice(["moving", "fixed", "fixed_label", "moving_landmarks"]))] = str(draw.choice(paths))
 
 
-@spoils
+@damages
 def scan_of_elsewhere(draw: np.random.Generator, pair: dict[str, Any]) -> None:
     affine = AFFINE.copy()
     affine[draw.integers(3), 3] += draw.choice([-1, 1]) * draw.uniform(100, 1e6)
