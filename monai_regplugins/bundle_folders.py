@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from monai_regplugins.checks import InputError, suggest
+from monai_regplugins.files.folders import files_in
 
 __all__ = [
     "CONFIG",
@@ -100,7 +101,7 @@ def presets_of(root: Path) -> list[str]:
         root: folder of the bundle.
     """
     settings = read_json(root / CONFIG).keys()
-    others = (file for file in sorted((root / "configs").glob("*.json")) if file.name != CONFIG.name)
+    others = (file for file in files_in(root / "configs", "*.json") if file.name != CONFIG.name)
     return [file.stem for file in others if _changes_only(read_json(file), settings)]
 
 

@@ -89,7 +89,8 @@ def check_file(path: str | Path, what: str) -> Path:
     if file.is_dir():
         raise InputError(f"{what} '{path}' is a folder; give the path of a file in it.")
     if not file.is_file():
-        neighbors = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+        entries = file.parent.iterdir() if file.parent.is_dir() else ()
+        neighbors = [entry.name for entry in entries if not entry.name.startswith(".")]
         hint = suggest(file.name, neighbors) if file.parent.is_dir() else f" The folder '{file.parent}' does not exist."
         raise InputError(f"{what} '{path}' does not exist; give the path of an existing file.{hint}")
     if file.stat().st_size == 0:

@@ -18,7 +18,9 @@ from monai_regplugins.bundle_folders import (
 )
 from monai_regplugins.checks import check_choice
 from monai_regplugins.data.pair_list import read_pair_list
-from monai_regplugins.readers.images import PICTURE_SUFFIXES, scan_shape
+from monai_regplugins.files.folders import files_in
+from monai_regplugins.readers.images import scan_shape
+from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 
 __all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles", "run_inference"]
 
@@ -112,9 +114,9 @@ def list_bundles() -> int:
 def describe_bundle(root: Path) -> str:
     """Return a few lines about a bundle: name, version, task, folder, weights and presets."""
     metadata = read_json(root / "configs" / "metadata.json")
-    weights = [f"{file.name} ({file.stat().st_size / MEBIBYTE:.1f} MiB)" for file in sorted(root.glob("models/*.pt"))]
+    weights = [f"{file.name} ({file.stat().st_size / MEBIBYTE:.1f} MiB)" for file in files_in(root / "models", "*.pt")]
     presets = presets_of(root)
-    configs = sorted(file.stem for file in root.glob("configs/*.json"))
+    configs = [file.stem for file in files_in(root / "configs", "*.json")]
     others = [name for name in configs if name not in (*presets, "inference", "metadata")]
     lines = {
         "folder": str(root),

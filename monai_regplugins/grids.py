@@ -6,11 +6,14 @@ multiplied in float64 and applied to the voxel grid once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.utils import SpaceKeys
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_affine
@@ -19,11 +22,13 @@ from monai_regplugins.keys import KEPT_META
 __all__ = [
     "affine_field",
     "as_meta_tensor",
+    "grid_distance",
     "grids_overlap",
     "inside_mask",
     "map_points",
     "offset_field",
     "plane_axis",
+    "ras_affine",
     "rescaled_affine",
     "same_affine",
     "sample_affine",
@@ -33,7 +38,8 @@ __all__ = [
     "world_affine",
 ]
 
-SAME_GRID_TOLERANCE = 1e-3  # mm; headers in float32 or written as text round below this
+SAME_GRID_TOLERANCE = 1e-2  # voxels; headers in float32 or written as text round below this
+LPS_TO_RAS = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D slice may leave its world plane
 
 
@@ -91,9 +97,53 @@ def voxel_spacing(affine: torch.Tensor, spatial_dims: int) -> torch.Tensor:
     return columns.square().sum(dim=0).sqrt().to(torch.float32)
 
 
-def same_affine(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two affines agree to 1e-3 in each entry."""
-    return a.shape == b.shape and bool(torch.allclose(a.double(), b.double(), rtol=0.0, atol=SAME_GRID_TOLERANCE))
+def ras_affine(image: MetaTensor) -> torch.Tensor:
+    """Return the voxel-to-RAS matrix of an image, (4, 4), float64; its metadata may say that its own is in LPS.
+
+    Raises:
+        InputError: When its ``space`` is neither RAS nor LPS.
+
+    Example:
+        >>> ras_affine(MetaTensor(torch.zeros(1, 2, 2, 2), meta={"space": SpaceKeys.LPS})).diag().tolist()
+        [-1.0, -1.0, 1.0, 1.0]
+    """
+    affine = torch.as_tensor(to_affine_nd(3, image.affine.detach().cpu().double()))
+    space = str(image.meta.get("space", SpaceKeys.RAS))
+    if space not in (SpaceKeys.RAS, SpaceKeys.LPS):
+        raise InputError(f"the space of the image is '{space}', expected RAS or LPS; change its affine and its meta.")
+    return LPS_TO_RAS @ affine if space == SpaceKeys.LPS else affine
+
+
+def grid_distance(a: torch.Tensor, b: torch.Tensor, spatial_shape: Sequence[int]) -> float:
+    """Return the largest distance between the places that two affines give a voxel, in voxels of the first.
+
+    It is that of a corner of the grid, as the distance is convex.
+
+    Args:
+        a: homogeneous matrix, shape (d + 1, d + 1), or (4, 4) for slices too.
+        b: matrix of the same shape.
+        spatial_shape: number of voxels along each axis.
+
+    Returns:
+        The distance; infinity where ``a`` has no inverse.
+
+    Example:
+        >>> grid_distance(torch.eye(4), torch.diag(torch.tensor([1.0, 1.5, 1.0, 1.0])), (5, 11, 7))
+        5.0
+    """
+    missing = [1] * (len(a) - 1 - len(spatial_shape))
+    ends = [(0.0, n - 1.0) for n in (*spatial_shape, *missing)]
+    corners = torch.tensor([[*corner, 1.0] for corner in itertools.product(*ends)], dtype=torch.float64)
+    inverse, failed = torch.linalg.inv_ex(a.double())
+    if failed:
+        return float("inf")
+    moved = (inverse @ b.double() - torch.eye(len(a), dtype=torch.float64)) @ corners.T
+    return float(moved[:-1].norm(dim=0).max())
+
+
+def same_affine(a: torch.Tensor, b: torch.Tensor, spatial_shape: Sequence[int]) -> bool:
+    """Whether two affines give each voxel of a grid one place, to a hundredth of a voxel."""
+    return a.shape == b.shape and grid_distance(a, b, spatial_shape) <= SAME_GRID_TOLERANCE
 
 
 def map_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -155,12 +205,25 @@ def sample_with_offset(
     Returns:
         Sampled image, shape ``(C, *spatial_f)``, dtype of ``image``.
     """
-    sampled = fields.warp(
-        _to_sample(image, offset, mode)[None], offset[None], mode=mode, padding="border", start=start
-    )[0]
+    if mode == "nearest":
+        sampled = _nearest_voxel(image, offset, start)
+    else:
+        values = _to_sample(image, offset, mode)
+        sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
     if padding_value is not None:
         sampled.masked_fill_(~inside_mask(offset, image.shape[1:], start), padding_value)
     return sampled.to(image.dtype)
+
+
+def _nearest_voxel(image: torch.Tensor, offset: torch.Tensor, start: int) -> torch.Tensor:
+    """The voxels nearest to ``x + offset(x)``, copied whatever their type; up from the middle, as ITK does."""
+    position = fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
+    position[0] += start
+    position += offset
+    index = torch.zeros(offset.shape[1:], dtype=torch.int64, device=offset.device)
+    for along, size in zip(position, image.shape[1:], strict=True):
+        index = index * size + torch.floor(along + 0.5).clamp_(0, size - 1).long()
+    return image.flatten(1)[:, index]
 
 
 def sample_affine(
@@ -200,9 +263,8 @@ def sample_affine(
 
 
 def _to_sample(image: torch.Tensor, offset: torch.Tensor, mode: str) -> torch.Tensor:
-    """An image of the type that it is interpolated in; labels stay as they are."""
-    reads = mode == "nearest" and not image.is_floating_point()
-    return image if reads else image.to(torch.promote_types(offset.dtype, image.dtype))
+    """An image of the type that it is interpolated in; what is only copied stays as it is."""
+    return image if mode == "nearest" else image.to(torch.promote_types(offset.dtype, image.dtype))
 
 
 def grids_overlap(matrix: torch.Tensor, spatial_shape: Sequence[int], other_shape: Sequence[int]) -> bool:

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["IMAGE_KEYS", "KEPT_META", "LABEL_KEYS", "MASK_KEYS", "POINT_KEYS", "SERIES_KEY", "present", "side_of"]
+__all__ = [
+    "IMAGE_KEYS",
+    "ITK_KEY",
+    "KEPT_META",
+    "LABEL_KEYS",
+    "MASK_KEYS",
+    "POINT_KEYS",
+    "SERIES_KEY",
+    "present",
+    "side_of",
+]
 
 IMAGE_KEYS = ("moving", "fixed")
 LABEL_KEYS = ("moving_label", "fixed_label")
 MASK_KEYS = ("moving_mask", "fixed_mask")
 POINT_KEYS = ("moving_keypoints", "fixed_keypoints", "moving_landmarks", "fixed_landmarks")
 SERIES_KEY = "dicom_series"  # in an image's metadata: which series it is of
-KEPT_META = ("filename_or_obj", SERIES_KEY)  # metadata that hold whatever is done to the voxels
+ITK_KEY = "itk_world"  # the map from this package's world to that in which ITK places the file
+KEPT_META = ("filename_or_obj", SERIES_KEY, ITK_KEY)  # metadata that hold whatever is done to the voxels
 
 
 def present(pair: Mapping[Any, Any], *groups: tuple[str, ...]) -> Iterator[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Transform
-from monai.utils import TraceKeys
+from monai.utils import SpaceKeys, TraceKeys
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import ras_affine
 from monai_regplugins.registration import Registration, load_bundle
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.warp_original import inverse_displacement, resample_original, total_displacement
@@ -198,6 +199,9 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         grid_meta = grid.meta if isinstance(grid, MetaTensor) else {}
         meta = {key: value for key, value in original.meta.items() if key not in GRID_META}
         meta |= {key: grid_meta[key] for key in GRID_META if key in grid_meta}
+        if meta.get("space") == SpaceKeys.LPS:  # the warped image has its affine in RAS
+            meta = {**meta, "space": SpaceKeys.RAS}
+            meta.pop("original_affine", None)
         image = _image(warped.as_tensor().to(original.device), warped.affine, meta, original.applied_operations)
         info = {**record, "original": original}
         tracked: MetaTensor = self.push_transform(  # type: ignore[no-untyped-call]
@@ -240,7 +244,7 @@ def _warped(record: Record) -> torch.Tensor:
     displacement = total_displacement(record["ddf"], record["fixed_affine"], record["prealign_matrix"])
     original: MetaTensor = record["original"]
     source = original.as_tensor().cpu()
-    return resample_original(source, original.affine, record["fixed_affine"], displacement, _mode(record))
+    return resample_original(source, ras_affine(original), record["fixed_affine"], displacement, _mode(record))
 
 
 def _unwarped(image: MetaTensor, record: Record) -> torch.Tensor:
@@ -250,8 +254,8 @@ def _unwarped(image: MetaTensor, record: Record) -> torch.Tensor:
     inverse = inverse_displacement(
         record["ddf"],
         record["fixed_affine"],
-        original.affine,
+        ras_affine(original),
         original.shape[-spatial_dims:],
         record["prealign_matrix"],
     )
-    return resample_original(image.as_tensor().cpu(), image.affine, original.affine, inverse, _mode(record))
+    return resample_original(image.as_tensor().cpu(), ras_affine(image), ras_affine(original), inverse, _mode(record))

@@ -132,11 +132,11 @@ class Registration:
         Args:
             fixed: the image that stays.
             moving: the image that is brought onto it, from a grid of its own.
-            fixed_label: label map of the fixed image, on its grid, to compare with.
-            moving_label: label map of the moving image, on its grid, which comes along.
+            fixed_label: label map of the fixed image, on its grid or another one of the same world, to compare with.
+            moving_label: label map of the moving image, likewise, which comes along.
             fixed_points: points of the fixed image, voxels, (N, d) or a file.
             moving_points: their partners in the moving image, voxels of that.
-            mask: where the fixed image counts, on its grid.
+            mask: where the fixed image counts, likewise.
             spacing: voxel size along each axis in mm of images that tell none; by default 1.
             pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
 

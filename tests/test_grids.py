@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
+from monai.utils import SpaceKeys
 
 from monai_regplugins import grids, transforms
 from monai_regplugins.checks import InputError
@@ -64,11 +65,56 @@ def test_voxel_spacing_is_nibabels() -> None:
     np.testing.assert_allclose(spacing, expected, rtol=1e-6)
 
 
-def test_same_affine_has_a_tolerance_of_a_thousandth() -> None:
-    a = torch.eye(4)
-    assert grids.same_affine(a, a + 9e-4)
-    assert not grids.same_affine(a, a + 2e-3)
-    assert not grids.same_affine(a, torch.eye(3))
+@pytest.mark.parametrize("scale", [4e-4, 1.0, 30.0], ids=["micrometer", "mm", "cm"])
+def test_one_grid_is_a_matter_of_voxels(scale: float) -> None:
+    """Two voxel sizes below a thousandth of a mm are two; a step of 1e-4 counts at voxel 512 and not at voxel 50."""
+    a = scale * torch.tensor(AXIAL)
+    a[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    half, longer = a.clone(), a.clone()
+    half[:3] /= 2
+    longer[:3, 0] *= 1 + 1e-4
+    assert grids.same_affine(a, a.clone(), (9, 9, 9))
+    assert not grids.same_affine(a, half, (9, 9, 9))
+    assert grids.same_affine(a, longer, (50, 9, 9))
+    assert not grids.same_affine(a, longer, (512, 9, 9))
+    assert not grids.same_affine(a, torch.eye(3), (9, 9, 9))
+
+
+def test_grid_distance_is_that_of_the_farthest_voxel() -> None:
+    draw = np.random.default_rng(0)
+    a, b = (np.vstack([draw.normal(size=(3, 4)), [0, 0, 0, 1]]) for _ in range(2))
+    voxels = np.vstack([np.indices((4, 5, 6)).reshape(3, -1), np.ones(120)])
+    expected = np.linalg.norm((np.linalg.solve(a, b @ voxels) - voxels)[:3], axis=0).max()
+    assert grids.grid_distance(torch.from_numpy(a), torch.from_numpy(b), (4, 5, 6)) == pytest.approx(expected)
+    assert grids.grid_distance(torch.eye(4), torch.diag(torch.tensor([2.0, 1, 1, 1])), (3, 4)) == pytest.approx(2)
+    assert grids.grid_distance(torch.zeros(4, 4), torch.eye(4), (2, 2, 2)) == float("inf")
+
+
+def test_an_affine_in_lps_becomes_one_in_ras() -> None:
+    affine, shape = torch.tensor(AXIAL, dtype=torch.float64), (1, 2, 2, 2)
+    lps = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)) @ affine
+    for space in (SpaceKeys.LPS, "LPS"):
+        assert torch.equal(grids.ras_affine(MetaTensor(torch.zeros(shape), affine=lps, meta={"space": space})), affine)
+    assert torch.equal(grids.ras_affine(MetaTensor(torch.zeros(shape), affine=affine)), affine)
+    with pytest.raises(InputError, match="space of the image is 'LAS', expected RAS or LPS"):
+        grids.ras_affine(MetaTensor(torch.zeros(shape), affine=affine, meta={"space": "LAS"}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        (torch.int32, [2**24 + 1, -(2**24) - 1, 2**31 - 1, 0]),
+        (torch.int64, [614454277, 2**53 + 1, -(2**62) - 1, 2**63 - 1]),
+        (torch.uint8, [255, 1, 0, 7]),
+        (torch.float64, [2.0**53, 0.1, -1e300, 5.0]),
+    ],
+)
+def test_the_nearest_voxel_is_copied_bit_by_bit(dtype: torch.dtype, values: list[float]) -> None:
+    image = torch.tensor(values, dtype=dtype).reshape(1, 4, 1, 1).expand(1, 4, 3, 2)
+    turned = torch.tensor([[-1.0, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    sampled = grids.sample_affine(image, turned, (4, 3, 2), "nearest", 0)
+    assert sampled.dtype == dtype
+    assert torch.equal(sampled, image.flip(1))
 
 
 def test_map_points_is_the_homogeneous_product() -> None:

@@ -150,6 +150,25 @@ def test_what_lies_on_the_fixed_grid_returns_through_the_inverse(
     assert error.max() < 0.5
 
 
+def test_images_in_lps_go_and_return_alike(register: Registration, images: dict[str, MetaTensor]) -> None:
+    """The moving tensor comes back as it was; what returns through the inverse lies where that of RAS does."""
+    flip = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+    lps = {key: MetaTensor(image, affine=flip @ image.affine, meta={"space": "LPS"}) for key, image in images.items()}
+    transform = RegisterPaird(bundle=register, **LABELS)
+    results = [transform(data) for data in (images, lps)]
+    for key in ("moving", "moving_label", "displacement"):
+        torch.testing.assert_close(results[1][key].as_tensor(), results[0][key].as_tensor())
+        torch.testing.assert_close(results[1][key].affine, results[0][key].affine)
+    assert results[1]["moving"].meta["space"] == "RAS"
+    restored = transform.inverse(results[1])["moving"]
+    assert torch.equal(restored.affine, lps["moving"].affine)
+    assert torch.equal(restored.as_tensor(), images["moving"].as_tensor())
+    for result in results:
+        result["moving"] = result["moving"] + 1
+    back = [transform.inverse(result)["moving"].as_tensor() for result in results]
+    torch.testing.assert_close(back[1], back[0])
+
+
 def test_a_segmentation_of_the_warped_image_returns_by_invertd(register: Registration, files: dict[str, str]) -> None:
     transform = compose(register)
     pair = transform(files)

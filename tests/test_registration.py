@@ -28,7 +28,7 @@ from dicom_series import SERIES, write_volume
 from field_cases import PLANE, oblique
 from monai.bundle import ConfigParser, create_workflow
 from monai.data import MetaTensor
-from monai.utils import set_determinism
+from monai.utils import SpaceKeys, set_determinism
 
 from monai_regplugins import fields
 from monai_regplugins.bundle_folders import packaged_bundles
@@ -447,6 +447,39 @@ def test_the_process_stays_as_it_is(bundles: Path, pair: Pair, tmp_path: Path) -
     assert state() == before
     assert list(tmp_path.iterdir()) == []
     assert torch.is_grad_enabled()
+
+
+def test_tensors_in_lps_are_registered_where_they_lie(register: Registration, pair: Pair) -> None:
+    ras, lps = {}, {}
+    for side in ("fixed", "moving"):
+        image = nib.load(getattr(pair, side))
+        values, affine = torch.from_numpy(np.asarray(image.dataobj))[None], torch.from_numpy(image.affine)
+        flipped = torch.diag(torch.tensor([-1.0, -1, 1, 1])).double() @ affine
+        ras[side] = MetaTensor(values, affine=affine)
+        lps[side] = MetaTensor(values, affine=flipped, meta={"space": SpaceKeys.LPS})
+    expected = register(**ras).displacement
+    for images in (lps, {**lps, "moving": ras["moving"]}):
+        found = register(**images).displacement
+        torch.testing.assert_close(found.affine, expected.affine)
+        torch.testing.assert_close(found.as_tensor(), expected.as_tensor())
+
+
+def test_labels_keep_their_numbers_and_their_place(register: Registration, pair: Pair, tmp_path: Path) -> None:
+    """Large ones, on flipped axes, from file to file."""
+    image = nib.load(pair.moving_label)
+    label = np.asarray(image.dataobj).astype(np.int64)
+    large = np.where(label > 0, 2**24 + label, -label - 5)
+    turned = nib.Nifti1Image(large, image.affine, dtype=np.int64).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    expected = register(pair.fixed, pair.moving, moving_label=pair.moving_label).warped_label
+    result = register(pair.fixed, pair.moving, moving_label=tmp_path / "turned.nii.gz")
+    written = np.asarray(nib.load(result.save(tmp_path / "out") / "warped_label.nii.gz").dataobj)
+    inside = written != 0  # outside of the moving image a label is 0
+    assert inside.mean() > 0.5
+    assert expected is not None
+    assert set(np.unique(written)) >= set(np.unique(large))
+    back = np.where(written > 0, written - 2**24, -written - 5)
+    np.testing.assert_array_equal(back[inside], expected[0].numpy()[inside])
 
 
 def test_results_outlive_their_function(bundles: Path, pair: Pair) -> None:

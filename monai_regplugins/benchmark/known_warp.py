@@ -162,7 +162,7 @@ def _subjects(original: Subject, ddfs: Sequence[Tensor], points: Sequence[Tensor
     for ddf, at in zip(ddfs, points[1:], strict=True):
         label = original.label
         if label is not None:
-            label = warp(label[None].float(), ddf[None], mode="nearest", padding="border")[0]
+            label = warp(label[None], ddf[None], mode="nearest", padding="border")[0]
         yield Subject(bspline_warp(original.image, ddf), label, at)
 
 

@@ -30,7 +30,7 @@ from monai_regplugins.checks import (
     check_file,
     check_same_size,
 )
-from monai_regplugins.files.folders import is_made, make_folder
+from monai_regplugins.files.folders import files_in, is_made, make_folder
 
 __all__ = ["DIRLAB_CASES", "DirLabGeometry", "DirLabImage", "DirLabPair", "convert_dirlab", "read_dirlab"]
 
@@ -207,7 +207,7 @@ def _find(folder: Path, name: str, pattern: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"folder '{folder}' does not exist; give the folder with the unpacked DIR-Lab archives.")
     whole = re.compile(pattern, re.IGNORECASE)
-    found = sorted(file for file in folder.rglob("*") if whole.fullmatch(file.name) and file.is_file())
+    found = [file for file in files_in(folder, below=True) if whole.fullmatch(file.name)]
     if not found:
         raise InputError(f"no file '{name}' anywhere below '{folder}'; unpack the DIR-Lab archive that holds it there.")
     if len(found) > 1:

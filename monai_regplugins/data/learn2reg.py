@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_file, suggest
+from monai_regplugins.files.folders import files_in
 
 __all__ = ["Learn2RegDataset", "test_pairs", "training_pairs", "validation_pairs"]
 
@@ -303,7 +304,7 @@ def test_pairs(dataset_dir: str | Path) -> list[Pair]:
 def _find_json(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"dataset_dir '{folder}' is no folder; give the folder of a Learn2Reg data set.")
-    found = sorted(folder.glob("*_dataset.json"))
+    found = files_in(folder, "*_dataset.json")
     if len(found) != 1:
         listed = f"{len(found)} of them ({', '.join(file.name for file in found)})" if found else "none"
         raise InputError(f"dataset_dir '{folder}' should hold one '*_dataset.json', found {listed}; keep exactly one.")

@@ -8,12 +8,12 @@ from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
     from monai_regplugins.files.atomic import replace_file, write_file
-    from monai_regplugins.files.folders import is_made, make_folder
+    from monai_regplugins.files.folders import files_in, is_foreign, is_made, make_folder
 
-__all__ = ["is_made", "make_folder", "replace_file", "write_file"]
+__all__ = ["files_in", "is_foreign", "is_made", "make_folder", "replace_file", "write_file"]
 
 export_on_demand(
     __name__,
     atomic=["replace_file", "write_file"],
-    folders=["is_made", "make_folder"],
+    folders=["files_in", "is_foreign", "is_made", "make_folder"],
 )

@@ -1,4 +1,4 @@
-"""Make a folder whole or not at all."""
+"""Make a folder whole or not at all; find the files of one that are the user's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,39 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["is_made", "make_folder"]
+__all__ = ["files_in", "is_foreign", "is_made", "make_folder"]
+
+# what DICOM media, Windows, macOS and network drives put beside the user's files, in small letters
+FOREIGN = ("dicomdir", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r")
+
+
+def files_in(folder: Path, pattern: str = "*", below: bool = False) -> list[Path]:
+    """Files of a folder in the order of their names, without hidden and foreign ones, see :func:`is_foreign`.
+
+    Args:
+        folder: where to look; its own name does not matter. One that is not there holds nothing.
+        pattern: that the names have to match, as in :meth:`pathlib.Path.glob`.
+        below: whether to look into its folders, too.
+
+    Example:
+        >>> files_in(Path(__file__).parent, "folders.p*")[0].name
+        'folders.py'
+    """
+    found = folder.rglob(pattern) if below else folder.glob(pattern)
+    return sorted(file for file in found if not is_foreign(file.relative_to(folder)) and file.is_file())
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file, or a folder on the way to it, was put there by a system and not by the user.
+
+    These are hidden ones, whose names begin with a dot, such as ``.DS_Store`` and the ``._`` companions that macOS
+    leaves beside every file on a foreign drive, the index of DICOM media, thumbnails and the like.
+
+    Example:
+        >>> [is_foreign(Path(name)) for name in ("a/IM001.dcm", "a/._IM001.dcm", "DICOMDIR", "__MACOSX/a.dcm")]
+        [False, True, True, True]
+    """
+    return any(part.startswith(".") or part.lower() in FOREIGN for part in path.parts)
 
 
 def make_folder(target: Path, write: Callable[[Path], None]) -> Path:

@@ -24,6 +24,8 @@ from monai_regplugins.io.field_grid import (
 )
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
+from monai_regplugins.readers.itk_world import itk_affine
+from monai_regplugins.readers.nifti import nifti_place
 
 __all__ = [
     "DISPLACEMENT_VECTOR",
@@ -191,10 +193,12 @@ def _write_vectors(
 
 
 def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:
-    """The vectors of a file as ``(d, *spatial)``, and its affine."""
+    """The vectors of a file as ``(d, *spatial)``, and its affine in mm, where ITK places it."""
     d = header.shape[-1]
     values = header.values(path).reshape(*header.shape[:d], d)
-    return np.moveaxis(values, -1, 0), np.asarray(header.image.affine, np.float64)
+    place = nifti_place(header.image.header)
+    affine = None if place.certain else itk_affine(Path(path))
+    return np.moveaxis(values, -1, 0), place.affine if affine is None else affine
 
 
 def _unreadable(path: str | Path) -> InputError:

@@ -11,7 +11,7 @@ import torch
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_affine
-from monai_regplugins.grids import world_affine
+from monai_regplugins.grids import affine_field, world_affine
 
 __all__ = [
     "Displacement",
@@ -21,6 +21,7 @@ __all__ = [
     "ddf_of_displacement",
     "displacement_of_ddf",
     "frame_signs",
+    "in_other_worlds",
     "swap_frame",
 ]
 
@@ -81,6 +82,47 @@ def frame_signs(d: int) -> Displacement:
 def swap_frame(displacement: Displacement) -> Displacement:
     """Turn components in RAS into LPS or back: the first two change sign; shape ``(d, *spatial)``."""
     return displacement * frame_signs(len(displacement)).reshape(-1, *[1] * (displacement.ndim - 1))
+
+
+def in_other_worlds(
+    displacement_ras: Displacement,
+    affine: GridAffine,
+    fixed_map: npt.ArrayLike | None,
+    moving_map: npt.ArrayLike | None,
+) -> tuple[Displacement, GridAffine]:
+    r"""Express a displacement for a program that places the two images elsewhere.
+
+    The point :math:`A x` of the fixed grid goes to :math:`A x + D(x)`. The program sees them at :math:`W_f A x` and
+    :math:`W_m (A x + D(x))`, so :math:`D'(x) = (W_m - W_f) A x + W_m D(x)` on the grid :math:`W_f A`, where of the last
+    :math:`W_m` only the linear part acts.
+
+    Args:
+        displacement_ras: ``(d, *spatial)``, mm, components in RAS.
+        affine: ``A``, voxels to RAS mm, (4, 4), in 2D too.
+        fixed_map: ``W_f``, this package's RAS mm to the program's, (4, 4); None for identity.
+        moving_map: ``W_m``, the same in the moving image's world.
+
+    Returns:
+        The displacement and the grid in the program's worlds.
+
+    Example:
+        >>> to_the_left = np.diag([-1.0, 1.0, 1.0, 1.0])
+        >>> field, affine = in_other_worlds(np.ones((3, 1, 1, 2), np.float32), np.eye(4), to_the_left, to_the_left)
+        >>> field[:, 0, 0, 0].tolist(), affine[0, 0].item()
+        ([-1.0, 1.0, 1.0], -1.0)
+    """
+    if fixed_map is None and moving_map is None:
+        return displacement_ras, affine
+    fixed, moving = (np.eye(4) if one is None else np.asarray(one, np.float64) for one in (fixed_map, moving_map))
+    d, shape = len(displacement_ras), displacement_ras.shape[1:]
+    kept = [*range(d), 3]  # a slice is at z = 0 of its grid
+    difference = np.vstack([((moving - fixed) @ affine)[:d][:, kept], np.zeros(d + 1)])
+    moved = torch.empty(d, *shape)
+    for slab in fields.slabs(shape):
+        part = affine_field(torch.from_numpy(difference), shape, torch.float64, slab)
+        moved[:, slab] = part + torch.from_numpy(np.tensordot(moving[:d, :d], displacement_ras[:, slab], 1))
+    result: Displacement = moved.numpy()
+    return result, fixed @ affine
 
 
 def ddf_of_displacement(displacement_ras: npt.NDArray[np.floating], affine: GridAffine) -> Displacement:

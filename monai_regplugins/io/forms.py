@@ -38,6 +38,7 @@ from monai_regplugins.io.field_grid import (
     check_field,
     ddf_of_displacement,
     displacement_of_ddf,
+    in_other_worlds,
 )
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
@@ -59,6 +60,9 @@ class FieldPair:
         moving_shape: number of voxels of the moving image along each axis; ``learn2reg`` needs it.
         fixed_dicom: the DICOM series of the fixed image, for ``dicom``.
         moving_dicom: the same of the moving image.
+        fixed_itk: the map from this package's world to the one in which ITK places the fixed image's file, (4, 4), RAS
+            mm, see :mod:`~monai_regplugins.readers.itk_world`; None where they are one.
+        moving_itk: the same of the moving image.
     """
 
     fixed_name: str | Path | None = None
@@ -67,6 +71,8 @@ class FieldPair:
     moving_shape: Sequence[int] | None = None
     fixed_dicom: DicomIdentity | None = None
     moving_dicom: DicomIdentity | None = None
+    fixed_itk: npt.ArrayLike | None = None
+    moving_itk: npt.ArrayLike | None = None
 
 
 UNKNOWN = FieldPair()
@@ -85,6 +91,7 @@ class FieldForm:
         write: writes a checked field; takes displacement, affine, path and :class:`FieldPair`.
         read: takes the path and the fixed image's affine, which only ``learn2reg`` needs; returns displacement, affine.
         spatial_dims: numbers of dimensions that it can hold.
+        by_itk: whether its readers place the images as ITK does.
     """
 
     tools: str
@@ -93,6 +100,7 @@ class FieldForm:
     write: Write = field(repr=False)
     read: Read = field(repr=False)
     spatial_dims: tuple[int, ...] = (3,)
+    by_itk: bool = False
 
 
 FORMS = {
@@ -103,6 +111,7 @@ FORMS = {
         lambda displacement, affine, path, pair: write_itk_transform(displacement, affine, path),
         lambda path, fixed_affine: load_itk_transform(path),
         (2, 3),
+        by_itk=True,
     ),
     "itk_nifti": FieldForm(
         "ITK, ANTs, SimpleITK, nitransforms",
@@ -111,6 +120,7 @@ FORMS = {
         lambda displacement, affine, path, pair: write_itk_nifti(displacement, affine, path),
         lambda path, fixed_affine: load_itk_nifti(path),
         (2, 3),
+        by_itk=True,
     ),
     "slicer_nifti": FieldForm(
         "3D Slicer, ITK from 5.4 on",
@@ -118,6 +128,7 @@ FORMS = {
         NIFTI_SUFFIXES,
         lambda displacement, affine, path, pair: write_slicer_nifti(displacement, affine, path),
         lambda path, fixed_affine: load_slicer_nifti(path),
+        by_itk=True,
     ),
     "learn2reg": FieldForm(
         "the evaluation of Learn2Reg",
@@ -182,7 +193,7 @@ def save_field(
         InputError: When there is no such form, it cannot hold this field, an argument does not fit, or the system
             refuses to write; what was there before is unchanged then.
     """
-    checked = _check(form, displacement_ras, affine, path)
+    checked = _check(form, displacement_ras, affine, path, pair)
     replace_file(path, lambda temporary: FORMS[form].write(*checked, temporary, pair))
 
 
@@ -202,7 +213,7 @@ def write_field(
         InputError: When there is no such form, it cannot hold this field, or an argument does not fit.
         OSError: When the system refuses to write.
     """
-    checked, path = _check(form, displacement_ras, affine, path), Path(path)
+    checked, path = _check(form, displacement_ras, affine, path, pair), Path(path)
     try:
         FORMS[form].write(*checked, path, pair)
     except FrameOfReferenceError as error:
@@ -273,9 +284,9 @@ def _nifti_form(file: Path) -> str:
 
 
 def _check(
-    form: str, displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path
+    form: str, displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path, pair: FieldPair
 ) -> tuple[Displacement, GridAffine]:
-    """Check a field and whether a form can hold it under this name."""
+    """Check a field and whether a form can hold it under this name; return it in the world of the form's readers."""
     check_choice(form, FORMS, "form")
     checked = check_field(displacement_ras, affine)
     d, target = len(checked[0]), FORMS[form]
@@ -285,7 +296,7 @@ def _check(
     if not Path(path).name.endswith(target.suffixes):
         endings = " or ".join(target.suffixes)
         raise InputError(f"'{path}' is no name for the form '{form}', expected one that ends in {endings}; change it.")
-    return checked
+    return in_other_worlds(*checked, pair.fixed_itk, pair.moving_itk) if target.by_itk else checked
 
 
 def _load_native(path: Path) -> tuple[Displacement, GridAffine]:

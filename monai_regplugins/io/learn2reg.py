@@ -78,7 +78,7 @@ def write_learn2reg(
         )
     fixed_shape, shape = displacement_ras.shape[1:], tuple(int(n) for n in moving_shape)
     matrix = torch.as_tensor(np.asarray(moving_affine, dtype=np.float64))
-    if shape != fixed_shape or not same_affine(torch.from_numpy(affine), matrix):
+    if shape != fixed_shape or not same_affine(torch.from_numpy(affine), matrix, shape):
         raise InputError(
             f"fixed and moving image lie on two grids (of {fixed_shape} and {shape} voxels), but a Learn2Reg field "
             "counts voxels of one; resample the moving image onto the fixed one first, or choose another form."

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
@@ -140,8 +141,7 @@ def _files_of(path: Path) -> list[Path]:
     if path.is_file() and path.name.lower().endswith(SINGLE_FILES):
         return list(dict.fromkeys([path, *_voxel_files(path)]))
     folder = path if path.is_dir() else path.parent  # a file of a DICOM series stands for the series
-    found = folder.rglob("*") if path.is_dir() else folder.glob("*")
-    return sorted(file for file in found if file.is_file() and not _is_hidden(file.relative_to(folder)))
+    return files_in(folder, below=path.is_dir())
 
 
 def _voxel_files(path: Path) -> list[Path]:
@@ -150,11 +150,6 @@ def _voxel_files(path: Path) -> list[Path]:
         return voxel_files(path, "image").files
     except InputError:
         return [path]
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether a file, or a folder on the way to it, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_plain(value: Any) -> bool:

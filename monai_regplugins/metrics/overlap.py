@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["SurfaceDistances", "dice", "labels_in", "ncc", "surface_distances"]
 
 NAN = float("nan")
 CHUNK_VOXELS = 2**17  # voxels that are converted and counted at once
+COUNTED_BY_NUMBER = 2**16  # labels below this are counted at their own number, others are looked up first
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -38,7 +40,7 @@ def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
     """Dice coefficient ``2 |A and B| / (|A| + |B|)`` of each label.
 
     Args:
-        a: label map of non-negative integers, any shape.
+        a: label map of whole numbers, any shape.
         b: label map of the same shape.
         labels: the labels to compare.
 
@@ -46,21 +48,28 @@ def dice(a: Tensor, b: Tensor, labels: Iterable[int]) -> dict[int, float]:
         One value in [0, 1] per label; NaN where neither image has the label.
 
     Raises:
-        InputError: When the sizes differ, or a label map holds a negative number or none.
+        InputError: When the sizes differ, or a label map holds NaN.
 
     Example:
         >>> dice(torch.tensor([1, 1, 0, 2]), torch.tensor([1, 0, 0, 2]), labels=[2, 3])
         {2: 1.0, 3: nan}
     """
     check_same_size(a, b, "first label map", "second label map")
-    wanted = list(labels)
-    length = max([*wanted, _largest_label(a, "first label map"), _largest_label(b, "second label map")]) + 1
-    shared, total = torch.zeros(2, length, dtype=torch.int64, device=a.device)
-    for first, second in _chunks(a, b, max(CHUNK_VOXELS, length)):
-        x, y = first.long(), second.long()
-        shared += torch.bincount(x[x == y], minlength=length)
-        total += torch.bincount(x, minlength=length) + torch.bincount(y, minlength=length)
-    return {label: 2 * int(shared[label]) / int(total[label]) if total[label] else NAN for label in wanted}
+    wanted = [int(label) for label in labels]
+    ends = [*_ends(a, "first label map"), *_ends(b, "second label map"), *wanted]
+    if not wanted:
+        return {}
+    few = min(ends) >= 0 and max(ends) < COUNTED_BY_NUMBER
+    names: Sequence[int] = range(int(max(ends)) + 1) if few else sorted(set(wanted))
+    place = Tensor.long if few else partial(_places, torch.tensor(names, dtype=torch.int64, device=a.device))
+    shared, total = torch.zeros(2, len(names) + 1, dtype=torch.int64, device=a.device)
+    for first, second in _chunks(a, b, CHUNK_VOXELS):
+        x, y = place(first), place(second)
+        shared += torch.bincount(x[x == y], minlength=len(shared))
+        total += torch.bincount(x, minlength=len(total)) + torch.bincount(y, minlength=len(total))
+    found = zip(names, shared.tolist(), total.tolist(), strict=False)
+    overlaps = {label: 2 * both / voxels for label, both, voxels in found if voxels}
+    return {label: overlaps.get(label, NAN) for label in wanted}
 
 
 def labels_in(label_map: Tensor) -> set[int]:
@@ -196,12 +205,20 @@ def _in_double(values: tuple[Tensor, Tensor]) -> Tensor:
     return torch.stack([one.double().cpu() for one in values])
 
 
-def _largest_label(label_map: Tensor, name: str) -> int:
-    """Return the largest label of a label map, which must not hold a negative number or NaN."""
-    lowest, largest = (float(extreme) for extreme in label_map.aminmax())
-    if not lowest >= 0:
-        raise InputError(f"{name} holds {lowest:g}, expected whole numbers from 0 on; change the label in the file.")
-    return int(largest)
+def _ends(label_map: Tensor, name: str) -> tuple[int, int]:
+    """The least and the largest label of a label map, which must not hold NaN."""
+    lowest, largest = (extreme.item() for extreme in label_map.aminmax())
+    if lowest != lowest:
+        raise InputError(f"{name} holds nan, expected whole numbers; change the label in the file.")
+    return int(lowest), int(largest)
+
+
+def _places(known: Tensor, labels: Tensor) -> Tensor:
+    """Where labels stand among the known ones, which are sorted; their number for any other label."""
+    values = labels.long()
+    found = torch.searchsorted(known, values)
+    there = known[found.clamp(max=len(known) - 1)] == values
+    return torch.where(there, found, len(known))
 
 
 def _chunks(a: Tensor, b: Tensor, voxels: int, mask: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:

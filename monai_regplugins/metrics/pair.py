@@ -61,7 +61,7 @@ def pair_metrics(
         fixed_points: the corresponding landmarks of the fixed image.
         true_ddf: the true field, where it is known, in voxels, shape ``(d, *spatial)``.
         capture_range: count only voxels all of whose true components are at most so many mm; None counts all.
-        labels: labels to compare; by default those above zero that both images have before the registration.
+        labels: labels to compare; by default those other than zero that both images have before the registration.
         surface: whether to measure surface distances too, by far the slowest part.
 
     Returns:

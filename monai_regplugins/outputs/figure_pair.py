@@ -198,7 +198,7 @@ def pair_figure(
     images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
     labels = None if fixed_label is None else fixed_label[0].detach().cpu().numpy()
     gray, strongest = _windows(images["fixed"], images["moving"])
-    planes = planes_through(images["fixed"] if labels is None else labels > 0, affine)
+    planes = planes_through(images["fixed"] if labels is None else labels != 0, affine)
     axes, rows = _page(planes, images["fixed"].shape, steps)
     for plane, panels in zip(planes, rows, strict=True):
         cuts = [plane.cut(image) for image in images.values()]
@@ -314,7 +314,7 @@ def _lying(panel: Panel) -> dict[str, Any]:
 def _draw_contours(axes: Axes, panels: Sequence[Panel], labels: Array) -> None:
     """Draw the outline of every label of a plane in its color, on all panels."""
     lines, colors = [], []
-    for label in np.unique(labels[labels > 0]):
+    for label in np.unique(labels[labels != 0]):
         found: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
         lines += [panel.place(line, labels.shape) for panel in panels for line in found]
         colors += [COLORS[int(label - 1) % len(COLORS)]] * (len(panels) * len(found))

@@ -30,6 +30,7 @@ from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.outputs.figure_pair import QUICK, draw_pair
 from monai_regplugins.readers.dicom_series import series_of
+from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.patients import patients_differ
 from monai_regplugins.result import RegistrationResult
 
@@ -180,12 +181,13 @@ class RegistrationWriter:
         fixed, moving = result.displacement, result.moving
         names = {side: result.given.get(side) for side in ("fixed", "moving")}
         dicom = {"fixed": _identity(result.fixed), "moving": _identity(moving)}
+        worlds = itk_world_of(result.fixed), itk_world_of(moving)
         grid = moving.affine.numpy(), moving.shape[1:]
-        there = FieldPair(names["fixed"], names["moving"], *grid, dicom["fixed"], dicom["moving"])
+        there = FieldPair(names["fixed"], names["moving"], *grid, dicom["fixed"], dicom["moving"], *worlds)
         self._write_forms(folder, fixed, there)
         if self.inverse:
             grid = fixed.affine.numpy(), fixed.shape[1:]
-            back = FieldPair(names["moving"], names["fixed"], *grid, dicom["moving"], dicom["fixed"])
+            back = FieldPair(names["moving"], names["fixed"], *grid, dicom["moving"], dicom["fixed"], *worlds[::-1])
             self._write_forms(folder, result.inverse_displacement, back, "inverse_")
 
     def _write_forms(self, folder: Path, displacement: MetaTensor, about: FieldPair, prefix: str = "") -> None:
@@ -217,6 +219,9 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
 
 
 def _save(image: MetaTensor, path: Path) -> None:
-    """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are."""
-    values = np.asarray(image.as_tensor().numpy()[0])
-    write_nifti(nib.Nifti1Image(values, image.affine.numpy()), path)
+    """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are, in both forms, for readers of either."""
+    values = image.as_tensor().numpy()[0]
+    saved = nib.Nifti1Image(values, image.affine.numpy(), dtype=values.dtype)  # int64 has to be asked for
+    saved.set_qform(saved.affine, code="aligned")
+    saved.header.set_xyzt_units("mm")
+    write_nifti(saved, path)

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_affine, check_file
 from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.files.folders import files_in
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.cine_dicom import DicomFrame, dicom_frames
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place, tell_place
 
 __all__ = [
     "CineSeries",
@@ -27,7 +29,6 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-NIFTI = (".nii", ".nii.gz")
 READING = 16  # bytes per pixel: as nibabel scales it (float64), in float32, and frames first
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 LAYOUTS = "expected (H, W, T) or (H, W, 1, T)"
@@ -91,7 +92,7 @@ def read_cine(path: str | Path) -> CineSeries:
         place = files[0] if files else place
     else:
         check_file(place, "series")
-    series = _read_nifti(place) if place.name.lower().endswith(NIFTI) else _read_dicom(place)
+    series = _read_nifti(place) if place.name.lower().endswith(NIFTI_SUFFIXES) else _read_dicom(place)
     _check_frames(series)
     return series
 
@@ -109,7 +110,7 @@ def series_files(dataset_dir: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"dataset_dir '{folder}' is no folder; give the folder that holds the series.")
     files = _nifti_files(folder)
-    for description in sorted(folder.glob("*_dataset.json")):
+    for description in files_in(folder, "*_dataset.json"):
         try:
             entries = json.loads(description.read_text(encoding="utf-8")).get("series", [])
             files += [folder / (entry if isinstance(entry, str) else entry["image"]) for entry in entries]
@@ -148,7 +149,7 @@ def write_series(series: CineSeries, path: str | Path, dtype: npt.DTypeLike = np
     Raises:
         InputError: When the suffix is another one or the file cannot be written.
     """
-    if not str(path).lower().endswith(NIFTI):
+    if not str(path).lower().endswith(NIFTI_SUFFIXES):
         raise InputError(f"'{path}' is no NIfTI name, expected one that ends in .nii or .nii.gz; change it.")
     values = np.moveaxis(series.frames, 0, -1)
     if np.issubdtype(dtype, np.integer):
@@ -165,7 +166,7 @@ def write_series(series: CineSeries, path: str | Path, dtype: npt.DTypeLike = np
 
 
 def _nifti_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(NIFTI))
+    return [file for file in files_in(folder) if file.name.lower().endswith(NIFTI_SUFFIXES)]
 
 
 def _read_nifti(file: Path) -> CineSeries:
@@ -179,7 +180,7 @@ def _read_nifti(file: Path) -> CineSeries:
         if values.dtype.fields is not None or np.iscomplexobj(values):
             raise TypeError("color or complex values")
         values = values.astype(np.float32)
-        affine, header = np.asarray(image.affine, dtype=np.float64), image.header
+        place, header = nifti_place(image.header), image.header
         unit = header.get_xyzt_units()[1]
     except InputError:
         raise
@@ -189,7 +190,9 @@ def _read_nifti(file: Path) -> CineSeries:
             "else, so copy or export it again."
         ) from error
     frames, slice_axis = _frames_of(values, f"series '{file}'")
+    affine = place.affine
     check_affine(affine, f"series '{file}'")
+    tell_place(place, f"series '{file}'")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     rows, columns = (axis for axis in range(3) if axis != (2 if slice_axis is None else slice_axis))
     times: npt.NDArray[np.float64] | None = None

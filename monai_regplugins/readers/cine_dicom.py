@@ -20,6 +20,7 @@ from monai_regplugins.readers.dicom_files import (
     dicom_series,
     dicom_tags,
     tag_number,
+    without_copies,
 )
 from monai_regplugins.readers.dicom_series import LPS_TO_RAS
 
@@ -72,6 +73,8 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
     if len(files) == 1:
         return list(_frames_of_file(files[0], _read_tags(files[0])))
     tags_of = [_read_tags(file) for file in files]
+    kept = without_copies(files, tags_of, f"series '{path}'")
+    files, tags_of = [files[index] for index in kept], [tags_of[index] for index in kept]
     check_memory((*dicom_reader(files[0], "series").GetSize()[:2], len(files)), READING, f"series '{path}'", "read")
     keys, is_time = _sorting_keys(tags_of)
     order = sorted(range(len(files)), key=lambda index: keys[index])

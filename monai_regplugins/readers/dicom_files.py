@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from monai_regplugins.checks import InputError
+from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.dicom_text import decode_text
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 __all__ = [
+    "INSTANCE_UID",
     "SERIES_UID",
     "check_length",
     "dicom_files",
@@ -23,9 +29,11 @@ __all__ = [
     "dicom_tags",
     "tag_number",
     "tag_numbers",
+    "without_copies",
 ]
 
-SERIES_UID, DESCRIPTION = "0020|000e", "0008|103e"
+SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020|000e", "0008|0018", "0008|103e"
+PLACE = ("0020|0032", "0020|0037", "0028|0030")  # position, orientation and pixel spacing of a slice
 ROWS, COLUMNS, BITS_ALLOCATED = "0028|0010", "0028|0011", "0028|0100"
 STORAGE_CLASS, TRANSFER_SYNTAX, SERIES_TAG = b"\x02\x00\x02\x00", b"\x02\x00\x10\x00", b"\x20\x00\x0e\x00"
 DICOM_SUFFIXES = (".dcm", ".ima")
@@ -37,6 +45,8 @@ LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"
 COMPRESSION, COMPRESSED_SLICE = 1000, 2**27  # largest ratio that is believed, and the bytes that any file may take
 CHARACTER_SET = "0008|0005"
 PERSON_NAMES = ("0010|0010", "0008|0090")  # of patient and referring physician
+logger = logging.getLogger(__name__)
+
 HEAD = 4096  # bytes; the file meta information and the identifiers take less
 LISTED = 5  # series that a message lists
 
@@ -146,11 +156,60 @@ def check_length(file: Path, tags: Mapping[str, str], name: str) -> None:
         )
 
 
+def without_copies(files: Sequence[Path], tags_of: Sequence[Mapping[str, str]], name: str) -> list[int]:
+    """Leave out the files that hold an instance again, as downloads and backups leave them (``IM003 (1).dcm``).
+
+    Args:
+        files: of a series.
+        tags_of: their tags.
+        name: of the series, for messages.
+
+    Returns:
+        The indices of those that count, in their order; of copies the one of the shortest name.
+
+    Raises:
+        InputError: When two files have one SOP instance UID and other contents.
+    """
+    by_instance: dict[str, list[int]] = {}
+    for index, (file, tags) in enumerate(zip(files, tags_of, strict=True)):
+        unnamed = hashlib.sha256(file.read_bytes()).hexdigest() if not tags.get(INSTANCE_UID) else ""
+        by_instance.setdefault(tags.get(INSTANCE_UID) or unnamed, []).append(index)
+    kept = []
+    for group in by_instance.values():
+        first, *others = sorted(group, key=lambda index: (len(files[index].name), files[index].name))
+        for other in others:
+            if not _hold_the_same((files[first], files[other]), (tags_of[first], tags_of[other])):
+                raise InputError(
+                    f"{name} holds two files of one instance that differ, '{files[first].name}' and "
+                    f"'{files[other].name}' (SOP instance UID {tags_of[first].get(INSTANCE_UID)}); keep the right one."
+                )
+        kept.append(first)
+    if left := len(files) - len(kept):
+        logger.info("%s holds %d files of instances that are there already; each counts once.", name, left)
+    return sorted(kept)
+
+
+def _hold_the_same(files: tuple[Path, Path], tags: tuple[Mapping[str, str], Mapping[str, str]]) -> bool:
+    """Whether two files hold the same slice: byte for byte, or its place and its pixels."""
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
+    if files[0].read_bytes() == files[1].read_bytes():
+        return True
+    if any(tags[0].get(tag) != tags[1].get(tag) for tag in PLACE):
+        return False
+    try:
+        first, second = (sitk.ReadImage(str(file), imageIO="GDCMImageIO") for file in files)
+    except RuntimeError:  # told when the pixels are read
+        return False
+    pixels = sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second)
+    return np.array_equal(*pixels)
+
+
 def _images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """The images in a folder by the identifier of their series, and the DICOM files that hold none or are damaged."""
     found: dict[str, list[Path]] = {}
     others = []
-    for file in sorted(folder / entry.name for entry in folder.iterdir() if entry.is_file()):
+    for file in files_in(folder):
         head = _head(file)
         named = file.suffix.lower() in DICOM_SUFFIXES
         if not named and not head.startswith(WITHOUT_PREAMBLE) and head[128:132] != b"DICM":

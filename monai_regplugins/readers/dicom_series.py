@@ -19,6 +19,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_files import (
+    INSTANCE_UID,
     SERIES_UID,
     check_length,
     dicom_files,
@@ -27,6 +28,7 @@ from monai_regplugins.readers.dicom_files import (
     dicom_tags,
     tag_number,
     tag_numbers,
+    without_copies,
 )
 from monai_regplugins.readers.patients import patients_differ
 
@@ -42,7 +44,7 @@ Array = npt.NDArray[Any]
 Tags = Mapping[str, str]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-NUMBER_OF_FRAMES, INSTANCE_UID = "0028|0008", "0008|0018"
+NUMBER_OF_FRAMES = "0028|0008"
 POSITION, ORIENTATION, PIXEL_SPACING, THICKNESS = "0020|0032", "0020|0037", "0028|0030", "0018|0050"
 IDENTITY = {
     "PatientName": "0010|0010",
@@ -116,6 +118,7 @@ def read_dicom_series(path: Path, what: str, whole: bool = True) -> DicomVolume:
     else:
         files = [path]
     slices = [_read_header(file, what) for file in files]
+    slices = [slices[index] for index in without_copies(files, [one.tags for one in slices], name)]
     _check_alike(slices, name)
     normal = slices[0].axes[:, 2]
     slices.sort(key=lambda one: float(one.position @ normal))
@@ -213,10 +216,11 @@ def _slice_distance(slices: Sequence[_Slice], name: str) -> float:
     columns, rows, place = (np.stack([one.position for one in slices]) @ axes).T
     gaps = np.diff(place)
     distance = float(np.median(gaps))
-    if same := int((gaps <= EVENNESS * max(distance, 1e-3)).sum()):
+    if len(same := np.flatnonzero(gaps <= EVENNESS * max(distance, 1e-3))):
+        first, second = (slices[same[0] + step].file.name for step in (0, 1))
         raise InputError(
-            f"{name} has {same} slices where another one lies already, as several volumes in one series (times, "
-            f"echoes) have; split the series, or {CONVERT}."
+            f"{name} has {len(same)} slices where another one lies already ('{first}' and '{second}'), as several "
+            f"volumes in one series (times, echoes) have; split the series, or {CONVERT}."
         )
     mean = (place[-1] - place[0]) / len(gaps)
     if np.abs(place - (place[0] + mean * np.arange(len(place)))).max() > EVENNESS * distance:

@@ -14,17 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.config import PathLike
-from monai.data import ImageReader, MetaTensor, NibabelReader, PILReader
-from monai.data.utils import to_affine_nd
+from monai.data import ImageReader, MetaTensor
 from monai.utils import ensure_tuple
-from nibabel.openers import ImageOpener
 from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.grids import ras_affine
 from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_series import LPS_TO_RAS, read_dicom_series
-from monai_regplugins.readers.voxel_files import VoxelFiles, voxel_files
+from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_place
+from monai_regplugins.readers.pictures import PICTURE_FORMATS, PICTURE_SUFFIXES, itk_affine_of_picture, read_picture
+from monai_regplugins.readers.voxel_files import VoxelFiles, check_inflated, voxel_files
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -44,12 +46,7 @@ Array = npt.NDArray[Any]
 
 ITK_FORMATS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 ITK_SUFFIXES = tuple(ITK_FORMATS)
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-PICTURE_FORMATS = ("PNG", "JPEG", "BMP")  # Pillow would take any other that it knows by its content
-COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}  # picture modes with more than one channel; the rest is transparency
-READING = 2  # the decoded values, and their copy in float32
-NIFTI_2 = (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
+READING = 2  # the decoded values, and their copy in float32, or as exact numbers
 DEFLATE = 1032  # bytes that one compressed byte can stand for at most; a header of more is damaged, or its file is
 
 
@@ -57,15 +54,17 @@ class Scan(NamedTuple):
     """An image as it was read.
 
     Attributes:
-        values: shape ``(*spatial)``, or with further axes that the file has, float32.
+        values: shape ``(*spatial)``, or with further axes that the file has, float32; exact ones int64 or float64.
         affine: voxels to RAS mm, (4, 4).
         meta: ``filename_or_obj``, and ``dicom_series`` of a DICOM series, the ``identity`` of
             :class:`~monai_regplugins.readers.dicom_series.DicomVolume`.
+        placed: whether the affine is of the image's own, and not the one of what has none.
     """
 
     values: torch.Tensor
     affine: torch.Tensor
     meta: dict[str, Any]
+    placed: bool = True
 
 
 class SimpleITKReader(ImageReader):
@@ -131,13 +130,15 @@ def check_readable(path: PathLike, what: str, folder: bool = False) -> Path:
     return place
 
 
-def read_scan(path: PathLike, what: str, spatial_dims: int = 3) -> Scan:
+def read_scan(path: PathLike, what: str, spatial_dims: int = 3, exact: bool = False) -> Scan:
     """Read an image of any format; what its values mean is not checked.
 
     Args:
         path: a NIfTI, PNG, NRRD or MetaImage file; a folder with one DICOM series, or one of its files.
         what: what the image is, e.g. ``"fixed image"``.
         spatial_dims: 2 reads a DICOM file alone, 3 with the whole series that it belongs to.
+        exact: read a label map: int64, or float64 where the file has fractions or scales its values; of a picture with
+            a palette the numbers of its colors.
 
     Raises:
         InputError: When there is no such file, it is damaged or of another format, its header promises more than it
@@ -146,9 +147,9 @@ def read_scan(path: PathLike, what: str, spatial_dims: int = 3) -> Scan:
     """
     file = check_readable(path, what, folder=True)
     name = file.name.lower()
-    for suffixes, (header_of, reader) in _FORMATS.items():
+    for suffixes, form in _FORMATS.items():
         if name.endswith(suffixes) and not file.is_dir():
-            return _read_file(file, f"{what} '{path}'", header_of, reader())
+            return _read_file(file, f"{what} '{path}'", form, exact)
     volume = read_dicom_series(file, what, whole=spatial_dims == 3)
     meta = {"filename_or_obj": str(file), SERIES_KEY: volume.identity}
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
@@ -161,12 +162,12 @@ def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
         InputError: When there is no such file, its header cannot be read, or names files that it may not.
     """
     file = check_readable(path, what, folder=True)
-    for suffixes, (header_of, _) in _FORMATS.items():
+    for suffixes, form in _FORMATS.items():
         if file.name.lower().endswith(suffixes) and not file.is_dir():
             name = f"{what} '{path}'"
             voxel_files(file, name)
             try:
-                return header_of(file).shape
+                return form.header(file).shape
             except Exception as error:  # readers raise anything on a damaged or foreign file
                 raise _no_image(name) from error
     return ()
@@ -177,20 +178,21 @@ def in_memory(source: Any) -> bool:
     return not isinstance(source, (str, os.PathLike))
 
 
-def real_values(values: Any, what: str) -> torch.Tensor:
-    """Copy an array or a tensor on any device to a plain float32 tensor on the CPU.
+def real_values(values: Any, what: str, exact: bool = False) -> torch.Tensor:
+    """Copy an array or a tensor on any device to a plain tensor on the CPU, float32, or int64 or float64 if ``exact``.
 
     Raises:
         InputError: When the values are no real numbers.
     """
     if isinstance(values, torch.Tensor):
         if not values.is_complex():
-            return values.detach().as_subclass(torch.Tensor).to("cpu", torch.float32, copy=True)
+            whole = torch.float64 if values.is_floating_point() else torch.int64
+            return values.detach().as_subclass(torch.Tensor).to("cpu", whole if exact else torch.float32, copy=True)
         dtype: object = values.dtype
     else:
         array = np.asarray(values)
         if array.dtype.kind in "biuf":
-            return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+            return torch.from_numpy(np.array(array, dtype=_number_type(array, exact), order="C"))
         dtype = array.dtype
     raise InputError(
         f"{what} holds values of type {dtype}, expected real numbers; give an array or a tensor of them, or the path "
@@ -198,22 +200,28 @@ def real_values(values: Any, what: str) -> torch.Tensor:
     )
 
 
-def as_scan(image: Any, what: str, affine: torch.Tensor | None = None) -> Scan:
+def as_scan(image: Any, what: str, affine: torch.Tensor | None = None, exact: bool = False) -> Scan:
     """Take an image that is in memory as one that was read; nothing is shared with it.
 
     Args:
         image: a NumPy array or a tensor on any device; a :class:`~monai.data.MetaTensor` tells its own affine.
         what: what the image is, e.g. ``"fixed image"``.
         affine: voxels to RAS mm, (4, 4), of an image that tells none; identity by default.
+        exact: take a label map, see :func:`read_scan`.
 
     Raises:
-        InputError: When its values are no real numbers.
+        InputError: When its values are no real numbers, or its metadata name a space that is neither RAS nor LPS.
     """
-    values = real_values(image, what)
+    values = real_values(image, what, exact)
     if isinstance(image, MetaTensor):
-        own = image.affine.detach().cpu().double()
-        return Scan(values, torch.as_tensor(to_affine_nd(3, own)), dict(image.meta))
-    return Scan(values, torch.eye(4, dtype=torch.float64) if affine is None else affine, {})
+        own = ras_affine(image)
+        return Scan(values, own, dict(image.meta), not _is_default(own))
+    return Scan(values, torch.eye(4, dtype=torch.float64) if affine is None else affine, {}, placed=False)
+
+
+def _is_default(affine: torch.Tensor) -> bool:
+    """Whether this is the affine of images without one: identity, in RAS or in LPS."""
+    return any(torch.equal(affine, default) for default in (torch.eye(4).double(), torch.from_numpy(LPS_TO_RAS)))
 
 
 class _Header(NamedTuple):
@@ -236,22 +244,54 @@ class _Header(NamedTuple):
     decoded_bytes: int = 8
 
 
-def _read_file(file: Path, name: str, header_of: Callable[[Path], _Header], reader: ImageReader) -> Scan:
+class _Decoded(NamedTuple):
+    """What a file holds: values, voxels to RAS mm (4, 4), metadata beside the file's name; whether it tells a place."""
+
+    values: Array
+    affine: Array
+    meta: dict[str, str]
+    placed: bool = True
+
+
+class _Format(NamedTuple):
+    """How the files of a format are read: the header, then all of it.
+
+    Attributes:
+        header: of a file.
+        decode: takes the file, the name of the image for messages, and whether it is a label map.
+    """
+
+    header: Callable[[Path], _Header]
+    decode: Callable[[Path, str, bool], _Decoded]
+
+
+def _read_file(file: Path, name: str, form: _Format, exact: bool) -> Scan:
     """Read a file whose suffix is known with its reader alone: MONAI's LoadImage would try all others after it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a reader's remarks on the header of a file that is refused anyway
             voxels = voxel_files(file, name)
-            _check_header(header := header_of(file), voxels, name)
-            check_memory(header.shape, READING * max(4, header.decoded_bytes), name, "read")
-            array, about = reader.get_data(reader.read(file))
-            values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        affine = torch.as_tensor(np.asarray(about.get("affine", np.eye(4)), dtype=np.float64))
+            _check_header(header := form.header(file), voxels, name)
+            bytes_each = max(8 if exact else 4, header.decoded_bytes)
+            check_memory(header.shape, READING * bytes_each, name, "read")
+            check_inflated(voxels, math.ceil(math.prod(header.shape) * header.voxel_bytes), name)
+            decoded = form.decode(file, name, exact)
+            values = torch.from_numpy(np.ascontiguousarray(decoded.values, dtype=_number_type(decoded.values, exact)))
     except InputError:
         raise
     except Exception as error:  # readers raise anything on a damaged or foreign file
         raise _no_image(name) from error
-    return Scan(_to_gray(values, about.get("mode"), name), affine, {"filename_or_obj": str(file)})
+    affine = torch.as_tensor(np.asarray(decoded.affine, dtype=np.float64))
+    placed = decoded.placed and not _is_default(affine)
+    return Scan(values, affine, {"filename_or_obj": str(file), **decoded.meta}, placed)
+
+
+def _number_type(values: Array, exact: bool) -> type[np.generic]:
+    """float32, or what holds the numbers of a label map as they are: of whole ones, all up to 2^63."""
+    if not exact:
+        return np.float32
+    whole = values.dtype.kind in "biu" and (values.dtype != np.uint64 or values.max(initial=0) < 2**63)
+    return np.int64 if whole else np.float64
 
 
 def _no_image(name: str) -> InputError:
@@ -290,11 +330,8 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
 
 
 def _nifti_header(file: Path) -> _Header:
-    """The header of a NIfTI file as it is; nibabel would take an edge of zero for 1 mm."""
-    with ImageOpener(str(file)) as stream:
-        second = stream.read(4) in NIFTI_2
-        stream.seek(0)
-        header = (nib.Nifti2Header if second else nib.Nifti1Header).from_fileobj(stream, check=False)
+    """The header of a NIfTI file as it is."""
+    header = nifti_header(file)
     dtype = header.get_data_dtype()
     kind = "complex numbers" if dtype.kind == "c" else "colors" if dtype.fields else "real"
     shape = tuple(int(size) for size in header.get_data_shape())
@@ -303,6 +340,17 @@ def _nifti_header(file: Path) -> _Header:
     if header["sform_code"] > 0:
         return found._replace(placed=bool(np.isfinite(header.get_sform()).all()))
     return found._replace(spacing=tuple(float(edge) for edge in header["pixdim"][1:4][: len(shape)]))
+
+
+def _decode_nifti(file: Path, name: str, exact: bool) -> _Decoded:
+    """The values of a NIfTI file, scaled, and its place by our own rule."""
+    header = nifti_header(file)
+    place, shape = nifti_place(header), tuple(int(n) for n in header.get_data_shape())
+    tell_place(place, name)
+    itk = None if place.certain else itk_affine(file)
+    image: Any = nib.load(file, mmap=False)  # nothing shared with a file that may be written to
+    meta = note_itk_world(place.affine, itk, shape)
+    return _Decoded(np.asarray(image.dataobj), place.affine, meta, placed=place.form != "none")
 
 
 def _itk_header(file: Path) -> _Header:
@@ -329,6 +377,13 @@ def _itk_reader(file: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def _decode_itk(file: Path, name: str, exact: bool) -> _Decoded:
+    """The values and the place of a NRRD or MetaImage file."""
+    reader = SimpleITKReader()
+    values, about = reader.get_data(reader.read(file))
+    return _Decoded(values, about["affine"], {})
+
+
 def _picture_header(file: Path) -> _Header:
     """The header of a PNG, JPEG or BMP file; a voxel takes a bit or more."""
     with Image.open(file, formats=PICTURE_FORMATS) as picture:
@@ -336,28 +391,24 @@ def _picture_header(file: Path) -> _Header:
         return _Header((*picture.size, channels) if channels > 1 else picture.size, 1 / 8, decoded_bytes=4)
 
 
-_FORMATS: dict[tuple[str, ...], tuple[Callable[[Path], _Header], type[ImageReader]]] = {
-    NIFTI_SUFFIXES: (_nifti_header, NibabelReader),
-    ITK_SUFFIXES: (_itk_header, SimpleITKReader),
-    PICTURE_SUFFIXES: (_picture_header, PILReader),
+def _decode_picture(file: Path, name: str, exact: bool) -> _Decoded:
+    """The gray values of a picture, on the grid of identity."""
+    values, affine = read_picture(file, name, indices=exact), np.eye(4)
+    return _Decoded(values, affine, note_itk_world(affine, itk_affine_of_picture(file), values.shape))
+
+
+_FORMATS = {
+    NIFTI_SUFFIXES: _Format(_nifti_header, _decode_nifti),
+    ITK_SUFFIXES: _Format(_itk_header, _decode_itk),
+    PICTURE_SUFFIXES: _Format(_picture_header, _decode_picture),
 }
 
 
-def _to_gray(values: torch.Tensor, mode: str | None, name: str) -> torch.Tensor:
-    """Reduce a picture with equal color channels, (X, Y, channels), to its one channel."""
-    if mode not in COLOR_CHANNELS:
-        return values
-    colors = values[..., : COLOR_CHANNELS[mode]]
-    if not bool((colors == colors[..., :1]).all()):
-        raise InputError(f"{name} is a color picture, expected gray values; convert it to grayscale.")
-    return colors[..., 0]
-
-
 def _ras_affine(img: sitk.Image) -> Array:
-    """Voxel-to-RAS matrix of an ITK image, 4 x 4; slices lie in the plane z = 0."""
-    d = img.GetDimension()
-    affine = np.eye(4)
-    affine[:d, :d] = np.reshape(img.GetDirection(), (d, d)) * np.asarray(img.GetSpacing())
-    affine[:d, 3] = img.GetOrigin()
+    """Voxel-to-RAS matrix of an ITK image, 4 x 4; slices lie in the plane z = 0, a fourth axis has no place."""
+    size = img.GetDimension()
+    d, affine = min(size, 3), np.eye(4)
+    axes = np.reshape(img.GetDirection(), (size, size)) * np.asarray(img.GetSpacing())
+    affine[:d, :d], affine[:d, 3] = axes[:d, :d], img.GetOrigin()[:d]
     result: Array = LPS_TO_RAS @ affine
     return result

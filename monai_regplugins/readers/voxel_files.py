@@ -11,17 +11,20 @@ accept in other ways than these describe are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from monai_regplugins.checks import InputError
 
-__all__ = ["VoxelFiles", "check_no_other_file", "voxel_files"]
+__all__ = ["VoxelFiles", "check_inflated", "check_no_other_file", "voxel_files"]
 
 LONGEST_HEADER = 2**20  # bytes
 MOST_FILES = 2**16
 LONGEST_NAME = 255  # bytes
+PIECE = 2**16  # compressed bytes that are inflated at once, to 64 MiB at most
+AS_ZLIB_OR_GZIP = 47  # window bits for zlib, as MetaIO has them
 META_FIELD = re.compile(rb"[^\S\r\n]*([^\s=:][^=:\r\0]*?)[^\S\r\n]*[=:][^\S\r\n]*([^\r\0]*?)\s*")
 META_LOCAL = (b"LOCAL", b"Local", b"local")
 NRRD_LINE = re.compile(rb"\r\n|\r|\n")
@@ -37,18 +40,27 @@ class VoxelFiles(NamedTuple):
     Attributes:
         files: the files, in their order; the header's own alone if they lie in it.
         raw: whether they are stored as they are, not compressed or as text.
+        start: byte of the first file where they begin, as far as it matters.
+        deflated: ``CompressedDataSize`` of a compressed MetaImage, 0 if it tells none; else None.
     """
 
     files: list[Path]
     raw: bool
+    start: int = 0
+    deflated: int | None = None
 
 
 class _Named(NamedTuple):
-    """What a header says: the value of its field, None if the voxels follow; the lines after it; the storage."""
+    """What a header says: the value of its field, None if the voxels follow; the lines after it; the storage.
+
+    ``start`` and ``deflated`` are those of :class:`VoxelFiles`.
+    """
 
     value: bytes | None
     rest: bytes
     raw: bool
+    start: int = 0
+    deflated: int | None = None
 
 
 def voxel_files(header: Path, name: str) -> VoxelFiles:
@@ -71,10 +83,44 @@ def voxel_files(header: Path, name: str) -> VoxelFiles:
         return VoxelFiles([header], header.suffix.lower() == ".nii")
     named = parse(_beginning(header), name)
     if named.value is None:
-        return VoxelFiles([header], named.raw)
+        return VoxelFiles([header], named.raw, named.start, named.deflated)
     folder = header.parent
     files = [_beside(folder, text, name) for text in _names(named, name)]
-    return VoxelFiles(files, named.raw)
+    return VoxelFiles(files, named.raw, deflated=named.deflated)
+
+
+def check_inflated(voxels: VoxelFiles, promised: int, name: str) -> None:
+    """Check that the compressed voxels of a MetaImage are as many bytes as its header tells; ITK fills up with zeros.
+
+    Args:
+        voxels: what :func:`voxel_files` has found.
+        promised: bytes by size and number type.
+        name: of the image, for messages.
+
+    Raises:
+        InputError: When they are not, or the header does not tell the size of what is compressed.
+    """
+    if voxels.deflated is None:
+        return
+    try:
+        held = sum(_inflated(voxels.files[0], voxels.start, voxels.deflated))
+    except zlib.error as error:
+        raise _unreadable(name, "MetaImage", f"{promised} bytes of compressed voxels") from error
+    if held != promised:
+        raise InputError(
+            f"{name} has a header of {promised} bytes of voxels, but the {voxels.deflated} compressed bytes that it "
+            f"tells of (CompressedDataSize) hold {held}; it is damaged, so copy or export it again."
+        )
+
+
+def _inflated(file: Path, start: int, size: int) -> Iterator[int]:
+    """The number of bytes in each piece of a file that is inflated, of so many compressed ones."""
+    inflate = zlib.decompressobj(AS_ZLIB_OR_GZIP)
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while size > 0 and (piece := stream.read(min(size, PIECE))):
+            size -= len(piece)
+            yield len(inflate.decompress(piece))
 
 
 def check_no_other_file(header: Path, name: str) -> None:
@@ -98,7 +144,7 @@ def _beginning(header: Path) -> bytes:
 
 def _parse_meta(content: bytes, name: str) -> _Named:
     """Read a MetaImage header, one ``key = value`` in each line, up to ``ElementDataFile``, which ends it."""
-    raw = True
+    raw, size = True, 0
     position = 0
     while (end := content.find(b"\n", position)) >= 0 or position < len(content):
         line = content[position : end if end >= 0 else None]
@@ -108,8 +154,10 @@ def _parse_meta(content: bytes, name: str) -> _Named:
             break
         key, value = field.groups() if field else (b"", b"")
         raw = raw and not (key == b"CompressedData" and value[:1] in b"TtYy1")
+        size = int(value) if key == b"CompressedDataSize" and value.isdigit() else size
         if key == b"ElementDataFile":
-            return _Named(None if value in META_LOCAL else value, content[position:], raw)
+            deflated = None if raw else size
+            return _Named(None if value in META_LOCAL else value, content[position:], raw, position, deflated)
     raise _unreadable(name, "MetaImage", "a line 'ElementDataFile = ...' after lines 'key = value'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,9 @@ from monai_regplugins.checks import (
 )
 from monai_regplugins.grids import (
     as_meta_tensor,
+    grids_overlap,
     same_affine,
+    sample_affine,
     voxel_spacing,
     world_affine,
 )
@@ -35,6 +38,7 @@ from monai_regplugins.keys import (
     side_of,
 )
 from monai_regplugins.readers.images import (
+    Scan,
     SimpleITKReader,
     as_scan,
     check_readable,
@@ -43,18 +47,19 @@ from monai_regplugins.readers.images import (
     real_values,
 )
 
-__all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"]
+__all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points", "onto_grid"]
+
+logger = logging.getLogger(__name__)
 
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
 LABEL_TOLERANCE = 1e-3  # scaled headers give 0.99998 for label 1
 POINT_MARGIN = 1.0  # voxels; partners found at the border of an image may end a little beyond it
-LARGEST_LABEL = 2**24  # float32 tells larger whole numbers no longer apart
 
 
 class LoadPaird(Transform):
     """Load the files of a pair: images, labels, masks and points. What is in memory already is taken as it is.
 
-    Images become float32, labels uint8 (int16 or int32 where their values need it), masks uint8 (0, 1); all are
+    Images become float32, labels uint8 (int16, int32 or int64 where their values need it), masks uint8 (0, 1); all are
     :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are comma-separated
     voxel coordinates and become float32 tensors (N, d). Trailing axes of length one are dropped. Other keys
     stay as they are.
@@ -64,8 +69,11 @@ class LoadPaird(Transform):
     :func:`~monai_regplugins.readers.dicom_series.series_of`.
 
     Arrays and tensors in the place of a path have the shape ``(*spatial)`` or ``(1, *spatial)``, points (N, d). A
-    MetaTensor lies where its affine says, any other image on the grid of identity, a label map or mask on that of
-    its image.
+    MetaTensor lies where its affine says, in the ``space`` of its metadata (RAS or LPS), any other image on the grid of
+    identity, a label map or mask on that of its image.
+
+    A label map or mask on another grid, placed by its header in the same world, is brought onto that of its image, see
+    :func:`onto_grid`. What tells no place, such as a picture, has to have the size of its image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -96,7 +104,7 @@ class LoadPaird(Transform):
                 ``_keypoints``, ``_landmarks``.
 
         Raises:
-            InputError: When a file is missing, unreadable, of the wrong dimension, not on the grid of its image, or
+            InputError: When a file is missing, unreadable, of the wrong dimension, outside of its image, or
                 holds nothing to register (NaN, constant, empty); when points lie outside their image or point lists
                 do not correspond.
         """
@@ -162,7 +170,8 @@ class _Files:
 
     def image(self, source: Any, what: str) -> MetaTensor:
         """Load one image, shape ``(1, *spatial)``, float32."""
-        image, name = self._read(source, what), _named(what, source)
+        scan, name = self._read(source, what), _named(what, source)
+        image = as_meta_tensor(scan.values, scan.affine, scan.meta)
         check_image(image, name, self.spatial_dims)
         check_affine(image.affine, what)
         if 1 in image.shape[1:]:
@@ -173,39 +182,82 @@ class _Files:
         return image
 
     def label(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
-        """Load a label map that lies on the grid of ``image``, which ``whose`` names."""
-        values = self._map(source, what, image, whose)
-        return as_meta_tensor(_to_integer(values.as_tensor(), _named(what, source)), values.affine, values.meta)
+        """Load a label map of ``image``, which ``whose`` names, onto its grid."""
+        label, name = self._map(source, what, image, whose), _named(what, source)
+        values = _to_integer(label.as_tensor(), name)
+        check_mask(values != 0, name)
+        return as_meta_tensor(values, image.affine, label.meta)
 
     def mask(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
         """Load a mask in the same way: 1 where it is above 0."""
-        values = self._map(source, what, image, whose)
-        return as_meta_tensor((values.as_tensor() > 0).to(torch.uint8), values.affine, values.meta)
+        mask = self._map(source, what, image, whose)
+        values = mask.as_tensor() > 0
+        check_mask(values, _named(what, source))
+        return as_meta_tensor(values.to(torch.uint8), image.affine, mask.meta)
 
     def _map(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
-        """Read a map that lies on the grid of ``image``."""
+        """Read a map, int64 or float64, onto the grid of ``image``."""
         name = _named(what, source)
         if not in_memory(source):
             check_readable(source, what)  # a folder would be read as a DICOM series
-        label = self._read(source, what, image.affine)
-        check_same_size(label, image, name, f"the {whose}")
-        if not same_affine(label.affine, image.affine):
+        scan = self._read(source, what, image.affine, exact=True)
+        label = as_meta_tensor(scan.values, scan.affine, scan.meta)
+        shape, same_axes = image.shape[1:], label.ndim == image.ndim and len(label) == 1
+        if label.shape == image.shape and same_affine(scan.affine, image.affine, shape):
+            return label
+        if not (scan.placed and same_axes):
+            check_same_size(label, image, name, f"the {whose}")
             raise InputError(
-                f"{name} has another affine than the {whose}, expected the same within 1e-3; "
-                "resample the label onto its image or copy the header."
+                f"{name} has another affine than the {whose} and tells no place of its own; save it with the header of "
+                "the image that it was drawn on."
             )
-        check_mask(label, name)
-        return label
+        return onto_grid(label, image, name, whose)
 
-    def _read(self, source: Any, what: str, affine: torch.Tensor | None = None) -> MetaTensor:
-        """Read a file of any format as ``(C, *spatial)``, float32, with a 4 x 4 affine, or take what is in memory."""
+    def _read(self, source: Any, what: str, affine: torch.Tensor | None = None, exact: bool = False) -> Scan:
+        """Read a file of any format as ``(C, *spatial)`` with a 4 x 4 affine, or take what is in memory."""
         if in_memory(source):
-            scan = as_scan(source, what, affine)
+            scan = as_scan(source, what, affine, exact)
             values = scan.values[0] if scan.values.shape[: -self.spatial_dims] == (1,) else scan.values
         else:
-            scan = read_scan(source, what, self.spatial_dims)
+            scan = read_scan(source, what, self.spatial_dims, exact)
             values = scan.values
-        return as_meta_tensor(_drop_trailing_axes(values, self.spatial_dims)[None], scan.affine, scan.meta)
+        return scan._replace(values=_drop_trailing_axes(values, self.spatial_dims)[None])
+
+
+def onto_grid(label: MetaTensor, image: MetaTensor, name: str, whose: str) -> MetaTensor:
+    """Bring a label map or mask of the same world onto the grid of its image, each voxel from the nearest one.
+
+    Where all voxels coincide, as with axes that are flipped or permuted, or a part that was cut out, this is exact.
+
+    Args:
+        label: shape ``(1, *spatial)``, any type.
+        image: shape ``(1, *spatial)``.
+        name: what the label is, for messages.
+        whose: what the image is.
+
+    Raises:
+        InputError: When the label's affine is sheared or singular, or it lies outside of the image.
+    """
+    check_affine(label.affine, name)
+    shape = (*image.shape[1:], 1)[:3]  # a slice as a volume of one
+    matrix = torch.linalg.inv(label.affine.double()) @ image.affine.double()
+    whole = matrix.round()
+    coincide = bool((whole[:3, :3].abs().sum(dim=0) == 1).all()) and same_affine(whole, matrix, shape)
+    volume = label.as_tensor().reshape(1, *(*label.shape[1:], 1)[:3])
+    if not grids_overlap(matrix, shape, volume.shape[1:]):
+        raise InputError(
+            f"{name} lies outside of the {whose} by their headers, expected a label of this image; check which image "
+            "it belongs to."
+        )
+    sampled = sample_affine(volume, whole if coincide else matrix, shape, "nearest", 0.0)
+    lost = int((volume != 0).sum()) - int((sampled != 0).sum())
+    if not coincide:
+        logger.warning("%s has other voxels than the %s; each voxel takes the nearest label.", name, whose)
+    elif lost > 0:
+        logger.warning("%s goes beyond the %s; %d of its voxels are left out.", name, whose, lost)
+    else:
+        logger.info("%s lies on another grid than the %s, whose voxels coincide.", name, whose)
+    return as_meta_tensor(sampled.reshape(image.shape), image.affine, label.meta)
 
 
 def _named(what: str, source: Any) -> str:
@@ -281,16 +333,12 @@ def _drop_trailing_axes(values: torch.Tensor, spatial_dims: int) -> torch.Tensor
 
 
 def _to_integer(values: torch.Tensor, name: str) -> torch.Tensor:
-    """Cast whole-numbered labels to the smallest of uint8, int16 and int32 that holds them."""
-    whole = values.round()
+    """Cast whole-numbered labels to the smallest of uint8, int16, int32 and int64 that holds them."""
+    whole = values.round() if values.is_floating_point() else values
     if not bool(((values - whole).abs() <= LABEL_TOLERANCE).all()):  # also false for NaN
         raise InputError(f"{name} holds fractions, expected whole numbers; resample labels with nearest neighbor.")
-    low, high = int(whole.min()), int(whole.max())
-    if max(-low, high) >= LARGEST_LABEL:
-        raise InputError(
-            f"{name} holds labels up to {max(-low, high)}, expected less than {LARGEST_LABEL}; renumber them."
-        )
-    for dtype in (torch.uint8, torch.int16):
+    low, high = whole.min().item(), whole.max().item()
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
         if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
             return whole.to(dtype)
-    return whole.to(torch.int32)
+    raise InputError(f"{name} holds labels from {low:g} to {high:g}, expected 64 bits at most; renumber them.")

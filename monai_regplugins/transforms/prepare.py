@@ -122,7 +122,7 @@ class MovingToFixedGridd(Transform):
         pair["spacing"] = voxel_spacing(fixed_affine, d)
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
         pair["moving_extended"] = self.outside == "border"
-        if moving.shape == fixed.shape and same_affine(moved_affine, fixed_affine):
+        if moving.shape == fixed.shape and same_affine(fixed_affine, moved_affine, fixed.shape[1:]):
             for key in present(pair, MOVING_KEYS):
                 pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
         else:
@@ -336,13 +336,21 @@ def resize_image(image: torch.Tensor, spatial_size: Sequence[int], nearest: bool
     ``nearest`` the voxel that holds the new center is taken.
     """
     size = [int(n) for n in spatial_size]
-    values = image[None].to(torch.promote_types(image.dtype, torch.float32))
     if nearest:
-        return functional.interpolate(values, size=size, mode="nearest-exact")[0].to(image.dtype)
+        return _nearest_voxels(image, size)
+    values = image[None].to(torch.promote_types(image.dtype, torch.float32))
     pool, linear = _AVERAGE_AND_LINEAR[len(size)]
     averaged = [new if old % new == 0 else old for old, new in zip(image.shape[1:], size, strict=True)]
     values = pool(values, averaged)
     return functional.interpolate(values, size=size, mode=linear, align_corners=False)[0].to(image.dtype)
+
+
+def _nearest_voxels(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The voxels that hold the new centers, copied whatever their type: ``floor((new + 0.5) old / new size)``."""
+    for axis, new in enumerate(size, start=1):
+        index = (2 * torch.arange(new, device=image.device) + 1) * image.shape[axis] // (2 * new)
+        image = image.index_select(axis, index)
+    return image
 
 
 _AVERAGE_AND_LINEAR: dict[int, tuple[Callable[..., torch.Tensor], str]] = {

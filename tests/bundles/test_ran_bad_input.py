@@ -181,18 +181,26 @@ class TestImages:
         contains(failure("inference", **{f"{side}_label": label, other: images[other]}), f"but no {side}")
 
     @pytest.mark.parametrize(
-        ("label", "wrong"),
+        ("label", "affine", "wrong"),
         [
-            (np.zeros(SIZE, dtype=np.uint8), "is empty (no value above 0)"),
-            (np.ones((16, 16, 15), dtype=np.uint8), "the same"),
-            (np.full(SIZE, 0.5, dtype=np.float32), "holds fractions"),
+            (np.zeros(SIZE, dtype=np.uint8), AFFINE, "is empty (no value above 0)"),
+            (np.ones((16, 16, 15), dtype=np.uint8), np.eye(4), "the same"),
+            (np.ones(SIZE, dtype=np.uint8), AFFINE + 500 * np.eye(4, k=3), "lies outside of the"),
+            (np.full(SIZE, 0.5, dtype=np.float32), AFFINE, "holds fractions"),
         ],
-        ids=["empty", "another size", "fractions"],
+        ids=["empty", "another size without a place", "elsewhere", "fractions"],
     )
     def test_label(
-        self, side: str, label: Array, wrong: str, images: dict[str, str], failure: Failure, tmp_path: Path
+        self,
+        side: str,
+        label: Array,
+        affine: Array,
+        wrong: str,
+        images: dict[str, str],
+        failure: Failure,
+        tmp_path: Path,
     ) -> None:
-        path = save(tmp_path / "label.nii.gz", label)
+        path = save(tmp_path / "label.nii.gz", label, affine)
         contains(failure("inference", **images, **{f"{side}_label": path}), f"{side} label '{path}'", wrong)
 
 

@@ -145,6 +145,16 @@ def test_missing_folder(tmp_path):
         read_dirlab(tmp_path / "nowhere", "case1")
 
 
+def test_hidden_companions_of_the_files_do_not_matter(tmp_path):
+    write_case(tmp_path, "case1")
+    expected = read_dirlab(tmp_path, "case1")
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        (tmp_path / "__MACOSX").mkdir(exist_ok=True)
+        (tmp_path / "__MACOSX" / file.name).write_bytes(b"\0\5\x16\7")
+    found = read_dirlab(tmp_path, "case1")
+    np.testing.assert_array_equal(found.fixed.image, expected.fixed.image)
+
+
 def test_file_that_is_there_twice(tmp_path):
     write_case(tmp_path, "case1")
     (tmp_path / "case1_T00-ssm.img").write_bytes(b"x")

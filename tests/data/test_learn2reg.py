@@ -172,6 +172,7 @@ def test_missing_file_is_named(write):
 def test_json_missing_or_twice(write, tmp_path):
     with pytest.raises(InputError, match="found none"):
         Learn2RegDataset(tmp_path)
+    write(_content([_image(1)]), "._A_dataset.json")  # of macOS
     write(_content([_image(1)]), "A_dataset.json")
     with pytest.raises(InputError, match=r"found 2 of them \(A_dataset.json, B_dataset.json\)"):
         Learn2RegDataset(write(_content([_image(1)]), "B_dataset.json"))

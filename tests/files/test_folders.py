@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_regplugins.files.folders import is_made, make_folder
+from monai_regplugins.files.folders import files_in, is_foreign, is_made, make_folder
 
 
 def fill(folder: Path) -> None:
@@ -47,3 +47,21 @@ def test_of_two_processes_the_faster_one_wins(tmp_path: Path) -> None:
     make_folder(tmp_path / "new", overtaken)
     assert (tmp_path / "new" / "a").read_text() == "of the other"
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+SYSTEM = [".DS_Store", "._a.dcm", "Thumbs.db", "THUMBS.DB", "desktop.ini", "DICOMDIR", "Icon\r", ".hidden/c.dcm"]
+SYSTEM += ["__MACOSX/b/a.dcm", "@eaDir/a.dcm"]
+
+
+def test_files_of_a_system_are_left_out_wherever_they_lie(tmp_path: Path) -> None:
+    """The name of the folder itself, such as one below ``~/.cache``, does not matter."""
+    folder = tmp_path / ".cache" / "DICOMDIR"
+    for name in ["b.dcm", "a.dcm", "deep/c.dcm", *SYSTEM, *(f"deep/{name}" for name in SYSTEM)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert files_in(folder) == files_in(folder, "*.dcm") == [folder / "a.dcm", folder / "b.dcm"]
+    assert files_in(folder, below=True) == [folder / "a.dcm", folder / "b.dcm", folder / "deep" / "c.dcm"]
+    assert files_in(folder, "b*") == [folder / "b.dcm"]
+    assert files_in(tmp_path / "none") == []
+    assert all(is_foreign(Path(name)) for name in SYSTEM)
+    assert not is_foreign(Path("dicomdir.dcm"))

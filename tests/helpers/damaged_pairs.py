@@ -194,11 +194,13 @@ def empty_label(draw: np.random.Generator, pair: dict[str, Any]) -> None:
 
 @damages
 def label_on_another_grid(draw: np.random.Generator, pair: dict[str, Any]) -> None:
+    """Of another size without a position of its own, or with one outside of its image."""
     shape, affine = [4, 5, 6], AFFINE.copy()
     if draw.random() < 0.5:
         shape[draw.integers(3)] += 1
+        affine = np.eye(4)
     else:
-        affine[:3, 3] += draw.uniform(0.1, 50, 3)
+        affine[draw.integers(3), 3] += draw.choice([-1, 1]) * draw.uniform(100, 1e6)
     rewritten(draw, pair, "fixed_label", np.ones(shape, np.uint8), affine)
 
 

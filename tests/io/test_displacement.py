@@ -24,6 +24,7 @@ from field_cases import (
     points_inside,
 )
 from nibabel.affines import apply_affine
+from nifti_headers import KINDS, save_kind
 from scipy.ndimage import map_coordinates
 
 from monai_regplugins.checks import InputError
@@ -293,3 +294,17 @@ def test_a_header_and_its_image_are_two_files(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "field.hdr")
     with pytest.raises(InputError, match="cannot be read as NIfTI"):
         load_itk_nifti(tmp_path / "field.hdr")
+
+
+@pytest.mark.parametrize("kind", ["aligned sform beside a qform", "micron", "both alike", "neither"])
+def test_a_field_lies_where_itk_places_its_file(tmp_path: Path, kind: str) -> None:
+    vectors = np.moveaxis(field_ras(), 0, -1)[:, :, :, None]
+    path = save_kind(tmp_path / "field.nii.gz", vectors, GRIDS["oblique"], KINDS[kind])
+    image = nib.load(path)
+    image.header.set_intent("vector")
+    nib.save(nib.Nifti1Image(vectors, None, image.header), path)
+    theirs = sitk.ReadImage(str(path))
+    _, affine = load_itk_nifti(path)
+    axes = LPS[:3, :3] @ np.reshape(theirs.GetDirection(), (3, 3)) * theirs.GetSpacing()
+    np.testing.assert_allclose(affine[:3, :3], axes, atol=1e-5)
+    np.testing.assert_allclose(affine[:3, 3], LPS[:3, :3] @ theirs.GetOrigin(), atol=1e-3)

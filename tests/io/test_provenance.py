@@ -108,7 +108,8 @@ def test_a_slice_stands_for_its_series_and_hidden_files_for_nothing(tmp_path: Pa
     for number in (1, 2):
         (tmp_path / f"IM{number}").write_bytes(b"slice")
     before = identity_of(tmp_path / "IM1")
-    (tmp_path / ".DS_Store").write_bytes(b"of the file browser")
+    for name in (".DS_Store", "._IM1", "Thumbs.db", "DICOMDIR"):
+        (tmp_path / name).write_bytes(b"of the file browser")
     assert identity_of(tmp_path / "IM1") == before
     (tmp_path / "IM2").write_bytes(b"another slice")
     assert identity_of(tmp_path / "IM1") != before

@@ -13,9 +13,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from field_cases import oblique
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from nifti_headers import KINDS, save_kind
 from PIL import Image
 
 from monai_regplugins.checks import InputError
@@ -24,7 +27,8 @@ from monai_regplugins.io.forms import FORMS, load_field
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.outputs import RegistrationWriter, registration_writer
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms import MovingToFixedGridd
+from monai_regplugins.transforms import LoadPaird, MovingToFixedGridd
+from monai_regplugins.transforms.warp_original import resample_original
 
 SIZE = (9, 8, 10)
 AFFINE = np.array([[0.0, -2.0, 0.0, 7.0], [1.5, 0.0, 0.0, -4.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
@@ -263,3 +267,81 @@ def test_a_failure_leaves_the_earlier_result(
 
     assert contents(tmp_path) == before
     assert os.listdir(tmp_path) == ["a_to_b"], "a temporary folder is left"
+
+
+# --- the field for ITK, applied by SimpleITK to the very files --------------------------------------------------------
+
+
+def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
+    """A smooth image without a flat part."""
+    x = np.indices(shape) / 4.0
+    phase = np.random.default_rng(seed).uniform(0, 6, len(shape))
+    return sum(np.sin(x[k] + phase[k] + 0.3 * x[k - 1]) for k in range(len(shape))).astype(np.float32)
+
+
+def result_of(fixed: Path, moving: Path, d: int) -> RegistrationResult:
+    """Two files with a smooth field, as a network would have made it."""
+    pair = LoadPaird(spatial_dims=d)({"fixed": fixed, "moving": moving, "pair_id": "pair"})
+    item = MovingToFixedGridd(keep_original=True)(pair)
+    shape = item["fixed"].shape[1:]
+    ddf = torch.from_numpy(np.stack([0.8 * blobs(shape, 10 + k) / d for k in range(d)]))
+    targets = {key: item[key].as_tensor() for key in ("moving", "fixed")} | {"spacing": item["spacing"]}
+    given = {"fixed": str(fixed), "moving": str(moving)}
+    return RegistrationResult(item, {"pred": {"ddf": ddf, "warped": targets["moving"]}, "label": targets}, given)
+
+
+def resampled(path: Path, fixed: Path, moving: Path) -> np.ndarray[Any, Any]:
+    """The moving file on the fixed file's grid, both as SimpleITK reads them."""
+    images = [sitk.ReadImage(str(file), sitk.sitkFloat64) for file in (moving, fixed)]
+    if path.suffix == ".h5":
+        transform = sitk.ReadTransform(str(path))
+    else:
+        transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+    image = sitk.Resample(*images, transform, sitk.sitkLinear, np.nan)
+    return np.asarray(sitk.GetArrayFromImage(image)).T
+
+
+def agrees(theirs: np.ndarray[Any, Any], ours: torch.Tensor, inside: float) -> None:
+    """Equal where SimpleITK finds the other image."""
+    found = np.isfinite(theirs)
+    assert found.mean() > inside
+    np.testing.assert_allclose(theirs[found], ours.numpy()[found], atol=2e-3 * float(ours.max() - ours.min()))
+
+
+# each kind of header once for either image, by a fixed draw
+KINDS_OF_PAIRS = list(zip(KINDS, np.random.default_rng(5).permutation(list(KINDS)).tolist(), strict=True))
+FIELDS = ("displacement_itk.nii.gz", "displacement_itk.h5", "displacement_slicer.nii.gz")
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize(("fixed_kind", "moving_kind"), KINDS_OF_PAIRS)
+def test_fields_fit_the_files_where_itk_places_them(tmp_path: Path, fixed_kind: str, moving_kind: str) -> None:
+    fixed, moving = tmp_path / "fixed.nii.gz", tmp_path / "moving.nii"
+    grids = {fixed: ((1.5, 1.2, -1.4), (0.3, 0.2), (12, 13, 11)), moving: ((1.1, 1.0, 1.2), (-0.2, 0.3), (34, 36, 32))}
+    for seed, (file, kind) in enumerate(((fixed, fixed_kind), (moving, moving_kind))):
+        affine = oblique(*grids[file])
+        affine[:3, 3] += [40.0, -25.0, -130.0]  # around the origin, where files without a position lie
+        save_kind(file, blobs(grids[file][2], seed), affine, KINDS[kind])
+    result = result_of(fixed, moving, 3)
+    folder = RegistrationWriter(tmp_path / "out", ["itk_nifti", "itk_h5", "slicer_nifti"], True).write(result)
+    places = result.fixed.affine, result.moving.affine
+    back = resample_original(result.fixed, *places, result.inverse_displacement)
+    for name in FIELDS:
+        agrees(resampled(folder / name, fixed, moving), result.warped[0], inside=0.95)
+        agrees(resampled(folder / f"inverse_{name}", moving, fixed), back[0], inside=0.03)
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize("names", [("a.png", "b.png"), ("a.bmp", "b.jpg"), ("a.jpg", "b.nii")])
+def test_fields_fit_pictures(tmp_path: Path, names: tuple[str, str]) -> None:
+    fixed, moving = (tmp_path / name for name in names)
+    for seed, file in enumerate((fixed, moving)):
+        values = np.round(40 * blobs((24, 20), seed) + 120).astype(np.uint8)
+        if file.suffix == ".nii":
+            nib.save(nib.Nifti1Image(values, np.diag([1.1, 0.9, 1.0, 1.0])), file)
+        else:
+            Image.fromarray(values.T).save(file, **({"dpi": (30, 25)} if file.suffix == ".jpg" else {}))
+    result = result_of(fixed, moving, 2)
+    folder = RegistrationWriter(tmp_path / "out", ["itk_nifti", "itk_h5"], True).write(result)
+    for name in FIELDS[:2]:
+        agrees(resampled(folder / name, fixed, moving), result.warped[0], inside=0.75)

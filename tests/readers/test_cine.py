@@ -171,6 +171,14 @@ def test_folder_with_one_nifti_file(save):
         read_cine(file.parent)
 
 
+def test_hidden_files_of_a_folder_do_not_matter(save, tmp_path):
+    file = save(last(values()))
+    file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+    file.with_name("._Toy_dataset.json").write_bytes(b"\0\5\x16\7")
+    assert read_cine(file.parent).source == str(file)
+    assert series_files(file.parent) == [file]
+
+
 def test_empty_folder(tmp_path):
     with pytest.raises(InputError, match="no DICOM series and no NIfTI file"):
         read_cine(tmp_path)

@@ -173,3 +173,15 @@ def test_more_than_the_memory_holds(save, tmp_path, monkeypatch):
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(16 * frames()[0].size * 4 - 1))  # one frame would fit
     with pytest.raises(InputError, match=r"series '.*' has \d+ x \d+ x 4 voxels, .* of memory to read"):
         dicom_frames(tmp_path)
+
+
+def test_a_frame_that_is_there_twice_counts_once(save, tmp_path):
+    values = frames()
+    for number, frame in enumerate(values):
+        save(frame, f"{number}.dcm", {"0020|0013": str(number + 1), "0008|0018": f"{UID}.{number}"})
+    (tmp_path / "1 (1).dcm").write_bytes((tmp_path / "1.dcm").read_bytes())
+    (tmp_path / "._0.dcm").write_bytes(b"\0\5\x16\7" * 100)
+    np.testing.assert_array_equal(read_cine(tmp_path).frames, values)
+    save(values[2], "other.dcm", {"0020|0013": "2", "0008|0018": f"{UID}.1"})
+    with pytest.raises(InputError, match=r"two files of one instance that differ, '1.dcm' and 'other.dcm'"):
+        read_cine(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,56 @@ def test_frames_of_reference(tmp_path: Path) -> None:
     assert not same_frame_of_reference(images["d"], images["d"])
 
 
+# --- files of others, and copies --------------------------------------------------------------------------------------
+
+
+def litter(folder: Path) -> None:
+    """What systems leave in a folder: macOS's companions of its files, an index, thumbnails."""
+    for file in list(folder.iterdir()):
+        (folder / f"._{file.name}").write_bytes(bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(4000))
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"\0\0\0\1Bud1" * 50)
+    (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + SERIES.encode() * 4)
+    (folder / "__MACOSX").mkdir()
+
+
+@pytest.mark.parametrize("of", ["folder", "file"])
+def test_hidden_and_foreign_files_do_not_matter(tmp_path: Path, of: str) -> None:
+    files = write_volume(tmp_path / "clean", STORED, PLAIN)
+    expected = read_dicom_series(tmp_path / "clean", "image").values
+    litter(tmp_path / "clean")
+    found = read_dicom_series(files[0] if of == "file" else tmp_path / "clean", "image")
+    np.testing.assert_array_equal(found.values, expected)
+
+
+def test_an_instance_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    """Byte for byte, without a UID, and written again with another comment."""
+    files = write_volume(tmp_path, STORED, PLAIN)
+    empty(files[3], "SOPInstanceUID")
+    expected = read_dicom_series(tmp_path, "image")
+    for number in (1, 3):
+        shutil.copy(files[number], files[number].with_name(f"{files[number].stem} (1).dcm"))
+    shutil.copy(files[2], tmp_path / "again.dcm")
+    rewrite(tmp_path / "again.dcm", ImageComments="copied")
+    found = read_dicom_series(tmp_path, "image")
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    assert found.identity == expected.identity
+
+
+@pytest.mark.parametrize("change", ["pixels", "place"])
+def test_two_files_of_one_instance_that_differ_are_named(tmp_path: Path, change: str) -> None:
+    files = write_volume(tmp_path, STORED, PLAIN)
+    shutil.copy(files[1], tmp_path / "other.dcm")
+    data = pydicom.dcmread(tmp_path / "other.dcm")
+    if change == "pixels":
+        rewrite(tmp_path / "other.dcm", PixelData=bytes(len(data.PixelData)))
+    else:
+        rewrite(tmp_path / "other.dcm", ImagePositionPatient=[0, 0, 400])
+    with pytest.raises(InputError, match=rf"two files of one instance that differ, '{files[1].name}' and 'other.dcm'"):
+        read_dicom_series(tmp_path, "image")
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +285,10 @@ def cut(file: Path, count: int = 60) -> None:
 MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
     "missing slice": (lambda files: files[1].unlink(), r"slices 8 mm apart \('IM005.dcm' and 'IM003.dcm'\) where 4 mm"),
     "uneven": (lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 8.5]), r"slices (4.5|3.5) mm apart .* 4 mm"),
-    "same place": (lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4]), "1 slices where another one lies"),
+    "same place": (
+        lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4]),
+        r"1 slices where another one lies already \('IM00[34].dcm' and 'IM00[34].dcm'\)",
+    ),
     "no position": (lambda files: empty(files[2], "ImagePositionPatient"), "IM003.dcm' has no image position of 3"),
     "no orientation": (lambda files: empty(files[2], "ImageOrientationPatient"), "no image orientation of 6 numbers"),
     "no pixel size": (lambda files: empty(files[2], "PixelSpacing"), "IM003.dcm' has no pixel spacing of 2 numbers"),

@@ -24,6 +24,7 @@ from monai_regplugins.readers.images import (
     real_values,
     scan_shape,
 )
+from monai_regplugins.transforms.load import LoadSubjectd
 
 DRAW = np.random.default_rng(0)
 VOLUME = DRAW.normal(size=(4, 5, 6)).astype(np.float32)
@@ -58,6 +59,19 @@ def test_itk_formats(tmp_path: Path, suffix: str, compressed: bool) -> None:
     scan = read_scan(tmp_path / f"b{suffix}", "image")
     np.testing.assert_array_equal(scan.values, VOLUME)
     np.testing.assert_allclose(scan.affine, AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_fourth_axis_has_no_place(tmp_path: Path, suffix: str) -> None:
+    """A single time point, whose origin and spacing are seconds."""
+    nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / "a.nii")
+    image = sitk.JoinSeries(sitk.ReadImage(str(tmp_path / "a.nii")), 7.0, 2.5)
+    sitk.WriteImage(image, str(tmp_path / f"b{suffix}"))
+    scan = read_scan(tmp_path / f"b{suffix}", "image")
+    assert scan.values.shape == (*VOLUME.shape, 1)
+    np.testing.assert_allclose(scan.affine, AFFINE, atol=1e-5)
+    loaded = LoadSubjectd()({"image": tmp_path / f"b{suffix}"})
+    np.testing.assert_array_equal(loaded["image"][0], VOLUME)
 
 
 def test_simpleitk_reader_flips_x_and_y_of_a_slice(tmp_path: Path) -> None:

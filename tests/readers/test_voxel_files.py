@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,3 +228,47 @@ def test_other_formats_name_no_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text("ElementDataFile = /etc/passwd\ndata file: /etc/passwd\n")
         assert voxel_files(tmp_path / name, "image").files == [tmp_path / name]
         check_no_other_file(tmp_path / name, "image")
+
+
+# --- compressed voxels ------------------------------------------------------------------------------------------------
+
+MANY = np.random.default_rng(0).integers(-99, 99, (12, 11, 10)).astype(np.int16)
+
+
+def compressed(folder: Path, suffix: str) -> tuple[Path, bytes, int]:
+    """A compressed MetaImage, its header's file, and what it tells of the size."""
+    path = folder / f"a{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(MANY), str(path), useCompression=True)
+    content = path.read_bytes()
+    found = re.search(rb"CompressedDataSize = (\d+)\n", content)
+    assert found is not None
+    return path, content, int(found[1])
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+@pytest.mark.parametrize("told", [None, 0, 1, 0.3, 0.9])
+def test_compressed_voxels_are_as_many_as_the_header_tells(tmp_path: Path, suffix: str, told: float | None) -> None:
+    """ITK fills up with zeros what a wrong or missing size of the compressed voxels cuts off."""
+    path, content, size = compressed(tmp_path, suffix)
+    np.testing.assert_array_equal(read_scan(path, "image").values.numpy().T, MANY)
+    line = b"" if told is None else b"CompressedDataSize = %d\n" % (told if told in (0, 1) else int(told * size))
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line, content))
+    with pytest.raises(InputError, match=rf"header of {MANY.nbytes} bytes of voxels, but the \d+ compressed .* hold"):
+        read_scan(path, "image")
+
+
+@pytest.mark.parametrize("count", [0.5, 2])
+def test_a_compressed_stream_of_another_length(tmp_path: Path, count: float) -> None:
+    path, content, size = compressed(tmp_path, ".mha")
+    stream = zlib.compress((MANY.tobytes() * 2)[: int(count * MANY.nbytes)])
+    content = content[:-size].replace(b"CompressedDataSize = %d" % size, b"CompressedDataSize = %d" % len(stream))
+    path.write_bytes(content + stream)
+    with pytest.raises(InputError, match=rf"hold {int(count * MANY.nbytes)}; it is damaged"):
+        read_scan(path, "image")
+
+
+def test_compressed_voxels_that_are_noise(tmp_path: Path) -> None:
+    path, content, size = compressed(tmp_path, ".mha")
+    path.write_bytes(content[:-size] + bytes(range(256)) * (size // 256 + 1))
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_scan(path, "image")

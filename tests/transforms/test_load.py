@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import time
@@ -16,11 +17,12 @@ import torch
 from damaged_pairs import AFFINE, DAMAGES, VOLUME, damaged_pair, good_pair, write_nifti
 from dicom_series import write_volume
 from monai.data import MetaTensor
+from monai.utils import SpaceKeys
 from PIL import Image
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, load_points
-from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.prepare import MovingToFixedGridd, resize_image
 
 LABELS = np.arange(120, dtype=np.int16).reshape(4, 5, 6) % 7
 SLICE = np.random.default_rng(0).integers(0, 255, size=(6, 4), dtype=np.uint8)  # PNG rows, columns
@@ -135,13 +137,15 @@ def test_bad_image(pair: dict[str, Any], tmp_path: Path, data: np.ndarray[Any, A
 @pytest.mark.parametrize(
     ("data", "affine", "message"),
     [
-        (LABELS[:, :, :5], AFFINE, "size"),
-        (LABELS, AFFINE + 0.01 * np.eye(4, k=3), "another affine"),
+        (LABELS[:, :, :5], np.eye(4), "size"),
+        (LABELS, np.eye(4), "another affine than the fixed image and tells no place of its own"),
+        (LABELS, AFFINE + 100 * np.eye(4, k=3), "lies outside of the fixed image"),
+        (LABELS, AFFINE @ (np.eye(4) + 0.1 * np.eye(4, k=1)), "affine of fixed label .* is sheared"),
         (np.zeros_like(LABELS), AFFINE, "empty"),
         (LABELS + np.float32(0.5), AFFINE, "fractions"),
         (replaced(LABELS.astype(np.float32), np.nan), AFFINE, "fractions"),
     ],
-    ids=["shape", "affine", "empty", "fractions", "nan"],
+    ids=["shape", "affine", "elsewhere", "sheared", "empty", "fractions", "nan"],
 )
 def test_bad_label(
     pair: dict[str, Any], tmp_path: Path, data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], message: str
@@ -182,6 +186,20 @@ def test_color_picture(tmp_path: Path) -> None:
     Image.fromarray(np.arange(60, dtype=np.uint8).reshape(5, 4, 3)).save(path)
     with pytest.raises(InputError, match="color picture"):
         LoadPaird(spatial_dims=2)({"moving": path, "fixed": path})
+
+
+def test_a_palette_is_gray_in_an_image_and_numbers_in_a_label_map(tmp_path: Path) -> None:
+    picture = Image.frombytes("P", (4, 6), (SLICE % 3).tobytes())
+    picture.putpalette([90, 90, 90, 7, 7, 7, 200, 200, 200])
+    picture.save(tmp_path / "gray.png")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "label.png")
+    images = {"moving": tmp_path / "gray.png", "fixed": tmp_path / "gray.png"}
+    loaded = LoadPaird(spatial_dims=2)({**images, "fixed_label": tmp_path / "label.png"})
+    np.testing.assert_array_equal(loaded["fixed"][0], np.array([90, 7, 200])[SLICE.T % 3])
+    np.testing.assert_array_equal(loaded["fixed_label"][0], SLICE.T % 3)
+    with pytest.raises(InputError, match="color picture"):
+        LoadPaird(spatial_dims=2)({**images, "fixed": tmp_path / "label.png"})
 
 
 def test_png_for_a_3d_method(tmp_path: Path) -> None:
@@ -241,9 +259,9 @@ def test_single_image_with_its_mask(tmp_path: Path) -> None:
 def test_mask_of_another_grid_than_its_image(tmp_path: Path) -> None:
     image = write_nifti(tmp_path / "image.nii.gz", VOLUME)
     with pytest.raises(InputError, match=r"mask '.*' has size .* but the image has"):
-        LoadSubjectd()({"image": image, "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS[1:])})
-    moved = write_nifti(tmp_path / "mask.nii.gz", LABELS, AFFINE + 9 * np.eye(4, k=3))
-    with pytest.raises(InputError, match="another affine than the image"):
+        LoadSubjectd()({"image": image, "mask": write_nifti(tmp_path / "mask.nii.gz", LABELS[1:], np.eye(4))})
+    moved = write_nifti(tmp_path / "mask.nii.gz", LABELS, AFFINE + 99 * np.eye(4, k=3))
+    with pytest.raises(InputError, match="lies outside of the image by their headers"):
         LoadSubjectd()({"image": image, "mask": moved})
 
 
@@ -275,12 +293,123 @@ def test_points_outside_their_image(pair: dict[str, Any], tmp_path: Path) -> Non
         LoadPaird()(pair)
 
 
-def test_labels_too_large_to_be_told_apart(pair: dict[str, Any], tmp_path: Path) -> None:
-    labels = LABELS.astype(np.int32)
-    labels[0, 0, 0] = 2**24 + 1
-    pair["moving_label"] = write_nifti(tmp_path / "label.nii.gz", labels)
-    with pytest.raises(InputError, match="holds labels up to 16777216, expected less than"):
-        LoadPaird()(pair)
+# --- labels on other grids of the same world --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flips", list(itertools.product([1, -1], repeat=3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_label_with_other_axes_is_turned_onto_its_image(
+    pair: dict[str, Any], tmp_path: Path, order: tuple[int, ...], flips: tuple[int, ...]
+) -> None:
+    """As nibabel reorients it, which moves no voxel in the world."""
+    reorientation = np.array(list(zip(order, flips, strict=True)))
+    turned = nib.Nifti1Image(LABELS, AFFINE).as_reoriented(reorientation)
+    nib.save(turned, tmp_path / "label.nii.gz")
+    loaded = LoadPaird()({**pair, "fixed_label": tmp_path / "label.nii.gz", "moving_mask": tmp_path / "label.nii.gz"})
+    np.testing.assert_array_equal(loaded["fixed_label"][0], LABELS)
+    np.testing.assert_array_equal(loaded["moving_mask"][0], LABELS > 0)
+    assert torch.equal(loaded["fixed_label"].affine, loaded["fixed"].affine)
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".nii.gz", ".mha"])
+def test_a_cropped_label_is_put_back_into_its_image(pair: dict[str, Any], tmp_path: Path, suffix: str) -> None:
+    """As 3D Slicer saves a segmentation; and one that goes beyond the image."""
+    write_nifti(tmp_path / "full.nii", LABELS)
+    full = sitk.ReadImage(str(tmp_path / "full.nii"))
+    sitk.WriteImage(full[1:3, 1:, 2:5], str(tmp_path / f"label{suffix}"))
+    expected = np.zeros_like(LABELS)
+    expected[1:3, 1:, 2:5] = LABELS[1:3, 1:, 2:5]
+    loaded = LoadPaird()({**pair, "fixed_label": tmp_path / f"label{suffix}"})
+    np.testing.assert_array_equal(loaded["fixed_label"][0], expected)
+    sitk.WriteImage(sitk.ConstantPad(full, (2, 0, 1), (0, 3, 4), 5), str(tmp_path / f"label{suffix}"))
+    loaded = LoadPaird()({**pair, "fixed_label": tmp_path / f"label{suffix}"})
+    np.testing.assert_array_equal(loaded["fixed_label"][0], LABELS)
+
+
+def test_a_label_of_other_voxels_is_sampled_as_simpleitk_does(
+    pair: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = np.random.default_rng(3)
+    shape, turn = (9, 11, 10), np.array([[0.0, -0.8, 0.6], [1.0, 0.0, 0.0], [0.0, 0.6, 0.8]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn * [1.3, 1.1, 1.7]
+    affine[:3, 3] = AFFINE[:3] @ [1.5, 2, 2.5, 1] - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    path = write_nifti(tmp_path / "label.nii.gz", draw.integers(1, 9, shape, dtype=np.int16), affine)
+    loaded = LoadPaird()({**pair, "fixed_label": path})
+    image = sitk.ReadImage(str(pair["fixed"]))
+    theirs = sitk.Resample(sitk.ReadImage(str(path)), image, sitk.Transform(), sitk.sitkNearestNeighbor)
+    np.testing.assert_array_equal(loaded["fixed_label"][0], sitk.GetArrayFromImage(theirs).T)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"fixed label '{path}' has other voxels than the fixed image; each voxel takes the nearest label."
+    ]
+
+
+def test_a_label_slice_with_flipped_axes(tmp_path: Path) -> None:
+    affine = np.array([[-2.0, 0, 0, 9], [0, -3, 0, 4], [0, 0, 5, 7], [0, 0, 0, 1]])
+    values = LABELS[:, :, 0]
+    files = {"moving": write_nifti(tmp_path / "image.nii.gz", VOLUME[:, :, 0], affine)}
+    flipped = affine @ np.array([[-1.0, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    files |= {"fixed": files["moving"], "fixed_label": write_nifti(tmp_path / "l.nii.gz", values[::-1], flipped)}
+    np.testing.assert_array_equal(LoadPaird(spatial_dims=2)(files)["fixed_label"][0], values)
+
+
+def test_arrays_lie_on_their_image_and_tensors_where_they_say(pair: dict[str, Any]) -> None:
+    crop = MetaTensor(torch.from_numpy(LABELS[1:])[None], affine=torch.tensor(AFFINE))
+    crop.affine[:3, 3] += crop.affine[:3, 0]
+    pair |= {"fixed": MetaTensor(torch.from_numpy(VOLUME), affine=torch.tensor(AFFINE)), "fixed_label": crop}
+    expected = np.where(np.arange(4)[:, None, None] > 0, LABELS, 0)
+    np.testing.assert_array_equal(LoadPaird()(pair)["fixed_label"][0], expected)
+    np.testing.assert_array_equal(LoadPaird()({**pair, "fixed_label": LABELS})["fixed_label"][0], LABELS)
+    with pytest.raises(InputError, match="size"):
+        LoadPaird()({**pair, "fixed_label": LABELS[1:]})
+
+
+@pytest.mark.parametrize("space", ["LPS", SpaceKeys.LPS])
+def test_a_tensor_in_lps_lies_where_it_says(space: str) -> None:
+    image = MetaTensor(torch.from_numpy(VOLUME)[None], affine=torch.tensor(AFFINE))
+    lps = MetaTensor(image.as_tensor(), affine=torch.diag(torch.tensor([-1.0, -1, 1, 1])).double() @ image.affine)
+    lps.meta["space"] = space
+    loaded = LoadPaird()({"fixed": image, "moving": lps, "moving_label": np.ones((4, 5, 6), np.uint8)})
+    assert torch.equal(loaded["moving"].affine, loaded["fixed"].affine)
+    assert torch.equal(loaded["moving_label"].affine, loaded["fixed"].affine)
+    assert loaded["moving"].meta["space"] == SpaceKeys.RAS
+
+
+# --- label values -----------------------------------------------------------------------------------------------------
+
+LARGE = np.array([2**24 + 1, 2**24, -(2**24) - 1, -3, 614454277, 0])  # the last but one is of the Allen atlas
+
+
+@pytest.mark.parametrize("name", ["label.nii.gz", "label.nrrd", "label.mha", "array", "tensor"])
+def test_large_and_negative_labels_survive(pair: dict[str, Any], tmp_path: Path, name: str) -> None:
+    """Loading, resampling onto another grid, and resizing; float32 would let the first two fall together."""
+    labels = LARGE[np.arange(120).reshape(4, 5, 6) % 6]
+    source: Any = {"array": labels, "tensor": torch.from_numpy(labels)}.get(name, tmp_path / name)
+    if isinstance(source, Path):
+        write_nifti(tmp_path / "a.nii", labels.astype(np.int32))
+        sitk.WriteImage(sitk.ReadImage(str(tmp_path / "a.nii")), str(source))
+    reorientation = np.array([[1, -1], [0, 1], [2, -1]])
+    nib.save(nib.Nifti1Image(VOLUME, AFFINE).as_reoriented(reorientation), tmp_path / "turned.nii")
+    loaded = LoadPaird()({**pair, "moving_label": source, "fixed": tmp_path / "turned.nii"})
+    assert loaded["moving_label"].dtype == torch.int32
+    np.testing.assert_array_equal(loaded["moving_label"][0], labels)
+    moved = MovingToFixedGridd(keep_original=True)(loaded)["moving_label"][0]
+    expected = nib.Nifti1Image(labels.astype(np.int32), AFFINE).as_reoriented(reorientation)
+    np.testing.assert_array_equal(moved, np.asarray(expected.dataobj))
+    resized = resize_image(loaded["moving_label"].as_tensor(), [8, 10, 12], nearest=True)
+    np.testing.assert_array_equal(resized[0], labels.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+
+
+def test_labels_of_64_bits(pair: dict[str, Any], tmp_path: Path) -> None:
+    labels = np.full((4, 5, 6), 2**53 + 1)
+    labels[0] = -(2**60) - 1
+    nib.save(nib.Nifti1Image(labels, AFFINE, dtype=np.int64), tmp_path / "label.nii.gz")
+    loaded = LoadPaird()({**pair, "fixed_label": tmp_path / "label.nii.gz"})["fixed_label"]
+    np.testing.assert_array_equal(loaded[0], labels)
+    for wrong in (labels.astype(np.uint64), labels * 1e6):
+        nib.save(nib.Nifti1Image(wrong, AFFINE, dtype=wrong.dtype), tmp_path / "label.nii.gz")
+        with pytest.raises(InputError, match=r"holds labels from .* to .*, expected 64 bits at most"):
+            LoadPaird()({**pair, "fixed_label": tmp_path / "label.nii.gz"})
 
 
 def test_a_folder_is_no_label_map(pair: dict[str, Any], tmp_path: Path) -> None:

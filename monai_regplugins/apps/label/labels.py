@@ -76,7 +76,7 @@ class LabelNames:
         version = (state.st_mtime_ns, state.st_size)
         known = self._values.get(path)
         if known is None or known[0] != version:
-            found = np.unique(np.rint(read_scan(path, "label map").values.numpy())).astype(int)
+            found = np.unique(np.rint(read_scan(path, "label map", exact=True).values.numpy())).astype(int)
             known = self._values[path] = version, [int(value) for value in found if value != 0]
         return known[1]
 

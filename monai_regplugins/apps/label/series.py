@@ -35,7 +35,7 @@ def read_frames_label(path: str | Path, series: CineSeries, frame: int = -1) -> 
         RequestError: When the label map has another shape, or it is not clear or not true that the frame has labels.
         InputError: When it cannot be read, or there is no such frame.
     """
-    values = np.rint(read_scan(path, "label").values.numpy()).astype(np.int32)
+    values = np.rint(read_scan(path, "label", exact=True).values.numpy()).astype(np.int32)
     if series.slice_axis is not None and values.ndim == 4:
         values = values.squeeze(series.slice_axis)
     shape = (*series.frames.shape[1:], len(series.frames))
