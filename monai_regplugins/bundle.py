@@ -50,6 +50,8 @@ PATH_KEYS = frozenset(
         "fixed_points",
         "moving_points",
         "mask",
+        "fixed_mask",
+        "moving_mask",
         "pair_id",
         "pairs_file",
         "series",

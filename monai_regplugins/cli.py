@@ -21,12 +21,13 @@ IMAGES = {
     "moving_label": ("FILE", "label map of the moving image, which is warped along"),
     "fixed_points": ("FILE", "points of the fixed image: comma-separated voxel coordinates, a point a line"),
     "moving_points": ("FILE", "the corresponding points of the moving image"),
-    "mask": ("FILE", "mask of the fixed image"),
+    "fixed_mask": ("FILE", "mask of the fixed image: the voxels that count"),
+    "moving_mask": ("FILE", "mask of the moving image: the voxels that count"),
     "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
 }
 SETTINGS = {
     "prealign": ("METHOD", "initial alignment: none (default), moments, affine, correlation, or auto"),
-    "refine_steps": ("N", "steps of instance optimization on this very pair; default: 0, 30 is a good number"),
+    "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
     "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
     "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),

@@ -120,6 +120,8 @@ class Registration:
         fixed_points: Source | None = None,
         moving_points: Source | None = None,
         mask: Source | None = None,
+        fixed_mask: Source | None = None,
+        moving_mask: Source | None = None,
         spacing: Sequence[float] | None = None,
         pair_id: str = "",
     ) -> RegistrationResult:
@@ -136,7 +138,9 @@ class Registration:
             moving_label: label map of the moving image, likewise, which comes along.
             fixed_points: points of the fixed image, voxels, (N, d) or a file.
             moving_points: their partners in the moving image, voxels of that.
-            mask: where the fixed image counts, likewise.
+            mask: another name of ``fixed_mask``.
+            fixed_mask: where the fixed image counts, likewise.
+            moving_mask: where the moving image counts, likewise.
             spacing: voxel size along each axis in mm of images that tell none; by default 1.
             pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
 
@@ -150,6 +154,8 @@ class Registration:
             "fixed_points": fixed_points,
             "moving_points": moving_points,
             "mask": mask,
+            "fixed_mask": fixed_mask,
+            "moving_mask": moving_mask,
         }
         given = images | {column: source for column, source in others.items() if source is not None}
         if spacing is not None:

@@ -142,14 +142,28 @@ class RegistrationResult:
             capture_range: largest component of a true field that counts, mm.
 
         Returns:
-            The measures of :func:`~monai_regplugins.metrics.pair_metrics`; NaN where undefined.
+            The measures of :func:`~monai_regplugins.metrics.pair_metrics`, NaN where undefined, and
+            :attr:`start_values`.
         """
         pred, targets = {**self.pred, "warped": self._in_window(self.warped)}, dict(self.targets)
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
         if self.item.get("moving_extended", False):
             targets["moving"] = self._in_window(self.aligned)
-        return measure_pair({"pred": pred, "label": targets}, labels, surface, capture_range)
+        return measure_pair({"pred": pred, "label": targets}, labels, surface, capture_range) | self.start_values
+
+    @property
+    def start_values(self) -> dict[str, float]:
+        """Of the instance optimization, if there was one: where it began, and similarities on voxels it did not use.
+
+        ``from_network`` is 1 where the network's field was the start and 0 where it was no displacement,
+        ``unused_before`` the similarity of the pair as it was aligned, ``unused`` that of the result; where the two are
+        equal, the aligned pair was kept.
+        """
+        if "unused_similarity" not in self.pred:
+            return {}
+        before, after = (float(value) for value in self.pred["unused_similarity"])
+        return {"from_network": float(self.pred["from_network"]), "unused_before": before, "unused": after}
 
     def _in_window(self, image: MetaTensor) -> Tensor:
         """A moving image clipped as the network's was."""

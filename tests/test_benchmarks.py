@@ -301,7 +301,9 @@ class TestSeries:
         assert rows["before"][2:] == ["0.000", "0.00", "-", "-", "-"]
         for name in ("B-spline", "SimpleITK", "R2N2", "R2N2-refined"):
             row = content["rows"][name]
-            assert not np.allclose(row["mse"], before["mse"], rtol=1e-3), "nothing was moved"
+            moved = not np.allclose(row["mse"], before["mse"], rtol=1e-3)
+            assert moved or name == "R2N2-refined", "nothing was moved"  # which drops what is no better
+            assert name != "R2N2-refined" or np.mean(row["mse"]) < 1.001 * np.mean(before["mse"])
             assert float(rows[name][0]) == pytest.approx(np.mean(row["mse"]), abs=5.1e-5)
             assert float(rows[name][5]) == pytest.approx(row["seconds"] / (4 // every), abs=5.1e-5)
         steps = json.loads((compare.CONFIGS / "inference.json").read_text())["steps"]

@@ -31,6 +31,7 @@ AFFINES = {
 KEYS = ("fixed", "moving", "fixed_label", "moving_label")
 LABELS = {"fixed_label_key": "fixed_label", "moving_label_key": "moving_label"}
 SETTINGS = {"device": "cpu", "spatial_size": [16, 16, 16], "refine_steps": 5, "refine_levels": 1}
+SETTINGS |= {"smoothness_weight": 5.0}  # a smooth field, which a numerical inverse undoes
 
 
 def blob(size: tuple[int, ...], affine: Any, center: tuple[float, ...]) -> Any:

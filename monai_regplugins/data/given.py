@@ -27,6 +27,8 @@ def given_pairs(
     fixed_points: PathLike = "",
     moving_points: PathLike = "",
     mask: PathLike = "",
+    fixed_mask: PathLike = "",
+    moving_mask: PathLike = "",
     pair_id: PathLike = "",
     pairs: PathLike = "",
     max_pairs: int = 1,
@@ -43,7 +45,9 @@ def given_pairs(
         phantom: which phantom that is, see :func:`~monai_regplugins.phantoms.open_dataset`.
         fixed_points: path of points of the fixed image, comma-separated voxel coordinates.
         moving_points: path of their partners in the moving image.
-        mask: path of a mask of the fixed image.
+        mask: another name of ``fixed_mask``.
+        fixed_mask: path of a mask of the fixed image, the voxels that count.
+        moving_mask: path of a mask of the moving image.
         pair_id: name of the pair of the given files; by default ``<moving>_to_<fixed>``.
         pairs: path of a list of pairs, see :func:`~monai_regplugins.data.pair_list.read_pair_list`.
         max_pairs: so many pairs of the data set, 0 takes all.
@@ -62,6 +66,8 @@ def given_pairs(
         "fixed_points": fixed_points,
         "moving_points": moving_points,
         "mask": mask,
+        "fixed_mask": fixed_mask,
+        "moving_mask": moving_mask,
     }
     given = {column: os.fspath(path) for column, path in files.items() if os.fspath(path)}
     beside = [*given, *(["pair_id"] if os.fspath(pair_id) else [])]

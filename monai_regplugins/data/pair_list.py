@@ -1,8 +1,9 @@
 """Lists of pairs to register: a CSV table with a header line, or a JSON array of objects.
 
 Columns are ``fixed`` and ``moving``, and where there are such files ``fixed_label``, ``moving_label``, ``fixed_points``
-and ``moving_points`` (comma-separated voxel coordinates), ``mask`` (of the fixed image), and ``pair_id``, the name of
-the result. An empty cell is as good as none. Paths are relative to the folder of the list.
+and ``moving_points`` (comma-separated voxel coordinates), ``fixed_mask`` (or ``mask``) and ``moving_mask``, the voxels
+that count, and ``pair_id``, the name of the result. An empty cell is as good as none. Paths are relative to the folder
+of the list.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ COLUMNS = {  # and the keys of a pair that they fill
     "fixed_points": "fixed_keypoints",
     "moving_points": "moving_keypoints",
     "mask": "fixed_mask",
+    "fixed_mask": "fixed_mask",
+    "moving_mask": "moving_mask",
 }
 PAIR_ID = "pair_id"
 RESERVED = ("metrics.csv", "report.html", "provenance.json", "mean", "sd")  # files beside the pairs' folders, and rows
@@ -132,8 +135,10 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
         pair_id: name of the pair; by default ``<moving>_to_<fixed>``.
 
     Raises:
-        InputError: When no folder can have the name, see :func:`check_pair_id`.
+        InputError: When no folder can have the name, see :func:`check_pair_id`, or the fixed mask is given twice.
     """
+    if "mask" in files and "fixed_mask" in files:
+        raise InputError(f"mask and fixed_mask are both given{where}, two names of one thing; give one of them.")
     name = pair_id or f"{_stem(files['moving'])}_to_{_stem(files['fixed'])}"
     check_pair_id(name, where)
     return {**{COLUMNS[column]: path for column, path in files.items()}, PAIR_ID: name}

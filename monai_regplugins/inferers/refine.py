@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from monai.inferers import Inferer
-from monai.networks.layers import gaussian_1d
 from torch import Tensor
 from torch.nn import functional
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers.dense import DenseInferer
+from monai_regplugins.inferers.descent import NodeDescent
+from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
 from monai_regplugins.inferers.pair import PairInferer
-from monai_regplugins.losses import Term, WeightedSum
+from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["RefinedInferer"]
@@ -26,16 +28,45 @@ logger = logging.getLogger(__name__)
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
+OfField: TypeAlias = Callable[[Tensor], Tensor]
+AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 IMAGES = ("moving", "fixed")  # and in the targets, beside what the inferer is called with
+FEW = 0.01  # of the voxels above the threshold
+MASKS = ("fixed_mask", "moving_mask")
 
 
-class Descent(NamedTuple):
-    """Where a descent led: the best residual field, and the loss before each step and after the last one."""
+class _Refined(NamedTuple):
+    """A refined pair: where it started, what was added on the last level, and the loss there before and after.
 
+    Attributes:
+        start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
+        residual: field at the size of the last level.
+        before: loss of the start as the last level sees it.
+        after: loss of start and residual.
+        steps: of all levels.
+    """
+
+    start: Tensor | None
     residual: Tensor
-    losses: list[float]
+    before: float
+    after: float
+    steps: int
+
+    def __str__(self) -> str:
+        return f"loss {self.before:.4g} -> {self.after:.4g} in {self.steps} steps"
+
+    def at(self, size: list[int]) -> Tensor:
+        """The field at a size."""
+        residual = _resized(self.residual, size)
+        return residual if self.start is None else _resized(self.start, size) + residual
+
+    def outputs(self, size: Sequence[int]) -> dict[str, Tensor]:
+        """What becomes part of the result, on the image's grid."""
+        ddf = _zero(self.residual, size) if self.start is None else self.start.clone()
+        _add_resized(ddf, self.residual)
+        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
 
 
 class RefinedInferer(Inferer):
@@ -47,23 +78,30 @@ class RefinedInferer(Inferer):
     .. math::
         \hat v = \arg\min_v L(f + W v), \qquad v_0 = 0,
 
-    by Adam (Kingma and Ba 2015). Balakrishnan et al. 2019 (VoxelMorph, IEEE TMI 38, 1788) call it instance-specific
-    optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. With several levels it begins on a coarse
-    grid, where the far is near, and goes on, from what it has found, on grids that are twice as fine each. The field
-    with the lowest loss on the last one is kept, the network's own included, so that the loss of no pair rises. Samples
-    of a batch are refined one after the other, each as if it were alone. No gradient flows through the result.
+    see :class:`~monai_regplugins.inferers.descent.NodeDescent`. Balakrishnan et al. 2019 (VoxelMorph, IEEE TMI 38,
+    1788) call it instance-specific optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. With
+    several levels each doubles the grid and starts from the field of the previous one. The field with the lowest loss
+    on the last level is kept, that of the start included, so that the loss of no pair rises. Samples of a batch are
+    refined one after the other, each as if it were alone. No gradient flows through the result.
 
     Between voxels, interpolation averages the noise of the moving image, and so pairs that differ in their noise alone
     seem to match best half a voxel apart. ``smoothing`` averages the noise of both images first.
 
-    The loss is the one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
+    With an :class:`~monai_regplugins.losses.InstanceLoss` no pair ends worse than it came: the first level is descended
+    from the network's field and from none, and the better of both goes on, the one that folds less or, if both fold as
+    little, the one with the higher similarity on voxels that the optimization does not use, see
+    :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the pair as
+    it was aligned is replaced by no displacement.
+
+    Any other loss is one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
     ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
     keyword arguments of the call, such as ``fixed_mask``. Terms of a
-    :class:`~monai_regplugins.losses.WeightedSum` that need more than that, such as a true field, are left out.
+    :class:`~monai_regplugins.losses.WeightedSum` that need more than that, such as a true field, are left out. It
+    begins at the network's field.
 
     Args:
         inferer: what registers first.
-        loss: what to lower, of one pair.
+        loss: what to lower, of one pair; None takes ``InstanceLoss()``.
         steps: most steps to take at each level; 0 is the inferer alone.
         spacing: voxels from node to node; 1 moves every voxel by itself.
         learning_rate: how far a step moves a node at most, about, in voxels.
@@ -71,15 +109,16 @@ class RefinedInferer(Inferer):
             keeps an axis as it is. The network's field is kept in full.
         levels: how many sizes, each twice the one before, but not larger than the image.
         smoothing: standard deviation of a Gaussian over both images that the loss sees, in voxels of the images.
-        patience: steps over which the loss of a pair has to vary for its descent to go on,
-        smallest_change: by more than this fraction of how far it has varied since the start.
+        patience: stop when the range of the loss over the last ``patience`` steps
+        smallest_change: is below this fraction of its range since the first one.
+        never_worse: with an ``InstanceLoss``, choose the start and keep no result that is worse than the aligned pair;
+            with 0 steps report such a field in one line. False begins at the network's field and keeps what comes.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
 
     Example:
-        >>> loss = WeightedSum({"similarity": Term(torch.nn.MSELoss(), ["warped", "fixed"])})
-        >>> refined = RefinedInferer(PairInferer(), loss, steps=5)
+        >>> refined = RefinedInferer(PairInferer(), InstanceLoss("mse"), steps=5)
         >>> refined(torch.rand(1, 2, 16, 16), torch.zeros_like)["ddf"].shape
         torch.Size([1, 2, 16, 16])
     """
@@ -87,8 +126,8 @@ class RefinedInferer(Inferer):
     def __init__(
         self,
         inferer: PairInferer | DenseInferer,
-        loss: Loss,
-        steps: int,
+        loss: Loss | InstanceLoss | None = None,
+        steps: int = 30,
         spacing: int = 2,
         learning_rate: float = 0.1,
         spatial_size: Sequence[int] = (),
@@ -96,26 +135,19 @@ class RefinedInferer(Inferer):
         smoothing: float = 0.0,
         patience: int = 10,
         smallest_change: float = 1e-3,
+        never_worse: bool = True,
     ) -> None:
         super().__init__()
-        if steps < 0 or min(spacing, levels, patience) < 1:
-            raise InputError(
-                f"steps, spacing, levels and patience are {steps}, {spacing}, {levels} and {patience}, expected at "
-                "least 0, 1, 1 and 1; 0 steps take the network's field as it is."
-            )
-        if not learning_rate > 0 or not 0 <= smallest_change < 1:
-            raise InputError(
-                f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
-                "and a fraction from 0 to below 1; 0.1 and 0.001 are the defaults."
-            )
+        self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change)
+        if levels < 1:
+            raise InputError(f"levels is {levels}, expected at least 1.")
         if not 0 <= smoothing < math.inf:
             raise InputError(f"smoothing is {smoothing}, expected voxels from 0 on; 0.75 is enough against noise.")
         if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
             raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
-        self.inferer, self.loss, self.steps = inferer, loss, steps
-        self.spacing, self.learning_rate = spacing, learning_rate
+        self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels = list(spatial_size), levels
-        self.smoothing, self.patience, self.smallest_change = smoothing, patience, smallest_change
+        self.smoothing, self.never_worse = smoothing, never_worse
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -124,60 +156,128 @@ class RefinedInferer(Inferer):
             inputs: as the wrapped inferer takes them.
             network: the network.
             *args: further arguments of the wrapped inferer.
-            **kwargs: its keyword arguments.
+            **kwargs: its keyword arguments, and ``fixed_mask`` and ``moving_mask`` ``(B, 1, *spatial)``, the voxels
+                that count, both on the fixed grid.
 
         Returns:
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
-            loss before and after. The rest, such as local transformations, is the network's.
+            loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
+            was the start and 0 where it was no displacement, and ``unused_similarity`` ``(B, 2)``, that of the aligned
+            pair and of the result on unused voxels. The rest, such as local transformations, is the network's.
 
         Raises:
-            InputError: When no term of the loss compares the images.
+            InputError: When no term of the loss compares the images, or no voxel counts in both images.
         """
-        if self.steps == 0:
-            return self.inferer(inputs, network, *args, **kwargs)
+        own = isinstance(self.loss, InstanceLoss)
+        inner = {key: value for key, value in kwargs.items() if not (own and self._is_foreign(key))}
+        if self.steps == 0 and not (own and self.never_worse):
+            return self.inferer(inputs, network, *args, **inner)
         targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGES}
-        loss = _computable(self.loss, {*FROM_THE_FIELD, *IMAGES, *targets})
-        result = self.inferer(inputs, network, *args, **kwargs)
+        refine = self._method({*FROM_THE_FIELD, *IMAGES, *targets})
+        result = self.inferer(inputs, network, *args, **inner)
         image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
         device = image.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            moving, fixed = image[:, :1].float(), image[:, 1:].float()
-            targets |= {"moving": moving, "fixed": fixed}
-            del result["warped"]  # as large as an image, and made anew
-            ddf = result["ddf"]
-            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(ddf))]
-            found = [self._refined(loss, u, pair) for u, pair in zip(ddf.split(1), pairs, strict=True)]
-            refined = found[0][0] if len(found) == 1 else torch.cat([u for u, _ in found])
-            warped = fields.warp(moving, refined, padding=self.inferer.padding)
-            return result | {"ddf": refined, "warped": warped, "refinement": torch.stack([ends for _, ends in found])}
+            targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
+            targets = {key: _outside_inference(value) for key, value in targets.items()}
+            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
+            warped = result.pop("warped")  # as large as an image, and made anew
+            found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
+            if self.steps == 0:
+                return result | {"warped": warped}
+            del warped
+            refined = found[0] if len(found) == 1 else {k: torch.cat([one[k] for one in found]) for k in found[0]}
+            warped = fields.warp(targets["moving"], refined["ddf"], padding=self.inferer.padding)
+            return result | refined | {"warped": warped}
 
-    def _smoothed(self, image: Tensor) -> Tensor:
-        """Average the noise."""
-        if self.smoothing == 0:
-            return image
-        weights = gaussian_1d(torch.tensor(self.smoothing), approx="sampled").tolist()
-        for axis in range(2, image.ndim):
-            image = _averaged(image, weights, axis)
-        return image
+    def _method(self, names: set[str]) -> Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]]:
+        """How a pair is refined, by a loss that may see the tensors of these names."""
+        if isinstance(self.loss, InstanceLoss):
+            return partial(self._guarded, self.loss)
+        return partial(self._by_training_loss, _computable(self.loss, names))
 
-    def _refined(self, loss: Loss, ddf: Tensor, targets: Tensors) -> tuple[Tensor, Tensor]:
-        """Refine one pair; return its field and its loss before and after, both as the last level sees them."""
-        native, found, steps = list(ddf.shape[2:]), ddf.clone(), 0
-        sizes = self._sizes(native)
-        objectives = self._objectives(loss, targets, native, sizes)
-        for size, objective in zip(sizes, objectives, strict=True):
-            residual, losses = self._descend(objective, _resized(found, size))
-            _add_resized(found, residual)
-            steps += len(losses) - 1
+    def _is_foreign(self, key: str) -> bool:
+        """Whether the wrapped inferer does not know a mask."""
+        return key in MASKS and not (key == "fixed_mask" and isinstance(self.inferer, DenseInferer))
+
+    def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Refine one pair by the loss of a training."""
+        native, padding = list(ddf.shape[2:]), self.inferer.padding
+        smoothed = pair | {key: _smoothed(pair[key], self.smoothing) for key in IMAGES}
+        refined = self._descend_levels(
+            lambda size: _of_training(loss, smoothed, size, padding), ddf, ddf, self._sizes(native)
+        )
+        if not math.isfinite(refined.after):
+            logger.warning(
+                "not refined: the loss of the pair is %g, so that nothing can be told to be better", refined.after
+            )
+        else:
+            logger.info("refined: %s", refined)
+        return refined.outputs(native)
+
+    def _guarded(self, loss: InstanceLoss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Refine one pair from the better start, and never return a field that is worse than none."""
+        masks = {key: pair[key] for key in MASKS if key in pair}
+        observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
+        _report_few_voxels(loss, pair["fixed"])
+        native = list(ddf.shape[2:])
+        size = self._sizes(native)[-1]
+        judge = observed.judge(loss, size, self.inferer.padding)
+        aligned = judge(_zero(ddf, size))
+        if self.steps == 0:
+            _report_worse(aligned, judge(_resized(ddf, size)))
+            return {}
+        refined = self._from_better_start(loss, ddf, observed, judge)
+        from_network, found = refined.start is not None, judge(refined.at(size))
+        if self.never_worse and not found.similarity > aligned.similarity:
+            refined = refined._replace(start=None, residual=torch.zeros_like(refined.residual))
+            found = aligned
+        logger.info(
+            "refined: %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
+            refined,
+            "the network's field" if from_network else "the aligned pair",
+            found.similarity,
+            aligned.similarity,
+            ", which is kept" if found is aligned else "",
+        )
+        similarities = ddf.new_tensor([[aligned.similarity, found.similarity]])
+        return refined.outputs(native) | {
+            "from_network": ddf.new_tensor([float(from_network)]),
+            "unused_similarity": similarities,
+        }
+
+    def _from_better_start(
+        self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
+    ) -> _Refined:
+        """Descend the first level from the network's field and from none, the others from the better one."""
+
+        def at(size: list[int]) -> OfField:
+            return loss.of_pair(*observed.at(size), padding=self.inferer.padding)
+
+        sizes = self._sizes(list(ddf.shape[2:]))
+        starts: list[Tensor | None] = [ddf, None] if self.never_worse else [ddf]
+        coarse = [self._descend_levels(at, ddf, start, sizes[:1]) for start in starts]
+        judged = [judge(found.at(sizes[-1])) for found in coarse] if self.never_worse else []
+        refined = coarse[1 if judged and judged[1].is_better_than(judged[0]) else 0]
+        return self._descend_levels(at, ddf, refined.start, sizes[1:], refined) if sizes[1:] else refined
+
+    def _descend_levels(
+        self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: _Refined | None = None
+    ) -> _Refined:
+        """Go on from level to level; keep the start if the last level likes it better."""
+        residual = coarser.residual if coarser else _zero(like, sizes[0])
+        steps = coarser.steps if coarser else 0
+        for size in sizes:
+            objective = at(size)
+            began = _zero(like, size) if start is None else _resized(start, size)
+            added, losses = self.descend(objective, began + _resized(residual, size))
+            residual, steps = _resized(residual, size) + added, steps + len(losses) - 1
         before, after = losses[0], min(losses)
-        if len(sizes) > 1:  # what the levels before made of the network's field, the last may like less
-            before = float(objective(_resized(ddf, size)))
-            found, after = (found, after) if after < before else (_outside_inference(ddf), before)
-        if not math.isfinite(after):
-            logger.warning("not refined: the loss of the pair is %g, so that nothing can be told to be better", after)
-            return found, ddf.new_tensor([before, after])
-        logger.info("refined: loss %.4g -> %.4g in %d steps", before, after, steps)
-        return found, ddf.new_tensor([before, after])
+        if coarser or len(sizes) > 1:  # what the levels before made of the start, the last may like less
+            before = float(objective(began))
+            if not after < before:
+                residual, after = torch.zeros_like(residual), before
+        return _Refined(start, residual, before, after, steps)
 
     def _sizes(self, native: list[int]) -> list[list[int]]:
         """The size of each level."""
@@ -190,54 +290,46 @@ class RefinedInferer(Inferer):
             sizes.append(doubled)
         return sizes
 
-    def _objectives(
-        self, loss: Loss, targets: Tensors, native: list[int], sizes: Sequence[list[int]]
-    ) -> list[Callable[[Tensor], Tensor]]:
-        """The loss of a field of each size; of large images only what the sizes make of them is kept."""
-        smooth = {**targets, **{key: self._smoothed(targets[key]) for key in IMAGES}}
-        return [self._objective(loss, smooth, native, size) for size in sizes]
 
-    def _objective(
-        self, loss: Loss, targets: Tensors, native: list[int], size: list[int]
-    ) -> Callable[[Tensor], Tensor]:
-        """The loss of a field of this size."""
-        seen = {key: _at_size(value, native, size) for key, value in targets.items()}
+def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:
+    """The loss of a training as a function of a field of this size."""
+    native = list(targets["moving"].shape[2:])
+    seen = {key: _at_size(value, native, size) for key, value in targets.items()}
 
-        def objective(u: Tensor) -> Tensor:
-            warped = fields.warp(seen["moving"], u, padding=self.inferer.padding)
-            return loss({"ddf": u, "warped": warped, "sequence": u[:, None]}, seen)
+    def objective(u: Tensor) -> Tensor:
+        warped = fields.warp(seen["moving"], u, padding=padding)
+        return loss({"ddf": u, "warped": warped, "sequence": u[:, None]}, seen)
 
-        return objective
-
-    def _descend(self, objective: Callable[[Tensor], Tensor], start: Tensor) -> Descent:
-        """Lower the objective of a field, starting at ``start``."""
-        size = start.shape[2:]
-        weights = [_interpolation(n, -(-n // self.spacing), start) for n in size]
-        nodes = start.new_zeros(1, len(size), *(len(w) for w in weights)).requires_grad_()
-        optimizer = torch.optim.Adam([nodes], lr=self.learning_rate)
-        best, losses = torch.zeros_like(start), list[float]()
-        while True:
-            with torch.enable_grad():
-                residual = _spread(nodes, weights)
-                value = objective(start + residual)
-            losses.append(value.item())
-            if losses[-1] < min(losses[:-1], default=math.inf):
-                best = residual.detach()
-            if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
-                return Descent(best, losses)
-            # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
-            nodes.grad = torch.autograd.grad(value, nodes)[0] * size.numel()
-            optimizer.step()
-
-    def _stalls(self, losses: Sequence[float]) -> bool:
-        """Whether the loss has all but stopped to change."""
-        recent = losses[-self.patience - 1 :]
-        return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+    return objective
 
 
-def _range(values: Sequence[float]) -> float:
-    """Difference between the largest and the smallest value."""
-    return max(values) - min(values)
+def _report_few_voxels(loss: InstanceLoss, fixed: Tensor) -> None:
+    """Say that a threshold leaves hardly a voxel."""
+    if loss.similarity == "lncc" and loss.threshold is not None:
+        share = float((fixed > loss.threshold).float().mean())
+        if share < FEW:
+            logger.warning(
+                "only %.2f %% of the fixed image are above mask_threshold %g: hardly anything is compared; give a "
+                "lower one, or another window.",
+                100 * share,
+                loss.threshold,
+            )
+
+
+def _report_worse(aligned: Judgement, found: Judgement) -> None:
+    """Say that a network's field does harm."""
+    if found.similarity < aligned.similarity:
+        logger.warning(
+            "the network's field is worse than the aligned pair: similarity %.4f, %.4f without it; it is kept, since "
+            "refine_steps is 0",
+            found.similarity,
+            aligned.similarity,
+        )
+
+
+def _smoothed(image: Tensor, sigma: float) -> Tensor:
+    """Average the noise."""
+    return image if sigma == 0 else gaussian_mean(image, sigma)
 
 
 def _computable(loss: Loss, names: set[str]) -> Loss:
@@ -255,27 +347,19 @@ def _computable(loss: Loss, names: set[str]) -> Loss:
     return WeightedSum(kept)
 
 
-def _outside_inference(values: Tensor) -> Tensor:
-    """A copy of a tensor that was made in inference mode, which no gradient may pass; any other as it is."""
-    return values.clone() if values.is_inference() else values
-
-
-def _averaged(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
-    """Weighted mean along an axis, an odd number of voxels; the border voxels continue beyond the image.
-
-    The same as a convolution, which on a CPU takes six times as long and several times the memory.
-    """
-    n, reach = image.shape[axis], len(weights) // 2
-    continued = image.index_select(axis, torch.arange(-reach, n + reach, device=image.device).clamp(0, n - 1))
-    mean = torch.zeros_like(image)
-    for start, weight in enumerate(weights):
-        mean.add_(continued.narrow(axis, start, n), alpha=weight)
-    return mean
+def _zero(like: Tensor, size: Sequence[int]) -> Tensor:
+    """No displacement at a size."""
+    return like.new_zeros(1, len(size), *size)
 
 
 def _resized(ddf: Tensor, size: list[int]) -> Tensor:
     """Resize a field, unless it has that size; of inference mode, a copy."""
     return _outside_inference(ddf) if list(ddf.shape[2:]) == size else fields.resize(ddf, size)
+
+
+def _outside_inference(values: Tensor) -> Tensor:
+    """A copy of a tensor that was made in inference mode, which no gradient may pass; any other as it is."""
+    return values.clone() if values.is_inference() else values
 
 
 def _add_resized(ddf: Tensor, residual: Tensor) -> None:
@@ -291,18 +375,5 @@ def _add_resized(ddf: Tensor, residual: Tensor) -> None:
 def _at_size(values: Tensor, native: list[int], size: list[int]) -> Tensor:
     """Resize what lies on the image's grid, ``(1, C, *native)``; masks become weights."""
     if size == native or list(values.shape[2:]) != native:
-        return _outside_inference(values)
+        return values
     return resize_image(values[0].float(), size)[None]
-
-
-def _interpolation(voxels: int, nodes: int, like: Tensor) -> Tensor:
-    """Weights of the nodes at the voxels along an axis, ``(nodes, voxels)``; both cover the same length."""
-    one_hot = torch.eye(nodes, dtype=like.dtype, device=like.device)[None]
-    return functional.interpolate(one_hot, size=voxels, mode="linear", align_corners=False)[0]
-
-
-def _spread(nodes: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Interpolate ``(1, d, *nodes)`` to all voxels, by products of matrices: deterministic gradients on GPUs too."""
-    for matrix in weights:
-        nodes = torch.tensordot(nodes, matrix, dims=([2], [0]))  # the axis of voxels becomes the last
-    return nodes

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         IsotropicTVLoss,
         isotropic_tv,
     )
+    from monai_regplugins.losses.instance import InstanceLoss
     from monai_regplugins.losses.label import LabelOverlapLoss
     from monai_regplugins.losses.sequence import SequenceMSELoss, masked_mse
     from monai_regplugins.losses.similarity import MaskedLNCCLoss, MaskedMSELoss
@@ -24,6 +25,7 @@ __all__ = [
     "EdgeAwareSmoothnessLoss",
     "FoldingLoss",
     "GradientLoss",
+    "InstanceLoss",
     "IsotropicTVLoss",
     "LabelOverlapLoss",
     "MaskedLNCCLoss",
@@ -39,6 +41,7 @@ __all__ = [
 export_on_demand(
     __name__,
     deform=["EdgeAwareSmoothnessLoss", "FoldingLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"],
+    instance=["InstanceLoss"],
     label=["LabelOverlapLoss"],
     sequence=["SequenceMSELoss", "masked_mse"],
     similarity=["MaskedLNCCLoss", "MaskedMSELoss"],

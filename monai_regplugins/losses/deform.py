@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -185,7 +187,67 @@ class FoldingLoss(nn.Module):
         Raises:
             InputError: an axis is shorter.
         """
-        return (self.margin - fields.jacobian_determinant(at_least_float32(ddf))).relu().mean()
+        u = at_least_float32(ddf)
+        check_minimum_size(u.shape[2:], 2, "ddf")
+        loss: torch.Tensor = _Folding.apply(u, self.margin)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _Folding(torch.autograd.Function):
+    """The sum of :class:`FoldingLoss` in slabs; a graph is made of those alone that hold a compressed voxel."""
+
+    @staticmethod
+    def forward(ctx: Any, ddf: torch.Tensor, margin: float) -> torch.Tensor:
+        total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf) if ctx.needs_input_grad[0] else None
+        length, voxels = ddf.shape[2], len(ddf) * ddf.shape[2:].numel()
+        for slab in fields.slabs(ddf.shape[2:]):
+            reach = slice(max(slab.start - 1, 0), min(slab.stop + 1, length))  # of the differences
+            inner, block = slice(slab.start - reach.start, slab.stop - reach.start), ddf[:, :, reach]
+            excess = _excess(block, inner, margin)
+            if bool(excess):
+                total += excess / voxels
+                if gradient is not None:
+                    gradient[:, :, reach] += _excess_gradient(block, inner, margin) / voxels
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.saved_tensors[0] * gradients[0], None
+
+
+def _excess(ddf: torch.Tensor, inner: slice, margin: float) -> torch.Tensor:
+    """Sum of what the determinants lack from ``margin``, at these indices along the first axis."""
+    columns = [_central_differences(ddf, axis) for axis in range(2, ddf.ndim)]
+    rows = [[column[:, i, inner] + float(i == k) for k, column in enumerate(columns)] for i in range(len(columns))]
+    return (margin - _determinant(rows)).relu().sum()
+
+
+def _excess_gradient(ddf: torch.Tensor, inner: slice, margin: float) -> torch.Tensor:
+    """The gradient of :func:`_excess`."""
+    with torch.enable_grad():
+        u = ddf.detach().requires_grad_()
+        return torch.autograd.grad(_excess(u, inner, margin), u)[0]
+
+
+def _determinant(rows: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Determinant of a matrix of 2 x 2 or 3 x 3 images."""
+    if len(rows) == 2:
+        (a, b), (c, d) = rows
+        return (a * d).addcmul(b, c, value=-1)
+    first, *others = rows
+    minors = [_determinant([[row[j] for j in range(3) if j != k] for row in others]) for k in range(3)]
+    return (first[0] * minors[0]).addcmul(first[1], minors[1], value=-1).addcmul(first[2], minors[2])
+
+
+def _central_differences(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Central differences along one axis, one-sided ones at its ends, the same shape."""
+    n = values.shape[axis]
+    steps = values.diff(dim=axis)
+    inside = (steps.narrow(axis, 1, n - 2) + steps.narrow(axis, 0, n - 2)) / 2
+    return torch.cat([steps.narrow(axis, 0, 1), inside, steps.narrow(axis, n - 2, 1)], dim=axis)
 
 
 def _inner_difference(values: torch.Tensor, axis: int) -> torch.Tensor:

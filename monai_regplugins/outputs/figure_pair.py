@@ -96,9 +96,18 @@ def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mappi
         targets.get("moving_label"),
         targets.get("fixed_label"),
         affine=getattr(item.get("fixed"), "affine", None),
-        title=str(item.get("pair_id", "")),
+        title=str(item.get("pair_id", "")) + _start_of(metrics or {}),
         metrics=metrics,
     )
+
+
+def _start_of(metrics: Mapping[str, float]) -> str:
+    """Where the instance optimization began and by how much it is better than the aligned pair, for a title."""
+    if "from_network" not in metrics:
+        return ""
+    start = "the network's field" if metrics["from_network"] else "the aligned pair"
+    gain = metrics["unused"] - metrics["unused_before"]
+    return f" (from {start}, {f'similarity {gain:+.3f}' if gain else 'which is kept'})"
 
 
 class Plane(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["affine_matrix", "center_of_mass", "correlation_matrix", "moments_matrix"]
 
 VOXELS = 64**3  # of the images that are registered; an affine map has few parameters, so that more only take longer
+_Masked: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # image, affine, mask
+
 SAMPLES = 10_000  # per resolution level; beyond this the metric only gets slower
 SMALLEST_LEVEL = 10  # voxels along the shortest axis of a shrunk image, for a histogram
 SMALLEST_CORRELATED_LEVEL = 8  # the same for a correlation, which takes fewer
@@ -29,7 +31,7 @@ HISTOGRAM_BINS = 50  # fewer blur the optimum of smooth images
 ROBUST_RANGE = (0.5, 99.5)  # percent; metal and padding values would take most of the histogram
 
 
-def center_of_mass(image: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+def center_of_mass(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """World position of the center of mass, weights ``max(image - mean, 0)``.
 
     Subtracting the mean keeps air (any offset, any padding value) from pulling the center to that of the scan.
@@ -37,14 +39,18 @@ def center_of_mass(image: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     Args:
         image: intensities, shape ``(1, *spatial)``, not constant.
         affine: voxel-to-world matrix, shape (d + 1, d + 1).
+        mask: voxels that count (above zero), shape ``(1, *spatial)``; all by default, and if none is brighter than the
+            others.
 
     Returns:
         Position of shape (d,), float64, mm.
     """
     values = image[0]
-    mean = values.mean(dtype=torch.float64)
+    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask[0] > 0
+    mean = values.mean(dtype=torch.float64) if mask is None else values[counts].mean(dtype=torch.float64)
     # plane by plane: a volume in float64 takes many times its memory
-    sums = [_sums_along_axes((plane.double() - mean).clamp(min=0)) for plane in values.split(1)]
+    planes = zip(values.split(1), counts.split(1), strict=True)
+    sums = [_sums_along_axes((plane.double() - mean).clamp(min=0) * counted) for plane, counted in planes]
     first, *others = zip(*sums, strict=True)
     totals = [torch.cat(first), *(torch.stack(planes).sum(dim=0) for planes in others)]
     voxel = torch.stack([total @ torch.arange(len(total), dtype=torch.float64) for total in totals])
@@ -58,11 +64,17 @@ def _sums_along_axes(weights: torch.Tensor) -> list[torch.Tensor]:
 
 
 def moments_matrix(
-    fixed: torch.Tensor, fixed_affine: torch.Tensor, moving: torch.Tensor, moving_affine: torch.Tensor
+    fixed: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    moving: torch.Tensor,
+    moving_affine: torch.Tensor,
+    fixed_mask: torch.Tensor | None = None,
+    moving_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Translation that carries the fixed center of mass to the moving one; arguments as :func:`affine_matrix`."""
     matrix = torch.eye(fixed_affine.shape[0], dtype=torch.float64)
-    matrix[:-1, -1] = center_of_mass(moving, moving_affine) - center_of_mass(fixed, fixed_affine)
+    end, start = center_of_mass(moving, moving_affine, moving_mask), center_of_mass(fixed, fixed_affine, fixed_mask)
+    matrix[:-1, -1] = end - start
     return matrix
 
 
@@ -73,6 +85,8 @@ def affine_matrix(
     moving_affine: torch.Tensor,
     iterations: int = 200,
     seed: int = 1,
+    fixed_mask: torch.Tensor | None = None,
+    moving_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Affine registration by mutual information (Mattes, multi-resolution), started at the centers of mass.
 
@@ -85,9 +99,12 @@ def affine_matrix(
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         iterations: at most, per resolution level.
         seed: of the sampling, 1 or more (0 would take the clock).
+        fixed_mask: voxels of the fixed image that are compared (above zero), shape ``(1, *spatial)``; all by default.
+        moving_mask: voxels of the moving image that they are compared with, shape ``(1, *spatial_m)``; all by default.
 
     Raises:
-        InputError: When the optimizer fails, as for images that hardly overlap.
+        InputError: When a mask is empty or not on the grid of its image, or the optimizer fails, as for images that
+            hardly overlap.
     """
     import SimpleITK as sitk  # 95 MB of memory, so only where it is used
 
@@ -95,6 +112,7 @@ def affine_matrix(
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     scans = _shrunk(fixed, fixed_affine), _shrunk(moving, moving_affine)
     levels = _levels(scans[0].image.shape[1:], (4, 2, 1), SMALLEST_LEVEL)
+    levels = _set_masks(method, levels, (fixed, fixed_affine, fixed_mask), (moving, moving_affine, moving_mask))
     edge = float(voxel_spacing(scans[0].affine, fixed.ndim - 1).mean())
     # with a first step of a voxel the descent gets over small hills, and to a turned image in fewer steps
     _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-4, steps=(edge, edge / 2000))
@@ -138,15 +156,22 @@ def correlation_matrix(
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     levels = _levels(fixed.shape[1:], (16, 8, 4, 2, 1), SMALLEST_CORRELATED_LEVEL)
-    if fixed_mask is not None:
-        method.SetMetricFixedMask(_mask_to_sitk(fixed_mask, fixed, fixed_affine, "fixed"))
-        share = float((fixed_mask > 0).double().mean())
-        levels = {factor: share * voxels for factor, voxels in levels.items()}
-    if moving_mask is not None:
-        method.SetMetricMovingMask(_mask_to_sitk(moving_mask, moving, moving_affine, "moving"))
+    levels = _set_masks(method, levels, (fixed, fixed_affine, fixed_mask), (moving, moving_affine, moving_mask))
     # a correlation near its optimum hardly changes over a millimeter, so small gradients are no reason to stop
     _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-8, steps=(1.0, 1e-3))
     return _register(method, _Scan(fixed.float(), fixed_affine), _Scan(moving.float(), moving_affine))
+
+
+def _set_masks(
+    method: sitk.ImageRegistrationMethod, levels: dict[int, float], fixed: _Masked, moving: _Masked
+) -> dict[int, float]:
+    """Compare within the masks; return the levels with the voxels that are left to draw samples from."""
+    if fixed[2] is not None:
+        method.SetMetricFixedMask(_mask_to_sitk(fixed[2], *fixed[:2], "fixed"))
+    if moving[2] is not None:
+        method.SetMetricMovingMask(_mask_to_sitk(moving[2], *moving[:2], "moving"))
+    share = 1.0 if fixed[2] is None else float((fixed[2] > 0).double().mean())
+    return {factor: share * voxels for factor, voxels in levels.items()}
 
 
 class _Scan(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -61,6 +62,8 @@ def choose_prealignment(
     moving: torch.Tensor,
     moving_affine: torch.Tensor,
     same_frame: bool = False,
+    fixed_mask: torch.Tensor | None = None,
+    moving_mask: torch.Tensor | None = None,
 ) -> tuple[str, str]:
     """Choose a pre-alignment by where two scans lie in the world.
 
@@ -78,12 +81,15 @@ def choose_prealignment(
         moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         same_frame: whether both scans have one DICOM frame of reference.
+        fixed_mask: voxels of the fixed image that count for its center, shape ``(1, *spatial)``; all by default.
+        moving_mask: the same of the moving image.
 
     Returns:
         The choice and its reason, in words.
     """
     overlap = field_of_view_overlap(fixed.shape[1:], fixed_affine, moving.shape[1:], moving_affine)
-    distance = float(moments_matrix(fixed, fixed_affine, moving, moving_affine)[:-1, -1].norm())
+    moments = moments_matrix(fixed, fixed_affine, moving, moving_affine, fixed_mask, moving_mask)
+    distance = float(moments[:-1, -1].norm())
     d = fixed.ndim - 1
     edge = float((voxel_spacing(fixed_affine, d) * torch.tensor(fixed.shape[1:])).min())
     frame = "one frame of reference" if same_frame else "no common frame of reference"
@@ -101,19 +107,22 @@ def auto_matrix(
     moving: torch.Tensor,
     moving_affine: torch.Tensor,
     same_frame: bool = False,
+    fixed_mask: torch.Tensor | None = None,
+    moving_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The pre-alignment that :func:`choose_prealignment` takes, and a line of the log that says why.
 
     An affine map that fails, stretches by more than 1.5 or leaves the moving image gives way to ``moments``.
     Arguments as :func:`choose_prealignment`.
     """
-    choice, reason = choose_prealignment(fixed, fixed_affine, moving, moving_affine, same_frame)
+    masks: dict[str, Any] = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    choice, reason = choose_prealignment(fixed, fixed_affine, moving, moving_affine, same_frame, **masks)
     logger.info("prealign 'auto' takes '%s': %s.", choice, reason)
     if choice == "none":
         return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
     if choice == "affine":
         try:
-            matrix = affine_matrix(fixed, fixed_affine, moving, moving_affine)
+            matrix = affine_matrix(fixed, fixed_affine, moving, moving_affine, **masks)
             stretch = torch.linalg.svdvals(matrix[:-1, :-1])
             overlap = field_of_view_overlap(fixed.shape[1:], matrix @ fixed_affine, moving.shape[1:], moving_affine)
             if STRETCH * stretch.min() >= 1 and stretch.max() <= STRETCH and overlap >= FAR:
@@ -121,4 +130,4 @@ def auto_matrix(
         except InputError:
             pass
         logger.warning("prealign 'auto' takes 'moments' after all: the affine registration found no sensible map.")
-    return moments_matrix(fixed, fixed_affine, moving, moving_affine)
+    return moments_matrix(fixed, fixed_affine, moving, moving_affine, **masks)

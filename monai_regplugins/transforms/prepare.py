@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import Transform
 from torch.nn import functional
@@ -49,6 +51,11 @@ __all__ = [
     "resize_image",
 ]
 
+logger = logging.getLogger(__name__)
+
+ROBUST_RANGE = (0.05, 99.95)  # percent
+MOST = 0.5  # of the voxels brighter than the mean; bones and contrast agent are a small part
+COVERED = 0.999  # of a voxel, that it is covered
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
@@ -69,6 +76,9 @@ class MovingToFixedGridd(Transform):
     already.
     Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
+    With ``keep_original``, fixed voxels that the moving image does not cover leave ``moving_mask``, which is made if
+    the pair has none.
+
     Adds ``spacing`` (d,), float32, mm of the fixed grid, ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm, and
     ``moving_extended``, whether the moving image shows values where it was not scanned.
 
@@ -81,6 +91,7 @@ class MovingToFixedGridd(Transform):
             ``<points>_original``, for one exact sampling at the end.
         outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,
             its border values continued, right for crops of the body, where the minimum would make an edge.
+        lowest: voxels below this were not measured, and leave the masks; -1024 suits CT, None takes all.
 
     Example:
         >>> from monai.data import MetaTensor
@@ -89,11 +100,17 @@ class MovingToFixedGridd(Transform):
         torch.Size([1, 8, 8])
     """
 
-    def __init__(self, prealign: str = "none", keep_original: bool = False, outside: str = "minimum") -> None:
+    def __init__(
+        self,
+        prealign: str = "none",
+        keep_original: bool = False,
+        outside: str = "minimum",
+        lowest: float | None = None,
+    ) -> None:
         check_choice(prealign, ("none", *_PREALIGNMENTS), "prealign")
         check_choice(outside, ("minimum", "border"), "outside")
         self.prealign = prealign
-        self.outside = outside
+        self.outside, self.lowest = outside, lowest
         self.keep_original = keep_original
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -108,6 +125,8 @@ class MovingToFixedGridd(Transform):
                 ``keep_original``, to register on.
         """
         pair: dict[Hashable, Any] = dict(data)
+        if self.lowest is not None:
+            _mask_padding(pair, self.lowest)
         moving, fixed = pair["moving"], pair["fixed"]
         d = fixed.ndim - 1
         work = (REGISTERING, "register") if self.keep_original else (RESAMPLING, "resample")
@@ -126,7 +145,7 @@ class MovingToFixedGridd(Transform):
             for key in present(pair, MOVING_KEYS):
                 pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
         else:
-            _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine, self.outside)
+            _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine, self.outside, mask=self.keep_original)
         return pair
 
     def _prealign(
@@ -136,9 +155,7 @@ class MovingToFixedGridd(Transform):
         if self.prealign == "none":
             return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
         fixed, moving = (pair[key].as_tensor() for key in ("fixed", "moving"))
-        named: dict[str, Any] = {}
-        if self.prealign == "correlation":
-            named = {key: pair[key].as_tensor() for key in present(pair, MASK_KEYS)}
+        named: dict[str, Any] = {key: pair[key].as_tensor() for key in present(pair, MASK_KEYS)}
         if self.prealign == "auto":
             named["same_frame"] = same_frame_of_reference(pair["fixed"], pair["moving"])
         return _PREALIGNMENTS[self.prealign](fixed, fixed_affine, moving, moving_affine, **named)
@@ -147,11 +164,12 @@ class MovingToFixedGridd(Transform):
 class ScalePaird(Transform):
     """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
 
-    Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT. Adds ``moving_window`` (2,), float32,
-    the bounds of the moving image, if there are any.
+    Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT. Without a window each is clipped to its
+    percentiles 0.05 and 99.95, for one bright voxel must not scale the rest away. Adds ``moving_window`` (2,), float32,
+    the bounds of the moving image. A window that clips most of what is brighter than the mean is reported in one line.
 
     Args:
-        window: lower and upper bound, in the unit of the images; None or empty for no clipping.
+        window: lower and upper bound, in the unit of the images; None or empty for the percentiles.
 
     Example:
         >>> from monai.data import MetaTensor
@@ -179,14 +197,38 @@ class ScalePaird(Transform):
             image = pair[key].as_tensor().to(torch.float32)
             name = f"{key} image"
             if self.window:
-                image = image.clamp(*self.window)
+                _report_clipping(image, self.window, name)
                 name += f" clipped to window {list(self.window)}"
+            check_image(image, f"{key} image", image.ndim - 1)
+            window = self.window or _robust_range(image)
+            image = image.clamp(*window)
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
             pair[key] = as_meta_tensor((image - low) / (high - low), pair[key].affine, pair[key].meta)
-        if self.window:
-            pair["moving_window"] = torch.tensor(self.window, dtype=torch.float32)
+            if key == "moving":
+                pair["moving_window"] = torch.tensor(window, dtype=torch.float32)
         return pair
+
+
+def _robust_range(image: torch.Tensor) -> tuple[float, float]:
+    """The percentiles that the image is clipped to, or its range, where these are equal."""
+    low, high = np.percentile(image.numpy(), ROBUST_RANGE, method="nearest").tolist()
+    return (low, high) if low < high else (float(image.min()), float(image.max()))
+
+
+def _report_clipping(image: torch.Tensor, window: Sequence[float], name: str) -> None:
+    """Warn where a window was made for another unit."""
+    bright = image[image > image.mean(dtype=torch.float64)]
+    share = float((bright > window[1]).float().mean()) if len(bright) else 0.0
+    if share > MOST:
+        logger.warning(
+            "the window %s clips %.0f %% of the brighter part of the %s (median %.4g): is it in another unit, such as "
+            "stored CT values without their intercept of -1024? Give the window of these values, or convert them.",
+            list(window),
+            100 * share,
+            name,
+            float(bright.median()),
+        )
 
 
 class StandardizePaird(Transform):
@@ -370,8 +412,30 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
             )
 
 
-def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> None:
+def _mask_padding(pair: dict[Hashable, Any], lowest: float) -> None:
+    """Take voxels below the lowest value of the scanner out of the masks, which are made where there is none."""
+    for key in IMAGE_KEYS:
+        image = pair[key]
+        scanned = (image.as_tensor() >= lowest).to(torch.uint8)
+        if not bool(scanned.all()):
+            mask = pair.get(f"{key}_mask")
+            counts = scanned if mask is None else scanned * mask.as_tensor()
+            pair[f"{key}_mask"] = as_meta_tensor(counts, image.affine, image.meta)
+
+
+def _mask_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
+    """Take fixed voxels that the moving image does not cover out of its mask, which lies on the fixed grid."""
+    shape = tuple(pair["fixed"].shape[1:])
+    covered = (sample_affine(torch.ones(1, *size), matrix, shape, "linear", 0.0) > COVERED).to(torch.uint8)
+    if not bool(covered.all()):
+        mask = pair.get("moving_mask")
+        counts = covered if mask is None else covered * mask.as_tensor()
+        pair["moving_mask"] = as_meta_tensor(counts, pair["fixed"].affine, pair["fixed"].meta)
+
+
+def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mask: bool) -> None:
     """Replace the moving entries of ``pair`` through ``matrix``, fixed voxels to moving voxels."""
+    size = pair["moving"].shape[1:]
     fixed, shape = pair["fixed"], tuple(pair["fixed"].shape[1:])
     if not grids_overlap(matrix, shape, pair["moving"].shape[1:]):
         raise InputError(
@@ -386,3 +450,5 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str) -> 
         pair[key] = as_meta_tensor(sampled, fixed.affine, pair[key].meta)
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))
+    if mask:
+        _mask_uncovered(pair, matrix, size)

@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
-from bundle_files import configs, files_of, killed_in_second_epoch, read_weights, same, table
+from bundle_files import configs, files_of, killed_in_second_epoch, predictions, read_weights, same, table
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, load, verify_metadata
 from monai.bundle import verify_net_in_out as verify_network
 from monai.data import DistributedSampler
@@ -197,9 +197,10 @@ class TestTraining:
         assert workflow.evaluator.state.metrics["score"] == pytest.approx(-float(rows["mean"]["tre"]), rel=1e-4)
         small["ckpt"] = str(tmp_path / "models" / "model.pt")
         workflow = create_r2n2(configs(r2n2, "inference", "volume"), tmp_path / "out", "infer", **small)
+        found = predictions(workflow)
         workflow.run()
         (folder,) = (tmp_path / "out").iterdir()
-        ddf = workflow.evaluator.state.output[0]["pred"]["ddf"]
+        ddf = found[0]["ddf"]
         assert ddf.shape == (3, 20, 16, 20)
         field, affine = read(folder / "displacement_itk.nii.gz")
         millimeters = np.moveaxis(ddf.numpy(), 0, -1) * np.abs(np.diag(affine)[:3]) * (-1, -1, 1)
@@ -280,7 +281,8 @@ class TestPairs:
     def test_results_of_given_files(self, stopping: bool, infer: Infer, r2n2: Path, ckpt: Path, tmp_path: Path) -> None:
         arrays = {"moving": smooth(seed=1), "fixed": smooth(seed=2)}
         paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
-        folder = infer(**paths, stopping=stopping, patience=99, smallest_update=0.0) / "moving_to_fixed"
+        settings = {"stopping": stopping, "patience": 99, "smallest_update": 0.0, "refine_steps": 0}
+        folder = infer(**paths, **settings) / "moving_to_fixed"
 
         names = ["displacement.npz", "metrics.json", "provenance.json", "registration.png"]
         names += ["transformations.json", "transformations.png", "warped.nii.gz"]

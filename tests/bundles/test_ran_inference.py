@@ -113,6 +113,7 @@ def infer(repository: Path, tmp_path: Path, ckpt: Path) -> Infer:
                 "ckpt": str(ckpt),
                 "spatial_size": [16, 16, 16],
                 "output_dir": str(tmp_path / "output"),
+                "refine_steps": 0,
                 **settings,
             },
         )

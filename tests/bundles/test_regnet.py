@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
-from bundle_files import configs, files_of, killed_in_second_epoch, read_weights, same, table
+from bundle_files import configs, files_of, killed_in_second_epoch, predictions, read_weights, same, table
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify_net_in_out
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
@@ -200,7 +200,10 @@ class TestInference:
         arrays = {"moving": chest(seed=1), "fixed": chest(seed=2)}
         paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
         output = tmp_path / "output"
-        workflow = create_regnet(configs(regnet, "inference"), output, "infer", ckpt=str(ckpt), **paths, **changes)
+        workflow = create_regnet(
+            configs(regnet, "inference"), output, "infer", ckpt=str(ckpt), refine_steps=0, **paths, **changes
+        )
+        found = predictions(workflow)
         workflow.run()
         assert files_of(output) == [
             f"moving_to_fixed/{name}"
@@ -212,7 +215,7 @@ class TestInference:
                 "warped.nii.gz",
             )
         ]
-        ddf = workflow.evaluator.state.output[0]["pred"]["ddf"].numpy()
+        ddf = found[0]["ddf"].numpy()
         network = RegNet(width=WIDTH, dense_mode=changes.get("dense_mode", "fast")).eval()
         network.load_state_dict(read_weights(ckpt))
         if "stages" not in changes:
@@ -231,8 +234,9 @@ class TestInference:
     def test_voxels_of_another_size(self, ckpt: Path, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
         paths = {key: save(tmp_path / f"{key}.nii.gz", chest(seed=n), 5.0) for n, key in enumerate(("moving", "fixed"))}
         workflow = create_regnet(configs(regnet, "inference"), tmp_path / "output", "infer", ckpt=str(ckpt), **paths)
+        found = predictions(workflow)
         workflow.run()
-        assert workflow.evaluator.state.output[0]["pred"]["ddf"].shape == (3, 20, 18, 16)
+        assert found[0]["ddf"].shape == (3, 20, 18, 16)
 
 
 class TestTools:
@@ -334,7 +338,11 @@ class TestBadInput:
 
     def test_mask_beside_the_image(self, failure: Callable[..., str], tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
-        folder = self.dataset(tmp_path / "data", np.ones((20, 18, 10), np.uint8))
+        folder = self.dataset(tmp_path / "data", np.ones((20, 18, 16), np.uint8))
+        for path in Path(folder).glob("mask_*"):
+            mask = nib.load(path)
+            mask.affine[:3, 3] += 5000.0
+            nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine), path)
         assert "mask" in failure("train", dataset_dir=folder)
 
     def test_spacing_missing(self, failure: Callable[..., str], tmp_path: Path) -> None:

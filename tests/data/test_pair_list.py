@@ -136,3 +136,11 @@ def test_the_name_of_a_folder_is_whole(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "scan.1")
     assert named_pair({"fixed": ".", "moving": "../scan.2"})["pair_id"] == "scan.2_to_scan.1"
+
+
+def test_masks_of_both_images() -> None:
+    files = {"fixed": "f.nii", "moving": "m.nii", "fixed_mask": "a.nii", "moving_mask": "b.nii"}
+    pair = named_pair(files)
+    assert (pair["fixed_mask"], pair["moving_mask"]) == ("a.nii", "b.nii")
+    with pytest.raises(InputError, match=r"^mask and fixed_mask are both given"):
+        named_pair({**files, "mask": "c.nii"})

@@ -29,6 +29,16 @@ def killed_in_second_epoch(workflow: Any, output_dir: Path) -> Path:
     return path
 
 
+def predictions(workflow: Any) -> list[dict[str, torch.Tensor]]:
+    """Return a list that gets what the evaluator of a workflow predicts for each pair, while it runs."""
+    found: list[dict[str, torch.Tensor]] = []
+    engine = workflow.evaluator
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: found.extend(one["pred"] for one in engine.state.output)
+    )
+    return found
+
+
 def configs(bundle: Path, *names: str) -> list[Path]:
     """Name configuration files of a bundle."""
     return [bundle / "configs" / f"{name}.json" for name in names]

@@ -25,10 +25,12 @@ from monai_regplugins.inferers import (
     SequenceInferer,
     StoppingRule,
 )
+from monai_regplugins.inferers.observed_pair import gaussian_mean
 from monai_regplugins.inferers.refine import RefinedInferer
 from monai_regplugins.losses import (
     EdgeAwareSmoothnessLoss,
     GradientLoss,
+    InstanceLoss,
     IsotropicTVLoss,
     MaskedLNCCLoss,
     MaskedMSELoss,
@@ -152,7 +154,7 @@ class TestClosedForm:
         weights = np.linalg.lstsq(basis, residual, rcond=None)[0]
         expected = start.numpy() + (basis @ weights).T.reshape(target.shape)
         inferer = refined(lambda pred, _: (pred["ddf"].double() - target).square().mean(), 400, spacing=spacing)
-        inferer.smallest_change = 0
+        inferer.descend.smallest_change = 0
         np.testing.assert_allclose(inferer(torch.rand(1, 2, *size), always(start))["ddf"], expected, atol=1e-4)
 
     def test_at_the_size_of_the_training(self) -> None:
@@ -174,7 +176,7 @@ class TestClosedForm:
         inferer = refined(
             lambda pred, _: (pred["ddf"].double() - 1).square().mean(), 300, spatial_size=[8, 6], spacing=16
         )
-        inferer.smallest_change = 0
+        inferer.descend.smallest_change = 0
         change = inferer(torch.rand(1, 2, 16, 12), always(fine))["ddf"] - fine
         lack = (1 - fields.resize(fine, [8, 6])).mean(dim=(2, 3), keepdim=True)
         torch.testing.assert_close(change, (2 * lack).expand_as(change), atol=1e-4, rtol=0)
@@ -476,7 +478,7 @@ class TestSmoothing:
         image = torch.rand(2, 1, *size)
         kernel = gaussian_1d(torch.tensor(0.75), approx="sampled")
         expected = separable_filtering(image, [kernel] * len(size), mode="replicate")
-        torch.testing.assert_close(refined(smoothing=0.75)._smoothed(image), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(gaussian_mean(image, 0.75), expected, rtol=0, atol=1e-6)
 
     def test_noise_alone_moves_nothing(self) -> None:
         anatomy = smooth((32, 32), 3.0, 0)
@@ -568,10 +570,10 @@ class TestLoss:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": -1}, "steps, spacing, levels and patience are -1, 2, 1 and 10"),
-        ({"spacing": 0}, "steps, spacing, levels and patience are 10, 0, 1 and 10"),
-        ({"levels": 0}, "steps, spacing, levels and patience are 10, 2, 0 and 10"),
-        ({"patience": 0}, "expected at least 0, 1, 1 and 1"),
+        ({"steps": -1}, "steps, spacing and patience are -1, 2 and 10"),
+        ({"spacing": 0}, "steps, spacing and patience are 10, 0 and 10"),
+        ({"levels": 0}, "levels is 0, expected at least 1"),
+        ({"patience": 0}, "expected at least 0, 1 and 1"),
         ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
@@ -588,3 +590,74 @@ def test_windows_of_a_training_are_refused() -> None:
     with pytest.raises(InputError, match="choose 'exact' or 'fast'"):
         RefinedInferer(DenseInferer("window"), ran_loss(), 1)
     assert isinstance(RefinedInferer(DenseInferer("window"), ran_loss(), 0), RefinedInferer)
+
+
+class TestNeverWorseThanAligned:
+    """With its own loss the inferer chooses the start, and keeps nothing that unused voxels like less than none."""
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        return {"spatial_size": [20, 20], "levels": 2, "smoothing": 0.75, **changes}
+
+    def test_a_network_that_does_harm_is_not_the_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        image, true_ddf = known_pair((40, 40))
+        wrong = always(-4 * true_ddf)
+        with caplog.at_level(logging.INFO):
+            found = refined(InstanceLoss(), 60, **self.options())(image, wrong)
+        expected = refined(InstanceLoss(), 60, **self.options())(image, no_motion)
+        assert found["from_network"].tolist() == [0.0]
+        assert error(found["ddf"], true_ddf) == pytest.approx(error(expected["ddf"], true_ddf), abs=0.02)
+        assert " from the aligned pair; similarity on unused voxels " in caplog.messages[0]
+
+    def test_a_good_network_is_the_start(self) -> None:
+        image, true_ddf = known_pair((40, 40), amplitude=4.0)
+        found = refined(InstanceLoss(), 5, **self.options())(image, always(true_ddf))
+        assert found["from_network"].tolist() == [1.0]
+        before, after = found["unused_similarity"][0].tolist()
+        assert after > before + 0.1
+
+    def test_identical_images_stay_put(self) -> None:
+        image = smooth((40, 40), 1.5, 0)[None, None].repeat(1, 2, 1, 1)
+        wrong = always(torch.full((1, 2, 40, 40), 1.3))
+        found = refined(InstanceLoss(), 30, **self.options())(image, wrong)
+        assert torch.equal(found["ddf"], torch.zeros(1, 2, 40, 40))
+
+    def test_noise_alone_moves_little(self) -> None:
+        anatomy = smooth((48, 48), 3.0, 0)
+        noise = torch.randn(2, 48, 48, generator=torch.Generator().manual_seed(0))
+        found = refined(InstanceLoss(), 30, **self.options())((anatomy + 0.03 * noise)[None], no_motion)["ddf"]
+        assert error(found, torch.zeros_like(found)) < 0.05
+
+    def test_without_steps_a_worse_field_is_reported_and_kept(self, caplog: pytest.LogCaptureFixture) -> None:
+        image, true_ddf = known_pair((40, 40))
+        for ddf, lines in ((-2 * true_ddf, 1), (true_ddf, 0)):
+            caplog.clear()
+            found = refined(InstanceLoss(), 0)(image, always(ddf))
+            assert torch.equal(found["ddf"], ddf)
+            assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
+            assert all("the network's field is worse than the aligned pair" in line for line in caplog.messages)
+
+    def test_masks_of_both_images_shut_out_what_was_planted(self) -> None:
+        """A bright table in the fixed and an implant in the moving image, both outside of their masks."""
+        image, true_ddf = known_pair((48, 48))
+        fixed_mask, moving_mask = torch.ones(1, 1, 48, 48), torch.ones(1, 1, 48, 48)
+        fixed_mask[..., :10, :] = 0
+        moving_mask[..., 38:] = 0
+        planted = image.clone()
+        planted[:, 1:] += 3 * (1 - fixed_mask) * torch.rand(1, 1, 48, 48)
+        planted[:, :1] += 3 * (1 - moving_mask) * torch.rand(1, 1, 48, 48)
+        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+        inferer = refined(InstanceLoss(), 40, **self.options())
+        clean, spoiled = (inferer(pair, no_motion, **masks)["ddf"] for pair in (image, planted))
+        torch.testing.assert_close(clean, spoiled, atol=1e-3, rtol=0)
+        inner = (..., slice(14, 44), slice(4, 32))
+        assert error(spoiled[inner], true_ddf[inner]) < 0.3 * error(0 * true_ddf[inner], true_ddf[inner])
+
+    def test_masks_without_a_common_voxel(self) -> None:
+        mask = torch.zeros(1, 1, 20, 18)
+        mask[..., :5] = 1
+        with pytest.raises(InputError, match="no voxel counts in both images"):
+            refined(InstanceLoss(), 2)(known_pair((20, 18))[0], no_motion, fixed_mask=mask, moving_mask=1 - mask)
+
+    def test_a_threshold_that_leaves_nothing_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
+        refined(InstanceLoss(threshold=2.0), 2)(known_pair((20, 18))[0], no_motion)
+        assert caplog.messages[0].startswith("only 0.00 % of the fixed image are above mask_threshold 2:")

@@ -191,7 +191,7 @@ def test_a_map_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match="found a map that is not finite"):
             find(image, affine, image, affine)
     pair = {"fixed": MetaTensor(image, affine=affine), "moving": MetaTensor(image.flip(1), affine=affine)}
-    monkeypatch.setattr(prealign_choice, "choose_prealignment", lambda *_: ("affine", "by order"))
+    monkeypatch.setattr(prealign_choice, "choose_prealignment", lambda *_, **__: ("affine", "by order"))
     assert MovingToFixedGridd("auto")(pair)["prealign_matrix"].isfinite().all()
 
 

@@ -81,7 +81,7 @@ def test_choices(case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytes
 
     map_of = {"none": torch.eye(4).double(), "moments": moments_matrix(fixed, AFFINE, moving, affine)}
     map_of["affine"] = map_of["moments"] @ torch.diag(torch.tensor([1.1, 1.0, 1.0, 1.0], dtype=torch.float64))
-    monkeypatch.setattr(prealign_choice, "affine_matrix", lambda *_: map_of["affine"])
+    monkeypatch.setattr(prealign_choice, "affine_matrix", lambda *_, **__: map_of["affine"])
     with caplog.at_level(logging.INFO):
         found = auto_matrix(fixed, AFFINE, moving, affine, same_frame)
     assert torch.equal(found, map_of[expected])
@@ -89,15 +89,15 @@ def test_choices(case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     assert record.getMessage() == f"prealign 'auto' takes '{expected}': {reason}."
 
 
-def fails(*_: object) -> torch.Tensor:
+def fails(*_: object, **__: object) -> torch.Tensor:
     raise InputError("no")
 
 
 SENSELESS: dict[str, Callable[..., torch.Tensor]] = {
     "fails": fails,
-    "stretches": lambda *_: torch.diag(torch.tensor([1.0, 1.6, 1.0, 1.0], dtype=torch.float64)),
-    "shrinks": lambda *_: torch.diag(torch.tensor([1.0, 0.6, 1.0, 1.0], dtype=torch.float64)),
-    "leaves": lambda *_: moved(200.0) @ torch.linalg.inv(AFFINE),
+    "stretches": lambda *_, **__: torch.diag(torch.tensor([1.0, 1.6, 1.0, 1.0], dtype=torch.float64)),
+    "shrinks": lambda *_, **__: torch.diag(torch.tensor([1.0, 0.6, 1.0, 1.0], dtype=torch.float64)),
+    "leaves": lambda *_, **__: moved(200.0) @ torch.linalg.inv(AFFINE),
 }
 
 
@@ -122,7 +122,7 @@ def test_affine_is_that_of_its_function() -> None:
 def test_the_pair_tells_the_frames_of_reference(
     frames: tuple[str, str], name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prealign_choice, "affine_matrix", lambda *_: torch.eye(4).double())
+    monkeypatch.setattr(prealign_choice, "affine_matrix", lambda *_, **__: torch.eye(4).double())
     images = {"fixed": blob(AFFINE), "moving": blob(AFFINE, 9.0)}
     pair = {
         key: MetaTensor(image, affine=AFFINE, meta={SERIES_KEY: {"FrameOfReferenceUID": frame}})

@@ -319,3 +319,38 @@ def test_a_grid_that_the_memory_does_not_hold(pair: dict[str, Any], monkeypatch:
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{RESAMPLING * 560 - 1}")
     with pytest.raises(InputError, match=r"grid of the fixed image has 7 x 10 x 8 voxels, .* of memory to resample"):
         MovingToFixedGridd()(pair)
+
+
+def test_one_bright_voxel_does_not_scale_the_rest_away() -> None:
+    image = torch.linspace(0, 100, 4000).view(1, 50, 80)
+    marked = image.clone()
+    marked[0, 25, 40] = 1e5
+    pair = {key: MetaTensor(values) for key, values in (("moving", marked), ("fixed", image))}
+    scaled = ScalePaird()(pair)
+    others = (marked == image)[0]
+    torch.testing.assert_close(scaled["moving"][0][others], scaled["fixed"][0][others], atol=2e-3, rtol=0)
+
+
+def test_a_window_of_another_unit_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    ct = torch.full((1, 20, 20), -1000.0)
+    ct[:, 4:16, 4:16] = torch.linspace(-100, 200, 144).view(12, 12)
+    for offset, lines in ((0.0, 0), (1024.0, 2)):
+        caplog.clear()
+        ScalePaird([-160, 240])({key: MetaTensor(ct + offset) for key in ("moving", "fixed")})
+        assert [message.startswith("the window [-160, 240] clips 100 %") for message in caplog.messages] == [
+            True
+        ] * lines
+
+
+def test_what_was_not_measured_leaves_the_masks() -> None:
+    """Padding of the scanner, and fixed voxels beyond the moving image."""
+    fixed, moving = torch.rand(1, 8, 8), torch.rand(1, 8, 6)
+    fixed[..., 0] = moving[..., 0, :] = -3024
+    pair = MovingToFixedGridd(keep_original=True, lowest=-1024)(
+        {"fixed": MetaTensor(fixed), "moving": MetaTensor(moving)}
+    )
+    assert pair["fixed_mask"][0].nonzero()[:, 1].unique().tolist() == [1, 2, 3, 4, 5, 6, 7]
+    expected = torch.ones(8, 8)
+    expected[0] = 0
+    expected[:, 6:] = 0
+    assert torch.equal(pair["moving_mask"][0].float().as_tensor(), expected)

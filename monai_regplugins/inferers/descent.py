@@ -1,0 +1,109 @@
+"""Gradient descent of a loss over the displacements of a coarser grid of nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+
+__all__ = ["Descent", "NodeDescent"]
+
+
+class Descent(NamedTuple):
+    """Where a descent led: the best residual field, and the loss before each step and after the last one.
+
+    Example:
+        >>> Descent(torch.zeros(1, 2, 8, 8), [0.5]).losses
+        [0.5]
+    """
+
+    residual: Tensor
+    losses: list[float]
+
+
+class NodeDescent:
+    r"""Lower a loss of ``start + W v`` over the displacements v of nodes, by Adam (Kingma and Ba 2015), from v = 0.
+
+    W interpolates linearly from the nodes to the voxels; the gradient of v is :math:`W^T \partial L / \partial u`,
+    small matrix products along each axis.
+
+    Args:
+        steps: most steps to take.
+        spacing: voxels from node to node; 1 moves every voxel by itself.
+        learning_rate: how far a step moves a node at most, about, in voxels.
+        patience: steps over which the loss has to vary for the descent to go on,
+        smallest_change: by more than this fraction of how far it has varied since the start.
+
+    Raises:
+        InputError: When a number is out of its range.
+
+    Example:
+        >>> found = NodeDescent(steps=50)(lambda u: (u - 1).square().mean(), torch.zeros(1, 2, 8, 8))
+        >>> bool(found.losses[-1] < found.losses[0])
+        True
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        spacing: int = 2,
+        learning_rate: float = 0.1,
+        patience: int = 10,
+        smallest_change: float = 1e-3,
+    ) -> None:
+        if steps < 0 or min(spacing, patience) < 1:
+            raise InputError(
+                f"steps, spacing and patience are {steps}, {spacing} and {patience}, expected at least 0, 1 and 1; 0 "
+                "steps take the network's field as it is."
+            )
+        if not learning_rate > 0 or not 0 <= smallest_change < 1:
+            raise InputError(
+                f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
+                "and a fraction from 0 to below 1; 0.1 and 0.001 are the defaults."
+            )
+        self.steps, self.spacing, self.learning_rate = steps, spacing, learning_rate
+        self.patience, self.smallest_change = patience, smallest_change
+
+    def __call__(self, objective: Callable[[Tensor], Tensor], start: Tensor) -> Descent:
+        """Descend.
+
+        Args:
+            objective: the loss of a field, a scalar.
+            start: the field to start at, ``(1, d, *spatial)``.
+
+        Returns:
+            The residual ``W v`` of the lowest loss seen, zero if no step lowered it.
+        """
+        size = start.shape[2:]
+        weights = [interpolation_matrix(n, -(-n // self.spacing), start) for n in size]
+        nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights)).requires_grad_()
+        optimizer = torch.optim.Adam([nodes], lr=self.learning_rate)
+        best, losses = torch.zeros_like(start), list[float]()
+        while True:
+            with torch.enable_grad():
+                residual = along_axes(nodes, weights)
+                value = objective(start + residual)
+            losses.append(value.item())
+            if losses[-1] < min(losses[:-1], default=math.inf):
+                best = residual.detach()
+            if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
+                return Descent(best, losses)
+            # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
+            nodes.grad = torch.autograd.grad(value, nodes)[0] * size.numel()
+            optimizer.step()
+
+    def _stalls(self, losses: Sequence[float]) -> bool:
+        """Whether the loss has all but stopped to change."""
+        recent = losses[-self.patience - 1 :]
+        return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+
+
+def _range(values: Sequence[float]) -> float:
+    """Difference between the largest and the smallest value."""
+    return max(values) - min(values)

@@ -1,0 +1,188 @@
+"""A pair as instance optimization sees it: without what was not measured, and without some voxels that judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from monai.networks.layers import gaussian_1d
+from torch import Tensor
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
+from monai_regplugins.transforms.prepare import resize_image
+
+__all__ = ["Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels"]
+
+LATTICE = (1, 3, 5)  # no two of every eighth voxel along i + 3 j + 5 k share a face
+EVERY = 8
+SAME_FOLDING = 0.01  # percent of the voxels: fields that differ by less are as regular
+SMALLEST_SHARE = 1e-4  # of a voxel that counts; less is rounding
+JUDGE_SMOOTHING = 0.75  # voxels; else interpolation, which averages the moving image's noise, would look like a match
+
+
+def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """One voxel in eight, no two of which share a face, ``(1, 1, *size)``, bool.
+
+    Args:
+        size: of the image.
+        device: where to make it.
+
+    Example:
+        >>> held_out_voxels([16, 16]).sum()
+        tensor(32)
+    """
+    lattice = torch.zeros(1, dtype=torch.uint8, device=device)
+    for axis, (n, factor) in enumerate(zip(size, LATTICE, strict=False)):
+        along = (factor * torch.arange(n, device=device) % EVERY).to(torch.uint8)
+        lattice = lattice + along.reshape(-1, *[1] * (len(size) - 1 - axis))
+    return (lattice % EVERY == 0)[None, None]
+
+
+class Judgement(NamedTuple):
+    """What the voxels that were held out say of a field: their similarity (higher is better), and how much it folds.
+
+    Example:
+        >>> Judgement(0.8, 0.0).is_better_than(Judgement(0.7, 0.0))
+        True
+    """
+
+    similarity: float
+    folding_percent: float
+
+    def is_better_than(self, other: Judgement) -> bool:
+        """Whether a field folds less, or folds as little and matches better."""
+        if abs(self.folding_percent - other.folding_percent) > SAME_FOLDING:
+            return self.folding_percent < other.folding_percent
+        return self.similarity > other.similarity
+
+
+class ObservedPair:
+    """Smooth and resize a pair such that voxels that do not count leave no trace in those that do.
+
+    Both are averages weighted by the masks, :math:`G (w I) / G w`. One voxel in eight of the fixed image is held out
+    of the optimization, so that similarity there tells a better field from one that matches noise.
+
+    Args:
+        moving: ``(1, 1, *spatial)``.
+        fixed: the same shape.
+        fixed_mask: where the fixed image counts, ``(1, 1, *spatial)``; everywhere by default.
+        moving_mask: where the moving image counts, on the same grid.
+        smoothing: standard deviation of a Gaussian over both images, voxels.
+
+    Raises:
+        InputError: When a mask is empty, or no voxel counts in both images.
+
+    Example:
+        >>> moving, fixed = ObservedPair(*torch.rand(2, 1, 1, 16, 16)).at([8, 8])
+        >>> moving.image.shape, fixed.weights.shape
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        _check_overlap(fixed_mask, moving_mask)
+        self._moving, self._fixed = moving, fixed
+        self._moving_mask = None if moving_mask is None else moving_mask > 0
+        held_out = held_out_voxels(fixed.shape[2:], fixed.device)
+        counts = torch.ones_like(held_out) if fixed_mask is None else fixed_mask > 0
+        self._used, self._unused = counts & ~held_out, counts & held_out
+        self.smoothing = smoothing
+
+    def at(self, size: list[int]) -> tuple[WeightedImage, WeightedImage]:
+        """The moving and the fixed image of the optimization at this size."""
+        fixed = _resized(_smoothed(WeightedImage(self._fixed, self._used), self.smoothing), size)
+        return self._moving_at(size, self.smoothing), fixed
+
+    def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
+        """A function that judges fields of this size by the voxels that were held out, resized to it."""
+        moving = self._moving_at(size, max(self.smoothing, JUDGE_SMOOTHING))
+        fixed = _resized(WeightedImage(self._fixed, self._unused), size)
+        dissimilarity = loss.similarity_of_pair(moving, fixed, padding)
+
+        def judge(ddf: Tensor) -> Judgement:
+            return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf))
+
+        return judge
+
+    def _moving_at(self, size: list[int], smoothing: float) -> WeightedImage:
+        """The moving image, and where it has values."""
+        image, weights = _resized(_smoothed(WeightedImage(self._moving, self._moving_mask), smoothing), size)
+        return WeightedImage(image, None if weights is None else (weights >= 0.5).to(image.dtype))
+
+
+def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
+    """Smooth ``(B, C, *spatial)`` by a Gaussian; the border voxels continue beyond the image.
+
+    The same as a convolution, which on a CPU takes six times as long and several times the memory.
+
+    Args:
+        image: what to smooth.
+        sigma: standard deviation, voxels.
+
+    Example:
+        >>> gaussian_mean(torch.ones(1, 1, 8, 8), 0.75).std() < 1e-6
+        tensor(True)
+    """
+    weights = gaussian_1d(torch.tensor(sigma), approx="sampled").tolist()
+    for axis in range(2, image.ndim):
+        image = _mean_along(image, weights, axis)
+    return image
+
+
+def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
+    """Weighted mean along an axis, an odd number of voxels."""
+    n, reach = image.shape[axis], len(weights) // 2
+    continued = image.index_select(axis, torch.arange(-reach, n + reach, device=image.device).clamp(0, n - 1))
+    mean = torch.zeros_like(image)
+    for start, weight in enumerate(weights):
+        mean.add_(continued.narrow(axis, start, n), alpha=weight)
+    return mean
+
+
+def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:
+    """Refuse masks that leave nothing to compare."""
+    given = [mask > 0 for mask in (fixed_mask, moving_mask) if mask is not None]
+    if given and not bool(torch.stack([mask.expand_as(given[0]) for mask in given]).all(0).any()):
+        raise InputError(
+            "no voxel counts in both images: their masks, or what was measured of them, do not overlap on the fixed "
+            "grid; give other masks, or another prealign."
+        )
+
+
+def _smoothed(observed: WeightedImage, sigma: float) -> WeightedImage:
+    """Average the noise, over what counts."""
+    if sigma == 0:
+        return observed
+    values, _ = _averaged(observed, lambda image: gaussian_mean(image, sigma))
+    return WeightedImage(values, observed.weights)
+
+
+def _resized(observed: WeightedImage, size: list[int]) -> WeightedImage:
+    """Resize what counts; the weights become shares of voxels."""
+    if list(observed.image.shape[2:]) == size:
+        return observed
+    return WeightedImage(*_averaged(observed, lambda image: resize_image(image[0], size)[None]))
+
+
+def _averaged(observed: WeightedImage, average: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The weighted averages, and those of the weights."""
+    image, weights = observed
+    if weights is None:
+        return average(image), None
+    shares = average(weights.to(image.dtype))
+    values = average(image * weights).div_(shares.clamp_min(SMALLEST_SHARE))
+    return torch.where(shares > SMALLEST_SHARE, values, 0), shares
+
+
+def _folding_percent(ddf: Tensor) -> float:
+    """Voxels at which space folds."""
+    return 100 * float((fields.jacobian_determinant(ddf) <= 0).float().mean())

@@ -1,0 +1,169 @@
+"""The loss of instance optimization: similarity, smoothness and folding of one pair, with closed-form gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss, IsotropicTVLoss
+from monai_regplugins.losses.local_correlation import LocalCorrelation
+from monai_regplugins.losses.roughness import edge_roughness, plain_roughness
+from monai_regplugins.losses.sampled_image import SampledImage
+
+__all__ = ["InstanceLoss", "WeightedImage"]
+
+OfField: TypeAlias = Callable[[Tensor], Tensor]
+SMALLEST_EXTENT = 1e-6  # of a mask: less is none
+WHOLE = 0.999  # a point counts where all voxels that it is interpolated from do
+
+
+class WeightedImage(NamedTuple):
+    """An image ``(1, 1, *spatial)`` and how far each voxel counts, from 0 to 1, the same shape; None counts all.
+
+    The image has to have a sensible value wherever the weight is above 0.
+
+    Example:
+        >>> WeightedImage(torch.rand(1, 1, 8, 8)).weights is None
+        True
+    """
+
+    image: Tensor
+    weights: Tensor | None = None
+
+
+class InstanceLoss:
+    r"""What instance optimization lowers over the field u of one pair.
+
+    .. math::
+        L(u) = \lambda_s \, S(I \circ (x + u), J) + \lambda_r \, R(u) + \lambda_f \, F(u),
+
+    with the similarity S in the weights of both images (those of the moving image are warped along, and no gradient
+    flows to them), the smoothness R and the folding F of :class:`~monai_regplugins.losses.FoldingLoss`.
+
+    Args:
+        similarity: ``lncc``, :class:`~monai_regplugins.losses.local_correlation.LocalCorrelation`, or ``mse``, the mean
+            squared error.
+        window: edge length of the windows of ``lncc`` in voxels.
+        threshold: windows of ``lncc`` around voxels where the fixed image exceeds this count; None takes all.
+        stride: voxels from window to window.
+        outside: ``border`` continues the moving image as the warp does; with ``ignore`` points outside do not count,
+            as they never do where the moving image has weights.
+        similarity_weight: :math:`\lambda_s`.
+        smoothness: ``edges_l2`` or ``edges_l1`` (:class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss`), ``l2``
+            (:class:`~monai_regplugins.losses.GradientLoss`) or ``tv``
+            (:class:`~monai_regplugins.losses.IsotropicTVLoss`).
+        smoothness_weight: :math:`\lambda_r`.
+        folding_weight: :math:`\lambda_f`.
+
+    Raises:
+        InputError: a name is unknown, a weight negative, or that of the similarity zero.
+
+    Example:
+        >>> pair = [WeightedImage(image) for image in torch.rand(2, 1, 1, 12, 12)]
+        >>> InstanceLoss().of_pair(*pair)(torch.zeros(1, 2, 12, 12)).ndim
+        0
+    """
+
+    def __init__(
+        self,
+        similarity: str = "lncc",
+        window: int = 9,
+        threshold: float | None = None,
+        stride: int = 1,
+        outside: str = "border",
+        similarity_weight: float = 1.0,
+        smoothness: str = "l2",
+        smoothness_weight: float = 1.0,
+        folding_weight: float = 0.0,
+    ) -> None:
+        check_choice(similarity, ("lncc", "mse"), "similarity")
+        check_choice(smoothness, tuple(_SMOOTHNESS), "smoothness")
+        check_choice(outside, ("border", "ignore"), "outside")
+        if window < 2 or stride < 1:
+            raise InputError(f"window and stride are {window} and {stride}, expected at least 2 and 1 voxels.")
+        if not similarity_weight > 0 or not smoothness_weight >= 0 or not folding_weight >= 0:
+            raise InputError(
+                f"the weights of similarity, smoothness and folding are {similarity_weight}, {smoothness_weight} and "
+                f"{folding_weight}, expected the first above 0 and no negative one."
+            )
+        self.similarity, self.window, self.threshold, self.stride = similarity, window, threshold, stride
+        self.outside, self.smoothness = outside, smoothness
+        self.weights = {"similarity": similarity_weight, "smoothness": smoothness_weight, "folding": folding_weight}
+
+    def of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
+        """Return the loss as a function of the field ``(1, d, *spatial)`` in voxels.
+
+        What depends on the images alone is computed once.
+
+        Args:
+            moving: the moving image.
+            fixed: the fixed image, on the same grid.
+            padding: what lies outside of the moving image, ``zeros`` or ``border``.
+        """
+        terms: dict[str, OfField] = {
+            "similarity": self.similarity_of_pair(moving, fixed, padding),
+            "smoothness": _SMOOTHNESS[self.smoothness](fixed),
+            "folding": FoldingLoss(),
+        }
+        return _weighted_sum({name: term for name, term in terms.items() if self.weights[name] > 0}, self.weights)
+
+    def similarity_of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
+        """The similarity alone, the lower the better; arguments as :meth:`of_pair`."""
+        image, mask = SampledImage(moving.image, padding), self._mask(moving)
+        compare = self._lncc(fixed) if self.similarity == "lncc" else _MSE(fixed)
+
+        def similarity(ddf: Tensor) -> Tensor:
+            return compare(image(ddf), None if mask is None else (mask(ddf.detach()) > WHOLE).to(ddf.dtype))
+
+        return similarity
+
+    def _mask(self, moving: WeightedImage) -> SampledImage | None:
+        """The weights of the moving image, to be warped along."""
+        if moving.weights is None and self.outside == "border":
+            return None
+        weights = torch.ones_like(moving.image) if moving.weights is None else (moving.weights > 0).to(moving.image)
+        return SampledImage(weights)
+
+    def _lncc(self, fixed: WeightedImage) -> LocalCorrelation:
+        """The local correlation with the fixed image."""
+        centers = None if self.threshold is None else fixed.image > self.threshold
+        return LocalCorrelation(fixed.image, self.window, fixed.weights, centers, self.stride)
+
+
+class _MSE:
+    """Weighted mean of the squared difference to the fixed image."""
+
+    def __init__(self, fixed: WeightedImage) -> None:
+        self.fixed = fixed.image
+        self.weights = torch.ones_like(fixed.image) if fixed.weights is None else fixed.weights
+
+    def __call__(self, warped: Tensor, seen: Tensor | None = None) -> Tensor:
+        weights = self.weights if seen is None else self.weights * seen
+        return ((warped - self.fixed).square() * weights).sum() / weights.sum().clamp_min(SMALLEST_EXTENT)
+
+
+def _weighted_sum(terms: Mapping[str, OfField], weights: Mapping[str, float]) -> OfField:
+    """The sum of functions of the field."""
+
+    def total(ddf: Tensor) -> Tensor:
+        return torch.stack([weights[name] * term(ddf) for name, term in terms.items()]).sum()
+
+    return total
+
+
+def _edges_l1(fixed: WeightedImage) -> OfField:
+    """The l1 form of the edge-aware smoothness."""
+    loss = EdgeAwareSmoothnessLoss("l1")
+    return lambda ddf: loss(ddf, fixed.image)
+
+
+_SMOOTHNESS: dict[str, Callable[[WeightedImage], OfField]] = {
+    "edges_l2": lambda fixed: edge_roughness(fixed.image, fixed.weights),
+    "edges_l1": _edges_l1,
+    "l2": lambda fixed: plain_roughness(fixed.image),
+    "tv": lambda fixed: IsotropicTVLoss(),
+}

@@ -1,0 +1,77 @@
+"""What instance optimization sees of a pair, and what judges it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, held_out_voxels
+from monai_regplugins.losses import InstanceLoss
+
+
+@pytest.mark.parametrize("size", [(16, 24), (16, 8, 8)])
+def test_one_voxel_in_eight_is_held_out_and_no_two_share_a_face(size: tuple[int, ...]) -> None:
+    held_out = held_out_voxels(size)[0, 0].numpy()
+    assert held_out.mean() == pytest.approx(1 / 8)
+    neighbors = ndimage.convolve(
+        held_out.astype(int), ndimage.generate_binary_structure(len(size), 1).astype(int), mode="constant"
+    )
+    assert (neighbors[held_out] == 1).all()
+
+
+@pytest.mark.parametrize("size", [[12, 14], [6, 7], [9, 10]])
+def test_what_does_not_count_leaves_no_trace(size: list[int]) -> None:
+    """Neither smoothing nor resizing carries it into what counts."""
+    moving, fixed = torch.rand(2, 1, 1, 12, 14)
+    mask = torch.ones_like(fixed)
+    mask[..., 9:] = 0
+    clean = ObservedPair(moving, fixed, mask, mask, smoothing=0.8).at(size)
+    planted = ObservedPair(moving + 90 * (1 - mask), fixed - 50 * (1 - mask), mask, mask, smoothing=0.8).at(size)
+    for one, other in zip(clean, planted, strict=True):
+        assert one.weights is not None
+        counts = one.weights > 0
+        assert counts.any()
+        torch.testing.assert_close(one.image[counts], other.image[counts])
+
+
+def test_the_optimization_does_not_see_what_judges_it() -> None:
+    moving, fixed = torch.rand(2, 1, 1, 16, 16)
+    other = torch.where(held_out_voxels([16, 16]), torch.rand_like(fixed), fixed)
+    pairs = [ObservedPair(moving, image, smoothing=0.8) for image in (fixed, other)]
+    seen = [pair.at([16, 16])[1] for pair in pairs]
+    counts = seen[0].weights > 0  # type: ignore[operator]
+    assert torch.equal(seen[0].image[counts], seen[1].image[counts])
+    still = torch.zeros(1, 2, 16, 16)
+    judged = [pair.judge(InstanceLoss(), [16, 16], "zeros")(still).similarity for pair in pairs]
+    assert judged[0] != judged[1]
+
+
+def test_the_true_field_is_judged_better_than_none_and_than_a_folded_one() -> None:
+    scene = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(0).random((48, 48)), 2)).float()
+    moving = ((scene - scene.min()) / (scene.max() - scene.min()))[None, None]
+    shift = torch.full((1, 2, 48, 48), 1.5)
+    fixed = fields.warp(moving, shift, padding="border")
+    judge = ObservedPair(moving, fixed).judge(InstanceLoss(), [48, 48], "border")
+    none, true = judge(torch.zeros_like(shift)), judge(shift)
+    folded = judge(shift + 3 * torch.randn_like(shift))
+    assert true.is_better_than(none)
+    assert true.similarity > 0.95
+    assert none.is_better_than(folded)
+    assert folded.folding_percent > 1
+
+
+def test_folding_counts_first_and_similarity_second() -> None:
+    assert Judgement(0.5, 0.0).is_better_than(Judgement(0.9, 0.1))
+    assert Judgement(0.9, 0.005).is_better_than(Judgement(0.5, 0.0))
+    assert not Judgement(0.5, 0.0).is_better_than(Judgement(0.5, 0.0))
+
+
+def test_masks_without_a_common_voxel_are_refused() -> None:
+    image, mask = torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    with pytest.raises(InputError, match=r"^no voxel counts in both images: [^\n]*$"):
+        ObservedPair(image, image, mask, 1 - mask)

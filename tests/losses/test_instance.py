@@ -1,0 +1,120 @@
+"""The loss of instance optimization: the terms of the trainings, within the masks of both images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses import (
+    EdgeAwareSmoothnessLoss,
+    FoldingLoss,
+    GradientLoss,
+    InstanceLoss,
+    IsotropicTVLoss,
+    MaskedLNCCLoss,
+    SequenceMSELoss,
+    Term,
+    WeightedSum,
+)
+from monai_regplugins.losses.instance import WeightedImage
+
+FOLDING = Term(FoldingLoss(), ["ddf"], 0.7)
+TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Term]]] = {
+    "ran": (
+        {"window": 5, "threshold": 0.1, "similarity_weight": 2.0, "smoothness": "edges_l2", "smoothness_weight": 1.5},
+        {
+            "similarity": Term(MaskedLNCCLoss(5, 0.1), ["warped", "fixed"], 2.0),
+            "smoothness": Term(EdgeAwareSmoothnessLoss("l2"), ["ddf", "fixed"], 1.5),
+        },
+    ),
+    "ran l1": (
+        {"window": 5, "smoothness": "edges_l1", "folding_weight": 0.7},
+        {
+            "similarity": Term(MaskedLNCCLoss(5, None), ["warped", "fixed"]),
+            "smoothness": Term(EdgeAwareSmoothnessLoss("l1"), ["ddf", "fixed"]),
+            "folding": FOLDING,
+        },
+    ),
+    "regnet": (
+        {"window": 4, "smoothness_weight": 3.0, "folding_weight": 0.7},
+        {
+            "similarity": Term(MaskedLNCCLoss(4, None), ["warped", "fixed"]),
+            "smoothness": Term(GradientLoss(), ["ddf"], 3.0),
+            "folding": FOLDING,
+        },
+    ),
+    "r2n2": (
+        {"similarity": "mse", "smoothness": "tv", "smoothness_weight": 2.0},
+        {
+            "similarity": Term(SequenceMSELoss("border"), ["sequence", "moving", "fixed"]),
+            "smoothness": Term(IsotropicTVLoss(), ["ddf"], 2.0),
+        },
+    ),
+}
+
+
+def drawn(size: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Moving and fixed image, and a field."""
+    moving, fixed = torch.rand(2, 1, 1, *size, dtype=torch.float64)
+    return moving, fixed, torch.randn(1, len(size), *size, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("size", [(9, 8), (7, 6, 8)])
+@pytest.mark.parametrize("training", TRAININGS)
+def test_it_is_the_loss_of_the_training_and_its_gradient(training: str, size: tuple[int, ...]) -> None:
+    (options, terms), (moving, fixed, ddf) = TRAININGS[training], drawn(size)
+    found = InstanceLoss(**options).of_pair(WeightedImage(moving), WeightedImage(fixed), "border")(ddf)
+    pred = {"ddf": ddf, "warped": fields.warp(moving, ddf, padding="border"), "sequence": ddf[:, None]}
+    expected = WeightedSum(terms)(pred, {"moving": moving, "fixed": fixed})
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, ddf)[0] for loss in (found, expected)))
+
+
+def test_ignored_points_outside_are_those_of_the_sequence_loss() -> None:
+    moving, fixed, ddf = drawn((9, 8))
+    loss = InstanceLoss("mse", outside="ignore", smoothness_weight=0)
+    found = loss.of_pair(WeightedImage(moving), WeightedImage(fixed), "border")(ddf)
+    torch.testing.assert_close(found, SequenceMSELoss("ignore")(ddf[:, None], moving, fixed))
+
+
+@pytest.mark.parametrize("similarity", ["lncc", "mse"])
+@pytest.mark.parametrize("masked", ["fixed", "moving"])
+def test_no_gradient_where_a_mask_says_so(masked: str, similarity: str) -> None:
+    """Nor any influence of what lies there, planted in the masked image."""
+    moving, fixed, _ = drawn((12, 14))
+    mask = torch.ones_like(fixed)
+    mask[..., 8:] = 0
+    shift = torch.zeros(1, 2, 12, 14, dtype=torch.float64)
+    shift[:, 1] = 0.25
+    found = []
+    clean = fixed if masked == "fixed" else moving
+    for image in (clean, clean + 50 * (1 - mask)):
+        pair = {"fixed": WeightedImage(fixed), "moving": WeightedImage(moving), masked: WeightedImage(image, mask)}
+        ddf = shift.clone().requires_grad_()
+        value = InstanceLoss(similarity, 5, smoothness_weight=0).of_pair(**pair)(ddf)
+        found.append((value.detach(), torch.autograd.grad(value, ddf)[0]))
+    last = 8 if masked == "fixed" else 7  # at x + 0.25 voxel 7 is interpolated from one that does not count
+    assert torch.equal(found[0][1][..., last:], torch.zeros(1, 2, 12, 14 - last))
+    assert (found[0][1][..., :last] != 0).all()
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity": "ncc"}, "similarity"),
+        ({"smoothness": "l3"}, "smoothness"),
+        ({"outside": "zeros"}, "outside"),
+        ({"window": 1}, "window and stride are 1 and 1"),
+        ({"stride": 0}, "window and stride are 9 and 0"),
+        ({"similarity_weight": 0.0}, "are 0.0, 1.0 and 0.0"),
+        ({"folding_weight": -1.0}, "no negative one"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        InstanceLoss(**options)
