@@ -130,7 +130,7 @@ def test_provenance_is_stored(client_run: dict[str, Any]) -> None:
     told = labels["original"]["info"]["params"]
     assert told["label_names"] == {"label_3": 1, "label_7": 2}
     assert told["registration"]["moving_image"] == "atlas"
-    assert told["registration"]["parameters"]["refine_steps"] == 0
+    assert told["registration"]["parameters"]["refine_steps"] == 30
     assert labels["transform"]["info"]["params"]["registration"]["fixed_image"] == "day9"
     kept = nib.load(Path(client_run["folder"], "kept_transform.nii.gz"))
     assert np.array_equal(kept.get_fdata(), nib.load(client_run["transform"]["file"]).get_fdata())
