@@ -538,10 +538,14 @@ class TestCommandLine:
     def test_a_copy_is_trained_in_its_own_folder_and_exported(
         self, copy: Path, tiny_r2n2: Any, run_cli: Any, tmp_path: Path
     ) -> None:
-        """Without a given output folder everything lies in the copy, whose weights are the next command's default."""
+        """Without a given output folder everything lies in the copy, whose own weights only a person replaces."""
         overrides = tiny_r2n2(configs(copy, "train"), "")
         del overrides["output_dir"]
         run_cli(["run", "training", "--config_file", "configs/train.json"], copy, overrides)
+        assert not (copy / "models").exists()
+        (copy / "models").mkdir()
+        trained = read_weights(copy / "runs" / "train" / "models" / "checkpoint.pt")["model"]
+        torch.save(trained, copy / "models" / "model.pt")
         run_cli(["run", "--config_file", "configs/inference.json"], copy, {"dataset_dir": overrides["dataset_dir"]})
         (result,) = (copy / "output").iterdir()
         assert (result / "warped.nii.gz").is_file()
@@ -553,7 +557,7 @@ class TestCommandLine:
         with torch.no_grad():
             torch.testing.assert_close(scripted(image), eager(image), rtol=1e-3, atol=1e-3)
         folders = {name.split("/")[0] for name in files_of(copy)}
-        assert folders == {"LICENSE", "configs", "docs", "eval", "models", "output"}
+        assert folders == {"LICENSE", "configs", "docs", "models", "output", "runs"}
 
 
 class TestBadInput:

@@ -133,5 +133,5 @@ class TestCommandLine:
         assert len(pairs) == val_pairs
         assert pairs <= {"0004_to_0005", "0005_to_0004"}
         assert len(list((tmp_path / "output" / "eval" / "tensorboard").iterdir())) == 2
-        weights = torch.load(tmp_path / "output" / "models" / "model.pt", weights_only=True)
-        RAN(spatial_dims=3, preset="ran4_released").load_state_dict(weights)
+        checkpoint = torch.load(tmp_path / "output" / "models" / "checkpoint.pt", weights_only=True)
+        RAN(spatial_dims=3, preset="ran4_released").load_state_dict(checkpoint["model"])
