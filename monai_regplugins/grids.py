@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
@@ -20,6 +21,7 @@ from monai_regplugins.checks import InputError, check_affine
 from monai_regplugins.keys import KEPT_META
 
 __all__ = [
+    "LPS_TO_RAS",
     "affine_field",
     "as_meta_tensor",
     "grid_distance",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 SAME_GRID_TOLERANCE = 1e-2  # voxels; headers in float32 or written as text round below this
-LPS_TO_RAS = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D slice may leave its world plane
 
 
@@ -111,7 +113,7 @@ def ras_affine(image: MetaTensor) -> torch.Tensor:
     space = str(image.meta.get("space", SpaceKeys.RAS))
     if space not in (SpaceKeys.RAS, SpaceKeys.LPS):
         raise InputError(f"the space of the image is '{space}', expected RAS or LPS; change its affine and its meta.")
-    return LPS_TO_RAS @ affine if space == SpaceKeys.LPS else affine
+    return torch.from_numpy(LPS_TO_RAS) @ affine if space == SpaceKeys.LPS else affine
 
 
 def grid_distance(a: torch.Tensor, b: torch.Tensor, spatial_shape: Sequence[int]) -> float:
@@ -205,25 +207,11 @@ def sample_with_offset(
     Returns:
         Sampled image, shape ``(C, *spatial_f)``, dtype of ``image``.
     """
-    if mode == "nearest":
-        sampled = _nearest_voxel(image, offset, start)
-    else:
-        values = _to_sample(image, offset, mode)
-        sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
+    values = _to_sample(image, offset, mode)
+    sampled = fields.warp(values[None], offset[None], mode=mode, padding="border", start=start)[0]
     if padding_value is not None:
         sampled.masked_fill_(~inside_mask(offset, image.shape[1:], start), padding_value)
     return sampled.to(image.dtype)
-
-
-def _nearest_voxel(image: torch.Tensor, offset: torch.Tensor, start: int) -> torch.Tensor:
-    """The voxels nearest to ``x + offset(x)``, copied whatever their type; up from the middle, as ITK does."""
-    position = fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
-    position[0] += start
-    position += offset
-    index = torch.zeros(offset.shape[1:], dtype=torch.int64, device=offset.device)
-    for along, size in zip(position, image.shape[1:], strict=True):
-        index = index * size + torch.floor(along + 0.5).clamp_(0, size - 1).long()
-    return image.flatten(1)[:, index]
 
 
 def sample_affine(

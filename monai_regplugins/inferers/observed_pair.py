@@ -126,13 +126,13 @@ def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
 
     Args:
         image: what to smooth.
-        sigma: standard deviation, voxels.
+        sigma: standard deviation, voxels; 0 leaves the image as it is.
 
     Example:
         >>> gaussian_mean(torch.ones(1, 1, 8, 8), 0.75).std() < 1e-6
         tensor(True)
     """
-    weights = gaussian_1d(torch.tensor(sigma), approx="sampled").tolist()
+    weights = gaussian_1d(torch.tensor(sigma), approx="sampled").tolist() if sigma else [1.0]
     for axis in range(2, image.ndim):
         image = _mean_along(image, weights, axis)
     return image

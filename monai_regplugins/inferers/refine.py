@@ -19,6 +19,7 @@ from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
 from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.transforms.prepare import resize_image
 
@@ -32,9 +33,7 @@ OfField: TypeAlias = Callable[[Tensor], Tensor]
 AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
-IMAGES = ("moving", "fixed")  # and in the targets, beside what the inferer is called with
 FEW = 0.01  # of the voxels above the threshold
-MASKS = ("fixed_mask", "moving_mask")
 
 
 class _Refined(NamedTuple):
@@ -172,8 +171,8 @@ class RefinedInferer(Inferer):
         inner = {key: value for key, value in kwargs.items() if not (own and self._is_foreign(key))}
         if self.steps == 0 and not (own and self.never_worse):
             return self.inferer(inputs, network, *args, **inner)
-        targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGES}
-        refine = self._method({*FROM_THE_FIELD, *IMAGES, *targets})
+        targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGE_KEYS}
+        refine = self._method({*FROM_THE_FIELD, *IMAGE_KEYS, *targets})
         result = self.inferer(inputs, network, *args, **inner)
         image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
         device = image.device.type
@@ -198,12 +197,12 @@ class RefinedInferer(Inferer):
 
     def _is_foreign(self, key: str) -> bool:
         """Whether the wrapped inferer does not know a mask."""
-        return key in MASKS and not (key == "fixed_mask" and isinstance(self.inferer, DenseInferer))
+        return key in MASK_KEYS and not (key == "fixed_mask" and isinstance(self.inferer, DenseInferer))
 
     def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair by the loss of a training."""
         native, padding = list(ddf.shape[2:]), self.inferer.padding
-        smoothed = pair | {key: _smoothed(pair[key], self.smoothing) for key in IMAGES}
+        smoothed = pair | {key: gaussian_mean(pair[key], self.smoothing) for key in IMAGE_KEYS}
         refined = self._descend_levels(
             lambda size: _of_training(loss, smoothed, size, padding), ddf, ddf, self._sizes(native)
         )
@@ -217,7 +216,7 @@ class RefinedInferer(Inferer):
 
     def _guarded(self, loss: InstanceLoss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair from the better start, and never return a field that is worse than none."""
-        masks = {key: pair[key] for key in MASKS if key in pair}
+        masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
         _report_few_voxels(loss, pair["fixed"])
         native = list(ddf.shape[2:])
@@ -325,11 +324,6 @@ def _report_worse(aligned: Judgement, found: Judgement) -> None:
             found.similarity,
             aligned.similarity,
         )
-
-
-def _smoothed(image: Tensor, sigma: float) -> Tensor:
-    """Average the noise."""
-    return image if sigma == 0 else gaussian_mean(image, sigma)
 
 
 def _computable(loss: Loss, names: set[str]) -> Loss:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
     UTF_8,
@@ -38,7 +39,6 @@ __all__ = [
 
 GRID = "DeformableRegistrationGridSequence"
 PRE, POST = "PreDeformationMatrixRegistrationSequence", "PostDeformationMatrixRegistrationSequence"
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LARGEST_MISPLACEMENT = 0.01  # voxels, of the last corner by what DICOM cannot hold of a grid
 DISTRIBUTION = "monai-regplugins"
 

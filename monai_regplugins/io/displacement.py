@@ -25,11 +25,10 @@ from monai_regplugins.io.field_grid import (
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.itk_world import itk_affine
-from monai_regplugins.readers.nifti import nifti_place
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 
 __all__ = [
     "DISPLACEMENT_VECTOR",
-    "NIFTI_SUFFIXES",
     "VECTOR",
     "NiftiField",
     "load_itk_nifti",
@@ -40,7 +39,6 @@ __all__ = [
     "write_slicer_nifti",
 ]
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 READING = 16  # bytes per number: as nibabel scales it (float64), in float32, and in the other frame
 VECTOR = 1007  # the NIfTI intent that ITK reads as a vector image whose components it leaves as they are
 DISPLACEMENT_VECTOR = 1006  # the one whose components are in RAS; ITK from 5.4 on turns them into LPS

@@ -24,7 +24,6 @@ from monai_regplugins.io.dicom_registration import (
 )
 from monai_regplugins.io.displacement import (
     DISPLACEMENT_VECTOR,
-    NIFTI_SUFFIXES,
     VECTOR,
     load_itk_nifti,
     load_slicer_nifti,
@@ -43,6 +42,7 @@ from monai_regplugins.io.field_grid import (
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
 
 __all__ = ["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field", "write_field"]
 

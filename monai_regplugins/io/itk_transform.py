@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.field_grid import (
     Displacement,
     GridAffine,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load_itk_transform", "write_itk_transform"]
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_LENGTH_AT = {0: 40, 2: 28, 3: 28}  # where a superblock of this version holds the length of the file
 

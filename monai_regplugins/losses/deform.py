@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.losses.numerics import at_least_float32, check_spatial_match
+from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["EdgeAwareSmoothnessLoss", "FoldingLoss", "GradientLoss", "IsotropicTVLoss", "isotropic_tv"]
 
@@ -189,40 +190,28 @@ class FoldingLoss(nn.Module):
         """
         u = at_least_float32(ddf)
         check_minimum_size(u.shape[2:], 2, "ddf")
-        loss: torch.Tensor = _Folding.apply(u, self.margin)  # type: ignore[no-untyped-call]
-        return loss
+        needs_gradient = u.requires_grad and torch.is_grad_enabled()
+        return with_gradient(partial(_folding, margin=self.margin, needs_gradient=needs_gradient), u)
 
 
-class _Folding(torch.autograd.Function):
-    """The sum of :class:`FoldingLoss` in slabs; a graph is made of those alone that hold a compressed voxel."""
-
-    @staticmethod
-    def forward(ctx: Any, ddf: torch.Tensor, margin: float) -> torch.Tensor:
-        total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf) if ctx.needs_input_grad[0] else None
-        length, voxels = ddf.shape[2], len(ddf) * ddf.shape[2:].numel()
-        for slab in fields.slabs(ddf.shape[2:]):
-            reach = slice(max(slab.start - 1, 0), min(slab.stop + 1, length))  # of the differences
-            inner, block = slice(slab.start - reach.start, slab.stop - reach.start), ddf[:, :, reach]
-            excess = _excess(block, inner, margin)
-            if bool(excess):
-                total += excess / voxels
-                if gradient is not None:
-                    gradient[:, :, reach] += _excess_gradient(block, inner, margin) / voxels
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.saved_tensors[0] * gradients[0], None
+def _folding(ddf: torch.Tensor, margin: float, needs_gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:class:`FoldingLoss` and its gradient in slabs; a graph is made of those alone that hold a compressed voxel."""
+    total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf) if needs_gradient else None
+    length, voxels = ddf.shape[2], len(ddf) * ddf.shape[2:].numel()
+    for slab in fields.slabs(ddf.shape[2:]):
+        reach = slice(max(slab.start - 1, 0), min(slab.stop + 1, length))  # of the differences
+        inner, block = slice(slab.start - reach.start, slab.stop - reach.start), ddf[:, :, reach]
+        excess = _excess(block, inner, margin)
+        if bool(excess):
+            total += excess / voxels
+            if gradient is not None:
+                gradient[:, :, reach] += _excess_gradient(block, inner, margin) / voxels
+    return total, gradient
 
 
 def _excess(ddf: torch.Tensor, inner: slice, margin: float) -> torch.Tensor:
     """Sum of what the determinants lack from ``margin``, at these indices along the first axis."""
-    columns = [_central_differences(ddf, axis) for axis in range(2, ddf.ndim)]
-    rows = [[column[:, i, inner] + float(i == k) for k, column in enumerate(columns)] for i in range(len(columns))]
-    return (margin - _determinant(rows)).relu().sum()
+    return (margin - fields.jacobian_determinant(ddf)[:, inner]).relu().sum()
 
 
 def _excess_gradient(ddf: torch.Tensor, inner: slice, margin: float) -> torch.Tensor:
@@ -232,22 +221,9 @@ def _excess_gradient(ddf: torch.Tensor, inner: slice, margin: float) -> torch.Te
         return torch.autograd.grad(_excess(u, inner, margin), u)[0]
 
 
-def _determinant(rows: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Determinant of a matrix of 2 x 2 or 3 x 3 images."""
-    if len(rows) == 2:
-        (a, b), (c, d) = rows
-        return (a * d).addcmul(b, c, value=-1)
-    first, *others = rows
-    minors = [_determinant([[row[j] for j in range(3) if j != k] for row in others]) for k in range(3)]
-    return (first[0] * minors[0]).addcmul(first[1], minors[1], value=-1).addcmul(first[2], minors[2])
-
-
-def _central_differences(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Central differences along one axis, one-sided ones at its ends, the same shape."""
-    n = values.shape[axis]
-    steps = values.diff(dim=axis)
-    inside = (steps.narrow(axis, 1, n - 2) + steps.narrow(axis, 0, n - 2)) / 2
-    return torch.cat([steps.narrow(axis, 0, 1), inside, steps.narrow(axis, n - 2, 1)], dim=axis)
+def _backward_difference(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return values(x) - values(x - 1) along one axis, zero at its first index, the same shape."""
+    return values.diff(dim=axis, prepend=values.narrow(axis, 0, 1))
 
 
 def _inner_difference(values: torch.Tensor, axis: int) -> torch.Tensor:
@@ -256,8 +232,3 @@ def _inner_difference(values: torch.Tensor, axis: int) -> torch.Tensor:
     for other in range(2, values.ndim):
         steps = steps if other == axis else steps.narrow(other, 1, values.shape[other] - 1)
     return steps
-
-
-def _backward_difference(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return values(x) - values(x - 1) along one axis, zero at its first index, the same shape."""
-    return values.diff(dim=axis, prepend=values.narrow(axis, 0, 1))

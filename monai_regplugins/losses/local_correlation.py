@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from monai_regplugins.losses.axis_products import along_axes, box_matrix
+from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["LocalCorrelation"]
 
@@ -81,8 +83,7 @@ class LocalCorrelation:
             warped: I, ``(1, 1, *spatial)``.
             seen: further weights, such as those of the warped mask of the moving image; no gradient flows to them.
         """
-        loss: Tensor = _Correlation.apply(warped, self, seen)  # type: ignore[no-untyped-call]
-        return loss
+        return with_gradient(partial(self.value_and_gradient, seen=seen), warped)
 
     def value_and_gradient(self, warped: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, of the shape of ``warped``."""
@@ -137,18 +138,3 @@ def _variance(squares: Tensor, total: Tensor, number: Tensor) -> Tensor:
     """Sums of squared differences from the mean; zero for flat windows, where all digits are those of the rounding."""
     variance = squares - total * total / number
     return torch.where(variance > ROUNDING * torch.finfo(squares.dtype).eps * squares, variance, 0)
-
-
-class _Correlation(torch.autograd.Function):
-    """:meth:`LocalCorrelation.value_and_gradient`."""
-
-    @staticmethod
-    def forward(ctx: Any, warped: Tensor, correlation: LocalCorrelation, seen: Tensor | None) -> Tensor:
-        loss, gradient = correlation.value_and_gradient(warped, seen)
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * gradients[0], None, None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["Roughness", "edge_roughness", "plain_roughness"]
 
@@ -35,8 +36,7 @@ class Roughness:
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the sum, a scalar, for a field ``(1, d, *spatial)``."""
-        value: Tensor = _Roughness.apply(ddf, self)  # type: ignore[no-untyped-call]
-        return value
+        return with_gradient(self.value_and_gradient, ddf)
 
     def value_and_gradient(self, ddf: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum and its gradient, of the shape of ``ddf``."""
@@ -50,21 +50,6 @@ class Roughness:
                 slope.narrow(axis, 1, steps.shape[axis]).add_(weighted, alpha=2)
                 slope.narrow(axis, 0, steps.shape[axis]).sub_(weighted, alpha=2)
         return total, gradient
-
-
-class _Roughness(torch.autograd.Function):
-    """:meth:`Roughness.value_and_gradient`."""
-
-    @staticmethod
-    def forward(ctx: Any, ddf: Tensor, roughness: Roughness) -> Tensor:
-        value, gradient = roughness.value_and_gradient(ddf)
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * gradients[0], None
 
 
 def plain_roughness(fixed: Tensor) -> Roughness:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from monai_regplugins import fields
 from monai_regplugins.checks import check_choice
+from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["SampledImage"]
 
@@ -57,8 +57,7 @@ class SampledImage:
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the image under a field ``(1, d, *spatial)``, ``(1, 1, *spatial)``."""
-        warped: Tensor = _Warp.apply(ddf, self)  # type: ignore[no-untyped-call]
-        return warped
+        return with_gradient(self.sample, ddf)
 
     def sample(self, ddf: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values ``(1, 1, *spatial)``, and their derivatives by the field ``(1, d, *spatial)``."""
@@ -85,21 +84,6 @@ class SampledImage:
         steps = [sum(step) for step in product(*((0, stride) for stride in self.strides))]
         flat = index.flatten()
         return [self.voxels[step:].index_select(0, flat).view(index.shape) for step in steps], fractions
-
-
-class _Warp(torch.autograd.Function):
-    """:meth:`SampledImage.sample` and its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, ddf: Tensor, image: SampledImage) -> Tensor:
-        values, slopes = image.sample(ddf)
-        ctx.save_for_backward(slopes)
-        return values
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * gradients[0], None
 
 
 def _values_and_slopes(corners: list[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:

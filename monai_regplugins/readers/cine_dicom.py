@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_files import (
     SERIES_UID,
@@ -22,7 +23,6 @@ from monai_regplugins.readers.dicom_files import (
     tag_number,
     without_copies,
 )
-from monai_regplugins.readers.dicom_series import LPS_TO_RAS
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

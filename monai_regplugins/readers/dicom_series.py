@@ -16,6 +16,7 @@ import numpy.typing as npt
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_files import (
@@ -33,7 +34,6 @@ from monai_regplugins.readers.dicom_files import (
 from monai_regplugins.readers.patients import patients_differ
 
 __all__ = [
-    "LPS_TO_RAS",
     "DicomVolume",
     "read_dicom_series",
     "same_frame_of_reference",
@@ -43,7 +43,6 @@ __all__ = [
 Array = npt.NDArray[Any]
 Tags = Mapping[str, str]
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NUMBER_OF_FRAMES = "0028|0008"
 POSITION, ORIENTATION, PIXEL_SPACING, THICKNESS = "0020|0032", "0020|0037", "0028|0030", "0018|0050"
 IDENTITY = {

@@ -19,10 +19,10 @@ from monai.utils import ensure_tuple
 from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
-from monai_regplugins.grids import ras_affine
+from monai_regplugins.grids import LPS_TO_RAS, ras_affine
 from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.memory import check_memory
-from monai_regplugins.readers.dicom_series import LPS_TO_RAS, read_dicom_series
+from monai_regplugins.readers.dicom_series import read_dicom_series
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_place
 from monai_regplugins.readers.pictures import PICTURE_FORMATS, PICTURE_SUFFIXES, itk_affine_of_picture, read_picture

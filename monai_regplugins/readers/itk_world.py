@@ -17,14 +17,13 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
-from monai_regplugins.grids import grid_distance
+from monai_regplugins.grids import LPS_TO_RAS, grid_distance
 from monai_regplugins.keys import ITK_KEY
 
 __all__ = ["itk_affine", "itk_world_of", "note_itk_world"]
 
 Array = npt.NDArray[Any]
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NO_DIFFERENCE = 1e-3  # voxels
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.readers.itk_world import LPS_TO_RAS, itk_affine
+from monai_regplugins.grids import LPS_TO_RAS
+from monai_regplugins.readers.itk_world import itk_affine
 
 __all__ = ["PICTURE_FORMATS", "PICTURE_SUFFIXES", "itk_affine_of_picture", "read_picture"]
 
