@@ -26,7 +26,7 @@ STAGES = {  # of which files the code is; the innermost that is listed counts
     "figure": ("/outputs/figure_pair.py", "/matplotlib/figure.py"),
     "measure": ("/monai_regplugins/metrics/", "/handlers/registration_metrics.py"),
     "initial alignment": ("/transforms/initial_alignment",),
-    "refinement": ("/inferers/refine.py",),
+    "refinement": ("/inferers/refine.py", "/inferers/descent.py", "/inferers/observed_pair.py"),
     "network": ("/monai_regplugins/networks/", "/monai_regplugins/inferers/"),
     "warp": ("/transforms/warp_original.py", "/monai_regplugins/result.py"),
     "write": ("/monai_regplugins/io/", "/outputs/registration_writer.py"),

@@ -18,6 +18,7 @@ from monai_regplugins.checks import (
     check_finite_field,
     check_same_size,
 )
+from monai_regplugins.inferers.convolution import fast_convolutions
 from monai_regplugins.networks.nets.regnet import (
     MARGIN_AFTER,
     MARGIN_BEFORE,
@@ -166,7 +167,8 @@ class DenseInferer(Inferer):
         native = list(fixed.shape[2:])
         image = torch.stack([resize_image(pair, size) for pair in torch.cat([moving, fixed], dim=1)])
         wanted = None if mask is None else _any_inside(mask, size)
-        ddf = self._tiled(network if network.training else network.folded(), image, wanted)
+        with fast_convolutions(image):
+            ddf = self._tiled(network if network.training else network.folded(), image, wanted)
         return ddf if size == native else fields.resize(ddf, native)
 
     def _tiled(self, network: RegNet, image: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from monai.inferers import Inferer
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_finite_field, check_minimum_size
+from monai_regplugins.inferers.convolution import fast_convolutions
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["PairInferer"]
@@ -99,7 +100,9 @@ class PairInferer(Inferer):
         grid = image
         if target != native:
             grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
-        ddf = self._to_native(network(self._padded(grid), *args, **kwargs), native, target)
+        with fast_convolutions(grid):
+            found = network(self._padded(grid), *args, **kwargs)
+        ddf = self._to_native(found, native, target)
         if not torch.is_grad_enabled():  # a training looks at its loss
             check_finite_field(ddf, getattr(network, "module", network))
         return ddf

@@ -179,16 +179,16 @@ def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> Non
 
 
 def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: Path, tmp_path: Path) -> None:
-    """With refinement, so that the field differs from place to place."""
+    """With instance optimisation, so that the field differs from place to place."""
     pair = make_series_pair(tmp_path / "input", "sagittal", "oblong")
-    settings = "{prealign: moments, refine_steps: 3}"
+    settings = "{prealign: none, refine_steps: 3}"
     done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", settings)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "output" / "moving_to_fixed"
     assert not (folder / "segmentation.dcm").exists()  # no label was given
-    register = load_bundle(bundle, device="cpu", prealign="moments", refine_steps=3)
+    register = load_bundle(bundle, device="cpu", prealign="none", refine_steps=3)
     result = register(pair.folder / "study1" / "fixed", pair.folder / "study2" / "moving")
-    assert result.ddf.std() > 0.01
+    assert result.ddf.std(dim=(1, 2, 3)).min() > 0.01
     field = np.swapaxes(
         sitk.GetArrayFromImage(field_of(pydicom.dcmread(folder / "displacement.dcm")).GetDisplacementField()), 0, 2
     )
