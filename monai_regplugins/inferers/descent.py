@@ -14,6 +14,8 @@ from monai_regplugins.losses.axis_products import along_axes, interpolation_matr
 
 __all__ = ["Descent", "NodeDescent"]
 
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
 
 class Descent(NamedTuple):
     """Where a descent led: the best residual field, and the loss before each step and after the last one.
@@ -83,7 +85,7 @@ class NodeDescent:
         size = start.shape[2:]
         weights = [interpolation_matrix(n, -(-n // self.spacing), start) for n in size]
         nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights)).requires_grad_()
-        optimizer = torch.optim.Adam([nodes], lr=self.learning_rate)
+        adam = _Adam(nodes, self.learning_rate)
         best, losses = torch.zeros_like(start), list[float]()
         while True:
             with torch.enable_grad():
@@ -95,13 +97,29 @@ class NodeDescent:
             if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
                 return Descent(best, losses)
             # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
-            nodes.grad = torch.autograd.grad(value, nodes)[0] * size.numel()
-            optimizer.step()
+            adam.step(torch.autograd.grad(value, nodes)[0] * size.numel())
 
     def _stalls(self, losses: Sequence[float]) -> bool:
         """Whether the loss has all but stopped to change."""
         recent = losses[-self.patience - 1 :]
         return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+
+
+class _Adam:
+    """Adam for one tensor; ``torch.optim`` would import a compiler first, which takes longer than the descent."""
+
+    def __init__(self, variable: Tensor, learning_rate: float) -> None:
+        self.variable, self.learning_rate, self.steps = variable, learning_rate, 0
+        self.mean, self.square = torch.zeros_like(variable), torch.zeros_like(variable)  # moving averages, m and v
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor) -> None:
+        """Algorithm 1 of the paper."""
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - BETA1)
+        self.square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        deviation = self.square.sqrt().div_((1 - BETA2**self.steps) ** 0.5).add_(EPSILON)
+        self.variable.addcdiv_(self.mean, deviation, value=-self.learning_rate / (1 - BETA1**self.steps))
 
 
 def _range(values: Sequence[float]) -> float:

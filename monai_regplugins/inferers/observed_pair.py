@@ -76,7 +76,7 @@ class ObservedPair:
         InputError: When a mask is empty, or no voxel counts in both images.
 
     Example:
-        >>> moving, fixed = ObservedPair(*torch.rand(2, 1, 1, 16, 16)).at([8, 8])
+        >>> [(moving, fixed)] = ObservedPair(*torch.rand(2, 1, 1, 16, 16)).at([[8, 8]])
         >>> moving.image.shape, fixed.weights.shape
         (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 8]))
     """
@@ -97,14 +97,16 @@ class ObservedPair:
         self._used, self._unused = counts & ~held_out, counts & held_out
         self.smoothing = smoothing
 
-    def at(self, size: list[int]) -> tuple[WeightedImage, WeightedImage]:
-        """The moving and the fixed image of the optimization at this size."""
-        fixed = _resized(_smoothed(WeightedImage(self._fixed, self._used), self.smoothing), size)
-        return self._moving_at(size, self.smoothing), fixed
+    def at(self, sizes: Sequence[list[int]]) -> list[tuple[WeightedImage, WeightedImage]]:
+        """The moving and the fixed image of the optimization at some sizes."""
+        fixed = _smoothed(WeightedImage(self._fixed, self._used), self.smoothing)
+        at_sizes = [_resized(fixed, size) for size in sizes]
+        del fixed  # as large as the image
+        return list(zip(self._moving_at(sizes, self.smoothing), at_sizes, strict=True))
 
     def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
         """A function that judges fields of this size by the voxels that were held out, resized to it."""
-        moving = self._moving_at(size, max(self.smoothing, JUDGE_SMOOTHING))
+        (moving,) = self._moving_at([size], max(self.smoothing, JUDGE_SMOOTHING))
         fixed = _resized(WeightedImage(self._fixed, self._unused), size)
         dissimilarity = loss.similarity_of_pair(moving, fixed, padding)
 
@@ -113,10 +115,10 @@ class ObservedPair:
 
         return judge
 
-    def _moving_at(self, size: list[int], smoothing: float) -> WeightedImage:
-        """The moving image, and where it has values."""
-        image, weights = _resized(_smoothed(WeightedImage(self._moving, self._moving_mask), smoothing), size)
-        return WeightedImage(image, None if weights is None else (weights >= 0.5).to(image.dtype))
+    def _moving_at(self, sizes: Sequence[list[int]], smoothing: float) -> list[WeightedImage]:
+        """The moving image at some sizes, and where it has values."""
+        smoothed = _smoothed(WeightedImage(self._moving, self._moving_mask), smoothing)
+        return [WeightedImage(image, _most(weights)) for image, weights in (_resized(smoothed, size) for size in sizes)]
 
 
 def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
@@ -146,6 +148,11 @@ def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
     for start, weight in enumerate(weights):
         mean.add_(continued.narrow(axis, start, n), alpha=weight)
     return mean
+
+
+def _most(shares: Tensor | None) -> Tensor | None:
+    """The voxels of which at least a half counts."""
+    return None if shares is None else (shares >= 0.5).float()
 
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:

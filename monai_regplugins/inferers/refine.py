@@ -249,11 +249,12 @@ class RefinedInferer(Inferer):
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
     ) -> _Refined:
         """Descend the first level from the network's field and from none, the others from the better one."""
+        sizes = self._sizes(list(ddf.shape[2:]))
+        pairs = observed.at(sizes)
 
         def at(size: list[int]) -> OfField:
-            return loss.of_pair(*observed.at(size), padding=self.inferer.padding)
+            return loss.of_pair(*pairs[sizes.index(size)], padding=self.inferer.padding)
 
-        sizes = self._sizes(list(ddf.shape[2:]))
         starts: list[Tensor | None] = [ddf, None] if self.never_worse else [ddf]
         coarse = [self._descend_levels(at, ddf, start, sizes[:1]) for start in starts]
         judged = [judge(found.at(sizes[-1])) for found in coarse] if self.never_worse else []

@@ -18,7 +18,6 @@ __all__ = ["InstanceLoss", "WeightedImage"]
 
 OfField: TypeAlias = Callable[[Tensor], Tensor]
 SMALLEST_EXTENT = 1e-6  # of a mask: less is none
-WHOLE = 0.999  # a point counts where all voxels that it is interpolated from do
 
 
 class WeightedImage(NamedTuple):
@@ -113,20 +112,15 @@ class InstanceLoss:
 
     def similarity_of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
         """The similarity alone, the lower the better; arguments as :meth:`of_pair`."""
-        image, mask = SampledImage(moving.image, padding), self._mask(moving)
+        image = SampledImage(moving.image, padding, self._counts(moving))
         compare = self._lncc(fixed) if self.similarity == "lncc" else _MSE(fixed)
+        return lambda ddf: compare(*image(ddf))
 
-        def similarity(ddf: Tensor) -> Tensor:
-            return compare(image(ddf), None if mask is None else (mask(ddf.detach()) > WHOLE).to(ddf.dtype))
-
-        return similarity
-
-    def _mask(self, moving: WeightedImage) -> SampledImage | None:
-        """The weights of the moving image, to be warped along."""
-        if moving.weights is None and self.outside == "border":
-            return None
-        weights = torch.ones_like(moving.image) if moving.weights is None else (moving.weights > 0).to(moving.image)
-        return SampledImage(weights)
+    def _counts(self, moving: WeightedImage) -> Tensor | None:
+        """The voxels of the moving image that count; None if all do, and those beyond its border too."""
+        if moving.weights is None:
+            return None if self.outside == "border" else torch.ones_like(moving.image)
+        return moving.weights > 0
 
     def _lncc(self, fixed: WeightedImage) -> LocalCorrelation:
         """The local correlation with the fixed image."""

@@ -16,6 +16,7 @@ from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["SampledImage"]
 
+TOLERANCE = 1e-3  # voxels: a position that is no farther outside lies on the image
 SIDE = 256  # times the rounding of numbers: positions closer to a voxel center belong to the cells at its sides in turn
 
 
@@ -33,57 +34,105 @@ class SampledImage:
     no direction is preferred. The values are those of
     :func:`~monai_regplugins.fields.warp`. No gradient flows to the image.
 
+    A position is seen where it lies on the image, and all voxels of its cell count.
+
     Args:
         image: ``(1, 1, *spatial)``, 2D or 3D, float32 or float64.
         padding: what lies outside, ``"zeros"`` or ``"border"``.
+        counts: the voxels that count, bool of the same shape; None if it is not asked what is seen.
 
     Raises:
         InputError: ``padding`` is unknown.
 
     Example:
         >>> image = torch.arange(5.0).view(1, 1, 1, 5)
-        >>> SampledImage(image)(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 5))
-        tensor([[[[1., 2., 3., 4., 0.]]]])
+        >>> ddf = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 5)
+        >>> SampledImage(image)(ddf)
+        (tensor([[[[1., 2., 3., 4., 0.]]]]), None)
     """
 
-    def __init__(self, image: Tensor, padding: str = "zeros") -> None:
+    def __init__(self, image: Tensor, padding: str = "zeros", counts: Tensor | None = None) -> None:
         check_choice(padding, ("zeros", "border"), "padding")
         self.sizes = list(image.shape[2:])
         # so many voxels around the image that the outermost cells are flat: clamped positions have no slope
         self.margin, mode = (2, "constant") if padding == "zeros" else (1, "replicate")
-        padded = functional.pad(image.detach(), [self.margin] * (2 * len(self.sizes)), mode=mode)
+        around = [self.margin] * (2 * len(self.sizes))
+        padded = functional.pad(image.detach(), around, mode=mode)
         self.strides = [math.prod(padded.shape[axis + 1 :]) for axis in range(2, padded.ndim)]
         self.voxels = padded.flatten()
+        self.whole_cells = torch.empty(0)  # as if nothing was asked
+        if counts is not None:
+            self.whole_cells = _whole_cells(functional.pad(counts.to(image.dtype), around, mode="replicate"))
 
-    def __call__(self, ddf: Tensor) -> Tensor:
-        """Return the image under a field ``(1, d, *spatial)``, ``(1, 1, *spatial)``."""
-        return with_gradient(self.sample, ddf)
+    def __call__(self, ddf: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the image under a field ``(1, d, *spatial)``, and which voxels see it, both ``(1, 1, *spatial)``."""
+        seen: list[Tensor | None] = [None]
 
-    def sample(self, ddf: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values ``(1, 1, *spatial)``, and their derivatives by the field ``(1, d, *spatial)``."""
+        def sample(ddf: Tensor) -> tuple[Tensor, Tensor]:
+            values, slopes, seen[0] = self.sample(ddf)
+            return values, slopes
+
+        return with_gradient(sample, ddf), seen[0]
+
+    def sample(self, ddf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, their derivatives by the field ``(1, d, *spatial)``, and which voxels see the image."""
         values, slopes = torch.empty_like(ddf[:, :1]), torch.empty_like(ddf)
+        seen = torch.empty_like(values) if len(self.whole_cells) else None
         for slab in fields.slabs(ddf.shape[2:]):
-            value, *slope = _values_and_slopes(*self._cells(ddf[0, :, slab], slab.start))
+            voxels = self._own_positions(ddf[0, :, slab], slab.start)
+            positions = [x + u for x, u in zip(voxels, ddf[0, :, slab], strict=True)]
+            cells, fractions = self._cells(positions, voxels)
+            if seen is not None:
+                seen[0, 0, slab] = _taken(self.whole_cells, cells).mul_(self._is_on_image(positions))
+            value, *slope = _values_and_slopes(self._corners(cells), fractions)
             values[0, 0, slab] = value
             for axis, derivative in enumerate(reversed(slope)):
                 slopes[0, axis, slab] = derivative
-        return values, slopes
+        return values, slopes, seen
 
-    def _cells(self, ddf: Tensor, start: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The values at the corners of the cells that positions lie in, and the fractions of the positions there."""
-        fractions, index = list[Tensor](), torch.zeros((), dtype=torch.int32, device=ddf.device)
-        for axis, (component, size, stride) in enumerate(zip(ddf, self.sizes, self.strides, strict=True)):
-            shape = [-1 if k == axis else 1 for k in range(len(self.sizes))]
-            first = self.margin + (start if axis == 0 else 0)
-            x = torch.arange(first, first + component.shape[axis], dtype=ddf.dtype, device=ddf.device).view(shape)
-            position = (component + x).clamp_(0, size - 1 + 2 * self.margin)
+    def _own_positions(self, slab: Tensor, start: int) -> list[Tensor]:
+        """Along each axis, where the voxels of a slab lie in the padded image, to be broadcast over the other axes."""
+        ranges = [torch.arange(n, dtype=slab.dtype, device=slab.device) + self.margin for n in slab.shape[1:]]
+        ranges[0] += start
+        shapes = torch.eye(len(ranges), dtype=torch.int64).mul(-2).add(1).tolist()  # -1 along the own axis, else 1
+        return [x.view(shape) for x, shape in zip(ranges, shapes, strict=True)]
+
+    def _is_on_image(self, positions: list[Tensor]) -> Tensor:
+        """Where positions do not lie outside."""
+        inside = torch.ones((), dtype=torch.bool, device=positions[0].device)
+        for position, size in zip(positions, self.sizes, strict=True):
+            middle = (size - 1) / 2
+            inside = inside & ((position - self.margin - middle).abs_() <= middle + TOLERANCE)
+        return inside
+
+    def _cells(self, positions: list[Tensor], voxels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The first corners of the cells that positions lie in, and the fractions of the positions there."""
+        fractions, index = list[Tensor](), torch.zeros((), dtype=torch.int32, device=positions[0].device)
+        for position, x, size, stride in zip(positions, voxels, self.sizes, self.strides, strict=True):
+            last = size - 1 + 2 * self.margin
             side = SIDE * torch.finfo(x.dtype).eps * (2 * (x % 2) - 1)
-            low = (position + side).floor_().clamp_(0, size - 2 + 2 * self.margin)
-            fractions.append(position.sub_(low))
+            clamped = position.clamp(0, last)
+            low = (clamped + side).floor_().clamp_(0, last - 1)
+            fractions.append(clamped.sub_(low))
             index = index + low.to(torch.int32).mul_(stride)
+        return index, fractions
+
+    def _corners(self, cells: Tensor) -> list[Tensor]:
+        """The values at all corners of cells."""
         steps = [sum(step) for step in product(*((0, stride) for stride in self.strides))]
-        flat = index.flatten()
-        return [self.voxels[step:].index_select(0, flat).view(index.shape) for step in steps], fractions
+        return [_taken(self.voxels[step:], cells) for step in steps]
+
+
+def _taken(values: Tensor, index: Tensor) -> Tensor:
+    """Values of a flat tensor at indices of any shape."""
+    return values.index_select(0, index.flatten()).view(index.shape)
+
+
+def _whole_cells(counts: Tensor) -> Tensor:
+    """For each voxel ``(1, 1, *spatial)``, whether the cell above it has only voxels that count; flat."""
+    for axis in range(2, counts.ndim):
+        counts = counts * counts.roll(-1, axis)
+    return counts.flatten()
 
 
 def _values_and_slopes(corners: list[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:

@@ -17,6 +17,19 @@ def test_it_finds_what_the_nodes_can_express() -> None:
     assert len(found.losses) == 301
 
 
+def test_its_steps_are_those_of_adam() -> None:
+    target = torch.rand(1, 2, 8, 8)
+    nodes = torch.zeros(1, 2, 8, 8, requires_grad=True)
+    optimizer, losses = torch.optim.Adam([nodes], lr=0.1), []
+    for _ in range(21):
+        value = (nodes - target).square().mean()
+        losses.append(value.item())
+        nodes.grad = torch.autograd.grad(value, nodes)[0] * 64
+        optimizer.step()
+    found = NodeDescent(20, spacing=1)(lambda u: (u - target).square().mean(), torch.zeros(1, 2, 8, 8))
+    assert found.losses == pytest.approx(losses, rel=1e-4)
+
+
 def test_the_best_residual_is_kept() -> None:
     found = NodeDescent(5, learning_rate=50.0)(lambda u: u.square().mean(), torch.zeros(1, 2, 8, 8))
     assert torch.equal(found.residual, torch.zeros(1, 2, 8, 8))

@@ -29,8 +29,8 @@ def test_what_does_not_count_leaves_no_trace(size: list[int]) -> None:
     moving, fixed = torch.rand(2, 1, 1, 12, 14)
     mask = torch.ones_like(fixed)
     mask[..., 9:] = 0
-    clean = ObservedPair(moving, fixed, mask, mask, smoothing=0.8).at(size)
-    planted = ObservedPair(moving + 90 * (1 - mask), fixed - 50 * (1 - mask), mask, mask, smoothing=0.8).at(size)
+    (clean,) = ObservedPair(moving, fixed, mask, mask, smoothing=0.8).at([size])
+    (planted,) = ObservedPair(moving + 90 * (1 - mask), fixed - 50 * (1 - mask), mask, mask, smoothing=0.8).at([size])
     for one, other in zip(clean, planted, strict=True):
         assert one.weights is not None
         counts = one.weights > 0
@@ -42,7 +42,7 @@ def test_the_optimization_does_not_see_what_judges_it() -> None:
     moving, fixed = torch.rand(2, 1, 1, 16, 16)
     other = torch.where(held_out_voxels([16, 16]), torch.rand_like(fixed), fixed)
     pairs = [ObservedPair(moving, image, smoothing=0.8) for image in (fixed, other)]
-    seen = [pair.at([16, 16])[1] for pair in pairs]
+    seen = [pair.at([[16, 16]])[0][1] for pair in pairs]
     counts = seen[0].weights > 0  # type: ignore[operator]
     assert torch.equal(seen[0].image[counts], seen[1].image[counts])
     still = torch.zeros(1, 2, 16, 16)
