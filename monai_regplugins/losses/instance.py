@@ -17,6 +17,7 @@ from monai_regplugins.losses.sampled_image import SampledImage
 __all__ = ["InstanceLoss", "WeightedImage"]
 
 OfField: TypeAlias = Callable[[Tensor], Tensor]
+LARGE = 2**18  # voxels: neighboring windows of larger 3D images tell the same
 SMALLEST_EXTENT = 1e-6  # of a mask: less is none
 
 
@@ -48,7 +49,8 @@ class InstanceLoss:
             squared error.
         window: edge length of the windows of ``lncc`` in voxels.
         threshold: windows of ``lncc`` around voxels where the fixed image exceeds this count; None takes all.
-        stride: voxels from window to window.
+        stride: voxels from window to window; None takes 2 in 3D images of more than a quarter of a million voxels, in
+            a fifth of the time, and 1 in others.
         outside: ``border`` continues the moving image as the warp does; with ``ignore`` points outside do not count,
             as they never do where the moving image has weights.
         similarity_weight: :math:`\lambda_s`.
@@ -72,7 +74,7 @@ class InstanceLoss:
         similarity: str = "lncc",
         window: int = 9,
         threshold: float | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         outside: str = "border",
         similarity_weight: float = 1.0,
         smoothness: str = "l2",
@@ -82,7 +84,7 @@ class InstanceLoss:
         check_choice(similarity, ("lncc", "mse"), "similarity")
         check_choice(smoothness, tuple(_SMOOTHNESS), "smoothness")
         check_choice(outside, ("border", "ignore"), "outside")
-        if window < 2 or stride < 1:
+        if window < 2 or (stride is not None and stride < 1):
             raise InputError(f"window and stride are {window} and {stride}, expected at least 2 and 1 voxels.")
         if not similarity_weight > 0 or not smoothness_weight >= 0 or not folding_weight >= 0:
             raise InputError(
@@ -125,7 +127,8 @@ class InstanceLoss:
     def _lncc(self, fixed: WeightedImage) -> LocalCorrelation:
         """The local correlation with the fixed image."""
         centers = None if self.threshold is None else fixed.image > self.threshold
-        return LocalCorrelation(fixed.image, self.window, fixed.weights, centers, self.stride)
+        large = fixed.image.ndim == 5 and fixed.image.numel() > LARGE
+        return LocalCorrelation(fixed.image, self.window, fixed.weights, centers, self.stride or (2 if large else 1))
 
 
 class _MSE:
