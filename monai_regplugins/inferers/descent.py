@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+from monai_regplugins.losses.slabs import SlabLoss
 
 __all__ = ["Descent", "NodeDescent"]
 
@@ -72,7 +74,7 @@ class NodeDescent:
         self.steps, self.spacing, self.learning_rate = steps, spacing, learning_rate
         self.patience, self.smallest_change = patience, smallest_change
 
-    def __call__(self, objective: Callable[[Tensor], Tensor], start: Tensor) -> Descent:
+    def __call__(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor) -> Descent:
         """Descend.
 
         Args:
@@ -84,25 +86,39 @@ class NodeDescent:
         """
         size = start.shape[2:]
         weights = [interpolation_matrix(n, -(-n // self.spacing), start) for n in size]
-        nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights)).requires_grad_()
+        of_nodes = objective.of_nodes if isinstance(objective, SlabLoss) else partial(_by_autograd, objective)
+        value_and_gradient = of_nodes(start, weights)
+        nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights))
         adam = _Adam(nodes, self.learning_rate)
-        best, losses = torch.zeros_like(start), list[float]()
+        best, losses = torch.zeros_like(nodes), list[float]()
         while True:
-            with torch.enable_grad():
-                residual = along_axes(nodes, weights)
-                value = objective(start + residual)
+            value, gradient = value_and_gradient(nodes)
             losses.append(value.item())
             if losses[-1] < min(losses[:-1], default=math.inf):
-                best = residual.detach()
+                best = nodes.clone()
             if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
-                return Descent(best, losses)
+                return Descent(along_axes(best, weights), losses)
             # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
-            adam.step(torch.autograd.grad(value, nodes)[0] * size.numel())
+            adam.step(gradient * size.numel())
 
     def _stalls(self, losses: Sequence[float]) -> bool:
         """Whether the loss has all but stopped to change."""
         recent = losses[-self.patience - 1 :]
         return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+
+
+def _by_autograd(
+    objective: Callable[[Tensor], Tensor], start: Tensor, weights: Sequence[Tensor]
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The loss of ``start + W nodes`` and its gradient, as functions of the nodes."""
+
+    @torch.enable_grad()
+    def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
+        variable = nodes.detach().requires_grad_()
+        value = objective(start + along_axes(variable, weights))
+        return value.detach(), torch.autograd.grad(value, variable)[0]
+
+    return value_and_gradient
 
 
 class _Adam:
@@ -112,7 +128,6 @@ class _Adam:
         self.variable, self.learning_rate, self.steps = variable, learning_rate, 0
         self.mean, self.square = torch.zeros_like(variable), torch.zeros_like(variable)  # moving averages, m and v
 
-    @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
         """Algorithm 1 of the paper."""
         self.steps += 1

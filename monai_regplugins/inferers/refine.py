@@ -21,6 +21,7 @@ from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gau
 from monai_regplugins.inferers.pair import PairInferer
 from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
+from monai_regplugins.losses.slabs import SlabLoss
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["RefinedInferer"]
@@ -33,6 +34,7 @@ OfField: TypeAlias = Callable[[Tensor], Tensor]
 AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
+LARGE = 2**21  # voxels: a level beyond is computed in slabs
 FEW = 0.01  # of the voxels above the threshold
 
 
@@ -107,6 +109,8 @@ class RefinedInferer(Inferer):
         spatial_size: size at which the loss sees the pair first, such as that of the training; -1 (or an empty list)
             keeps an axis as it is. The network's field is kept in full.
         levels: how many sizes, each twice the one before, but not larger than the image.
+        full_resolution: whether the size of the image is one level more. Above two million voxels the loss is computed
+            in slabs, see :class:`~monai_regplugins.losses.slabs.SlabLoss`: the same, in less memory.
         smoothing: standard deviation of a Gaussian over both images that the loss sees, in voxels of the images.
         patience: stop when the range of the loss over the last ``patience`` steps
         smallest_change: is below this fraction of its range since the first one.
@@ -135,6 +139,7 @@ class RefinedInferer(Inferer):
         patience: int = 10,
         smallest_change: float = 1e-3,
         never_worse: bool = True,
+        full_resolution: bool = False,
     ) -> None:
         super().__init__()
         self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change)
@@ -145,7 +150,7 @@ class RefinedInferer(Inferer):
         if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
             raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
-        self.spatial_size, self.levels = list(spatial_size), levels
+        self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse = smoothing, never_worse
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -253,7 +258,10 @@ class RefinedInferer(Inferer):
         pairs = observed.at(sizes)
 
         def at(size: list[int]) -> OfField:
-            return loss.of_pair(*pairs[sizes.index(size)], padding=self.inferer.padding)
+            moving, fixed = pairs[sizes.index(size)]
+            if math.prod(size) > LARGE and SlabLoss.takes(loss):
+                return SlabLoss(loss, moving, fixed, self.inferer.padding)
+            return loss.of_pair(moving, fixed, self.inferer.padding)
 
         starts: list[Tensor | None] = [ddf, None] if self.never_worse else [ddf]
         coarse = [self._descend_levels(at, ddf, start, sizes[:1]) for start in starts]
@@ -288,7 +296,7 @@ class RefinedInferer(Inferer):
             if doubled == sizes[-1]:
                 break
             sizes.append(doubled)
-        return sizes
+        return [*sizes, native] if self.full_resolution and sizes[-1] != native else sizes
 
 
 def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:

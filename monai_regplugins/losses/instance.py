@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss,
 from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.losses.roughness import edge_roughness, plain_roughness
 from monai_regplugins.losses.sampled_image import SampledImage
+from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["InstanceLoss", "WeightedImage"]
 
@@ -114,9 +116,17 @@ class InstanceLoss:
 
     def similarity_of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
         """The similarity alone, the lower the better; arguments as :meth:`of_pair`."""
-        image = SampledImage(moving.image, padding, self._counts(moving))
-        compare = self._lncc(fixed) if self.similarity == "lncc" else _MSE(fixed)
+        image = self.sampled(moving, padding)
+        compare = self._lncc(fixed) if self.similarity == "lncc" else SquaredDifference(fixed)
         return lambda ddf: compare(*image(ddf))
+
+    def sampled(self, moving: WeightedImage, padding: str = "zeros") -> SampledImage:
+        """The moving image to be warped, and where it counts."""
+        return SampledImage(moving.image, padding, self._counts(moving))
+
+    def stride_of(self, image: Tensor) -> int:
+        """Voxels from window to window in an image of this size."""
+        return self.stride or (2 if image.ndim == 5 and image.numel() > LARGE else 1)
 
     def _counts(self, moving: WeightedImage) -> Tensor | None:
         """The voxels of the moving image that count; None if all do, and those beyond its border too."""
@@ -127,20 +137,37 @@ class InstanceLoss:
     def _lncc(self, fixed: WeightedImage) -> LocalCorrelation:
         """The local correlation with the fixed image."""
         centers = None if self.threshold is None else fixed.image > self.threshold
-        large = fixed.image.ndim == 5 and fixed.image.numel() > LARGE
-        return LocalCorrelation(fixed.image, self.window, fixed.weights, centers, self.stride or (2 if large else 1))
+        return LocalCorrelation(fixed.image, self.window, fixed.weights, centers, self.stride_of(fixed.image))
 
 
-class _MSE:
-    """Weighted mean of the squared difference to the fixed image."""
+class SquaredDifference:
+    """Weighted mean of the squared difference to the fixed image.
+
+    Example:
+        >>> SquaredDifference(WeightedImage(torch.zeros(1, 1, 4, 4)))(torch.full((1, 1, 4, 4), 0.5))
+        tensor(0.2500)
+    """
 
     def __init__(self, fixed: WeightedImage) -> None:
         self.fixed = fixed.image
         self.weights = torch.ones_like(fixed.image) if fixed.weights is None else fixed.weights
 
     def __call__(self, warped: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the loss of a warped image, with further weights, as a scalar."""
+        return with_gradient(partial(self.value_and_gradient, seen=seen), warped)
+
+    def value_and_gradient(self, warped: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the loss and its gradient."""
+        total, number, gradient = self.sums(warped, seen)
+        number = number.clamp_min(SMALLEST_EXTENT)
+        return -total / number, gradient.div_(-number)
+
+    def sums(self, warped: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return minus the sum of the squared differences, that of the weights, and the gradient of the former."""
         weights = self.weights if seen is None else self.weights * seen
-        return ((warped - self.fixed).square() * weights).sum() / weights.sum().clamp_min(SMALLEST_EXTENT)
+        difference = warped - self.fixed
+        weighted = difference * weights
+        return -(weighted.flatten() @ difference.flatten()), weights.sum(), weighted.mul_(-2)
 
 
 def _weighted_sum(terms: Mapping[str, OfField], weights: Mapping[str, float]) -> OfField:

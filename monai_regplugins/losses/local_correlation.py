@@ -13,6 +13,7 @@ from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["LocalCorrelation"]
 
+SMALLEST_EXTENT = 1e-12  # of the windows that count: less is none
 ROUNDING = 32  # times the spacing of floating-point numbers: the error of the sums over a window
 
 
@@ -87,6 +88,12 @@ class LocalCorrelation:
 
     def value_and_gradient(self, warped: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, of the shape of ``warped``."""
+        total, number, gradient = self.sums(warped, seen)
+        number = number.clamp_min(SMALLEST_EXTENT)
+        return -total / number, gradient.div_(-number)
+
+    def sums(self, warped: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sum of the correlations, that of the windows that count, and the gradient of the former."""
         weights = self.weights if seen is None else self.weights * seen
         fixed = self._moments if seen is None else self._fixed_moments(weights)
         image = _centered(warped, weights)
@@ -96,16 +103,15 @@ class LocalCorrelation:
         b = _variance(self._sums(weighted * image), sum_i, fixed.number)
         scale = ((b > 0) & (fixed.variance > 0)) / (b * fixed.variance + self.eps)
         counted = self.centers * self._at_centers(weights)
-        total = counted.sum().clamp_min(1e-12)
         of_fixed = a * scale  # half of the derivative by a
         of_image = of_fixed * of_fixed * fixed.variance  # and minus half of that by b, times two
-        loss = -(counted * a * of_fixed).sum() / total
-        factor = counted * (-2 / total)
+        correlations = (counted * a * of_fixed).sum()
+        factor = counted * 2
         constant = of_image * sum_i / fixed.number - of_fixed * fixed.mean
         gradient = self._spread(factor * of_fixed) * self.fixed
         gradient -= self._spread(factor * of_image) * image
         gradient += self._spread(factor * constant)
-        return loss, gradient.mul_(weights)
+        return correlations, counted.sum(), gradient.mul_(weights)
 
     def _fixed_moments(self, weights: Tensor) -> _Moments:
         """Number, mean and sum of squares of the fixed image in each window."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_regplugins.losses.with_gradient import with_gradient
 
-__all__ = ["Roughness", "edge_roughness", "plain_roughness"]
+__all__ = ["Roughness", "edge_roughness", "edge_weights", "plain_roughness", "plain_weights"]
 
 
 class Roughness:
@@ -44,6 +44,8 @@ class Roughness:
         for component in range(ddf.shape[1]):  # one at a time: less to hold in the processor's cache
             u, slope = ddf[:, component : component + 1], gradient[:, component : component + 1]
             for axis, weight in enumerate(self.weights, start=2):
+                if isinstance(weight, float) and weight == 0:
+                    continue
                 steps = u.diff(dim=axis)
                 weighted = steps * weight
                 total += steps.flatten() @ weighted.flatten()
@@ -54,8 +56,17 @@ class Roughness:
 
 def plain_roughness(fixed: Tensor) -> Roughness:
     """:class:`~monai_regplugins.losses.GradientLoss` with power 2 on the grid of ``fixed`` ``(1, 1, *spatial)``."""
-    d, sizes = fixed.ndim - 2, fixed.shape[2:]
-    return Roughness([n / (d * d * (n - 1) * sizes.numel()) for n in sizes])
+    return Roughness(plain_weights(fixed.shape[2:]))
+
+
+def plain_weights(size: torch.Size) -> list[float]:
+    """The weights of :func:`plain_roughness` along each axis of a grid.
+
+    Example:
+        >>> plain_weights(torch.Size([4, 4]))
+        [0.0208..., 0.0208...]
+    """
+    return [n / (len(size) ** 2 * (n - 1) * size.numel()) for n in size]
 
 
 def edge_roughness(fixed: Tensor, weights: Tensor | None = None, scale: float = 1.0) -> Roughness:
@@ -73,12 +84,23 @@ def edge_roughness(fixed: Tensor, weights: Tensor | None = None, scale: float = 
         >>> edge_roughness(torch.rand(1, 1, 8, 8))(torch.ones(1, 2, 8, 8))  # no gradient
         tensor(0.)
     """
-    edges, voxels = torch.zeros_like(fixed), fixed.shape[2:].numel()
+    g = edge_weights(fixed, weights, scale) / fixed.shape[2:].numel()
+    return Roughness([g.narrow(axis, 1, g.shape[axis] - 1).contiguous() for axis in range(2, fixed.ndim)])
+
+
+def edge_weights(fixed: Tensor, weights: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    r"""Return :math:`e^{-2 s \|\nabla I(x)\|^2}` of an image ``(1, 1, *spatial)``; arguments as :func:`edge_roughness`.
+
+    Example:
+        >>> edge_weights(torch.ones(1, 1, 2, 2))
+        tensor([[[[1., 1.],
+                  [1., 1.]]]])
+    """
+    edges = torch.zeros_like(fixed)
     for axis in range(2, fixed.ndim):
         n = fixed.shape[axis] - 1
         steps = fixed.diff(dim=axis).square()
         if weights is not None:
             steps = steps * weights.narrow(axis, 1, n) * weights.narrow(axis, 0, n)
         edges.narrow(axis, 1, n).add_(steps)
-    g = torch.exp(-2 * scale * edges) / voxels
-    return Roughness([g.narrow(axis, 1, g.shape[axis] - 1).contiguous() for axis in range(2, fixed.ndim)])
+    return torch.exp(-2 * scale * edges)

@@ -74,12 +74,17 @@ class SampledImage:
 
         return with_gradient(sample, ddf), seen[0]
 
-    def sample(self, ddf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return values, their derivatives by the field ``(1, d, *spatial)``, and which voxels see the image."""
+    def sample(self, ddf: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, their derivatives by the field ``(1, d, *spatial)``, and which voxels see the image.
+
+        Args:
+            ddf: the field, or some of its rows along the first axis,
+            first: which begin here.
+        """
         values, slopes = torch.empty_like(ddf[:, :1]), torch.empty_like(ddf)
         seen = torch.empty_like(values) if len(self.whole_cells) else None
         for slab in fields.slabs(ddf.shape[2:]):
-            voxels = self._own_positions(ddf[0, :, slab], slab.start)
+            voxels = self._own_positions(ddf[0, :, slab], first + slab.start)
             positions = [x + u for x, u in zip(voxels, ddf[0, :, slab], strict=True)]
             cells, fractions = self._cells(positions, voxels)
             if seen is not None:

@@ -195,6 +195,23 @@ class TestLevels:
         refined(loss, 1, spatial_size=[8, 6], levels=9)(torch.rand(1, 2, 30, 12), always(torch.ones(1, 2, 30, 12)))
         assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12), (30, 12)]
 
+    def test_full_resolution_is_one_level_more(self) -> None:
+        def sizes(native: list[int]) -> list[list[int]]:
+            return refined(spatial_size=[8, 6], levels=2, full_resolution=True)._sizes(native)
+
+        assert sizes([50, 40]) == [[8, 6], [16, 12], [50, 40]]
+        assert sizes([16, 12]) == [[8, 6], [16, 12]]
+
+    def test_a_large_level_in_slabs_is_that_of_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pair, true_ddf = known_pair((40, 36))
+        inferer = refined(InstanceLoss(), 20, spatial_size=[20, 18], full_resolution=True, smallest_change=0)
+        whole = inferer(pair, always(torch.zeros_like(true_ddf)))["ddf"]
+        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", 1000)
+        monkeypatch.setattr("monai_regplugins.losses.slabs.SLAB_VOXELS", 300)
+        slabs = inferer(pair, always(torch.zeros_like(true_ddf)))["ddf"]
+        torch.testing.assert_close(slabs, whole, atol=0.01, rtol=0)
+        assert error(slabs, true_ddf) < 0.5 * error(torch.zeros_like(true_ddf), true_ddf)
+
     def test_what_is_far_is_found_on_the_coarse_levels(self) -> None:
         """Fine texture repeats within a few voxels and misleads; the structures beneath it do not."""
         noise = np.random.default_rng(0).normal(size=(96, 96))

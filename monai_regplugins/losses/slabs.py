@@ -1,0 +1,184 @@
+"""The loss of instance optimization on images of any size, slab by slab, in a memory that does not grow with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses.axis_products import along_axes
+from monai_regplugins.losses.instance import SMALLEST_EXTENT, InstanceLoss, SquaredDifference, WeightedImage
+from monai_regplugins.losses.local_correlation import LocalCorrelation
+from monai_regplugins.losses.roughness import Roughness, edge_weights, plain_weights
+
+__all__ = ["SlabLoss"]
+
+SLAB_VOXELS = 2**20  # of a slab: some thirty arrays of this size are held at a time
+
+
+class _Slab(NamedTuple):
+    """Rows of the first axis: those whose share of the loss is computed, and those that it depends on."""
+
+    core: slice
+    rows: slice
+
+    @property
+    def inner(self) -> slice:
+        """The core within the rows."""
+        return slice(self.core.start - self.rows.start, self.core.stop - self.rows.start)
+
+
+class _Parts(NamedTuple):
+    """Shares of a slab: sum and number of the similarity, smoothness, and the derivatives of both sums by the field."""
+
+    similarity: Tensor
+    number: Tensor
+    smoothness: Tensor
+    by_similarity: Tensor
+    by_smoothness: Tensor
+
+
+class SlabLoss:
+    r"""What :meth:`InstanceLoss.of_pair` returns, to rounding, with the gradient by the nodes of a coarser grid.
+
+    Similarity and smoothness are sums over windows and edges, so that the sum over slabs of the first axis is exact:
+
+    .. math::
+        L = -\lambda_s \frac{\sum_k S_k}{\sum_k N_k} + \lambda_r \sum_k R_k, \qquad
+        \frac{\partial L}{\partial v} = W^T \frac{\partial L}{\partial u}.
+
+    Args:
+        loss: with the similarity ``lncc`` or ``mse``, the smoothness ``edges_l2`` or ``l2``, and no folding.
+        moving: the moving image.
+        fixed: the fixed image, on the same grid.
+        padding: what lies outside of the moving image, ``zeros`` or ``border``.
+        voxels: of a slab, most, a million by default; its neighborhood comes on top.
+
+    Raises:
+        InputError: the loss has a term that does not come in slabs.
+
+    Example:
+        >>> pair = [WeightedImage(image) for image in torch.rand(2, 1, 1, 12, 12)]
+        >>> still = torch.zeros(1, 2, 12, 12)
+        >>> torch.allclose(SlabLoss(InstanceLoss(), *pair, voxels=48)(still), InstanceLoss().of_pair(*pair)(still))
+        True
+    """
+
+    def __init__(
+        self,
+        loss: InstanceLoss,
+        moving: WeightedImage,
+        fixed: WeightedImage,
+        padding: str = "zeros",
+        voxels: int | None = None,
+    ) -> None:
+        if not self.takes(loss):
+            raise InputError(
+                f"smoothness '{loss.smoothness}' with a folding weight of {loss.weights['folding']} cannot be computed "
+                "in slabs, expected 'edges_l2' or 'l2' without a folding weight; or leave out full resolution."
+            )
+        self.loss, self.fixed, self.voxels = loss, fixed, voxels or SLAB_VOXELS
+        self.image = loss.sampled(moving, padding)
+        self.stride = loss.stride_of(fixed.image)
+
+    @staticmethod
+    def takes(loss: InstanceLoss) -> bool:
+        """Whether all terms of a loss come in slabs."""
+        return loss.smoothness in ("edges_l2", "l2") and not loss.weights["folding"]
+
+    def __call__(self, ddf: Tensor) -> Tensor:
+        """Return the loss of a field ``(1, d, *spatial)``."""
+        return self._value([self._parts(slab, ddf[:, :, slab.rows]) for slab in self._slabs()])
+
+    def of_nodes(self, start: Tensor, weights: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a function of nodes ``(1, d, *nodes)``: the loss of ``start + W nodes`` and its gradient.
+
+        Args:
+            start: ``(1, d, *spatial)``.
+            weights: W along each axis, ``(voxels, nodes)``.
+        """
+
+        def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
+            by_similarity, by_smoothness, parts = torch.zeros_like(nodes), torch.zeros_like(nodes), []
+            for slab in self._slabs():
+                columns = _columns(weights[0][slab.rows])
+                near = [weights[0][slab.rows, columns], *weights[1:]]
+                part = self._parts(slab, start[:, :, slab.rows] + along_axes(nodes[:, :, columns], near))
+                back = [weight.T for weight in near]
+                by_similarity[:, :, columns] += along_axes(part.by_similarity, back)
+                by_smoothness[:, :, columns] += along_axes(part.by_smoothness, back)
+                parts.append(part)
+            factor = -self.loss.weights["similarity"] / _number(parts)
+            return self._value(parts), by_similarity.mul_(factor).add_(by_smoothness)
+
+        return value_and_gradient
+
+    def _slabs(self) -> Iterator[_Slab]:
+        """The slabs; rows begin at a window, so that these are the same as those of the whole image."""
+        size = self.fixed.image.shape[2:]
+        reach = self.loss.window // 2 + 1
+        for core in fields.slabs(size, self.voxels):
+            first = max(0, core.start - reach) // self.stride * self.stride
+            yield _Slab(core, slice(first, min(size[0], core.stop + reach)))
+
+    def _value(self, parts: Sequence[_Parts]) -> Tensor:
+        """The loss from the shares of all slabs."""
+        similarity = torch.stack([part.similarity for part in parts]).sum()
+        smoothness = torch.stack([part.smoothness for part in parts]).sum()
+        return smoothness - self.loss.weights["similarity"] * similarity / _number(parts)
+
+    def _parts(self, slab: _Slab, ddf: Tensor) -> _Parts:
+        """The shares of a slab at its rows of a field."""
+        image, weights = self.fixed
+        fixed = WeightedImage(image[:, :, slab.rows], None if weights is None else weights[:, :, slab.rows])
+        values, slopes, seen = self.image.sample(ddf, slab.rows.start)
+        core = torch.zeros_like(values)
+        core[:, :, slab.inner] = 1
+        similarity, number, gradient = self._similarity(fixed, core).sums(values, seen)
+        smoothness, by_smoothness = self._smoothness(fixed, slab.inner, ddf)
+        return _Parts(similarity, number, smoothness, slopes.mul_(gradient), by_smoothness)
+
+    def _similarity(self, fixed: WeightedImage, core: Tensor) -> LocalCorrelation | SquaredDifference:
+        """The similarity of a slab: its own windows or voxels count, those of its neighborhood are only seen."""
+        if self.loss.similarity == "mse":
+            weights = core if fixed.weights is None else core * fixed.weights
+            return SquaredDifference(WeightedImage(fixed.image, weights))
+        centers = core if self.loss.threshold is None else core * (fixed.image > self.loss.threshold)
+        return LocalCorrelation(fixed.image, self.loss.window, fixed.weights, centers, self.stride)
+
+    def _smoothness(self, fixed: WeightedImage, inner: slice, ddf: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted differences that begin in a slab, and their derivative."""
+        first, across = self._differences(fixed, inner)
+        total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf)
+        to_next = slice(inner.start, inner.stop + 1)  # differences along the first axis end in the next slab
+        for rows, weights in ((to_next, [first, *[0.0] * len(across)]), (inner, [0.0, *across])):
+            value, slope = Roughness(weights).value_and_gradient(ddf[:, :, rows])
+            total += value
+            gradient[:, :, rows] += slope
+        return total, gradient
+
+    def _differences(self, fixed: WeightedImage, inner: slice) -> tuple[Tensor | float, list[Tensor | float]]:
+        """The weights of the differences along the first axis, and along the others."""
+        size, weight = self.fixed.image.shape[2:], self.loss.weights["smoothness"]
+        if self.loss.smoothness == "l2":
+            plain = [weight * w for w in plain_weights(size)]
+            return plain[0], list(plain[1:])
+        g = edge_weights(*fixed) * (weight / size.numel())
+        own = g[:, :, inner]
+        across = [own.narrow(axis, 1, own.shape[axis] - 1) for axis in range(3, own.ndim)]
+        return g[:, :, inner.start + 1 : inner.stop + 1], list(across)
+
+
+def _number(parts: Sequence[_Parts]) -> Tensor:
+    """How much was compared."""
+    return torch.stack([part.number for part in parts]).sum().clamp_min(SMALLEST_EXTENT)
+
+
+def _columns(weights: Tensor) -> slice:
+    """The nodes that some rows of voxels depend on."""
+    used = weights.any(dim=0).nonzero()
+    return slice(int(used[0]), int(used[-1]) + 1)

@@ -1,0 +1,53 @@
+"""The loss in slabs is the loss of the whole, and so is its gradient by the nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.losses import InstanceLoss
+from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+from monai_regplugins.losses.instance import WeightedImage
+from monai_regplugins.losses.slabs import SlabLoss
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "ran": {"window": 5, "threshold": 0.2, "similarity_weight": 2.0, "smoothness": "edges_l2"},
+    "strided": {"window": 5, "stride": 2, "smoothness": "edges_l2", "smoothness_weight": 0.3},
+    "even window": {"window": 4, "stride": 3},
+    "regnet": {"window": 5, "smoothness_weight": 3.0},
+    "mse": {"similarity": "mse", "outside": "ignore"},
+}
+
+
+@pytest.mark.parametrize("voxels", [1, 300, 10**6])
+@pytest.mark.parametrize("size", [(17, 9), (14, 9, 8)])
+@pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES)
+def test_value_and_gradient(options: dict[str, Any], size: tuple[int, ...], voxels: int) -> None:
+    loss, d = InstanceLoss(**options), len(size)
+    moving, fixed = torch.rand(2, 1, 1, *size, dtype=torch.float64)
+    masks = [(torch.rand_like(fixed) > 0.1).double() for _ in range(2)]
+    pair = WeightedImage(moving, masks[0]), WeightedImage(fixed, masks[1])
+    start = torch.randn(1, d, *size, dtype=torch.float64)
+    weights = [interpolation_matrix(n, -(-n // 2), start) for n in size]
+    nodes = torch.randn(1, d, *(w.shape[1] for w in weights), dtype=torch.float64, requires_grad=True)
+
+    expected = loss.of_pair(*pair, padding="border")(start + along_axes(nodes, weights))
+    (slope,) = torch.autograd.grad(expected, nodes)
+    slabs = SlabLoss(loss, *pair, padding="border", voxels=voxels)
+    value, gradient = slabs.of_nodes(start, weights)(nodes.detach())
+
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(gradient, slope)
+    torch.testing.assert_close(slabs(start + along_axes(nodes.detach(), weights)), expected.detach())
+
+
+def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
+    image = WeightedImage(torch.rand(1, 1, 8, 8))
+    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}):
+        loss = InstanceLoss(**options)  # type: ignore[arg-type]
+        assert not SlabLoss.takes(loss)
+        with pytest.raises(InputError, match="cannot be computed in slabs"):
+            SlabLoss(loss, image, image)
