@@ -83,7 +83,6 @@ class SlabLoss:
             )
         self.loss, self.fixed, self.voxels = loss, fixed, voxels or SLAB_VOXELS
         self.image = loss.sampled(moving, padding)
-        self.stride = loss.stride_of(fixed.image)
 
     @staticmethod
     def takes(loss: InstanceLoss) -> bool:
@@ -122,7 +121,7 @@ class SlabLoss:
         size = self.fixed.image.shape[2:]
         reach = self.loss.window // 2 + 1
         for core in fields.slabs(size, self.voxels):
-            first = max(0, core.start - reach) // self.stride * self.stride
+            first = max(0, core.start - reach) // self.loss.stride * self.loss.stride
             yield _Slab(core, slice(first, min(size[0], core.stop + reach)))
 
     def _value(self, parts: Sequence[_Parts]) -> Tensor:
@@ -148,7 +147,7 @@ class SlabLoss:
             weights = core if fixed.weights is None else core * fixed.weights
             return SquaredDifference(WeightedImage(fixed.image, weights))
         centers = core if self.loss.threshold is None else core * (fixed.image > self.loss.threshold)
-        return LocalCorrelation(fixed.image, self.loss.window, fixed.weights, centers, self.stride)
+        return LocalCorrelation(fixed.image, self.loss.window, fixed.weights, centers, self.loss.stride)
 
     def _smoothness(self, fixed: WeightedImage, inner: slice, ddf: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted differences that begin in a slab, and their derivative."""
