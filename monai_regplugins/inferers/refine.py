@@ -207,9 +207,10 @@ class RefinedInferer(Inferer):
     def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair by the loss of a training."""
         native, padding = list(ddf.shape[2:]), self.inferer.padding
+        sizes = self._sizes(native)
         smoothed = pair | {key: gaussian_mean(pair[key], self.smoothing) for key in IMAGE_KEYS}
         refined = self._descend_levels(
-            lambda size: _of_training(loss, smoothed, size, padding), ddf, ddf, self._sizes(native)
+            lambda size: _of_training(loss, smoothed, size, padding), ddf, ddf, [*sizes, *self._full(native, sizes)]
         )
         if not math.isfinite(refined.after):
             logger.warning(
@@ -254,11 +255,13 @@ class RefinedInferer(Inferer):
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
     ) -> _Refined:
         """Descend the first level from the network's field and from none, the others from the better one."""
-        sizes = self._sizes(list(ddf.shape[2:]))
-        pairs = observed.at(sizes)
+        native = list(ddf.shape[2:])
+        sizes = self._sizes(native)
+        levels = [*sizes, *self._full(native, sizes)]
+        pairs = observed.at(levels)
 
         def at(size: list[int]) -> OfField:
-            moving, fixed = pairs[sizes.index(size)]
+            moving, fixed = pairs[levels.index(size)]
             if math.prod(size) > LARGE and SlabLoss.takes(loss):
                 return SlabLoss(loss, moving, fixed, self.inferer.padding)
             return loss.of_pair(moving, fixed, self.inferer.padding)
@@ -267,7 +270,7 @@ class RefinedInferer(Inferer):
         coarse = [self._descend_levels(at, ddf, start, sizes[:1]) for start in starts]
         judged = [judge(found.at(sizes[-1])) for found in coarse] if self.never_worse else []
         refined = coarse[1 if judged and judged[1].is_better_than(judged[0]) else 0]
-        return self._descend_levels(at, ddf, refined.start, sizes[1:], refined) if sizes[1:] else refined
+        return self._descend_levels(at, ddf, refined.start, levels[1:], refined) if levels[1:] else refined
 
     def _descend_levels(
         self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: _Refined | None = None
@@ -296,7 +299,11 @@ class RefinedInferer(Inferer):
             if doubled == sizes[-1]:
                 break
             sizes.append(doubled)
-        return [*sizes, native] if self.full_resolution and sizes[-1] != native else sizes
+        return sizes
+
+    def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
+        """The size of the image, if it is one more level."""
+        return [native] if self.full_resolution and sizes[-1] != native else []
 
 
 def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:

@@ -17,7 +17,7 @@ from monai_regplugins.losses.roughness import Roughness, edge_weights, plain_wei
 
 __all__ = ["SlabLoss"]
 
-SLAB_VOXELS = 2**20  # of a slab: some thirty arrays of this size are held at a time
+SLAB_VOXELS = 2**19  # of a slab: some thirty arrays of this size are held at a time
 
 
 class _Slab(NamedTuple):
@@ -56,7 +56,7 @@ class SlabLoss:
         moving: the moving image.
         fixed: the fixed image, on the same grid.
         padding: what lies outside of the moving image, ``zeros`` or ``border``.
-        voxels: of a slab, most, a million by default; its neighborhood comes on top.
+        voxels: of a slab, most, half a million by default; its neighborhood comes on top.
 
     Raises:
         InputError: the loss has a term that does not come in slabs.

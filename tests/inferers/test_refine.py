@@ -196,11 +196,18 @@ class TestLevels:
         assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12), (30, 12)]
 
     def test_full_resolution_is_one_level_more(self) -> None:
-        def sizes(native: list[int]) -> list[list[int]]:
-            return refined(spatial_size=[8, 6], levels=2, full_resolution=True)._sizes(native)
+        sizes: list[tuple[int, ...]] = []
 
-        assert sizes([50, 40]) == [[8, 6], [16, 12], [50, 40]]
-        assert sizes([16, 12]) == [[8, 6], [16, 12]]
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            sizes.append(tuple(targets["fixed"].shape[2:]))
+            return pred["ddf"].square().mean() + targets["fixed"].mean() * 0 * pred["warped"].mean()
+
+        inferer = refined(loss, 1, spatial_size=[8, 6], levels=2, full_resolution=True)
+        inferer(torch.rand(1, 2, 50, 40), always(torch.ones(1, 2, 50, 40)))
+        assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12), (50, 40)]
+        sizes.clear()
+        inferer(torch.rand(1, 2, 16, 12), always(torch.ones(1, 2, 16, 12)))
+        assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12)]
 
     def test_a_large_level_in_slabs_is_that_of_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pair, true_ddf = known_pair((40, 36))
