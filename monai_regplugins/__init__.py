@@ -12,6 +12,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from monai_regplugins.environment import name_user
+
 if TYPE_CHECKING:
     from monai_regplugins.bundle import bundle_root, configuration, start
     from monai_regplugins.bundle_folders import output_root
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+name_user()  # before MONAI is imported
 
 SUBPACKAGES = frozenset(module.name for module in iter_modules(__path__))
 MODULE_OF = {

@@ -22,6 +22,7 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
+from monai_regplugins.keys import PHASE_KEYS
 
 __all__ = [
     "LANGUAGE",
@@ -52,6 +53,8 @@ PATH_KEYS = frozenset(
         "mask",
         "fixed_mask",
         "moving_mask",
+        "fixed_phase",
+        "moving_phase",
         "pair_id",
         "pairs_file",
         "series",
@@ -203,7 +206,7 @@ def literal_name(key: str, text: str) -> str | Path:
         >>> literal_name("output_dir", "$out") + "/eval"
         LiteralPath('$out/eval')
     """
-    name = os.path.expanduser(text) if key != "pair_id" else text
+    name = text if key in (*PHASE_KEYS, "pair_id") else os.path.expanduser(text)
     return LiteralPath(name) if name[:1] in LANGUAGE or "#" in name else name
 
 

@@ -13,7 +13,7 @@ __all__ = ["build_parser", "main", "split_overrides"]
 
 AUTO = "auto"
 OPTION = re.compile(r"--[a-zA-Z]")
-OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset")
+OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto")
 
 # keys of the inference configurations that most users need: what their value is, and what they do
 IMAGES = {
@@ -23,6 +23,8 @@ IMAGES = {
     "moving_points": ("FILE", "the corresponding points of the moving image"),
     "fixed_mask": ("FILE", "mask of the fixed image: the voxels that count"),
     "moving_mask": ("FILE", "mask of the moving image: the voxels that count"),
+    "fixed_phase": ("NAME", "which volume of a fixed image with several (4D-CT, 4D NIfTI): its name or number"),
+    "moving_phase": ("NAME", "which volume of the moving image, likewise; regplugins phases IMAGE lists them"),
     "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
 }
 SETTINGS = {
@@ -45,6 +47,7 @@ EXAMPLES = """examples:
   regplugins register fixed.nii.gz moving.nii.gz -o out
   regplugins register fixed_dicom moving_dicom -o out --prealign auto --refine_steps 30 --moving_label organs.nii.gz
   regplugins batch pairs.csv -o out --bundle regnet
+  regplugins phases 4d_ct_folder > pairs.csv
 """
 ALL_KEYS = """Every other key of the bundle's configs/inference.json is an option, too: --KEY VALUE, or, inside of a
 component, --KEY#ARGUMENT VALUE. The results are those of python -m monai.bundle run inference with the same options.
@@ -64,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_register(commands)
     _add_batch(commands)
+    _add_phases(commands)
     commands.add_parser("bundles", help="list the bundles that are found", description=BUNDLES)
     commands.add_parser("doctor", help="check the installation and register a test pair", description=DOCTOR)
     return parser
@@ -71,7 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 BUNDLES = "List the registration bundles with their versions, folders, weights and presets."
 DOCTOR = "Report versions, devices, memory and bundles, and register a phantom; the exit status is 1 if anything fails."
-FORMATS = "NIfTI, NRRD, MetaImage or PNG file, or folder of a DICOM series"
+PHASES = "Print a list of pairs for regplugins batch: all volumes of one image, such as a 4D-CT, onto one of them."
+FORMATS = "NIfTI, NRRD, MetaImage, MGH, TIFF or PNG file, or folder of a DICOM series"
 
 
 def _add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,6 +95,13 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     columns = ", ".join(("fixed", "moving", *IMAGES))
     parser.add_argument("pairs_file", metavar="PAIRS", type=_path, help=f"CSV or JSON list with the columns {columns}")
     _add_settings(parser)
+
+
+def _add_phases(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that lists the pairs of one image's volumes."""
+    parser = commands.add_parser("phases", help="list the pairs of an image with several volumes", description=PHASES)
+    parser.add_argument("image", metavar="IMAGE", type=_path, help=f"image with several volumes: {FORMATS}")
+    parser.add_argument("--onto", default="", metavar="NAME", help="the fixed volume; default: the first one")
 
 
 def _inference_parser(
@@ -198,22 +210,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     args = parser.parse_args(own)
-    if args.command in ("bundles", "doctor"):
+    if args.command in ("bundles", "doctor", "phases"):
         if overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        return _report_command(args.command)()
+        return _report_command(args)()
     from monai_regplugins.commands import run_inference
 
     run_inference(args, overrides)
     return 0
 
 
-def _report_command(name: str) -> Callable[[], int]:
+def _report_command(args: argparse.Namespace) -> Callable[[], int]:
     """Import one of the commands that only report."""
-    if name == "doctor":
+    if args.command == "doctor":
         from monai_regplugins.doctor import run_doctor
 
         return run_doctor
-    from monai_regplugins.commands import list_bundles
+    from monai_regplugins.commands import list_bundles, list_phases
 
-    return list_bundles
+    return list_bundles if args.command == "bundles" else lambda: list_phases(args.image, args.onto)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import runpy
 import sys
 from argparse import Namespace
@@ -17,12 +18,12 @@ from monai_regplugins.bundle_folders import (
     read_json,
 )
 from monai_regplugins.checks import check_choice
-from monai_regplugins.data.pair_list import read_pair_list
+from monai_regplugins.data.pair_list import phase_list, read_pair_list
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 
-__all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles", "run_inference"]
+__all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles", "list_phases", "run_inference"]
 
 AUTO = "auto"
 MEBIBYTE = 2**20
@@ -88,8 +89,10 @@ def choose_bundle(fixed: str) -> tuple[str, str]:
     shape = scan_shape(fixed, "fixed image")
     if fixed.lower().endswith(PICTURE_SUFFIXES):
         shape = shape[:2]  # without colors
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
+    shape = shape[:3]  # of one volume
+    if len(shape) == 3 and 1 in shape:  # whichever axis the slice is
+        single = max(axis for axis in range(3) if shape[axis] == 1)
+        shape = shape[:single] + shape[single + 1 :]
     if len(shape) == 2:
         return "r2n2", f"the fixed image is 2D ({' x '.join(map(str, shape))}); --bundle chooses another one"
     kind = f"{len(shape)}D ({' x '.join(map(str, shape))})" if shape else "a DICOM series"
@@ -109,6 +112,24 @@ def list_bundles() -> int:
     for root in bundles.values():
         print(describe_bundle(root))
     return 0 if bundles else 1
+
+
+def list_phases(image: str, onto: str) -> int:
+    """Print the pairs of all volumes of an image onto one of them, as a list for ``regplugins batch``.
+
+    Args:
+        image: path of the image.
+        onto: name of the fixed volume; ``""`` for the first one.
+
+    Raises:
+        InputError: When the image holds one volume, or none of this name.
+    """
+    start()  # input errors in one line, from here on
+    pairs = phase_list(image, onto)
+    table = csv.DictWriter(sys.stdout, list(pairs[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(pairs)
+    return 0
 
 
 def describe_bundle(root: Path) -> str:

@@ -93,8 +93,14 @@ def _self_test() -> Iterator[str]:
     fixed, moving = (abdomen_subject(seed, SHAPE, SPACING) for seed in (0, 1))
     register = load_bundle(find_bundle("ran"))
     with tempfile.TemporaryDirectory() as folder:
-        labels = {"fixed_label": fixed["label"], "moving_label": moving["label"]}
-        result = register(fixed["image"], moving["image"], spacing=[SPACING] * 3, pair_id="self_test", **labels)
+        result = register(
+            fixed["image"],
+            moving["image"],
+            fixed_label=fixed["label"],
+            moving_label=moving["label"],
+            spacing=[SPACING] * 3,
+            pair_id="self_test",
+        )
         saved = sorted(path.name for path in Path(result.save(folder)).iterdir())
     before, after = result.metrics["dsc_before"], result.metrics["dsc"]
     yield f"mean Dice of the organs {before:.3f} before, {after:.3f} after registration, {result.seconds:.1f} s"

@@ -11,6 +11,7 @@ __all__ = [
     "KEPT_META",
     "LABEL_KEYS",
     "MASK_KEYS",
+    "PHASE_KEYS",
     "POINT_KEYS",
     "SERIES_KEY",
     "present",
@@ -21,6 +22,7 @@ IMAGE_KEYS = ("moving", "fixed")
 LABEL_KEYS = ("moving_label", "fixed_label")
 MASK_KEYS = ("moving_mask", "fixed_mask")
 POINT_KEYS = ("moving_keypoints", "fixed_keypoints", "moving_landmarks", "fixed_landmarks")
+PHASE_KEYS = ("fixed_phase", "moving_phase")  # which volume of an image with several
 SERIES_KEY = "dicom_series"  # in an image's metadata: which series it is of
 ITK_KEY = "itk_world"  # the map from this package's world to that in which ITK places the file
 KEPT_META = ("filename_or_obj", SERIES_KEY, ITK_KEY)  # metadata that hold whatever is done to the voxels

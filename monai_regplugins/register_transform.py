@@ -30,8 +30,7 @@ LINEAR, NEAREST = "bilinear", "nearest"  # as MONAI names them, so that Invertd(
 class RegisterPair(Transform):
     """Register two images with a bundle, see :func:`~monai_regplugins.load_bundle`.
 
-    The bundle is loaded once, and once more in each worker process that is started by ``spawn``; a function that is
-    loaded already cannot be sent to such a process.
+    The bundle is loaded once, and once more in each worker process that is started by ``spawn``.
 
     Args:
         bundle: name or folder of a bundle, or what ``load_bundle`` returned.

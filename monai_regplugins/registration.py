@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
+from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.images import as_scan, in_memory
 from monai_regplugins.result import RegistrationResult
 
@@ -37,7 +39,7 @@ Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
 Config: TypeAlias = dict[str, Any]
 
 NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
-OF_THE_PAIR = (*COLUMNS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
+OF_THE_PAIR = (*COLUMNS, *PHASE_KEYS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
 UNNAMED = "moving_to_fixed"
 
 
@@ -92,7 +94,8 @@ def load_bundle(
 class Registration:
     """A bundle, its network and weights in memory, that registers one pair after the other; see :func:`load_bundle`.
 
-    Several threads may share one; their pairs take turns.
+    Several threads may share one; their pairs take turns. Pickled, as on its way to a worker process that is started by
+    ``spawn``, it is its configuration, and there loads the weights from the same file again.
 
     Args:
         config: content of a bundle's ``inference.json``, with overrides, its ``bundle_root`` an absolute path.
@@ -102,6 +105,7 @@ class Registration:
     """
 
     def __init__(self, config: Config) -> None:
+        self._config = copy.deepcopy(config)
         self._lock = threading.Lock()
         weights = Path(ConfigParser(config).get_parsed_content("ckpt"))
         provenance = Provenance(config, weights)
@@ -109,6 +113,9 @@ class Registration:
         self._provenance, self._register, self._writer = provenance, content("register"), content("writer")
         self._register.prepare()
         self._digest = provenance.digest  # of the weights that were loaded, now that they cannot be others
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded_again, (self._config, self._digest)
 
     def __call__(
         self,
@@ -122,12 +129,14 @@ class Registration:
         mask: Source | None = None,
         fixed_mask: Source | None = None,
         moving_mask: Source | None = None,
+        fixed_phase: str | int = "",
+        moving_phase: str | int = "",
         spacing: Sequence[float] | None = None,
         pair_id: str = "",
     ) -> RegistrationResult:
         """Register a pair.
 
-        Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series), a
+        Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series ...), a
         :class:`~monai.data.MetaTensor` with its affine (voxels to RAS mm), or an array or tensor without one, of shape
         ``(*spatial)`` or ``(1, *spatial)``, in the unit that the bundle was trained on, such as HU.
 
@@ -141,6 +150,8 @@ class Registration:
             mask: another name of ``fixed_mask``.
             fixed_mask: where the fixed image counts, likewise.
             moving_mask: where the moving image counts, likewise.
+            fixed_phase: which volume of a fixed image with several, such as the phase of a 4D-CT: its name or number.
+            moving_phase: which one of the moving image, likewise.
             spacing: voxel size along each axis in mm of images that tell none; by default 1.
             pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
 
@@ -162,6 +173,8 @@ class Registration:
             given |= _placed(images, spacing)
         files = {key: os.fspath(source) for key, source in given.items() if isinstance(source, str | os.PathLike)}
         with _in_plain_words(), self._lock:
+            phases = {key: str(phase) for key, phase in zip(PHASE_KEYS, (fixed_phase, moving_phase), strict=True)}
+            files |= {key: phase for key, phase in phases.items() if phase}
             named = named_pair(files, pair_id=pair_id or ("" if {"fixed", "moving"} <= files.keys() else UNNAMED))
             pair = {**{COLUMNS[column]: source for column, source in given.items()}, **named}
             record = self._provenance.describe(pair)
@@ -172,6 +185,21 @@ class Registration:
         with _in_plain_words(), ResultFolder(output_dir, result.pair_id).claimed(wait=True):
             folder: Path = self._writer.write(result, record, output_dir)
             return folder
+
+
+def _loaded_again(config: Config, digest: str) -> Registration:
+    """A bundle in another process, with the weights that it had.
+
+    Raises:
+        InputError: When their file is another one by now.
+    """
+    registration = Registration(config)
+    if registration._digest != digest:
+        raise InputError(
+            f"the weights '{registration._provenance.weights}' are others than when the bundle was loaded; load it "
+            "again."
+        )
+    return registration
 
 
 @contextmanager

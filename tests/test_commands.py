@@ -13,13 +13,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from bundle_files import files_of
 from dicom_series import write_volume
 from PIL import Image
 
 from monai_regplugins import commands
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, input_error_message
 from monai_regplugins.cli import build_parser, main, split_overrides
 from monai_regplugins.commands import (
     choose_bundle,
@@ -27,6 +28,8 @@ from monai_regplugins.commands import (
     inference_words,
     list_bundles,
 )
+from monai_regplugins.readers.images import read_scan
+from monai_regplugins.readers.phases import Phase
 
 NAMES = ["ran", "r2n2", "regnet"]
 TINY = {
@@ -89,6 +92,9 @@ IMAGES: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "MetaImage": (in_meta_image, "ran", "3D (8 x 6 x 4)"),
     "DICOM": (in_dicom, "ran", "a DICOM series"),
     "plane": (lambda folder: save(folder / "a.nii", scene((8, 7))), "r2n2", "2D (8 x 7)"),
+    "one sagittal slice": (lambda folder: save(folder / "a.nii", scene((1, 8, 7))), "r2n2", "2D (8 x 7)"),
+    "one coronal slice": (lambda folder: save(folder / "a.nii", scene((8, 1, 7))), "r2n2", "2D (8 x 7)"),
+    "one slice over time": (lambda folder: save(folder / "a.nii", scene((8, 7, 1, 4))), "r2n2", "2D (8 x 7)"),
     "one slice": (lambda folder: save(folder / "a.nii", scene((8, 7, 1))), "r2n2", "2D (8 x 7)"),
     "volume over no time": (lambda folder: save(folder / "a.nii", scene((8, 7, 6, 1))), "ran", "3D (8 x 7 x 6)"),
     "color": (in_color, "r2n2", "2D (8 x 6)"),
@@ -236,3 +242,39 @@ def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:
     lines = describe_bundle(tmp_path).splitlines()
     assert lines[0] == f"{tmp_path.name} (no version): no task is told"
     assert lines[2:4] == ["  weights: none", "  presets: none"]
+
+
+def test_all_phases_of_one_folder_onto_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed list is one that the command for lists takes, phases and all."""
+    monkeypatch.chdir(tmp_path)
+    for k, phase in enumerate(("0% Ex", "50% In", "100% In")):
+        volume = (scene((20, 18, 8), 0.6 * k)).astype(np.int16)
+        files = write_volume(tmp_path / "one", volume, np.diag([2.0, 2.0, 4.0, 1.0]), ImageComments=phase)
+        for file in files:
+            data = pydicom.dcmread(file)
+            data.SOPInstanceUID = f"{data.SOPInstanceUID}.{k}"
+            (tmp_path / "ct").mkdir(exist_ok=True)
+            data.save_as(tmp_path / "ct" / f"{k}{file.name}")
+    assert main(["phases", "ct", "--onto", "50%"]) == 0
+    table = capsys.readouterr().out
+    place = tmp_path / "ct"
+    assert table == (
+        f"fixed,moving,fixed_phase,moving_phase\n{place},{place},50% In,0% Ex\n{place},{place},50% In,100% In\n"
+    )
+    Path("pairs.csv").write_text(table)
+    assert main(["batch", "pairs.csv", "-o", "out", *TINY["ran"], "--refine_steps", "3", "--device", "cpu"]) == 0
+    names = sorted(path.name for path in Path("out").iterdir() if path.is_dir())
+    assert names == ["ct_0%-Ex_to_ct_50%-In", "ct_100%-In_to_ct_50%-In"]
+    record = json.loads(Path("out", names[0], "provenance.json").read_text())
+    assert record["inputs"]["moving_phase"] == "0% Ex"
+    warped = nib.load(Path("out", names[0], "warped.nii.gz")).get_fdata()
+    fixed = read_scan("ct", "image", phase=Phase("50", "fixed_phase")).values.numpy()
+    assert np.corrcoef(warped.ravel(), fixed.ravel())[0, 1] > 0.8
+    with pytest.raises(RuntimeError) as error:
+        main(["register", "ct", "ct", "-o", "other", *TINY["ran"], "--device", "cpu"])
+    assert "choose one with moving_phase" in (input_error_message(error.value) or "")
+    words = ["--fixed_phase", "0%", "--moving_phase", "100", *TINY["ran"], "--refine_steps", "0", "--device", "cpu"]
+    assert main(["register", "ct", "ct", "-o", "other", *words]) == 0
+    assert [path.name for path in Path("other").iterdir()] == ["ct_100_to_ct_0%"]

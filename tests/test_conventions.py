@@ -25,7 +25,7 @@ JSON_FILES = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("models/
 METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 LAYERS = [
-    {"bundle_folders", "checks", "fields", "files", "grids", "keys", "lazy", "memory"},
+    {"bundle_folders", "checks", "environment", "fields", "files", "grids", "keys", "lazy", "memory"},
     {"losses", "metrics", "networks", "optimizers", "readers"},
     {"io", "phantoms", "transforms"},
     {"data", "result", "synthesis"},
@@ -93,7 +93,7 @@ def test_imports_do_not_go_in_circles() -> None:
 def test_importing_the_package_loads_nothing_else() -> None:
     code = "import sys, monai_regplugins; print(*sorted(m for m in sys.modules if m.startswith(('monai', 'torch'))))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.split() == ["monai_regplugins"]
+    assert done.stdout.split() == ["monai_regplugins", "monai_regplugins.environment"]
 
 
 def test_tests_mirror_the_package() -> None:

@@ -228,8 +228,8 @@ def test_it_can_be_sent_to_another_process(register: Registration, files: dict[s
     sent = pickle.loads(pickle.dumps(transform))
     assert "register" not in vars(sent.registrar)
     assert torch.equal(sent(files)["moving"], transform(files)["moving"])
-    with pytest.raises(TypeError, match="cannot pickle"):
-        pickle.dumps(RegisterPaird(bundle=register))
+    loaded = pickle.loads(pickle.dumps(RegisterPaird(bundle=register)))
+    assert torch.equal(loaded(files)["moving"], RegisterPaird(bundle=register)(files)["moving"])
 
 
 def test_arrays(register: Registration) -> None:

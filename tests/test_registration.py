@@ -27,12 +27,13 @@ from bundle_files import files_of
 from dicom_series import SERIES, write_volume
 from field_cases import PLANE, oblique
 from monai.bundle import ConfigParser, create_workflow
-from monai.data import MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.utils import SpaceKeys, set_determinism
 
 from monai_regplugins import fields
 from monai_regplugins.bundle_folders import packaged_bundles
 from monai_regplugins.checks import InputError
+from monai_regplugins.register_transform import RegisterPaird
 from monai_regplugins.registration import Registration, load_bundle
 
 pytestmark = pytest.mark.bundle
@@ -673,3 +674,53 @@ def test_what_can_be_written_without_a_frame_of_reference_is_written(
     assert "the DICOM series of the moving image has no frame of reference" in caplog.text
     assert {"displacement.nii.gz", "warped.nii.gz"} <= {path.name for path in folder.iterdir()}
     assert not list(folder.glob("*.dcm"))
+
+
+def thick(slices: int, shift: float) -> MetaTensor:
+    """Blobs in slices of 8 mm, moved by so many mm along x."""
+    grid = np.stack(np.meshgrid(np.arange(32) * 2.0, np.arange(32) * 2.0, np.arange(slices) * 8.0, indexing="ij"))
+    centers = np.random.default_rng(0).uniform(8, 52, (12, 3)) * [1, 1, 0.4]
+    centers += [shift, 0.0, 0.0]
+    squares = [np.sum((grid - center[:, None, None, None]) ** 2, axis=0) for center in centers]
+    image = np.sum([np.exp(-square / 80) for square in squares], axis=0)
+    return MetaTensor(
+        torch.from_numpy((300 * image / image.max() - 120).astype(np.float32))[None],
+        affine=torch.diag(torch.tensor([2.0, 2.0, 8.0, 1.0], dtype=torch.float64)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slices", [2, 3, 5, 7])
+def test_stacks_of_few_thick_slices(repository: Path, slices: int) -> None:
+    register = load_bundle(repository / "bundles" / "ran", device="cpu", refine_steps=30)
+    fixed = thick(slices, 0.0)
+    found = register(fixed, thick(slices, 3.0)).displacement.as_tensor().numpy()
+    shown = fixed.numpy()[0] > 0
+    np.testing.assert_allclose([component[shown].mean() for component in found], [3.0, 0.0, 0.0], atol=0.3)
+
+
+# --- in other processes -----------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_bundle_can_be_pickled(register: Registration, pair: Pair) -> None:
+    sent = pickle.loads(pickle.dumps(register))
+    expected, found = register(pair.fixed, pair.moving), sent(pair.fixed, pair.moving)
+    assert torch.equal(expected.ddf, found.ddf)
+    assert torch.equal(expected.warped.as_tensor(), found.warped.as_tensor())
+
+
+def test_a_pickled_bundle_notices_other_weights(copy: Path) -> None:
+    written = pickle.dumps(load_bundle(copy, device="cpu", **TINY["ran"]))
+    weights = torch.load(copy / "models" / "model.pt")
+    torch.save({name: value + 1 for name, value in weights.items()}, copy / "models" / "model.pt")
+    with pytest.raises(InputError, match=r"model.pt' are others than when the bundle was loaded"):
+        pickle.loads(written)
+
+
+@pytest.mark.slow
+def test_a_loaded_bundle_goes_to_spawned_workers(register: Registration, pair: Pair) -> None:
+    data = [{"fixed": str(pair.fixed), "moving": str(pair.moving)}] * 2
+    transform = RegisterPaird(bundle=register)
+    loader = DataLoader(Dataset(data, transform), batch_size=1, num_workers=1, multiprocessing_context="spawn")
+    for batch, item in zip(loader, map(transform, data), strict=True):
+        assert torch.equal(batch["displacement"][0].as_tensor(), item["displacement"].as_tensor())

@@ -29,6 +29,8 @@ def given_pairs(
     mask: PathLike = "",
     fixed_mask: PathLike = "",
     moving_mask: PathLike = "",
+    fixed_phase: PathLike = "",
+    moving_phase: PathLike = "",
     pair_id: PathLike = "",
     pairs: PathLike = "",
     max_pairs: int = 1,
@@ -48,6 +50,8 @@ def given_pairs(
         mask: another name of ``fixed_mask``.
         fixed_mask: path of a mask of the fixed image, the voxels that count.
         moving_mask: path of a mask of the moving image.
+        fixed_phase: which volume of a fixed image with several, by its name or number.
+        moving_phase: which one of a moving image with several.
         pair_id: name of the pair of the given files; by default ``<moving>_to_<fixed>``.
         pairs: path of a list of pairs, see :func:`~monai_regplugins.data.pair_list.read_pair_list`.
         max_pairs: so many pairs of the data set, 0 takes all.
@@ -68,6 +72,8 @@ def given_pairs(
         "mask": mask,
         "fixed_mask": fixed_mask,
         "moving_mask": moving_mask,
+        "fixed_phase": fixed_phase,
+        "moving_phase": moving_phase,
     }
     given = {column: os.fspath(path) for column, path in files.items() if os.fspath(path)}
     beside = [*given, *(["pair_id"] if os.fspath(pair_id) else [])]

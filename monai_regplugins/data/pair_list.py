@@ -2,8 +2,8 @@
 
 Columns are ``fixed`` and ``moving``, and where there are such files ``fixed_label``, ``moving_label``, ``fixed_points``
 and ``moving_points`` (comma-separated voxel coordinates), ``fixed_mask`` (or ``mask``) and ``moving_mask``, the voxels
-that count, and ``pair_id``, the name of the result. An empty cell is as good as none. Paths are relative to the folder
-of the list.
+that count, ``fixed_phase`` and ``moving_phase``, which volume of an image with several, and ``pair_id``, the name of
+the result. An empty cell is as good as none. Paths are relative to the folder of the list.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any
 from monai.config import PathLike
 
 from monai_regplugins.checks import InputError, check_choice, suggest
-from monai_regplugins.readers.images import check_readable
+from monai_regplugins.keys import PHASE_KEYS
+from monai_regplugins.readers.images import check_readable, scan_phases
+from monai_regplugins.readers.phases import Phase, chosen_volume
 
-__all__ = ["COLUMNS", "check_pair_id", "check_pair_ids", "named_pair", "read_pair_list"]
+__all__ = ["COLUMNS", "check_pair_id", "check_pair_ids", "named_pair", "phase_list", "read_pair_list"]
 
 Pair = dict[str, str]
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -40,7 +43,10 @@ COLUMNS = {  # and the keys of a pair that they fill
 PAIR_ID = "pair_id"
 RESERVED = ("metrics.csv", "report.html", "provenance.json", "mean", "sd")  # files beside the pairs' folders, and rows
 LONGEST_ID = 200  # bytes; file systems take names of 255, temporary ones included
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".dcm")
+SUFFIXES = (
+    ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".ome.tiff", ".ome.tif", ".tiff", ".tif",
+    ".png", ".dcm",
+)  # fmt: skip
 
 
 def read_pair_list(path: PathLike) -> list[Pair]:
@@ -130,23 +136,58 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
     """A pair of files, with a name that a folder can have.
 
     Args:
-        files: paths by their names in ``COLUMNS``.
+        files: paths by their names in ``COLUMNS``, and the volumes of the images by ``PHASE_KEYS``.
         where: what names these files, for messages, e.g. ``" in line 3 of pair list 'pairs.csv'"``.
-        pair_id: name of the pair; by default ``<moving>_to_<fixed>``.
+        pair_id: name of the pair; by default ``<moving>_to_<fixed>``, each with its volume, if one is told.
 
     Raises:
         InputError: When no folder can have the name, see :func:`check_pair_id`, or the fixed mask is given twice.
+
+    Example:
+        >>> named_pair({"fixed": "ct", "moving": "ct", "fixed_phase": "0%", "moving_phase": "50%"})["pair_id"]
+        'ct_50%_to_ct_0%'
     """
     if "mask" in files and "fixed_mask" in files:
         raise InputError(f"mask and fixed_mask are both given{where}, two names of one thing; give one of them.")
-    name = pair_id or f"{_stem(files['moving'])}_to_{_stem(files['fixed'])}"
+    name = pair_id or "_to_".join(_volume_name(files, side) for side in ("moving", "fixed"))
     check_pair_id(name, where)
-    return {**{COLUMNS[column]: path for column, path in files.items()}, PAIR_ID: name}
+    return {**{COLUMNS.get(column, column): path for column, path in files.items()}, PAIR_ID: name}
+
+
+def _volume_name(files: Mapping[str, str], side: str) -> str:
+    """The name of an image's file, and of the volume in it."""
+    phase = re.sub(r"[\s/\\:]+", "-", files.get(f"{side}_phase", ""))
+    return f"{_stem(files[side])}_{phase}" if phase else _stem(files[side])
+
+
+def phase_list(path: PathLike, onto: str = "") -> list[Pair]:
+    """The pairs of all volumes of an image onto one of them.
+
+    Args:
+        path: an image with several volumes: the folder of a DICOM series, or a file.
+        onto: the fixed volume, by default the first one.
+
+    Returns:
+        Pairs by the columns of a list.
+
+    Raises:
+        InputError: When the image holds one volume, or none of this name.
+    """
+    name, phases = f"image '{path}'", scan_phases(path, "image")
+    if len(phases) == 1:
+        raise InputError(f"{name} holds one volume, expected several, such as the phases of a 4D-CT; give such a one.")
+    fixed = phases[chosen_volume(phases, Phase(onto or phases[0], "onto"), name, "name")]
+    place = os.path.abspath(path)
+    return [
+        {"fixed": place, "moving": place, "fixed_phase": fixed, "moving_phase": moving}
+        for moving in phases
+        if moving != fixed
+    ]
 
 
 def _pair(row: Mapping[str, Any], folder: Path, where: str) -> Pair:
     """The pair of one row."""
-    known = [*COLUMNS, PAIR_ID]
+    known = [*COLUMNS, *PHASE_KEYS, PAIR_ID]
     if unknown := [column for column in row if column not in known]:
         raise InputError(
             f"{where} has an unknown column '{unknown[0]}', expected some of {', '.join(known)}; correct or remove "
@@ -156,7 +197,8 @@ def _pair(row: Mapping[str, Any], folder: Path, where: str) -> Pair:
     files = {column: str(folder / given[column]) for column in COLUMNS if given.get(column)}
     if missing := [column for column in ("fixed", "moving") if column not in files]:
         raise InputError(f"{where} has no {' and no '.join(missing)} image; give both images of the pair.")
-    return named_pair(files, f" in {where}", given.get(PAIR_ID, ""))
+    phases = {column: given[column] for column in PHASE_KEYS if given.get(column)}
+    return named_pair(files | phases, f" in {where}", given.get(PAIR_ID, ""))
 
 
 def _text(value: Any, column: str, where: str) -> str:

@@ -33,7 +33,7 @@ class PairInferer(Inferer):
         passes: how many times the network runs, at least once.
 
     Raises:
-        InputError: When an axis is shorter than half of ``minimum_size``, or ``passes`` is below 1.
+        InputError: When the network would see an axis of less than half of ``minimum_size``, or ``passes`` is below 1.
 
     Example:
         >>> still = torch.zeros_like  # a network that moves nothing
@@ -77,10 +77,11 @@ class PairInferer(Inferer):
             ``ddf`` ``(B, d, *spatial)``, voxels, and ``warped`` ``(B, 1, *spatial)``.
 
         Raises:
-            InputError: When the image is too small, or, without gradients, the network returns NaN or infinity.
+            InputError: When the image is too small where ``spatial_size`` keeps it, or, without gradients, the network
+                returns NaN or infinity.
         """
         image = inputs if fixed is None else torch.cat([inputs, fixed], dim=1)
-        check_minimum_size(image.shape[2:], (self.minimum_size + 1) // 2, "image")
+        check_minimum_size(self._target(list(image.shape[2:])), (self.minimum_size + 1) // 2, "image")
         image = image.float()
         ddf = self._field(image, 1, network, *args, **kwargs)
         warped = self._warped(image, ddf)

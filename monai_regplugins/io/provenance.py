@@ -17,12 +17,14 @@ import torch
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.files.folders import files_in
+from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
 
 PACKAGES = ("monai-regplugins", "monai", "torch", "numpy", "nibabel", "SimpleITK")
 PROGRAM = "monai_regplugins"
+TEXTS = (*PHASE_KEYS, "pair_id")  # entries of a pair that name no file
 
 # keys of a configuration that do not count, and why
 NOT_SETTINGS = {
@@ -34,6 +36,10 @@ NOT_SETTINGS = {
         "fixed_points",
         "moving_points",
         "mask",
+        "fixed_mask",
+        "moving_mask",
+        "fixed_phase",
+        "moving_phase",
         "pair_id",
         "pairs_file",
         "dataset_dir",
@@ -48,7 +54,10 @@ NOT_SETTINGS = {
     "how the program starts": ("imports", "initialize", "inference", "run"),
 }
 OMITTED = frozenset(key for keys in NOT_SETTINGS.values() for key in keys)
-SINGLE_FILES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".bmp", ".csv", ".txt")
+SINGLE_FILES = (
+    ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", ".png", ".jpg", ".jpeg",
+    ".bmp", ".csv", ".txt",
+)  # fmt: skip
 
 
 class Provenance:
@@ -83,7 +92,7 @@ class Provenance:
             weights, configuration and version of this package; ``created``, the time of the call.
         """
         cause = {
-            "inputs": {key: value if key == "pair_id" else identity_of(value) for key, value in inputs.items()},
+            "inputs": {key: value if key in TEXTS else identity_of(value) for key, value in inputs.items()},
             "weights": {"file": str(self.weights or ""), "sha256": self.digest},
             "parameters": self.parameters,
             "components": self.components,

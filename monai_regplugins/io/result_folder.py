@@ -19,6 +19,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.files.atomic import replace_file, write_file
 from monai_regplugins.files.claims import claim, release
 from monai_regplugins.io.provenance import PROGRAM, digest_of
+from monai_regplugins.keys import PHASE_KEYS
 
 __all__ = ["RECORD", "ResultFolder", "check_result", "read_record", "remove_leftovers", "write_result"]
 
@@ -257,8 +258,9 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same two images."""
-    return all(_place(one.get(side)) == _place(other.get(side)) is not None for side in IMAGES)
+    """Whether two records are of the same two images, and of the same volumes in them."""
+    same_volumes = all(one.get(key) == other.get(key) for key in PHASE_KEYS)
+    return same_volumes and all(_place(one.get(side)) == _place(other.get(side)) is not None for side in IMAGES)
 
 
 def _place(identity: Any) -> Any:

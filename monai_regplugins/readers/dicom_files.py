@@ -15,12 +15,15 @@ import numpy as np
 from monai_regplugins.checks import InputError
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.dicom_text import decode_text
+from monai_regplugins.readers.kinds import kind_of
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 __all__ = [
+    "COLUMNS",
     "INSTANCE_UID",
+    "ROWS",
     "SERIES_UID",
     "check_length",
     "dicom_files",
@@ -94,8 +97,13 @@ def dicom_files(folder: Path, series: str) -> list[Path]:
     return files
 
 
-def dicom_reader(file: Path, what: str) -> sitk.ImageFileReader:
+def dicom_reader(file: Path, what: str, expected: str = "NIfTI or DICOM") -> sitk.ImageFileReader:
     """A reader that has read the header of an image.
+
+    Args:
+        file: the file.
+        what: what it is, for the message.
+        expected: the formats that the caller takes, likewise.
 
     Raises:
         InputError: When the file is no DICOM image.
@@ -111,8 +119,7 @@ def dicom_reader(file: Path, what: str) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"{what} '{file}' cannot be read as an image, expected NIfTI or DICOM; it is damaged or something else, so "
-            "copy or export it again."
+            f"{what} '{file}' cannot be read as an image, expected {expected}; {kind_of(file)}."
         ) from error
     return reader
 

@@ -16,16 +16,23 @@ import torch
 from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor
 from monai.utils import ensure_tuple
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.openers import ImageOpener
 from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.grids import LPS_TO_RAS, ras_affine
 from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.memory import check_memory
-from monai_regplugins.readers.dicom_series import read_dicom_series
+from monai_regplugins.readers.dicom_series import dicom_phases, read_dicom_series
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_place
+from monai_regplugins.readers.kinds import FORMATS, kind_of
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_corrected, tell_place
+from monai_regplugins.readers.ome_zarr import ZARR_SUFFIXES, open_ome_zarr
+from monai_regplugins.readers.phases import Phase, chosen_volume, numbered
 from monai_regplugins.readers.pictures import PICTURE_FORMATS, PICTURE_SUFFIXES, itk_affine_of_picture, read_picture
+from monai_regplugins.readers.tiff import TIFF_SUFFIXES, read_tiff, tiff_layout
 from monai_regplugins.readers.voxel_files import VoxelFiles, check_inflated, voxel_files
 
 if TYPE_CHECKING:
@@ -39,13 +46,16 @@ __all__ = [
     "in_memory",
     "read_scan",
     "real_values",
+    "scan_phases",
     "scan_shape",
 ]
 
 Array = npt.NDArray[Any]
+_Part = tuple[slice | int, ...]
 
 ITK_FORMATS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 ITK_SUFFIXES = tuple(ITK_FORMATS)
+MGH_SUFFIXES = (".mgz", ".mgh")
 READING = 2  # the decoded values, and their copy in float32, or as exact numbers
 DEFLATE = 1032  # bytes that one compressed byte can stand for at most; a header of more is damaged, or its file is
 
@@ -130,7 +140,9 @@ def check_readable(path: PathLike, what: str, folder: bool = False) -> Path:
     return place
 
 
-def read_scan(path: PathLike, what: str, spatial_dims: int = 3, exact: bool = False) -> Scan:
+def read_scan(
+    path: PathLike, what: str, spatial_dims: int = 3, exact: bool = False, phase: Phase | None = None
+) -> Scan:
     """Read an image of any format; what its values mean is not checked.
 
     Args:
@@ -139,18 +151,17 @@ def read_scan(path: PathLike, what: str, spatial_dims: int = 3, exact: bool = Fa
         spatial_dims: 2 reads a DICOM file alone, 3 with the whole series that it belongs to.
         exact: read a label map: int64, or float64 where the file has fractions or scales its values; of a picture with
             a palette the numbers of its colors.
+        phase: which volume of an image with several; None takes a file with all that it holds.
 
     Raises:
         InputError: When there is no such file, it is damaged or of another format, its header promises more than it
-            holds or tells no voxel size, or its values are complex or colors; for DICOM see
-            :func:`~monai_regplugins.readers.dicom_series.read_dicom_series`.
+            holds or tells no voxel size, its values are complex or colors, or it holds several volumes and ``phase``
+            names none; for DICOM see :func:`~monai_regplugins.readers.dicom_series.read_dicom_series`.
     """
     file = check_readable(path, what, folder=True)
-    name = file.name.lower()
-    for suffixes, form in _FORMATS.items():
-        if name.endswith(suffixes) and not file.is_dir():
-            return _read_file(file, f"{what} '{path}'", form, exact)
-    volume = read_dicom_series(file, what, whole=spatial_dims == 3)
+    if (form := _format_of(file)) is not None:
+        return _read_file(file, f"{what} '{path}'", form, exact, (phase, spatial_dims))
+    volume = read_dicom_series(file, what, spatial_dims == 3, phase)
     meta = {"filename_or_obj": str(file), SERIES_KEY: volume.identity}
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
 
@@ -161,16 +172,42 @@ def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
     Raises:
         InputError: When there is no such file, its header cannot be read, or names files that it may not.
     """
-    file = check_readable(path, what, folder=True)
-    for suffixes, form in _FORMATS.items():
-        if file.name.lower().endswith(suffixes) and not file.is_dir():
-            name = f"{what} '{path}'"
-            voxel_files(file, name)
-            try:
-                return form.header(file).shape
-            except Exception as error:  # readers raise anything on a damaged or foreign file
-                raise _no_image(name) from error
-    return ()
+    file, name = check_readable(path, what, folder=True), f"{what} '{path}'"
+    if (form := _format_of(file)) is None:
+        return ()
+    voxel_files(file, name)
+    try:
+        return form.header(file).shape
+    except InputError:
+        raise
+    except Exception as error:  # readers raise anything on a damaged or foreign file
+        raise _no_image(file, name) from error
+
+
+def scan_phases(path: PathLike, what: str) -> list[str]:
+    """Names of the volumes that an image holds, by its headers alone; one for a single volume.
+
+    Raises:
+        InputError: As :func:`scan_shape`, and for DICOM as
+            :func:`~monai_regplugins.readers.dicom_series.read_dicom_series`.
+    """
+    shape = scan_shape(path, what)
+    return numbered(_volume_axis(shape, 3, "")[1]) if shape else dicom_phases(Path(path), what)
+
+
+def _format_of(file: Path) -> _Format | None:
+    """The format that the name of a file or folder tells; None for DICOM, and for what is unknown."""
+    name, formats = file.name.lower(), _FOLDERS if file.is_dir() else _FORMATS
+    return next((form for suffixes, form in formats.items() if name.endswith(suffixes)), None)
+
+
+def _volume_axis(shape: Sequence[int], spatial_dims: int, asked: str) -> tuple[int, int]:
+    """The axis along which volumes follow each other, and how many there are.
+
+    In 2D it is the fourth axis, too; the third one only where one of its slices is asked for.
+    """
+    axis = 2 if asked and spatial_dims == 2 and len(shape) == 3 and 1 not in shape else 3
+    return axis, shape[axis] if len(shape) == axis + 1 else 1
 
 
 def in_memory(source: Any) -> bool:
@@ -254,36 +291,54 @@ class _Decoded(NamedTuple):
 
 
 class _Format(NamedTuple):
-    """How the files of a format are read: the header, then all of it.
+    """How the files of a format are read: the header, then the values.
 
     Attributes:
         header: of a file.
-        decode: takes the file, the name of the image for messages, and whether it is a label map.
+        decode: takes the file, the name of the image for messages, whether it is a label map, and the part of the
+            values that is wanted, as an index.
+        lazy: whether the rest of the values does not enter the memory.
     """
 
     header: Callable[[Path], _Header]
-    decode: Callable[[Path, str, bool], _Decoded]
+    decode: Callable[[Path, str, bool, _Part], _Decoded]
+    lazy: bool = False
 
 
-def _read_file(file: Path, name: str, form: _Format, exact: bool) -> Scan:
-    """Read a file whose suffix is known with its reader alone: MONAI's LoadImage would try all others after it."""
+def _read_file(file: Path, name: str, form: _Format, exact: bool, wanted: tuple[Phase | None, int]) -> Scan:
+    """Read a file whose suffix is known with its reader alone: MONAI's LoadImage would try all others after it.
+
+    ``wanted`` is the volume that is meant, and the number of spatial axes.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a reader's remarks on the header of a file that is refused anyway
             voxels = voxel_files(file, name)
             _check_header(header := form.header(file), voxels, name)
             bytes_each = max(8 if exact else 4, header.decoded_bytes)
-            check_memory(header.shape, READING * bytes_each, name, "read")
+            part, shape = _part(header.shape, *wanted, name)
+            check_memory(shape if form.lazy else header.shape, READING * bytes_each, name, "read")
             check_inflated(voxels, math.ceil(math.prod(header.shape) * header.voxel_bytes), name)
-            decoded = form.decode(file, name, exact)
+            decoded = form.decode(file, name, exact, part)
             values = torch.from_numpy(np.ascontiguousarray(decoded.values, dtype=_number_type(decoded.values, exact)))
     except InputError:
         raise
     except Exception as error:  # readers raise anything on a damaged or foreign file
-        raise _no_image(name) from error
+        raise _no_image(file, name) from error
     affine = torch.as_tensor(np.asarray(decoded.affine, dtype=np.float64))
     placed = decoded.placed and not _is_default(affine)
     return Scan(values, affine, {"filename_or_obj": str(file), **decoded.meta}, placed)
+
+
+def _part(shape: tuple[int, ...], phase: Phase | None, spatial_dims: int, name: str) -> tuple[_Part, tuple[int, ...]]:
+    """The index of the volume that is meant, and its shape."""
+    if phase is None:
+        return (), shape
+    axis, count = _volume_axis(shape, spatial_dims, phase.name)
+    number = chosen_volume(numbered(count), phase, name, "their number")
+    if count == 1:
+        return (), shape
+    return (*[slice(None)] * axis, number), (*shape[:axis], *shape[axis + 1 :])
 
 
 def _number_type(values: Array, exact: bool) -> type[np.generic]:
@@ -294,11 +349,9 @@ def _number_type(values: Array, exact: bool) -> type[np.generic]:
     return np.int64 if whole else np.float64
 
 
-def _no_image(name: str) -> InputError:
-    return InputError(
-        f"{name} cannot be read as an image, expected NIfTI, PNG, NRRD, MetaImage or DICOM; it is damaged or something "
-        "else, so copy or download it again."
-    )
+def _no_image(file: Path, name: str) -> InputError:
+    kind = "it is a folder that holds none" if file.is_dir() else kind_of(file)
+    return InputError(f"{name} cannot be read as an image, expected {FORMATS}; {kind}.")
 
 
 def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
@@ -314,7 +367,7 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
     if any(not edge > 0 for edge in header.spacing):
         raise InputError(
             f"{name} tells no spacing, its voxel size is {list(header.spacing)} mm; set the size in its header "
-            "(pixdim) or convert it again from its source."
+            "(pixdim of NIfTI) or convert it again from its source."
         )
     if not header.placed:
         raise InputError(f"affine of {name} is not finite (sform), expected numbers of mm; fix the image's header.")
@@ -342,15 +395,36 @@ def _nifti_header(file: Path) -> _Header:
     return found._replace(spacing=tuple(float(edge) for edge in header["pixdim"][1:4][: len(shape)]))
 
 
-def _decode_nifti(file: Path, name: str, exact: bool) -> _Decoded:
+def _decode_nifti(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The values of a NIfTI file, scaled, and its place by our own rule."""
     header = nifti_header(file)
     place, shape = nifti_place(header), tuple(int(n) for n in header.get_data_shape())
     tell_place(place, name)
+    tell_corrected(file, name)
     itk = None if place.certain else itk_affine(file)
     image: Any = nib.load(file, mmap=False)  # nothing shared with a file that may be written to
     meta = note_itk_world(place.affine, itk, shape)
-    return _Decoded(np.asarray(image.dataobj), place.affine, meta, placed=place.form != "none")
+    return _Decoded(np.asarray(image.dataobj[part]), place.affine, meta, placed=place.form != "none")
+
+
+def _read_mgh_header(file: Path) -> MGHHeader:
+    """The header of a FreeSurfer volume; ``nibabel.load`` would leave the file open."""
+    with ImageOpener(str(file)) as stream:
+        header: MGHHeader = MGHHeader.from_fileobj(stream)
+        return header
+
+
+def _mgh_header(file: Path) -> _Header:
+    """The header of a FreeSurfer volume."""
+    header = _read_mgh_header(file)
+    shape, size = tuple(int(size) for size in header.get_data_shape()), header.get_data_dtype().itemsize
+    return _Header(shape, size, placed=bool(np.isfinite(header.get_affine()).all()), decoded_bytes=size)
+
+
+def _decode_mgh(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
+    """The values and the place of a FreeSurfer volume; one without a place is centered, as in FreeSurfer."""
+    header = _read_mgh_header(file)
+    return _Decoded(np.asarray(ArrayProxy(str(file), header, mmap=False)[part]), header.get_affine(), {})
 
 
 def _itk_header(file: Path) -> _Header:
@@ -377,11 +451,11 @@ def _itk_reader(file: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _decode_itk(file: Path, name: str, exact: bool) -> _Decoded:
+def _decode_itk(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The values and the place of a NRRD or MetaImage file."""
     reader = SimpleITKReader()
     values, about = reader.get_data(reader.read(file))
-    return _Decoded(values, about["affine"], {})
+    return _Decoded(values[part], about["affine"], {})
 
 
 def _picture_header(file: Path) -> _Header:
@@ -391,17 +465,53 @@ def _picture_header(file: Path) -> _Header:
         return _Header((*picture.size, channels) if channels > 1 else picture.size, 1 / 8, decoded_bytes=4)
 
 
-def _decode_picture(file: Path, name: str, exact: bool) -> _Decoded:
+def _decode_picture(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The gray values of a picture, on the grid of identity."""
     values, affine = read_picture(file, name, indices=exact), np.eye(4)
     return _Decoded(values, affine, note_itk_world(affine, itk_affine_of_picture(file), values.shape))
 
 
+def _tiff_header(file: Path) -> _Header:
+    """The header of a TIFF file; a stack has to tell its voxel size."""
+    layout = tiff_layout(file)
+    kind = f"{layout.channels} values per voxel" if layout.channels > 1 else "real"
+    spacing = () if len(layout.spatial) == 2 else layout.spacing or (0.0, 0.0, 0.0)
+    size = layout.dtype.itemsize
+    return _Header(layout.spatial, size, kind, spacing, decoded_bytes=size)
+
+
+def _decode_tiff(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
+    """The values of a TIFF file on a grid of its voxel size; that of a picture without one is identity."""
+    values, spacing = read_tiff(file)[part], tiff_layout(file).spacing or (1.0, 1.0, 1.0)
+    affine = np.diag([*spacing[:2], spacing[2] or 1.0, 1.0])
+    return _Decoded(values, affine, note_itk_world(affine, itk_affine(file), values.shape))
+
+
+def _zarr_header(folder: Path) -> _Header:
+    """The metadata of an OME-Zarr image; chunks that are not there are background, so its files promise nothing."""
+    image = open_ome_zarr(folder)
+    kind = f"{image.channels} values per voxel" if image.channels > 1 else "real"
+    spacing = tuple(float(edge) for edge in image.spacing)
+    return _Header(image.shape, 0, kind, spacing, decoded_bytes=image.array.dtype.itemsize)
+
+
+def _decode_zarr(folder: Path, name: str, exact: bool, part: _Part) -> _Decoded:
+    """The values of an OME-Zarr image on its grid."""
+    image, affine = open_ome_zarr(folder), np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.diag(image.spacing), image.origin
+    return _Decoded(image.read()[part], affine, {})
+
+
 _FORMATS = {
-    NIFTI_SUFFIXES: _Format(_nifti_header, _decode_nifti),
+    NIFTI_SUFFIXES: _Format(_nifti_header, _decode_nifti, lazy=True),
+    MGH_SUFFIXES: _Format(_mgh_header, _decode_mgh, lazy=True),
     ITK_SUFFIXES: _Format(_itk_header, _decode_itk),
     PICTURE_SUFFIXES: _Format(_picture_header, _decode_picture),
+    TIFF_SUFFIXES: _Format(_tiff_header, _decode_tiff),
 }
+
+
+_FOLDERS = {ZARR_SUFFIXES: _Format(_zarr_header, _decode_zarr)}
 
 
 def _ras_affine(img: sitk.Image) -> Array:

@@ -25,7 +25,7 @@ from nibabel.openers import ImageOpener
 from monai_regplugins.grids import grid_distance
 from monai_regplugins.readers.itk_world import NO_DIFFERENCE
 
-__all__ = ["NIFTI_SUFFIXES", "NiftiPlace", "nifti_header", "nifti_place", "tell_place"]
+__all__ = ["NIFTI_SUFFIXES", "NiftiPlace", "nifti_header", "nifti_place", "tell_corrected", "tell_place"]
 
 Array = npt.NDArray[Any]
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NIFTI_2 = (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
 TO_MM = {1: 1e3, 3: 1e-3}  # NIFTI_UNITS_METER and _MICRON; mm and unknown stay
 WORTH_A_WARNING = 0.1  # voxels
+CORRECTED = {"_Tilt_1": "without the tilt of the gantry", "_Eq_1": "with even slices"}  # what dcm2niix adds to a name
 
 
 class NiftiPlace(NamedTuple):
@@ -105,6 +106,19 @@ def tell_place(place: NiftiPlace, name: str) -> None:
             place.contradiction,
             taken,
         )
+
+
+def tell_corrected(file: Path, name: str) -> None:
+    """Log that dcm2niix has written a corrected file beside this one, whose voxels are not where its header says.
+
+    Of a series with a tilted gantry or uneven slices it writes ``NAME.nii`` as if there were none, and then
+    ``NAME_Tilt_1.nii`` or ``NAME_Eq_1.nii``.
+    """
+    stem, dot, _ = file.name.partition(".nii")
+    for ending, what in CORRECTED.items():
+        for other in (f"{stem}{ending}.nii", f"{stem}{ending}.nii.gz"):
+            if dot and (file.parent / other).is_file():
+                logger.warning("%s lies beside '%s', the same scan %s; register that one.", name, other, what)
 
 
 def _forms(header: nib.Nifti1Header) -> dict[str, Array]:

@@ -46,6 +46,7 @@ from monai_regplugins.readers.images import (
     read_scan,
     real_values,
 )
+from monai_regplugins.readers.phases import Phase
 
 __all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points", "onto_grid"]
 
@@ -61,10 +62,11 @@ class LoadPaird(Transform):
 
     Images become float32, labels uint8 (int16, int32 or int64 where their values need it), masks uint8 (0, 1); all are
     :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are comma-separated
-    voxel coordinates and become float32 tensors (N, d). Trailing axes of length one are dropped. Other keys
-    stay as they are.
+    voxel coordinates and become float32 tensors (N, d). Axes of length one beyond ``spatial_dims`` are dropped.
+    Other keys stay as they are.
 
-    Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage and, for the images themselves, DICOM: the
+    Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage, MGH, TIFF and, for the images themselves,
+    OME-Zarr and DICOM, ``fixed_phase`` and ``moving_phase`` naming the volume of an image with several. DICOM is the
     folder of a series or one of its files. Which series that was stays in the image's metadata, see
     :func:`~monai_regplugins.readers.dicom_series.series_of`.
 
@@ -113,7 +115,8 @@ class LoadPaird(Transform):
             if key not in pair:
                 found = sorted(map(str, pair))
                 raise InputError(f"the pair has no '{key}', found {found}; give the path of the image.")
-            pair[key] = self._files.image(pair[key], f"{key} image")
+            option = f"{key}_phase"
+            pair[key] = self._files.image(pair[key], f"{key} image", Phase(str(pair.get(option, "")), option))
         for read, keys in ((self._files.label, LABEL_KEYS), (self._files.mask, MASK_KEYS)):
             for key in present(pair, keys):
                 side = side_of(key)
@@ -168,16 +171,17 @@ class _Files:
     def __init__(self, spatial_dims: int) -> None:
         self.spatial_dims = spatial_dims
 
-    def image(self, source: Any, what: str) -> MetaTensor:
+    def image(self, source: Any, what: str, phase: Phase | None = None) -> MetaTensor:
         """Load one image, shape ``(1, *spatial)``, float32."""
-        scan, name = self._read(source, what), _named(what, source)
+        scan, name = self._read(source, what, phase=phase), _named(what, source)
         image = as_meta_tensor(scan.values, scan.affine, scan.meta)
         check_image(image, name, self.spatial_dims)
         check_affine(image.affine, what)
         if 1 in image.shape[1:]:
+            advice = ", or register it in 2D, with the bundle r2n2" if self.spatial_dims == 3 else ""
             raise InputError(
                 f"{name} is a single slice (shape {tuple(image.shape[1:])}), expected a {self.spatial_dims}D "
-                "image of two voxels or more along each axis; give the whole image."
+                f"image of two voxels or more along each axis; give the whole image{advice}."
             )
         return image
 
@@ -213,15 +217,25 @@ class _Files:
             )
         return onto_grid(label, image, name, whose)
 
-    def _read(self, source: Any, what: str, affine: torch.Tensor | None = None, exact: bool = False) -> Scan:
+    def _read(
+        self,
+        source: Any,
+        what: str,
+        affine: torch.Tensor | None = None,
+        exact: bool = False,
+        phase: Phase | None = None,
+    ) -> Scan:
         """Read a file of any format as ``(C, *spatial)`` with a 4 x 4 affine, or take what is in memory."""
         if in_memory(source):
+            if phase is not None and phase.name:
+                raise InputError(f"{what} is an array, but {phase.option} is given; give the volume that is meant.")
             scan = as_scan(source, what, affine, exact)
             values = scan.values[0] if scan.values.shape[: -self.spatial_dims] == (1,) else scan.values
         else:
-            scan = read_scan(source, what, self.spatial_dims, exact)
+            scan = read_scan(source, what, self.spatial_dims, exact, phase)
             values = scan.values
-        return scan._replace(values=_drop_trailing_axes(values, self.spatial_dims)[None])
+        values, matrix = _without_single_axes(values, scan.affine, self.spatial_dims)
+        return scan._replace(values=values[None], affine=matrix)
 
 
 def onto_grid(label: MetaTensor, image: MetaTensor, name: str, whose: str) -> MetaTensor:
@@ -325,11 +339,20 @@ def _check_correspondence(pair: Mapping[Hashable, Any], kind: str) -> None:
         )
 
 
-def _drop_trailing_axes(values: torch.Tensor, spatial_dims: int) -> torch.Tensor:
-    """Remove trailing axes of length one that exceed ``spatial_dims``."""
-    while values.ndim > spatial_dims and values.shape[-1] == 1:
+def _without_single_axes(
+    values: torch.Tensor, affine: torch.Tensor, spatial_dims: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Remove axes of length one that exceed ``spatial_dims``, the last ones first.
+
+    A slice in 2D may be any of the three axes, which then becomes the third one of the matrix.
+    """
+    while values.ndim > max(spatial_dims, 3) and values.shape[-1] == 1:
         values = values[..., 0]
-    return values
+    if values.ndim == 3 and spatial_dims == 2 and 1 in values.shape:
+        single = max(axis for axis in range(3) if values.shape[axis] == 1)
+        order = [*(axis for axis in range(3) if axis != single), single, 3]
+        values, affine = values.squeeze(single), affine[:, order] if affine.shape[-1] == 4 else affine
+    return values, affine
 
 
 def _to_integer(values: torch.Tensor, name: str) -> torch.Tensor:

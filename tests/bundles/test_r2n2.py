@@ -647,12 +647,14 @@ class TestBadInput:
 
     def test_series_smaller_than_the_network_takes(self, failure: Any, ckpt: Path, tmp_path: Path) -> None:
         frames = np.stack([smooth((40, 15), seed) for seed in range(3)], axis=-1)
-        message = failure("inference", "series", series=save(tmp_path / "cine.nii.gz", frames), ckpt=str(ckpt))
+        message = failure(
+            "inference", "series", series=save(tmp_path / "cine.nii.gz", frames), ckpt=str(ckpt), spatial_size=[-1, -1]
+        )
         assert "40 x 15 voxels, expected at least 16 x 16" in message
 
     def test_smaller_than_the_network_takes(self, failure: Any, ckpt: Path, tmp_path: Path) -> None:
         paths = {key: save(tmp_path / f"{key}.nii.gz", smooth((15, 40))) for key in ("moving", "fixed")}
-        message = failure("inference", **paths, ckpt=str(ckpt))
+        message = failure("inference", **paths, ckpt=str(ckpt), spatial_size=[-1, -1])
         assert "15 x 40 voxels, expected at least 16 x 16" in message
 
     @pytest.mark.parametrize(

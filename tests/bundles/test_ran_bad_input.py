@@ -153,9 +153,9 @@ class TestImages:
     @pytest.mark.parametrize(
         ("size", "wrong"),
         [
-            ((16, 16), "2 spatial dimensions"),
-            ((16, 16, 1), "single slice"),
-            ((16, 16, 16, 3), "4 spatial dimensions"),
+            ((16, 16), "2 spatial dimensions (shape (1, 16, 16), channel first), expected 3; give a 3D image"),
+            ((16, 16, 1), "single slice (shape (16, 16, 1)), expected a 3D image"),
+            ((16, 16, 16, 3), "3 volumes by their number (0, 1, 2), expected one"),
         ],
         ids=["2D", "one slice", "4D"],
     )
@@ -163,7 +163,7 @@ class TestImages:
         self, side: str, size: tuple[int, ...], wrong: str, images: dict[str, str], failure: Failure
     ) -> None:
         save(Path(images[side]), noise(size))
-        contains(failure("inference", **images), f"{side} image", images[side], wrong, "3D image")
+        contains(failure("inference", **images), f"{side} image", images[side], wrong)
 
     def test_sheared_grid(self, side: str, images: dict[str, str], failure: Failure) -> None:
         affine = AFFINE.copy()
@@ -207,7 +207,7 @@ class TestImages:
 def test_smaller_than_the_network_takes(images: dict[str, str], weights: Any, failure: Failure) -> None:
     for path in images.values():
         save(Path(path), noise((16, 7, 16)))
-    message = failure("inference", **images, ckpt=weights())
+    message = failure("inference", **images, ckpt=weights(), spatial_size=[-1, -1, -1])
     contains(message, "16 x 7 x 16 voxels", "at least 8 x 8 x 8")
 
 

@@ -49,6 +49,16 @@ def test_points_and_mask_come_under_the_keys_of_a_pair(files: dict[str, str], tm
         given_pairs("", "", "", "", "nowhere", "nowhere", mask=more["mask"])
 
 
+def test_phases_come_with_their_images(files: dict[str, str]) -> None:
+    (pair,) = given_pairs(
+        files["fixed"], files["fixed"], "", "", "nowhere", "nowhere", fixed_phase="0%", moving_phase="50%"
+    )
+    assert (pair["fixed_phase"], pair["moving_phase"]) == ("0%", "50%")
+    assert pair["pair_id"] == "fixed_50%_to_fixed_0%"
+    with pytest.raises(InputError, match=r"^fixed_phase given, but no fixed and no moving;"):
+        given_pairs("", "", "", "", "nowhere", "nowhere", fixed_phase="3")
+
+
 def test_images_may_be_folders(files: dict[str, str], tmp_path: Path) -> None:
     for name in ("ct.1", "ct.2"):
         (tmp_path / name).mkdir()

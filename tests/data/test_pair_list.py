@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data.pair_list import COLUMNS, named_pair, read_pair_list
+from monai_regplugins.data.pair_list import COLUMNS, named_pair, phase_list, read_pair_list
 from monai_regplugins.keys import (
     IMAGE_KEYS,
     LABEL_KEYS,
@@ -72,6 +74,30 @@ def test_an_array(folder: Path) -> None:
     first, second = read_pair_list(write(folder, json.dumps(rows), "pairs.JSON"))
     assert first.keys() == {"fixed", "moving", "pair_id"}
     assert second["pair_id"] == "b"
+
+
+def test_phases_belong_to_the_pair_and_its_name(folder: Path) -> None:
+    one, other = "images/f.nii.gz", "images/m.nii.gz"
+    text = f"fixed,moving,fixed_phase,moving_phase\n{one},{one},0%,50% In/a\n{one},{other},,3\n"
+    first, second = read_pair_list(write(folder, text))
+    assert (first["fixed_phase"], first["moving_phase"]) == ("0%", "50% In/a")
+    assert first["pair_id"] == "f_50%-In-a_to_f_0%"
+    assert "fixed_phase" not in second
+    assert second["pair_id"] == "m_3_to_f"
+
+
+def test_all_phases_onto_one(tmp_path: Path) -> None:
+    file = tmp_path / "4d.nii"
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5, 4), np.float32), np.eye(4)), file)
+    pairs = phase_list(file, "2")
+    assert [pair["moving_phase"] for pair in pairs] == ["0", "1", "3"]
+    assert {(pair["fixed"], pair["moving"], pair["fixed_phase"]) for pair in pairs} == {(str(file), str(file), "2")}
+    assert [pair["fixed_phase"] for pair in phase_list(file)] == ["0", "0", "0"]
+    with pytest.raises(InputError, match="has no volume '7'"):
+        phase_list(file, "7")
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4)), file)
+    with pytest.raises(InputError, match="holds one volume, expected several"):
+        phase_list(file)
 
 
 TWO = "fixed,moving,pair_id\nimages/f.nii.gz,images/m.nii.gz,{}\nimages/f2.nrrd,images/m.nii.gz,{}\n"

@@ -177,12 +177,21 @@ def test_half_precision_images() -> None:
     assert torch.equal(pred["warped"], fields.warp(image[:, :1].float(), pred["ddf"]))
 
 
-@pytest.mark.parametrize("spatial_size", [[], [32, 32]])
+@pytest.mark.parametrize("spatial_size", [[], [-1, 32]])
 def test_too_small_image(spatial_size: list[int]) -> None:
     inferer = PairInferer(spatial_size=spatial_size)
-    with pytest.raises(InputError, match="image has 7 x 16 voxels, expected at least 8 x 8"):
+    with pytest.raises(InputError, match=r"image has 7 x (16|32) voxels, expected at least 8 x 8"):
         inferer(torch.rand(1, 2, 7, 16), FakeNetwork(constant(0.0, 0.0)))
     assert inferer(torch.rand(1, 2, 8, 8), FakeNetwork(constant(0.0, 0.0)))["ddf"].shape == (1, 2, 8, 8)
+
+
+@pytest.mark.parametrize("slices", [2, 3, 7])
+def test_a_stack_of_few_slices_is_seen_on_the_grid_of_the_network(slices: int) -> None:
+    network = FakeNetwork(constant(3.0, 1.0))
+    found = PairInferer(spatial_size=[16, 24])(torch.rand(1, 2, slices, 20), network)["ddf"]
+    assert network.seen.shape[2:] == (16, 24)
+    np.testing.assert_allclose(found[0, 0], 3.0 * slices / 16, rtol=1e-5)
+    np.testing.assert_allclose(found[0, 1], 1.0 * 20 / 24, rtol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["ddf", "warped"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ import torch
 from dicom_names import CHARACTER_SETS, EXAMPLES
 from dicom_series import SERIES, Array, write_slice, write_volume
 from monai.data import DataLoader, Dataset, decollate_batch
-from pydicom.uid import RLELossless
+from pydicom.uid import CTImageStorage, RLELossless
+from scipy import ndimage
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import check_dicom_registration, write_dicom_registration
-from monai_regplugins.readers.dicom_series import read_dicom_series, same_frame_of_reference, series_of
+from monai_regplugins.readers.dicom_series import (
+    dicom_phases,
+    read_dicom_series,
+    same_frame_of_reference,
+    series_of,
+)
+from monai_regplugins.readers.phases import Phase
 from monai_regplugins.transforms.load import LoadPaird
 from monai_regplugins.transforms.prepare import MovingToFixedGridd, ScalePaird
 
@@ -283,11 +290,17 @@ def cut(file: Path, count: int = 60) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
-    "missing slice": (lambda files: files[1].unlink(), r"slices 8 mm apart \('IM005.dcm' and 'IM003.dcm'\) where 4 mm"),
-    "uneven": (lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 8.5]), r"slices (4.5|3.5) mm apart .* 4 mm"),
+    "missing slices": (
+        lambda files: rewrite(files[4], ImagePositionPatient=[0, 0, 29]),
+        r"slices 17 mm apart \('IM002.dcm' and 'IM001.dcm'\) where 4 mm",
+    ),
     "same place": (
         lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4]),
-        r"1 slices where another one lies already \('IM00[34].dcm' and 'IM00[34].dcm'\)",
+        r"another one lies already \('IM00[34].dcm' and 'IM00[34].dcm'\), and nothing tells them apart",
+    ),
+    "nearly the same place": (
+        lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4.1]),
+        r"another one lies already \('IM004.dcm' and 'IM003.dcm', 0.1 mm apart\)",
     ),
     "no position": (lambda files: empty(files[2], "ImagePositionPatient"), "IM003.dcm' has no image position of 3"),
     "no orientation": (lambda files: empty(files[2], "ImageOrientationPatient"), "no image orientation of 6 numbers"),
@@ -307,7 +320,7 @@ MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
     "huge": (lambda files: rewrite(files[4], Rows=60_000, Columns=60_000), "60000 x 60000 pixels, more than the file"),
     "many frames": (
         lambda files: rewrite(files[4], NumberOfFrames=3, Rows=2),
-        "many frames in one file|cannot be read as an image",
+        "3 frames in one file and tells the places of 0|cannot be read as an image",
     ),
 }
 
@@ -334,11 +347,122 @@ def test_slices_of_different_sizes(tmp_path: Path) -> None:
         read_dicom_series(tmp_path, "image")
 
 
-def test_a_tilted_gantry(tmp_path: Path) -> None:
-    step = np.array([0.0, 4.0 * np.tan(np.radians(12.0)), 4.0])
-    write_volume(tmp_path, STORED, PLAIN, step=step)
-    with pytest.raises(InputError, match=r"drift by 3.4 mm over 16 mm.* tilted by 12.0 degrees.*dcm2niix"):
-        read_dicom_series(tmp_path, "image")
+# --- slices that lie unevenly or aslant -------------------------------------------------------------------------------
+
+BROAD = (12, 16, 9)
+FLAT = np.array([3.0, -2.0, 5.0])  # change of the values per mm along the axes of RAS
+
+
+def plane_wave(places: Array) -> Array:
+    """Values that are linear in space, (..., 3) mm in RAS, which linear sampling keeps."""
+    return places @ FLAT + 400.0
+
+
+def write_flat(folder: Path, affine: Array, step: Array, at: Sequence[float]) -> None:
+    """Slices of a plane wave, ``at`` steps from the first one."""
+    pixels = np.moveaxis(np.indices((*BROAD[:2], 1)), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
+    stored = np.concatenate([plane_wave(pixels + k * step) for k in at], axis=2)
+    files = write_volume(folder, np.zeros((*BROAD[:2], len(at))), affine, SOPClassUID=CTImageStorage)
+    for k, file, values in zip(at, files, np.moveaxis(np.rint(stored * 8), 2, 0), strict=True):
+        place = np.diag([-1.0, -1.0, 1.0]) @ (affine[:3, 3] + k * step)
+        tags = {"PixelData": values.T.astype("<i2").tobytes(), "RescaleSlope": 0.125}
+        rewrite(file, ImagePositionPatient=[f"{x:.8g}" for x in place], **tags)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 12.0, -20.0])
+@pytest.mark.parametrize("at", [range(9), [0, 1, 2, 3, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5.5, 7, 8.5]])
+@pytest.mark.parametrize("grid", ["plain", "mirrored"])
+def test_tilted_and_uneven_slices_lie_where_their_headers_say(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, grid: str, at: Sequence[float], degrees: float
+) -> None:
+    affine = GRIDS[grid]
+    step = affine[:3, 2] + np.tan(np.radians(degrees)) * np.linalg.norm(affine[:3, 2]) * affine[:3, 1] / np.linalg.norm(
+        affine[:3, 1]
+    )
+    write_flat(tmp_path, affine, step, at)
+    volume = read_dicom_series(tmp_path, "image")
+    places = np.moveaxis(np.indices(volume.values.shape), 0, -1) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    scanned = volume.values > volume.values.min() + 1e-3
+    inner = ndimage.binary_erosion(scanned, iterations=2)
+    assert inner.sum() > 100
+    np.testing.assert_allclose(volume.values[inner], plane_wave(places)[inner], atol=0.2)
+    cosines = volume.affine[:3, :3].T @ volume.affine[:3, :3]
+    np.testing.assert_allclose(cosines, np.diag(np.diag(cosines)), atol=1e-4)
+    told = [record.message for record in caplog.records]
+    tilted, uneven = degrees != 0, list(at) != list(range(9))
+    assert len(told) == (tilted or uneven)
+    assert ("tilted by" in "".join(told), "may be missing" in "".join(told)) == (tilted, uneven)
+    if tilted:
+        assert f"tilted by {abs(degrees):.1f} degrees" in told[0]
+
+
+def test_all_of_a_tilted_volume_is_kept(tmp_path: Path) -> None:
+    """What a slice shows at its border is within the grid; where no slice has been lies the least value."""
+    stored = np.full((6, 5, 4), 100, np.int16)
+    stored[0, 0] = 20
+    write_volume(tmp_path, stored, np.diag([2.0, 2.0, 4.0, 1.0]), step=np.array([0.0, 2.0, 4.0]))
+    volume = read_dicom_series(tmp_path, "image")
+    assert volume.values.shape == (6, 5 + 3, 4)
+    for k in range(4):
+        expected = np.full((6, 8), 20.0)
+        expected[:, k : k + 5] = stored[..., 0]
+        np.testing.assert_allclose(volume.values[..., k], expected, atol=1e-4)
+    np.testing.assert_allclose(volume.affine[:3, 3], [0.0, 0.0, 0.0], atol=1e-6)
+
+
+# --- several volumes in one series ------------------------------------------------------------------------------------
+
+PHASES = {
+    "temporal position": ("TemporalPositionIdentifier", [1, 2, 3]),
+    "trigger time": ("TriggerTime", [0, 250.5, 600]),
+    "image comments": ("ImageComments", ["0% Ex", "20% In", "100% In"]),
+    "acquisition number": ("AcquisitionNumber", [4, 5, 11]),
+}
+
+
+def write_phases(folder: Path, keyword: str, values: Sequence[Any], **tags: Any) -> None:
+    """Volumes of one series, each brighter by 1000 than the one before."""
+    for k, value in reversed(list(enumerate(values))):
+        files = write_volume(folder / "one", STORED + 1000 * k, PLAIN, **{keyword: value}, **tags)
+        for file in files:
+            rewrite(file, SOPInstanceUID=f"{SERIES}.{k}.{int(file.stem[2:])}")
+            file.rename(folder / f"{k}_{file.name}")
+
+
+@pytest.mark.parametrize("by", PHASES)
+def test_phases_of_one_series_are_offered_by_name(tmp_path: Path, by: str) -> None:
+    keyword, values = PHASES[by]
+    write_phases(tmp_path, keyword, values)
+    names = dicom_phases(tmp_path, "image")
+    assert [float(name.split("%")[0]) for name in names] == [float(str(value).split("%")[0]) for value in values]
+    for k, name in enumerate(names):
+        for asked in (name, name.split("%")[0]):
+            volume = read_dicom_series(tmp_path, "fixed image", phase=Phase(asked, "fixed_phase"))
+            np.testing.assert_array_equal(volume.values, STORED + 1000 * k)
+    files = [tmp_path / f"1_IM00{number}.dcm" for number in range(5, 0, -1)]  # written from the last slice down
+    expected = sitk.GetArrayFromImage(sitk.ReadImage([str(file) for file in files])).T
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, "a", phase=Phase(names[1], "a")).values, expected)
+    with pytest.raises(InputError, match=rf"3 volumes by {by} \({', '.join(names)}\), .* with fixed_phase") as error:
+        read_dicom_series(tmp_path, "fixed image", phase=Phase("", "fixed_phase"))
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=f"no volume '77' by {by}, expected one of {names[0]}, "):
+        read_dicom_series(tmp_path, "fixed image", phase=Phase("77", "fixed_phase"))
+
+
+def test_times_that_differ_from_slice_to_slice_count_the_volumes(tmp_path: Path) -> None:
+    write_phases(tmp_path, "InstanceNumber", [None] * 3)
+    for file in tmp_path.glob("*.dcm"):
+        phase, number = int(file.stem[0]), int(file.stem[-1])
+        rewrite(file, TriggerTime=100 * phase + number)
+    assert dicom_phases(tmp_path, "image") == ["0", "1", "2"]
+    volume = read_dicom_series(tmp_path, "image", phase=Phase("2", "fixed_phase"))
+    np.testing.assert_array_equal(volume.values, STORED + 2000)
+
+
+def test_the_identity_is_that_of_the_phase(tmp_path: Path) -> None:
+    write_phases(tmp_path, *PHASES["trigger time"])
+    identity = read_dicom_series(tmp_path, "image", phase=Phase("600", "fixed_phase")).identity
+    assert identity["SOPInstanceUID"].split("\\") == [f"{SERIES}.2.{k}" for k in range(5, 0, -1)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,8 +22,10 @@ from monai_regplugins.readers.images import (
     check_readable,
     read_scan,
     real_values,
+    scan_phases,
     scan_shape,
 )
+from monai_regplugins.readers.phases import Phase
 from monai_regplugins.transforms.load import LoadSubjectd
 
 DRAW = np.random.default_rng(0)
@@ -280,3 +282,85 @@ def test_the_shape_of_a_scan(tmp_path: Path) -> None:
     assert scan_shape(tmp_path, "image") == ()
     with pytest.raises(InputError, match="cannot be read as an image"):
         scan_shape(tmp_path / "b.nrrd", "image")
+
+
+# --- several volumes in a file ----------------------------------------------------------------------------------------
+
+SERIES = np.stack([VOLUME, VOLUME[::-1], VOLUME * 2], axis=-1)
+
+
+def write_series(file: Path) -> None:
+    if file.name.endswith((".mgz", ".mgh")):
+        nib.save(nib.MGHImage(SERIES, AFFINE), file)
+    elif ".nii" in file.name:
+        nib.save(nib.Nifti1Image(SERIES, AFFINE), file)
+    else:
+        sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(SERIES[..., k].T) for k in range(3)]), str(file))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.mgh", "a.nrrd", "a.mha"])
+def test_a_volume_of_several_is_chosen_by_its_number(tmp_path: Path, name: str) -> None:
+    write_series(tmp_path / name)
+    assert scan_phases(tmp_path / name, "image") == ["0", "1", "2"]
+    for k in range(3):
+        scan = read_scan(tmp_path / name, "image", phase=Phase(str(k), "moving_phase"))
+        np.testing.assert_array_equal(scan.values, SERIES[..., k])
+    with pytest.raises(InputError, match=r"holds 3 volumes by their number \(0, 1, 2\), .* with moving_phase"):
+        read_scan(tmp_path / name, "image", phase=Phase("", "moving_phase"))
+    with pytest.raises(InputError, match="has no volume '3' by their number"):
+        read_scan(tmp_path / name, "image", phase=Phase("3", "moving_phase"))
+    np.testing.assert_array_equal(read_scan(tmp_path / name, "image").values, SERIES)
+
+
+def test_only_the_volume_that_is_meant_has_to_fit_into_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "a.nii")
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(8 * VOLUME.size))
+    read_scan(tmp_path / "a.nii", "image", phase=Phase("1", "fixed_phase"))
+    with pytest.raises(InputError, match="of memory"):
+        read_scan(tmp_path / "a.nii", "image")
+
+
+def test_a_file_of_one_volume_has_no_phase(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / "a.nii")
+    assert scan_phases(tmp_path / "a.nii", "image") == ["0"]
+    with pytest.raises(InputError, match="holds one volume, but fixed_phase is '1'"):
+        read_scan(tmp_path / "a.nii", "image", phase=Phase("1", "fixed_phase"))
+
+
+def test_a_frame_of_a_series_of_one_slice(tmp_path: Path) -> None:
+    for name, values in {"flat.nii": VOLUME, "single.nii": VOLUME[:, :, None]}.items():
+        nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / name)
+        frame = read_scan(tmp_path / name, "image", 2, phase=Phase("4", "fixed_phase")).values
+        np.testing.assert_array_equal(frame.squeeze(), VOLUME[..., 4])
+
+
+# --- FreeSurfer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mgz", "a.mgh", "A.MGZ"])
+def test_freesurfer_volumes_are_what_nibabel_saved(tmp_path: Path, name: str) -> None:
+    nib.save(nib.MGHImage(VOLUME, AFFINE), tmp_path / "a.mgz")
+    nib.save(nib.MGHImage(VOLUME, AFFINE), tmp_path / "a.mgh")
+    if name == "A.MGZ":
+        (tmp_path / "a.mgz").rename(tmp_path / name)
+    scan = read_scan(tmp_path / name, "image")
+    np.testing.assert_array_equal(scan.values, VOLUME)
+    np.testing.assert_allclose(scan.affine, AFFINE, atol=1e-5)
+    assert scan_shape(tmp_path / name, "image") == VOLUME.shape
+
+
+def test_freesurfer_labels_are_exact(tmp_path: Path) -> None:
+    labels = np.arange(120, dtype=np.int32).reshape(4, 5, 6) + 2**24
+    nib.save(nib.MGHImage(labels, AFFINE), tmp_path / "aseg.mgz")
+    scan = read_scan(tmp_path / "aseg.mgz", "label", exact=True)
+    assert scan.values.dtype == torch.int64
+    np.testing.assert_array_equal(scan.values, labels)
+
+
+def test_a_cut_freesurfer_volume(tmp_path: Path) -> None:
+    nib.save(nib.MGHImage(VOLUME, AFFINE), tmp_path / "a.mgh")
+    (tmp_path / "a.mgh").write_bytes((tmp_path / "a.mgh").read_bytes()[:600])
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_scan(tmp_path / "a.mgh", "image")

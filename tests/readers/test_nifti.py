@@ -99,3 +99,23 @@ def test_an_empty_sform_is_no_position(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not invertible"):
         LoadSubjectd()({"image": path})
+
+
+CORRECTED = {"a_Tilt_1.nii": "without the tilt of the gantry", "a_Eq_1.nii.gz": "with even slices", "a_1.nii": ""}
+
+
+@pytest.mark.parametrize("other", CORRECTED)
+def test_the_file_that_dcm2niix_has_corrected_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    names = ("a.nii", "b.nii", other)
+    for name in names:
+        nib.save(nib.Nifti1Image(VOLUME, np.eye(4)), tmp_path / name)
+    told = {}
+    for name in names:
+        caplog.clear()
+        read_scan(tmp_path / name, "fixed image")
+        told[name] = [record.getMessage() for record in caplog.records]
+    words = f"lies beside '{other}', the same scan {CORRECTED[other]}; register that one."
+    assert told.pop("a.nii") == ([f"fixed image '{tmp_path / 'a.nii'}' {words}"] if CORRECTED[other] else [])
+    assert not any(told.values())

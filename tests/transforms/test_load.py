@@ -82,6 +82,43 @@ def test_a_slice_stored_as_a_volume_loses_its_trailing_axis(tmp_path: Path) -> N
     np.testing.assert_array_equal(loaded["fixed"][0], VOLUME[:, :, 0])
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_a_slice_may_be_any_axis_of_a_volume(tmp_path: Path, axis: int, suffix: str) -> None:
+    """Its pixels lie where nibabel and SimpleITK place those of the file."""
+    values = np.moveaxis(VOLUME[..., :1], 2, axis)
+    nifti = path = write_nifti(tmp_path / "slice.nii.gz", values)
+    if suffix == ".nrrd":
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path := tmp_path / "slice.nrrd"))
+    loaded = LoadPaird(spatial_dims=2)({"moving": path, "fixed": path})["fixed"]
+    np.testing.assert_array_equal(loaded[0], VOLUME[..., 0])
+    for pixel in ([0, 0], [3, 1], [2, 4]):
+        there = np.insert(pixel, axis, 0)
+        expected = nib.affines.apply_affine(nib.load(nifti).affine, there)
+        found = nib.affines.apply_affine(loaded.affine.numpy(), [*pixel, 0])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_slice_in_memory_may_be_any_axis() -> None:
+    for axis in (1, 2):  # the first one would be that of channels
+        values = np.moveaxis(VOLUME[..., :1], 2, axis)
+        loaded = LoadPaird(spatial_dims=2)({"moving": values, "fixed": values})
+        np.testing.assert_array_equal(loaded["fixed"][0], VOLUME[..., 0])
+
+
+def test_each_image_has_its_phase(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "4d.nii.gz", np.stack([VOLUME, VOLUME + 1, VOLUME * 2], axis=-1))
+    mask = write_nifti(tmp_path / "mask.nii.gz", (VOLUME > 0).astype(np.uint8))
+    pair = LoadPaird()(
+        {"fixed": path, "moving": path, "fixed_phase": "2", "moving_phase": "1", "fixed_mask": mask, "pair_id": "a"}
+    )
+    np.testing.assert_array_equal(pair["fixed"][0], VOLUME * 2)
+    np.testing.assert_array_equal(pair["moving"][0], VOLUME + 1)
+    assert pair["fixed_mask"].shape == pair["fixed"].shape
+    with pytest.raises(InputError, match="fixed image is an array, but fixed_phase is given"):
+        LoadPaird()({"fixed": VOLUME, "moving": path, "fixed_phase": "2", "moving_phase": "1"})
+
+
 def test_a_volume_stored_as_one_time_point_loses_its_trailing_axis(pair: dict[str, Any], tmp_path: Path) -> None:
     pair["moving"] = write_nifti(tmp_path / "time.nii.gz", VOLUME[..., None])
     np.testing.assert_array_equal(LoadPaird()(pair)["moving"][0], VOLUME)
@@ -121,7 +158,7 @@ def replaced(data: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
         (VOLUME[:, :, 0], "2 spatial dimensions"),
         (VOLUME[:, :, :1], "2 spatial dimensions|single slice"),
         (VOLUME[:1], "single slice"),
-        (np.stack([VOLUME, VOLUME], axis=-1), "4 spatial dimensions"),
+        (np.stack([VOLUME, VOLUME], axis=-1), r"holds 2 volumes by their number \(0, 1\), .* with moving_phase"),
     ],
     ids=["nan", "inf", "constant", "2d", "one-slice", "one-sagittal-slice", "4d"],
 )
