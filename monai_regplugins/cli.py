@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from monai_regplugins import __version__
+from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform_commands
 
 __all__ = ["build_parser", "main", "split_overrides"]
 
@@ -19,7 +20,10 @@ OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle"
 IMAGES = {
     "fixed_label": ("FILE", "label map of the fixed image, to measure the overlap with"),
     "moving_label": ("FILE", "label map of the moving image, which is warped along"),
-    "fixed_points": ("FILE", "points of the fixed image: comma-separated voxel coordinates, a point a line"),
+    "fixed_points": (
+        "FILE",
+        "points of the fixed image: voxel coordinates, a point a line, or a file of 3D Slicer, ANTs or elastix",
+    ),
     "moving_points": ("FILE", "the corresponding points of the moving image"),
     "fixed_mask": ("FILE", "mask of the fixed image: the voxels that count"),
     "moving_mask": ("FILE", "mask of the moving image: the voxels that count"),
@@ -29,6 +33,7 @@ IMAGES = {
 }
 SETTINGS = {
     "prealign": ("METHOD", "initial alignment: none (default), moments, affine, correlation, or auto"),
+    "points_space": ("SPACE", "numbers of point files: voxel, ras or lps; default: what the file says, else voxels"),
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
     "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
@@ -58,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; options of the bundle are in it for its help alone."""
     parser = argparse.ArgumentParser(
         prog="regplugins",
-        description="Deformable registration of medical images with the bundles RAN, R2N2 and RegNet.",
+        description="Deformable registration of medical images with the bundles RAN, R2N2 and RegNet, and what is done "
+        "with transform files afterwards.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -68,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_register(commands)
     _add_batch(commands)
     _add_phases(commands)
+    add_transform_commands(commands, _path)
     commands.add_parser("bundles", help="list the bundles that are found", description=BUNDLES)
     commands.add_parser("doctor", help="check the installation and register a test pair", description=DOCTOR)
     return parser
@@ -207,8 +214,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: When something that the user gave is wrong.
         SystemExit: When the command line cannot be understood, or its help was asked for.
     """
-    own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
+    words, parser = sys.argv[1:] if argv is None else list(argv), build_parser()
+    if words[:1] and words[0] in TRANSFORM_COMMANDS:  # which have no keys of a bundle
+        from monai_regplugins.transform_commands import run_transform_command
+
+        return run_transform_command(parser.parse_args(words))
+    own, overrides = split_overrides(words)
     args = parser.parse_args(own)
     if args.command in ("bundles", "doctor", "phases"):
         if overrides:

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "three images": (["register", "a", "b", "c", "-o", "out"], "unrecognized arguments: c"),
     "unset variable": (["register", "", "b.nii", "-o", "out"], "argument FIXED: an empty path"),
     "no list": (["batch", "-o", "out"], "the following arguments are required: PAIRS"),
-    "unknown": (["apply"], "invalid choice: 'apply'"),
+    "unknown": (["warp"], "invalid choice: 'warp'"),
     "options of a report": (["doctor", "--seed", "3"], "unrecognized arguments: --seed 3"),
 }
 

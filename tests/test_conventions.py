@@ -34,7 +34,7 @@ LAYERS = [
     {"bundle"},
     {"training"},
     {"apps", "benchmark", "registration", "release"},
-    {"commands", "doctor", "register_transform"},
+    {"commands", "doctor", "register_transform", "transform_commands", "transform_options"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -45,7 +45,7 @@ def given_pairs(
         dataset_dir: data set that is used when no files are given.
         embedded: folder of the embedded phantom data set.
         phantom: which phantom that is, see :func:`~monai_regplugins.phantoms.open_dataset`.
-        fixed_points: path of points of the fixed image, comma-separated voxel coordinates.
+        fixed_points: path of points of the fixed image, see :mod:`~monai_regplugins.readers.points`.
         moving_points: path of their partners in the moving image.
         mask: another name of ``fixed_mask``.
         fixed_mask: path of a mask of the fixed image, the voxels that count.

@@ -1,9 +1,9 @@
 """Lists of pairs to register: a CSV table with a header line, or a JSON array of objects.
 
 Columns are ``fixed`` and ``moving``, and where there are such files ``fixed_label``, ``moving_label``, ``fixed_points``
-and ``moving_points`` (comma-separated voxel coordinates), ``fixed_mask`` (or ``mask``) and ``moving_mask``, the voxels
-that count, ``fixed_phase`` and ``moving_phase``, which volume of an image with several, and ``pair_id``, the name of
-the result. An empty cell is as good as none. Paths are relative to the folder of the list.
+and ``moving_points`` (voxel coordinates, or files of 3D Slicer, ANTs or elastix), ``fixed_mask`` (or ``mask``) and
+``moving_mask``, the voxels that count, ``fixed_phase`` and ``moving_phase``, which volume of an image with several, and
+``pair_id``, the name of the result. An empty cell is as good as none. Paths are relative to the folder of the list.
 """
 
 from __future__ import annotations

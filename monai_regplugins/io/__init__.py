@@ -1,4 +1,4 @@
-"""Displacement fields in and out of files that other tools read, and files that are written whole or not at all."""
+"""Transforms in and out of files that other tools read, and what is done with them: apply, compose, invert, convert."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
         output_name,
         save_field,
     )
+    from monai_regplugins.io.linear import load_linear, save_linear
+    from monai_regplugins.io.operations import apply, compose, convert, inspect, invert, jacobian
     from monai_regplugins.io.provenance import Provenance
+    from monai_regplugins.io.resampling import apply_to_image, apply_to_points
+    from monai_regplugins.io.transform_files import load_transform
 
 __all__ = [
     "FORMS",
@@ -26,12 +30,23 @@ __all__ = [
     "FieldForm",
     "FieldPair",
     "Provenance",
+    "apply",
+    "apply_to_image",
+    "apply_to_points",
+    "compose",
+    "convert",
     "form_of",
+    "inspect",
+    "invert",
+    "jacobian",
     "load_field",
     "load_itk_nifti",
+    "load_linear",
+    "load_transform",
     "output_name",
     "save_field",
     "save_itk_nifti",
+    "save_linear",
 ]
 
 export_on_demand(
@@ -39,5 +54,9 @@ export_on_demand(
     dicom_identity=["DicomIdentity"],
     displacement=["load_itk_nifti", "save_itk_nifti"],
     forms=["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field"],
+    linear=["load_linear", "save_linear"],
+    operations=["apply", "compose", "convert", "inspect", "invert", "jacobian"],
     provenance=["Provenance"],
+    resampling=["apply_to_image", "apply_to_points"],
+    transform_files=["load_transform"],
 )

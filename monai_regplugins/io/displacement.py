@@ -20,7 +20,6 @@ from monai_regplugins.io.field_grid import (
     check_field,
     check_plane,
     frame_signs,
-    swap_frame,
 )
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
@@ -139,8 +138,10 @@ def load_itk_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
             f"'{path}' has shape {header.shape} and intent {header.intent}, expected (X, Y, Z, 1, 3) or "
             f"(X, Y, 1, 1, 2) and intent {VECTOR}; export the field as an ITK displacement field."
         )
-    lps, affine = _vectors(header, path)
-    return swap_frame(lps), affine
+    vectors, affine = _vectors(header, path)
+    for component, sign in zip(vectors, frame_signs(d), strict=True):
+        component *= sign  # in place: a field of a whole CT takes a gigabyte
+    return vectors, affine
 
 
 def write_slicer_nifti(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:

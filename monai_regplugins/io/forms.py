@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import (
     FrameOfReferenceError,
@@ -25,6 +27,7 @@ from monai_regplugins.io.dicom_registration import (
 from monai_regplugins.io.displacement import (
     DISPLACEMENT_VECTOR,
     VECTOR,
+    NiftiField,
     load_itk_nifti,
     load_slicer_nifti,
     read_nifti_field,
@@ -39,12 +42,24 @@ from monai_regplugins.io.field_grid import (
     displacement_of_ddf,
     in_other_worlds,
 )
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, foreign_form
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
+from monai_regplugins.readers.image_grid import ImageGrid
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 
-__all__ = ["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field", "write_field"]
+__all__ = [
+    "FORMS",
+    "FieldForm",
+    "FieldPair",
+    "form_of",
+    "in_itk_world",
+    "load_field",
+    "output_name",
+    "save_field",
+    "write_field",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +120,9 @@ class FieldForm:
 
 FORMS = {
     "itk_h5": FieldForm(
-        "SimpleITK, ITK, ANTs, 3D Slicer",
+        "SimpleITK, ITK, ANTs, 3D Slicer, nitransforms",
         "displacement_itk.h5",
-        (".h5",),
+        (".h5", ".hdf5", ".tfm"),
         lambda displacement, affine, path, pair: write_itk_transform(displacement, affine, path),
         lambda path, fixed_affine: load_itk_transform(path),
         (2, 3),
@@ -123,7 +138,7 @@ FORMS = {
         by_itk=True,
     ),
     "slicer_nifti": FieldForm(
-        "3D Slicer, ITK from 5.4 on",
+        "3D Slicer, FreeSurfer, ITK from 5.4 on",
         "displacement_slicer.nii.gz",
         NIFTI_SUFFIXES,
         lambda displacement, affine, path, pair: write_slicer_nifti(displacement, affine, path),
@@ -224,22 +239,39 @@ def write_field(
             itk.write(*checked, instead.with_name(f"inverse_{instead.name}") if instead.exists() else instead, pair)
 
 
-def load_field(path: str | Path, fixed_affine: npt.ArrayLike | None = None) -> tuple[Displacement, GridAffine]:
-    """Read a displacement field in any of ``FORMS``, see :func:`form_of`.
+def load_field(
+    path: str | Path,
+    fixed_affine: npt.ArrayLike | None = None,
+    form: str | None = None,
+    fixed: ImageGrid | None = None,
+    moving: ImageGrid | None = None,
+) -> tuple[Displacement, GridAffine]:
+    """Read a displacement field in any of ``FORMS``, or as other tools write it, see :func:`form_of`.
 
     Args:
         path: the file.
         fixed_affine: voxel-to-RAS matrix of the fixed image, (4, 4), for a Learn2Reg field, which tells no grid; the
             other forms bring their own, and this one is not used.
+        form: the form of the file; None for what it says itself.
+        fixed: grid of the fixed image, which FSL's forms need; it stands in for ``fixed_affine``, too.
+        moving: the same of the moving image.
 
     Returns:
-        the field, (3, X, Y, Z) or (2, X, Y), mm, components in RAS, and the voxel-to-RAS matrix of its grid, (4, 4).
+        the field, (3, X, Y, Z) or (2, X, Y), mm, components in RAS, and the voxel-to-RAS matrix of its grid, (4, 4):
+        a point p of the fixed image goes to ``p + D(p)`` in the moving one.
 
     Raises:
         InputError: When the file is missing, damaged, or holds no displacement field, or holds one that is not finite
-            or whose grid has shear.
+            or whose grid has shear, or does not tell its form, or needs images that are not given.
     """
-    displacement, affine = FORMS[form_of(path)].read(Path(path), fixed_affine)
+    file = check_file(path, "displacement field")
+    name = form_of(file) if form is None else form
+    check_choice(name, [*FORMS, *FOREIGN_FORMS], "form")
+    if name in FOREIGN_FORMS:
+        displacement, affine = FOREIGN_FORMS[name].read(file, fixed, moving)
+    else:
+        known = fixed.affine if fixed is not None and fixed_affine is None else fixed_affine
+        displacement, affine = FORMS[name].read(file, known)
     try:
         return check_field(displacement, affine)
     except InputError as error:
@@ -249,38 +281,66 @@ def load_field(path: str | Path, fixed_affine: npt.ArrayLike | None = None) -> t
 def form_of(path: str | Path) -> str:
     """Tell the form of a file, by its suffix and header.
 
-    Of NIfTI files the intent decides: 1007 is ``itk_nifti``, 1006 ``slicer_nifti``, and none with 4 axes ``learn2reg``.
-    A DICOM file is known by its first bytes too, since it often has no suffix.
+    Of NIfTI files the intent decides: 1007 is ``itk_nifti``, unless its name is that of NiftyReg or SPM, 1006
+    ``slicer_nifti``, and none with 4 axes and no position of its own ``learn2reg``. A DICOM file is known by its first
+    bytes too, since it often has no suffix.
 
     Raises:
-        InputError: When the file is missing, or of none of ``FORMS``.
+        InputError: When the file is missing, of no known form, or of a form that it does not tell.
     """
     file = check_file(path, "displacement field")
-    if file.name.endswith(NIFTI_SUFFIXES):
+    name = file.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
         return _nifti_form(file)
-    for name, form in FORMS.items():
-        if file.name.endswith(form.suffixes):
-            return name
+    if name.endswith(VECTOR_SUFFIXES):
+        return "vectors"
+    if name.endswith(".x5"):
+        return "x5"
+    for known, form in FORMS.items():
+        if name.endswith(form.suffixes):
+            return known
     with file.open("rb") as stream:
         if stream.read(132)[128:] == b"DICM":
             return "dicom"
-    listed = ", ".join(sorted({suffix for form in FORMS.values() for suffix in form.suffixes}))
+    suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for form in FORMS.values() for suffix in form.suffixes)}
+    listed = ", ".join(sorted(suffixes))
     raise InputError(f"'{path}' is in no known form, expected a file that ends in one of {listed}; export it as one.")
 
 
 def _nifti_form(file: Path) -> str:
     """The form of a NIfTI file."""
     header = read_nifti_field(file)
+    if foreign := foreign_form(header, file):
+        return foreign
     if header.intent == VECTOR:
         return "itk_nifti"
     if header.intent == DISPLACEMENT_VECTOR:
         return "slicer_nifti"
     if header.intent == 0 and len(header.shape) == 4 and header.shape[3] == 3:
+        _check_no_place(header, file)
         return "learn2reg"
     raise InputError(
         f"'{file}' has shape {header.shape} and intent {header.intent}, expected a field of intent {VECTOR} (ITK, "
         f"ANTs) or {DISPLACEMENT_VECTOR} (3D Slicer), or (X, Y, Z, 3) of intent 0 (Learn2Reg); export it as one."
     )
+
+
+def _check_no_place(header: NiftiField, file: Path) -> None:
+    """A Learn2Reg field counts voxels and has no place; what has one is rather in mm, of FSL for example."""
+    place = nifti_place(header.image.header)
+    nowhere = place.form == "none" or any(np.allclose(place.affine, one) for one in (np.eye(4), LPS_TO_RAS))
+    if not nowhere:
+        raise InputError(
+            f"'{file}' has shape {header.shape}, intent 0 and a position of its own, so that it may be of Learn2Reg "
+            "(voxels) or of FSL (mm); name its form (--from, or FORM:FILE): learn2reg, fsl_relative, fsl_absolute."
+        )
+
+
+def in_itk_world(
+    displacement: Displacement, affine: GridAffine, pair: FieldPair = UNKNOWN
+) -> tuple[Displacement, GridAffine]:
+    """Bring a field into the worlds in which ITK places the two images, see :func:`in_other_worlds`."""
+    return in_other_worlds(displacement, affine, pair.fixed_itk, pair.moving_itk)
 
 
 def _check(
@@ -296,7 +356,7 @@ def _check(
     if not Path(path).name.endswith(target.suffixes):
         endings = " or ".join(target.suffixes)
         raise InputError(f"'{path}' is no name for the form '{form}', expected one that ends in {endings}; change it.")
-    return in_other_worlds(*checked, pair.fixed_itk, pair.moving_itk) if target.by_itk else checked
+    return in_itk_world(*checked, pair) if target.by_itk else checked
 
 
 def _load_native(path: Path) -> tuple[Displacement, GridAffine]:

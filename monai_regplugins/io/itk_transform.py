@@ -19,14 +19,24 @@ from monai_regplugins.io.field_grid import (
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["load_itk_transform", "write_itk_transform"]
+__all__ = [
+    "displacement_of",
+    "load_itk_transform",
+    "matrix_of",
+    "members_of",
+    "read_itk_transform",
+    "write_itk_transform",
+]
 
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_LENGTH_AT = {0: 40, 2: 28, 3: 28}  # where a superblock of this version holds the length of the file
 
 
 def write_itk_transform(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:
     """Write a checked field straight into ``path`` as an ITK ``DisplacementFieldTransform``, ``T(p) = p + D(p)``.
+
+    It is the only member of a ``CompositeTransform``, which nitransforms asks for and the others read as well.
 
     ``T`` maps points of the fixed image's world to the moving image's, which is the direction that resampling needs;
     3D Slicer shows it as the transform "from parent".
@@ -47,7 +57,7 @@ def write_itk_transform(displacement_ras: Displacement, affine: GridAffine, path
     image.SetOrigin(lps[:, 3].tolist())
     path.touch()  # so that it is the system that says why a folder takes no file; ITK would not
     try:
-        sitk.WriteTransform(sitk.DisplacementFieldTransform(image), str(path))
+        sitk.WriteTransform(sitk.CompositeTransform([sitk.DisplacementFieldTransform(image)]), str(path))
     except RuntimeError as error:
         raise OSError("ITK could not write the transform") from error
 
@@ -70,14 +80,7 @@ def load_itk_transform(path: str | Path) -> tuple[Displacement, GridAffine]:
     """
     import SimpleITK as sitk  # 95 MB of memory, so only where it is used
 
-    file = check_file(path, "displacement field")
-    if not _is_whole(file):
-        raise _unreadable(path)
-    try:
-        transform = sitk.ReadTransform(str(file))
-    except RuntimeError as error:
-        raise _unreadable(path) from error
-    members = _members(transform)
+    members = members_of(read_itk_transform(path))
     if not isinstance(members[-1], sitk.DisplacementFieldTransform) or not all(t.IsLinear() for t in members[:-1]):
         names = ", ".join(member.GetName() for member in members)
         raise InputError(
@@ -87,7 +90,34 @@ def load_itk_transform(path: str | Path) -> tuple[Displacement, GridAffine]:
     return _total(members[:-1], members[-1].GetDisplacementField())
 
 
-def _members(transform: sitk.Transform) -> list[sitk.Transform]:
+def displacement_of(transform: sitk.DisplacementFieldTransform) -> tuple[Displacement, GridAffine]:
+    """The field of a transform, (3, X, Y, Z) or (2, X, Y), mm, components in RAS, and its voxel-to-RAS matrix."""
+    return _total([], transform.GetDisplacementField())
+
+
+def read_itk_transform(path: str | Path) -> sitk.Transform:
+    """Read a transform file of ITK of any kind.
+
+    Raises:
+        InputError: When the file is missing, damaged or no ITK transform.
+    """
+    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
+
+    file = check_file(path, "transform")
+    if file.name.lower().endswith(HDF5_SUFFIXES) and not _is_whole(file):
+        raise _unreadable(path)
+    spoken = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # pages about files that are none
+    try:
+        transform: sitk.Transform = sitk.ReadTransform(str(file))
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(spoken)
+    return transform
+
+
+def members_of(transform: sitk.Transform) -> list[sitk.Transform]:
     """The parts of a transform, each of its own class; the last one meets a point first."""
     import SimpleITK as sitk  # 95 MB of memory, so only where it is used
 
@@ -105,7 +135,7 @@ def _total(linear: list[sitk.Transform], field: sitk.Image) -> tuple[Displacemen
     grid[:d, :d] = np.reshape(field.GetDirection(), (d, d)) * np.asarray(field.GetSpacing())
     grid[:d, 3] = field.GetOrigin()
     for transform in linear:  # the first of them acts last
-        behind = behind @ _matrix(transform, d)
+        behind = behind @ matrix_of(transform)
     u = sitk.GetArrayFromImage(field).T
     if linear:  # L(x + u) - x = (L - 1) x + L_lin u at x = G i: no large coordinates are added and subtracted again
         difference = ((behind - np.eye(4)) @ grid)[:d]
@@ -115,8 +145,9 @@ def _total(linear: list[sitk.Transform], field: sitk.Image) -> tuple[Displacemen
     return swap_frame(u.astype(np.float32)), LPS_TO_RAS @ grid
 
 
-def _matrix(transform: sitk.Transform, d: int) -> np.ndarray[Any, Any]:
-    """Homogeneous matrix (4, 4) of a linear transform."""
+def matrix_of(transform: sitk.Transform) -> np.ndarray[Any, Any]:
+    """Homogeneous matrix (4, 4) of a linear transform, LPS mm; of a 2D one with a third axis that stays."""
+    d = transform.GetDimension()
     origin = np.array(transform.TransformPoint([0.0] * d))
     matrix = np.eye(4)
     matrix[:d, 3] = origin
@@ -137,6 +168,6 @@ def _is_whole(file: Path) -> bool:
 def _unreadable(path: str | Path) -> InputError:
     """The error for a damaged or foreign file."""
     return InputError(
-        f"displacement field '{path}' cannot be read as an ITK transform; copy or export it again, from 3D Slicer as "
+        f"transform '{path}' cannot be read as an ITK transform; copy or export it again, from 3D Slicer as "
         "a transform in HDF5."
     )

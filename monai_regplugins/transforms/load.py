@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from monai.config import PathLike
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
@@ -46,7 +43,9 @@ from monai_regplugins.readers.images import (
     read_scan,
     real_values,
 )
+from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.phases import Phase
+from monai_regplugins.readers.points import HOW_MM_BECOME_VOXELS, POINT_SPACES, points_in_voxels, read_points
 
 __all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points", "onto_grid"]
 
@@ -61,9 +60,9 @@ class LoadPaird(Transform):
     """Load the files of a pair: images, labels, masks and points. What is in memory already is taken as it is.
 
     Images become float32, labels uint8 (int16, int32 or int64 where their values need it), masks uint8 (0, 1); all are
-    :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are comma-separated
-    voxel coordinates and become float32 tensors (N, d). Axes of length one beyond ``spatial_dims`` are dropped.
-    Other keys stay as they are.
+    :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are voxel
+    coordinates, or mm in files of 3D Slicer, ANTs and elastix, and become float32 tensors (N, d) of voxels. Axes of
+    length one beyond ``spatial_dims`` are dropped. Other keys stay as they are.
 
     Reads NIfTI, PNG (grayscale, also when stored as color), NRRD/MetaImage, MGH, TIFF and, for the images themselves,
     OME-Zarr and DICOM, ``fixed_phase`` and ``moving_phase`` naming the volume of an image with several. DICOM is the
@@ -81,9 +80,11 @@ class LoadPaird(Transform):
         spatial_dims: 2 or 3.
         companions: what to load beside the images, any of ``label``, ``mask``, ``keypoints``, ``landmarks``; the other
             companions of the pair are dropped.
+        points_space: what the numbers in files of points are, ``voxel``, ``ras`` or ``lps``; None for what the file
+            says, in a plain table voxels.
 
     Raises:
-        InputError: When a companion is unknown.
+        InputError: When a companion or a space is unknown.
 
     Example:
         >>> pair = {"moving": torch.rand(8, 8), "fixed": torch.rand(9, 9), "pair_id": "a_to_b"}  # or paths of files
@@ -91,9 +92,14 @@ class LoadPaird(Transform):
         torch.Size([1, 8, 8])
     """
 
-    def __init__(self, spatial_dims: int = 3, companions: Sequence[str] = COMPANIONS) -> None:
+    def __init__(
+        self, spatial_dims: int = 3, companions: Sequence[str] = COMPANIONS, points_space: str | None = None
+    ) -> None:
         for companion in companions:
             check_choice(companion, COMPANIONS, "companion")
+        if points_space is not None:
+            check_choice(points_space, POINT_SPACES, "points_space")
+        self.points_space = points_space
         self.spatial_dims = spatial_dims
         self._dropped = {f"{side}_{kind}" for kind in COMPANIONS if kind not in companions for side in IMAGE_KEYS}
         self._files = _Files(spatial_dims)
@@ -123,7 +129,8 @@ class LoadPaird(Transform):
                 pair[key] = read(pair[key], key.replace("_", " "), pair[side], f"{side} image")
         for key in present(pair, POINT_KEYS):
             name = _named(key.replace("_", " "), pair[key])
-            points = load_points(pair[key], self.spatial_dims, key.replace("_", " "))
+            image, what = pair[side_of(key)], key.replace("_", " ")
+            points = load_points(pair[key], self.spatial_dims, what, image, self.points_space)
             _check_inside(points, pair[side_of(key)], name, f"{side_of(key)} image")
             pair[key] = points
         for kind in ("keypoints", "landmarks"):
@@ -279,13 +286,17 @@ def _named(what: str, source: Any) -> str:
     return what if in_memory(source) else f"{what} '{source}'"
 
 
-def load_points(source: Any, spatial_dims: int, what: str) -> torch.Tensor:
-    """Read points from a file of comma-separated voxel coordinates, one point per line, no header.
+def load_points(
+    source: Any, spatial_dims: int, what: str, image: MetaTensor | None = None, space: str | None = None
+) -> torch.Tensor:
+    """Read points as voxels of their image, from any file of :mod:`~monai_regplugins.readers.points`.
 
     Args:
-        source: the path, or the points themselves, an array or a tensor (N, d).
+        source: the path, or the points themselves, an array or a tensor (N, d) of voxel coordinates.
         spatial_dims: ``d``.
         what: what the points are, e.g. ``"fixed keypoints"``.
+        image: their image, ``(1, *spatial)``, which files in mm need.
+        space: what the numbers of a file are, ``voxel``, ``ras`` or ``lps``; None for what it says, else voxels.
 
     Returns:
         Points of shape (N, d), float32, voxels.
@@ -293,27 +304,22 @@ def load_points(source: Any, spatial_dims: int, what: str) -> torch.Tensor:
     Raises:
         InputError: When the file is missing, holds anything but ``d`` finite numbers per line, or no point.
     """
-    points = real_values(source, what) if in_memory(source) else _read_table(source, spatial_dims, what)
+    if in_memory(source):
+        points = real_values(source, what)
+    else:
+        found = read_points(check_readable(source, what), what, space)
+        if found.space != "voxel" and image is None:
+            raise InputError(f"{what} '{source}' is in mm ({found.space}), expected voxels; give their image too.")
+        if found.space != "voxel" and image is not None:
+            affine = world_affine(image.affine, spatial_dims, "the image").numpy()
+            found = found._replace(points=points_in_voxels(found, affine, itk_world_of(image)))
+        points = torch.from_numpy(found.points).float()
     if points.numel() == 0 or points.shape[1:] != (spatial_dims,) or not bool(points.isfinite().all()):
         raise InputError(
             f"{_named(what, source)} holds {' x '.join(map(str, points.shape))} numbers, expected at least one row of "
-            f"{spatial_dims} finite voxel coordinates; check them."
+            f"{spatial_dims} finite voxel coordinates; {HOW_MM_BECOME_VOXELS}."
         )
     return points
-
-
-def _read_table(path: PathLike, spatial_dims: int, what: str) -> torch.Tensor:
-    """Read a file of comma-separated numbers, (rows, columns)."""
-    file = check_readable(path, what)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy warns of a file without data; the caller refuses it
-            return torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2))
-    except Exception as error:  # a compressed file can be damaged in any way
-        raise InputError(
-            f"{what} '{path}' is not a table of numbers, expected {spatial_dims} comma-separated voxel coordinates per "
-            "line and no header; check the file."
-        ) from error
 
 
 def _check_inside(points: torch.Tensor, image: MetaTensor, name: str, whose: str) -> None:
@@ -325,7 +331,8 @@ def _check_inside(points: torch.Tensor, image: MetaTensor, name: str, whose: str
         first = points[outside][0].tolist()
         raise InputError(
             f"{name} holds {int(outside.sum())} points outside the {whose}, such as {first} (it has "
-            f"{' x '.join(map(str, shape))} voxels), expected voxel coordinates from 0; convert those in mm to voxels."
+            f"{' x '.join(map(str, shape))} voxels), expected voxel coordinates from 0; "
+            f"{HOW_MM_BECOME_VOXELS}."
         )
 
 

@@ -187,7 +187,8 @@ def test_what_is_in_a_file_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "intent", "message"),
     [
-        ((*SHAPE, 1, 3), 0, "intent 0, expected a field of intent 1007 .* or 1006"),
+        ((*SHAPE, 1, 3), 0, "5 axes and intent 0, as fields of AFNI and SPM have; name its form"),
+        ((*SHAPE, 3), 2006, "a field of FSL .*, which does not tell whether it is relative; name its form"),
         ((*SHAPE, 3), 1005, "intent 1005, expected a field"),
         (SHAPE, 0, "expected a field of intent"),
         ((*SHAPE, 3), 1006, "expected \\(X, Y, Z, 1, 3\\)"),
@@ -203,11 +204,38 @@ def test_other_niftis_are_refused(tmp_path: Path, shape: tuple[int, ...], intent
 
 
 def test_form_of_other_names(tmp_path: Path) -> None:
-    (tmp_path / "field.nrrd").write_bytes(b"NRRD0004" + bytes(200))
-    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.nii, \.nii\.gz, \.npz"):
-        form_of(tmp_path / "field.nrrd")
+    (tmp_path / "field.jpg").write_bytes(bytes(200))
+    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mha, .* \.npz, \.nrrd, \.tfm"):
+        form_of(tmp_path / "field.jpg")
+    assert form_of(save("itk_h5", tmp_path, GRIDS["RAS"]).rename(tmp_path / "field.HDF5")) == "itk_h5"
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))
     assert form_of(tmp_path / "IM0001") == "dicom"
+
+
+@pytest.mark.parametrize(("name", "told"), [("NREG_TRANS", True), ("Mapping", True), ("Something", False), ("", True)])
+def test_what_a_vector_image_is_called_counts(tmp_path: Path, name: str, told: bool) -> None:
+    """SimpleITK, ANTs, greedy and elastix leave the name empty; NiftyReg's and SPM's vectors are something else."""
+    path = save("itk_nifti", tmp_path, GRIDS["RAS"])
+    image = nib.load(path)
+    image.header.set_intent(1007, name=name)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
+    if told:
+        assert form_of(path) == {"NREG_TRANS": "niftyreg", "Mapping": "spm", "": "itk_nifti"}[name]
+    else:
+        with pytest.raises(InputError, match="a vector image named 'Something', which no known tool writes"):
+            form_of(path)
+    displacement, _ = load_field(path, form="itk_nifti")
+    np.testing.assert_allclose(displacement, field_ras(), atol=1e-6)
+
+
+def test_a_field_with_a_place_is_not_taken_for_one_of_learn2reg(tmp_path: Path) -> None:
+    """Nitransforms writes FSL's fields so, in mm."""
+    image = nib.Nifti1Image(np.moveaxis(field_ras(), 0, -1), GRIDS["oblique"])
+    nib.save(image, tmp_path / "field.nii.gz")
+    with pytest.raises(InputError, match=r"position of its own, so that it may be of Learn2Reg .* or of FSL"):
+        load_field(tmp_path / "field.nii.gz", GRIDS["oblique"])
+    displacement, _ = load_field(tmp_path / "field.nii.gz", GRIDS["oblique"], "learn2reg")
+    np.testing.assert_allclose(displacement, np.tensordot(GRIDS["oblique"][:3, :3], field_ras(), 1), atol=1e-5)
 
 
 def test_without_pydicom_only_dicom_is_refused(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,19 @@ from monai_regplugins.transforms.warp_original import total_displacement
 PREALIGN = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])
 
 
+def read_field(path: Path) -> sitk.Transform:
+    """The field itself, the only member of what is written, for ITK nests no composites in a file."""
+    composite = sitk.CompositeTransform(sitk.ReadTransform(str(path)))
+    assert composite.GetNumberOfTransforms() == 1
+    return composite.GetNthTransform(0)
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_simpleitk_moves_points_to_the_same_place(tmp_path: Path, name: str) -> None:
     affine, displacement = GRIDS[name], field_ras()
     write_itk_transform(displacement, affine, tmp_path / "field.h5")
     transform = sitk.ReadTransform(str(tmp_path / "field.h5"))
-    assert isinstance(transform, sitk.DisplacementFieldTransform)
+    assert isinstance(read_field(tmp_path / "field.h5"), sitk.DisplacementFieldTransform)
     points = points_inside(affine, SHAPE)
     np.testing.assert_allclose(itk_move(transform, points), move(points, displacement, affine), atol=1e-6)
 
@@ -31,6 +38,18 @@ def test_simpleitk_moves_points_to_the_same_place(tmp_path: Path, name: str) -> 
     assert (back.dtype, grid.dtype) == (np.float32, np.float64)
     assert np.array_equal(back, displacement)
     np.testing.assert_allclose(grid, affine, atol=1e-12)
+
+
+def test_nitransforms_moves_points_to_the_same_place(tmp_path: Path) -> None:
+    """A bare field is an empty list to it."""
+    manip = pytest.importorskip("nitransforms.manip", reason="needs nitransforms")
+    affine, displacement = GRIDS["left-handed"], field_ras()
+    write_itk_transform(displacement, affine, tmp_path / "field.h5")
+    chain = manip.TransformChain.from_filename(tmp_path / "field.h5", fmt="itk")
+    index = np.moveaxis(np.indices(SHAPE), 0, -1)[1:-1, 1:-1, 1:-1].reshape(-1, 3)
+    points = index @ affine[:3, :3].T + affine[:3, 3]  # between voxels it interpolates by splines
+    expected = points + displacement[:, 1:-1, 1:-1, 1:-1].reshape(3, -1).T
+    np.testing.assert_allclose(chain.map(points), expected, atol=1e-5)
 
 
 def test_simpleitk_moves_points_of_a_plane(tmp_path: Path) -> None:
@@ -60,7 +79,7 @@ def test_prealignment_composes_as_simpleitk_does_it(tmp_path: Path, name: str) -
     total = total_displacement(torch.from_numpy(ddf), torch.from_numpy(affine), torch.from_numpy(PREALIGN)).numpy()
     write_itk_transform(total, affine, tmp_path / "total.h5")
     write_itk_transform(displacement_of_ddf(ddf, affine), affine, tmp_path / "field.h5")
-    field = sitk.ReadTransform(str(tmp_path / "field.h5"))
+    field = read_field(tmp_path / "field.h5")
     right, wrong = (
         sitk.CompositeTransform(order) for order in ([itk_affine(PREALIGN), field], [field, itk_affine(PREALIGN)])
     )
@@ -80,7 +99,7 @@ def test_several_linear_transforms_keep_their_order(tmp_path: Path) -> None:
     affine = GRIDS["oblique"]
     write_itk_transform(field_ras(), affine, tmp_path / "field.h5")
     turn = sitk.Euler3DTransform([1.0, 2.0, 3.0], 0.3, -0.2, 0.1, [4.0, -5.0, 6.0])
-    field = sitk.ReadTransform(str(tmp_path / "field.h5"))
+    field = read_field(tmp_path / "field.h5")
     composite = sitk.CompositeTransform([turn, itk_affine(PREALIGN), field])
     sitk.WriteTransform(composite, str(tmp_path / "composite.h5"))
     points = points_inside(affine, SHAPE)
@@ -91,7 +110,7 @@ def test_several_linear_transforms_keep_their_order(tmp_path: Path) -> None:
 def test_other_transforms_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
     write_itk_transform(field_ras(), GRIDS["RAS"], path)
-    field, spline = sitk.ReadTransform(str(path)), sitk.BSplineTransform(3)
+    field, spline = read_field(path), sitk.BSplineTransform(3)
     others = {
         "holds BSplineTransform, expected": spline,
         "holds AffineTransform, expected": itk_affine(PREALIGN),

@@ -249,17 +249,35 @@ def test_png_for_a_3d_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y,z\n1,2,3\n", "not a table"),
+        ("x,y,z\n1,2,three\n", "cannot be read as points, .* points_space ras or lps makes voxels of points in mm"),
         ("1,2\n3,4\n", "3 finite"),
-        ("1,2,nan\n", "3 finite"),
-        ("\n", "at least one row"),
+        ("1,2,nan\n", "cannot be read as points"),
+        ("\n", "cannot be read as points"),
     ],
-    ids=["header", "columns", "nan", "none"],
+    ids=["words", "columns", "nan", "none"],
 )
 def test_bad_points(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "points.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         load_points(tmp_path / "points.csv", 3, "moving landmarks")
+
+
+def test_points_in_mm_of_a_pair(pair: dict[str, Any], tmp_path: Path) -> None:
+    """Points of the same place, in mm of RAS and in a file of 3D Slicer, become the voxels of their image."""
+    image = LoadPaird()(pair)["fixed"]
+    world = image.affine.numpy()[:3, :3] @ [1.0, 2.0, 3.0] + image.affine.numpy()[:3, 3]
+    pair["fixed_landmarks"], pair["fixed_keypoints"] = tmp_path / "ras.csv", tmp_path / "slicer.fcsv"
+    pair["fixed_landmarks"].write_text(",".join(map(repr, world.tolist())) + "\n")
+    numbers = ",".join(map(repr, (world * [-1, -1, 1]).tolist()))
+    pair["fixed_keypoints"].write_text(f"# CoordinateSystem = LPS\n# columns = id,x,y,z\n1,{numbers}\n")
+    slicer = LoadPaird(companions=["keypoints"])(pair)["fixed_keypoints"]
+    table = LoadPaird(companions=["landmarks"], points_space="ras")(pair)["fixed_landmarks"]
+    np.testing.assert_allclose(slicer, [[1, 2, 3]], atol=1e-4)
+    np.testing.assert_allclose(table, [[1, 2, 3]], atol=1e-4)
+    with pytest.raises(InputError, match=r"outside the fixed image, .* points_space ras or lps makes voxels"):
+        LoadPaird(companions=["landmarks"])(pair)
+    with pytest.raises(InputError, match="points_space is 'mm'"):
+        LoadPaird(points_space="mm")
 
 
 def test_points_without_partner(pair: dict[str, Any], tmp_path: Path) -> None:
@@ -325,7 +343,7 @@ def test_points_outside_their_image(pair: dict[str, Any], tmp_path: Path) -> Non
     LoadPaird()(pair)
     pair["moving_landmarks"].write_text("1,1,1\n1,1,6.6\n-30,2,2\n")
     with pytest.raises(
-        InputError, match=r"holds 2 points outside the moving image, .* 4 x 5 x 6 voxels.* mm to voxels"
+        InputError, match=r"holds 2 points outside the moving image, .* 4 x 5 x 6 voxels.* points in mm"
     ):
         LoadPaird()(pair)
 

@@ -1,0 +1,549 @@
+"""What is done with transform files: apply, compose, invert, convert, take the Jacobian, look at them.
+
+Each function takes files and writes files, and is the command of the same name of ``regplugins``. A transform maps
+points of the fixed image to the moving image; images are therefore brought from the moving to the fixed grid. Several
+transforms are listed in the order in which a point of the fixed image meets them, each as ``[inverse:][FORM:]FILE``,
+see :func:`~monai_regplugins.io.transform_files.load_transform`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+
+from monai_regplugins import fields
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.grids import affine_field, same_affine, world_affine
+from monai_regplugins.io.field_grid import check_field, ddf_of_displacement
+from monai_regplugins.io.foreign_fields import VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
+from monai_regplugins.io.forms import FORMS, FieldPair, in_itk_world, save_field
+from monai_regplugins.io.linear import LINEAR_SUFFIXES, save_linear
+from monai_regplugins.io.nifti import write_nifti
+from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, LinearMap, check_meets, grid_points
+from monai_regplugins.io.resampling import INTERPOLATIONS, apply_to_image, apply_to_points, displacement_on
+from monai_regplugins.io.transform_files import load_transform, transform_form, transform_source
+from monai_regplugins.readers.image_grid import ImageGrid, grid_of, read_image_grid
+from monai_regplugins.readers.images import check_readable, read_scan
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header
+from monai_regplugins.readers.points import read_points, write_points
+
+__all__ = ["WRITTEN_FORMS", "Inspection", "Inverted", "apply", "compose", "convert", "inspect", "invert", "jacobian"]
+
+logger = logging.getLogger(__name__)
+
+Source: TypeAlias = str | Path
+Sources: TypeAlias = Source | Sequence[Source]
+
+WRITTEN_FORMS = (*FORMS, "vectors", "x5", "fsl_relative", "fsl_absolute", "itk", "lta", "fsl", "ras", "lps")
+LINEAR = ("itk", "lta", "fsl", "ras", "lps")
+BY_SUFFIX = {".npz": "native", ".x5": "x5", ".dcm": "dicom", ".h5": "itk_h5", ".hdf5": "itk_h5", ".tfm": "itk_h5"}
+POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt", ".pts")
+CONVERGED = 0.01  # mm
+
+
+class Inverted(NamedTuple):
+    """How well a transform was inverted: distances between a point and where the transform takes its inverse, mm.
+
+    They are those of the voxels whose inverse lies on the grid of the transform; elsewhere that is continued.
+    """
+
+    mean: float
+    max: float
+    unsolved: int
+
+
+class Inspection(NamedTuple):
+    """What a transform file is: a title, and facts by name."""
+
+    path: Path
+    facts: dict[str, str]
+
+    def __str__(self) -> str:
+        """A line for each fact."""
+        return "\n".join([str(self.path), *(f"  {name}: {fact}" for name, fact in self.facts.items())])
+
+
+def apply(
+    transforms: Sources,
+    moving: Sources,
+    output: Source,
+    like: Source | None = None,
+    interpolation: str = "linear",
+    padding_value: float | None = None,
+    form: str | None = None,
+    points_space: str | None = None,
+    moving_image: Source | None = None,
+) -> list[Path]:
+    """Bring moving images onto the fixed grid, or carry points of the fixed image to the moving one.
+
+    Args:
+        transforms: files, see the module.
+        moving: images, or files of points (``.csv .fcsv .mrk.json .txt .pts``): points are those of the *fixed* image
+            and go to the moving one, the other way than images.
+        output: the file, or for several ``moving`` the folder of files of the same names; images become NIfTI.
+        like: image whose grid the result has; by default that of the first field.
+        interpolation: ``linear``, ``cubic``, or for label maps ``nearest`` or ``labels``, see
+            :func:`~monai_regplugins.io.resampling.apply_to_image`.
+        padding_value: outside of the moving image; None for its minimum, and 0 for labels.
+        form: form of the transforms that do not tell theirs.
+        points_space: what the numbers of point files are, ``voxel``, ``ras`` or ``lps``; None for what they say.
+        moving_image: image that points go to; those in voxels need it.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: When a file cannot be read or written, or transforms, images and points do not belong together.
+
+    Example:
+        >>> apply("displacement_itk.nii.gz", "moving.nii.gz", "warped.nii.gz", like="fixed.nii.gz")  # doctest: +SKIP
+    """
+    check_choice(interpolation, INTERPOLATIONS, "interpolation")
+    inputs = [Path(one) for one in ([moving] if isinstance(moving, str | Path) else moving)]
+    targets = _targets(inputs, Path(output))
+    target = None if like is None else read_image_grid(like, "image of the grid")
+    to_moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    for path, written in zip(inputs, targets, strict=True):
+        if _holds_points(path):
+            found = read_points(check_readable(path, "points"), "points", points_space)
+            chain = load_transform(transforms, form, target, to_moving)
+            write_points(written, apply_to_points(chain, found, target, to_moving))
+        else:
+            _apply_to_file(transforms, path, written, target, interpolation, padding_value, form)
+    return targets
+
+
+def compose(
+    transforms: Sources,
+    output: Source,
+    like: Source | None = None,
+    to: str | None = None,
+    form: str | None = None,
+    moving_image: Source | None = None,
+) -> Path:
+    """Write one file of several transforms, from the fixed to the moving image like each of them.
+
+    Args:
+        transforms: files, see the module.
+        output: the file; its suffix tells the form unless ``to`` does. Linear transforms stay a matrix where it can
+            hold one; anything else becomes a field.
+        like: image, the fixed one as a rule, whose grid the field has; by default that of the first field.
+        to: one of ``WRITTEN_FORMS``.
+        form: form of the transforms that do not tell theirs.
+        moving_image: the moving image; forms that count its voxels need it.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: When a file cannot be read or written, or the transforms do not meet.
+    """
+    fixed = None if like is None else read_image_grid(like, "fixed image")
+    moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
+    _save(load_transform(transforms, form, fixed, moving), Path(output), to, fixed, moving)
+    return Path(output)
+
+
+def convert(
+    transform: Source,
+    output: Source,
+    to: str | None = None,
+    form: str | None = None,
+    like: Source | None = None,
+    moving_image: Source | None = None,
+) -> Path:
+    """Write a transform in another form, or a field on another grid; the direction stays.
+
+    Args:
+        transform: the file.
+        output: the file; its suffix tells the form unless ``to`` does.
+        to: one of ``WRITTEN_FORMS``.
+        form: form of ``transform`` if it does not tell it.
+        like: the fixed image, whose grid a field gets; forms of FSL and FreeSurfer need it.
+        moving_image: the moving image, which these forms need, too.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: When a file cannot be read or written, or a form needs images that are not given.
+    """
+    return compose([transform], output, like, to, form, moving_image)
+
+
+def invert(
+    transforms: Sources,
+    output: Source,
+    like: Source | None = None,
+    to: str | None = None,
+    form: str | None = None,
+    fixed_image: Source | None = None,
+) -> Inverted:
+    """Write the inverse: a transform from points of the moving image to the fixed image.
+
+    Args:
+        transforms: files, see the module.
+        output: the file, as for :func:`compose`.
+        like: the moving image, whose grid the inverse of a field has.
+        to: one of ``WRITTEN_FORMS``.
+        form: form of the transforms that do not tell theirs.
+        fixed_image: the fixed image; forms that count its voxels need it.
+
+    Returns:
+        How well the inverse undoes the transform.
+
+    Raises:
+        InputError: When a file cannot be read or written, or a field has no grid for its inverse.
+    """
+    fixed = None if fixed_image is None else read_image_grid(fixed_image, "fixed image")
+    moving = None if like is None else read_image_grid(like, "moving image")
+    _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
+    chain = load_transform(transforms, form, fixed, moving)
+    if (matrix := _matrix(chain)) is not None:
+        turned = Chain([LinearMap(np.linalg.inv(matrix))], chain.moving_by_itk, chain.fixed_by_itk)
+        _save(turned, Path(output), to, moving, fixed)
+        return Inverted(0.0, 0.0, 0)
+    if moving is None:
+        raise InputError("the inverse of a field lies on the grid of the moving image; give that (--like).")
+    field, report = _inverted(chain.in_worlds(None if fixed is None else fixed.itk, moving.itk), moving)
+    _save_field(field, Path(output), to, moving, fixed)
+    if report.unsolved:
+        logger.warning("%d voxels have no inverse within %g mm, as where the field folds.", report.unsolved, CONVERGED)
+    return report
+
+
+def jacobian(
+    transforms: Sources, output: Source, like: Source | None = None, log: bool = False, form: str | None = None
+) -> Path:
+    """Write the Jacobian determinant of a transform as NIfTI, float32: the volume of a voxel in the moving image.
+
+    It is counted in voxels of the fixed image, whatever the directions of their grid, by central differences, one-sided
+    ones at the border of the grid. 1 is no change, above 1 a voxel of the fixed image takes more room in the moving
+    one, and at 0 or below the transform folds.
+
+    Args:
+        transforms: files, see the module.
+        output: the file, ``.nii`` or ``.nii.gz``.
+        like: image whose grid is taken; by default that of the first field.
+        log: write the natural logarithm; NaN where the determinant is not positive.
+        form: form of the transforms that do not tell theirs.
+
+    Raises:
+        InputError: When a file cannot be read or written, or no grid is given.
+    """
+    target = _nifti_target(Path(output))
+    _check_not_an_input(target, [transform_source(one).path for one in _listed(transforms)])
+    grid = None if like is None else read_image_grid(like, "image of the grid")
+    field = _field(load_transform(transforms, form, grid), grid, None)
+    values = _determinants(field)
+    if log:
+        if folded := int((values <= 0).sum()):
+            logger.warning("the transform folds at %d voxels, whose logarithm is NaN.", folded)
+        with np.errstate(all="ignore"):
+            values = np.where(values > 0, np.log(values), np.float32(np.nan))
+    _save_image(target, torch.from_numpy(values)[None], field.affine)
+    return target
+
+
+def inspect(transform: Source, form: str | None = None) -> Inspection:
+    """Tell what a transform file is: form, direction, units, frame, grid, size of the motion, folds.
+
+    Args:
+        transform: the file.
+        form: its form if it does not tell it.
+
+    Raises:
+        InputError: When it cannot be read.
+    """
+    source = transform_source(transform, form)
+    name = source.form or transform_form(source.path)
+    chain = load_transform([source], form)
+    direction = "points of the fixed image to the moving image, so that images are resampled onto the fixed grid"
+    facts = {"form": name, "direction": direction, "as read": "RAS, mm"}
+    facts["image position"] = "as ITK takes it from the header" if chain.fixed_by_itk else "as nibabel takes it"
+    for number, one in enumerate(chain.maps, 1):
+        title = "" if len(chain.maps) == 1 else f"{number}. "
+        facts[f"{title}kind"] = {LinearMap: "linear", FieldMap: "displacement field"}.get(type(one), "other")
+        if isinstance(one, LinearMap):
+            facts |= {f"{title}{key}": fact for key, fact in _about_matrix(one.matrix).items()}
+        elif isinstance(one, FieldMap):
+            facts |= {f"{title}{key}": fact for key, fact in _about_field(one).items()}
+    return Inspection(source.path, facts)
+
+
+def _listed(sources: Sources) -> list[Source]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
+
+
+def _holds_points(path: Path) -> bool:
+    return path.name.lower().endswith(POINT_SUFFIXES)
+
+
+def _targets(inputs: Sequence[Path], output: Path) -> list[Path]:
+    """Where the result of each input goes."""
+    if not inputs:
+        raise InputError("nothing to apply the transform to, expected an image or a file of points; name it.")
+    if len(inputs) == 1 and not output.is_dir():
+        targets = [output if _holds_points(inputs[0]) else _nifti_target(output)]
+    else:
+        if not output.is_dir() and output.suffix:
+            raise InputError(f"'{output}' is one file for {len(inputs)} inputs, expected a folder; name one.")
+        targets = [output / (path.name if _holds_points(path) else f"{_stem(path)}.nii.gz") for path in inputs]
+    if len(set(targets)) < len(targets):
+        raise InputError("two inputs have one name, so that one result would replace the other; apply them one by one.")
+    for target in targets:
+        _check_not_an_input(target, inputs)
+    return targets
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without its suffix."""
+    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+
+
+def _check_not_an_input(target: Path, inputs: Sequence[Path]) -> None:
+    """A result never takes the place of what it is made of."""
+    for path in inputs:
+        if target.exists() and path.exists() and os.path.samefile(target, path):
+            raise InputError(f"'{target}' is an input itself and would be lost; give another output.")
+
+
+def _nifti_target(path: Path) -> Path:
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"'{path}' is no NIfTI name, expected one that ends in .nii or .nii.gz; change it.")
+    return path
+
+
+def _apply_to_file(
+    transforms: Sources,
+    path: Path,
+    target: Path,
+    like: ImageGrid | None,
+    interpolation: str,
+    padding_value: float | None,
+    form: str | None,
+) -> None:
+    """Bring one image onto a grid."""
+    labels = interpolation in ("nearest", "labels")
+    scan = read_scan(path, "moving image", exact=labels)
+    image = _as_channels(scan.values, 2 if like is not None and len(like.shape) == 2 else 3)
+    moving = MetaTensor(image, affine=scan.affine, meta=scan.meta)
+    chain = load_transform(transforms, form, like, grid_of(moving))
+    grid = like or _own_grid(chain)
+    check_meets(chain.in_worlds(grid.itk, None), grid_points(grid.affine, grid.shape))
+    warped = apply_to_image(chain, moving, grid, interpolation, padding_value).as_tensor()
+    _save_image(target, _smallest_type(warped) if labels else warped, np.asarray(grid.affine), path)
+
+
+def _as_channels(values: torch.Tensor, d: int) -> torch.Tensor:
+    """An image ``(*spatial)``, or a series of images along its last axis, as ``(C, *spatial)``."""
+    while values.ndim > d and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim == d:
+        return values[None]
+    if values.ndim == d + 1:
+        return values.movedim(-1, 0)
+    if values.ndim == 2:
+        return values[None]
+    raise InputError(f"the moving image has {values.ndim} axes, expected {d}, or {d + 1} with the time; split it.")
+
+
+def _own_grid(chain: Chain) -> ImageGrid:
+    """The grid of the first field."""
+    if (field := chain.grid) is None:
+        raise InputError(
+            "the transform has no grid of its own, expected the image whose grid the result has; give it (--like)."
+        )
+    return ImageGrid(field.affine, field.shape)
+
+
+def _smallest_type(values: torch.Tensor) -> torch.Tensor:
+    """Labels as the smallest of uint8, int16, int32 and int64 that holds them, fractions as float32."""
+    if values.is_floating_point():
+        if not bool((values == values.round()).all()):
+            return values.float()
+        values = values.to(torch.int64)
+    low, high = int(values.min()), int(values.max())
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
+            return values.to(dtype)
+    return values
+
+
+def _save_image(path: Path, values: torch.Tensor, affine: npt.NDArray[Any], source: Path | None = None) -> None:
+    """Write ``(C, *spatial)`` as NIfTI, several channels as times of the step that the source tells."""
+    volumes = values.numpy()
+    spatial = (*volumes.shape[1:], 1)[:3]
+    shape = spatial if len(volumes) == 1 else (*spatial, len(volumes))
+    image = nib.Nifti1Image(np.broadcast_to(volumes.dtype.type(0), shape), affine, dtype=volumes.dtype)
+    image.header.set_xyzt_units("mm", "sec")
+    if len(shape) == 4 and source is not None and source.name.lower().endswith(NIFTI_SUFFIXES):
+        told = nifti_header(source)
+        image.header["pixdim"][4] = told["pixdim"][4]
+        image.header["xyzt_units"] = 2 + (int(told["xyzt_units"]) & 56)
+    image.set_sform(image.affine, code="aligned")
+    image.set_qform(image.affine, code="aligned")
+    parts = [one.reshape(spatial) for one in volumes]
+    replace_file(path, lambda temporary: write_nifti(image, temporary, parts))
+
+
+def _matrix(chain: Chain) -> npt.NDArray[Any] | None:
+    """The product of a chain of linear maps; None if others are among them."""
+    linear = [one.matrix for one in chain.maps if isinstance(one, LinearMap)]
+    return reduce(np.matmul, linear[::-1]) if len(linear) == len(chain.maps) else None
+
+
+def _save(chain: Chain, path: Path, to: str | None, fixed: ImageGrid | None, moving: ImageGrid | None) -> None:
+    """Write a chain, as a matrix if it is linear and the form can hold one, else as a field."""
+    if to is not None:
+        check_choice(to, WRITTEN_FORMS, "form")
+    suffix, matrix = path.suffix.lower(), _matrix(chain)
+    linear_suffix = any(suffix in suffixes for suffixes in LINEAR_SUFFIXES.values())
+    as_matrix = to in LINEAR if to is not None else linear_suffix and (matrix is not None or suffix not in BY_SUFFIX)
+    if not as_matrix:
+        _save_field(_field(chain, fixed, moving), path, to, fixed, moving)
+        return
+    worlds = (None if fixed is None else fixed.itk, None if moving is None else moving.itk)
+    if (ours := _matrix(chain.in_worlds(*worlds))) is None:
+        raise InputError(
+            f"'{path}' can hold a matrix only, but the transform is not linear; name a .nii.gz or .h5 file."
+        )
+    by_itk = to == "itk" or (to is None and suffix != ".lta")
+    there, back = (np.eye(4) if one is None or not by_itk else one for one in worlds)
+    save_linear(back @ ours @ np.linalg.inv(there), path, to, fixed, moving)
+
+
+def _field(chain: Chain, fixed: ImageGrid | None, moving: ImageGrid | None) -> FieldMap:
+    """A chain as one field, in this package's worlds; a field that lies on the grid stays as it is."""
+    grid = fixed or _own_grid(chain)
+    ours = chain.in_worlds(grid.itk, None if moving is None else moving.itk)
+    first = ours.grid
+    if len(ours.maps) == 1 and first is not None and first.shape == grid.shape:
+        target, own = (torch.from_numpy(np.array(one, np.float64)) for one in (grid.affine, first.affine))
+        if same_affine(target, own, grid.shape):
+            return FieldMap(first.displacement, np.asarray(grid.affine, np.float64))
+    check_meets(ours, grid_points(grid.affine, grid.shape))
+    return displacement_on(ours, grid)
+
+
+def _save_field(field: FieldMap, path: Path, to: str | None, fixed: ImageGrid | None, moving: ImageGrid | None) -> None:
+    """Write a field in the form that is named, or that the suffix tells."""
+    name = path.name.lower()
+    by_suffix = "itk_nifti" if name.endswith(NIFTI_SUFFIXES) else "vectors" if name.endswith(VECTOR_SUFFIXES) else ""
+    form = to or by_suffix or BY_SUFFIX.get(path.suffix.lower())
+    if form is None:
+        raise InputError(
+            f"'{path}' does not tell the form of a field, expected .nii.gz, .h5, .nrrd, .mha, .npz or .dcm; change it, "
+            "or name the form (--to)."
+        )
+    pair = FieldPair(
+        moving_affine=None if moving is None else moving.affine,
+        moving_shape=None if moving is None else moving.shape,
+        fixed_itk=None if fixed is None else fixed.itk,
+        moving_itk=None if moving is None else moving.itk,
+    )
+    if form in FORMS:
+        save_field(form, field.displacement, field.affine, path, pair)
+        return
+    checked = check_field(field.displacement, field.affine)
+    if form == "vectors":
+        suffixes: tuple[str, ...] = VECTOR_SUFFIXES
+        placed = in_itk_world(*checked, pair)
+        write = lambda temporary: write_vectors(*placed, temporary)  # noqa: E731
+    elif form == "x5":
+        suffixes = (".x5",)
+        write = lambda temporary: write_x5(*checked, temporary)  # noqa: E731
+    elif form in ("fsl_relative", "fsl_absolute"):
+        suffixes = NIFTI_SUFFIXES
+        write = lambda temporary: write_fsl(*checked, temporary, moving, form == "fsl_relative")  # noqa: E731
+    else:
+        raise InputError(f"the form '{form}' holds a matrix only, but the transform is a field; choose another one.")
+    if not name.endswith(suffixes):
+        raise InputError(f"'{path}' is no name for the form '{form}', expected {' or '.join(suffixes)}; change it.")
+    replace_file(path, write)
+
+
+def _inverted(chain: Chain, grid: ImageGrid) -> tuple[FieldMap, Inverted]:
+    """The inverse of a chain on a grid of the moving image."""
+    field = chain.fields[0] if chain.fields else None
+    if field is None:
+        raise InputError(
+            "the transform has no field whose grid its inverse could start from; compose it on a grid first."
+        )
+    inverse = InverseMap(chain, _start_points(chain, field))
+    d, shape = len(grid.shape), grid.shape
+    matrix = world_affine(torch.from_numpy(np.array(grid.affine, np.float64)), d, "the moving image")
+    displacement, errors = np.empty((d, *shape), np.float32), []
+    for slab in fields.slabs(shape):
+        points = affine_field(matrix, shape, torch.float64, slab).flatten(1).T
+        moved, error = inverse.solve(points)
+        displacement[:, slab] = (moved - points).T.reshape(d, -1, *shape[1:]).numpy()
+        errors.append(error[field.covers(moved)] if chain.grid is field else error)
+    left = torch.cat(errors)
+    if not len(left):
+        raise InputError("the transform leads nowhere into the moving image; check that they belong together.")
+    report = Inverted(float(left.mean()), float(left.max()), int((left > CONVERGED).sum()))
+    return FieldMap(displacement, np.array(grid.affine, np.float64)), report
+
+
+def _start_points(chain: Chain, field: FieldMap) -> torch.Tensor:
+    """Points of the fixed image that reach the first field: its grid, through the linear maps before it undone."""
+    points = grid_points(field.affine, field.shape)
+    before = []
+    for one in chain.maps:
+        if one is field:
+            break
+        before.append(one)
+    for one in reversed(before):
+        if isinstance(one, LinearMap):
+            points = LinearMap(np.linalg.inv(one.matrix)).move(points)
+    return points
+
+
+def _determinants(field: FieldMap) -> npt.NDArray[np.float32]:
+    """Jacobian determinants at the voxels of a field, slab by slab."""
+    ddf = torch.from_numpy(ddf_of_displacement(field.displacement, field.affine))
+    values = np.empty(field.shape, np.float32)
+    for slab in fields.slabs(field.shape):
+        low, high = max(slab.start - 1, 0), min(slab.stop + 1, field.shape[0])
+        found = fields.jacobian_determinant(ddf[None, :, low:high])[0]
+        values[slab] = found[slab.start - low : slab.stop - low].numpy()
+    return values
+
+
+def _about_matrix(matrix: npt.NDArray[Any]) -> dict[str, str]:
+    """Facts of a linear map."""
+    return {
+        "matrix": str([[round(float(number), 6) for number in row] for row in matrix[:3]]),
+        "volume change": f"{np.linalg.det(matrix[:3, :3]):.4f}",
+    }
+
+
+def _about_field(field: FieldMap) -> dict[str, str]:
+    """Facts of a field."""
+    d = len(field.displacement)
+    length = np.sqrt(sum(np.square(part, dtype=np.float64) for part in field.displacement))
+    determinants = _determinants(field)
+    spacing = np.linalg.norm(field.affine[:3, :d], axis=0)
+    hand = "left" if np.linalg.det(field.affine[:3, :3]) < 0 else "right"
+    oblique = np.count_nonzero(np.abs(field.affine[:3, :d]) > 1e-4 * spacing) > d
+    return {
+        "grid": f"{' x '.join(map(str, field.shape))} voxels of {' x '.join(f'{edge:g}' for edge in spacing)} mm, "
+        f"{'oblique' if oblique else 'along the axes'}, {hand}-handed in RAS",
+        "first voxel at": f"{[round(float(number), 3) for number in field.affine[:3, 3]]} (RAS, mm)",
+        "motion": f"mean {length.mean():.3f}, largest {length.max():.3f} mm",
+        "volume change": f"{determinants.min():.4f} to {determinants.max():.4f}",
+        "folds": f"{int((determinants <= 0).sum())} voxels ({100 * float((determinants <= 0).mean()):.3f} %)",
+    }
