@@ -1,7 +1,7 @@
 """Register pairs with RegNet and with elastix, and compare them at the landmarks: the paper's second experiment.
 
 Data, network, weights and preprocessing come from one bundle configuration, by default RegNet's evaluation on its
-phantom. All methods start from one affine registration (normalized correlation, by SimpleITK) and get the same images.
+phantom. All methods start from one affine registration (by SimpleITK) and get the same images.
 RegNet predicts every second voxel along each axis (fast) or every one (exact), or its fast prediction is improved on
 the pair itself (refined); elastix is ``monai_regplugins.benchmark``: B-splines of 10 mm, one resolution of 2000
 iterations (1R) or three of 500 (3R).
@@ -97,7 +97,7 @@ def prepare(parser: ConfigParser, pair: Mapping[str, Any], affine: bool) -> tupl
         return before, before, 0.0
     cpu = torch.device("cpu")
     start = clock(cpu)
-    aligned = MovingToFixedGridd(prealign="correlation", outside=outside)(loaded)
+    aligned = MovingToFixedGridd(prealign="affine", outside=outside)(loaded)
     seconds = clock(cpu) - start
     return before, to_case(rest(aligned)), seconds
 

@@ -55,6 +55,7 @@ PATH_KEYS = frozenset(
         "moving_mask",
         "fixed_phase",
         "moving_phase",
+        "initial_transform",
         "pair_id",
         "pairs_file",
         "series",

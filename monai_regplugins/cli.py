@@ -32,8 +32,9 @@ IMAGES = {
     "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
 }
 SETTINGS = {
-    "prealign": ("METHOD", "initial alignment: none (default), moments, affine, correlation, or auto"),
     "points_space": ("SPACE", "numbers of point files: voxel, ras or lps; default: what the file says, else voxels"),
+    "prealign": ("METHOD", "initial alignment: none (default), center, rigid, similarity, affine, or auto"),
+    "initial_transform": ("FILE", "linear transform, fixed to moving world, that the alignment begins with"),
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
     "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),

@@ -719,6 +719,44 @@ class TestCaptureRange:
         assert list(inferer.stages) == [4, 2, 1]
 
 
+class TestLinearAlignment:
+    """The range of the initial alignment: draws whose truth is known, and what counts as success."""
+
+    def test_draws_are_cut_and_repeat(self, script, monkeypatch):
+        linear = script("linear_alignment")
+        sphere = np.indices((20, 24, 28)).T - np.array([9.5, 11.5, 13.5])
+        body = ((sphere**2).sum(axis=-1) < 64).T
+        image = np.where(body, 40.0, -1000.0).astype(np.float32)
+        monkeypatch.setattr(linear, "subject", lambda phantom, seed: (image, np.diag([2.0, 2.0, 2.0, 1.0]), body))
+        first, again, other = (linear.draw("thorax", n, 0) for n in (1, 1, 2))
+        assert np.array_equal(first.moving, again.moving)
+        assert not np.array_equal(first.truth, other.truth)
+        stretch = np.linalg.svd(first.truth[:3, :3])[1]
+        assert stretch.min() == pytest.approx(stretch.max())
+        assert 0.8 <= stretch.min() <= 1.25
+        assert first.error(first.truth) == 0.0
+        moved = first.truth.copy()
+        moved[0, 3] += 4.0
+        assert first.error(moved) == pytest.approx(2.0)
+        inside = np.linalg.inv(first.moving_affine) @ first.truth @ np.r_[first.points.T, [np.ones(len(first.points))]]
+        index = np.rint(inside[:3]).astype(int)
+        there = ((index >= 0) & (first.moving.shape > index.T).T).all(axis=0)
+        assert 0.3 < there.mean() <= 1.0
+        assert first.moving[tuple(index[:, there])].mean() > -300, "the body is where the truth says"
+
+    def test_failures_count_as_silent_without_a_warning(self, script):
+        linear = script("linear_alignment")
+        row = linear.Row(errors=[0.5, 3.0, 9.0, 1.0], warned=[False, False, True, True], seconds=[1.0] * 4)
+        (line,) = table(linear.table({"affine": row}, {})).values()
+        assert line[:3] == ["50.0", "25.0", "2.00"]
+
+    @pytest.mark.slow
+    def test_one_draw(self, script, tmp_path):
+        linear = script("linear_alignment")
+        words = ["--draws", "1", "--phantoms", "abdomen", "--methods", "affine", "--output", str(tmp_path / "a.json")]
+        assert table(linear.main(words))["affine"][0] == "100.0"
+
+
 class TestCost:
     """Time and memory of the whole command: what is measured, of which process, and what becomes of it."""
 

@@ -159,7 +159,7 @@ def test_it_writes_what_monai_writes(
     name: str, pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(2 if name == "r2n2" else 3)
-    options = [*TINY[name], "--prealign", "moments", "--forms", "native", "--moving_label", label_of(moving)]
+    options = [*TINY[name], "--prealign", "center", "--forms", "native", "--moving_label", label_of(moving)]
     config = str(repository / "bundles" / name / "configs" / "inference.json")
     words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
     _, theirs = program("monai.bundle", *words, "--output_dir", str(tmp_path / "theirs"), *options, "--inverse", "True")
@@ -194,7 +194,7 @@ def test_it_refuses_what_monai_refuses(
     pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(3)
-    for changes in (["--refine_step", "3"], ["--prealign", "rigid"], ["--moving_label", "nowhere.nii"]):
+    for changes in (["--refine_step", "3"], ["--prealign", "rigit"], ["--moving_label", "nowhere.nii"]):
         ours = program("monai_regplugins", "register", fixed, moving, "-o", "out", *changes, refused=True)
         config = str(repository / "bundles" / "ran" / "configs" / "inference.json")
         words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]

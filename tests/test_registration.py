@@ -198,7 +198,7 @@ def test_it_writes_what_the_command_line_writes(
     name: str, bundles: Path, tmp_path: Path, command_line: Callable[..., Path]
 ) -> None:
     pair = make_pair(tmp_path / "images", spatial_dims=2 if name == "r2n2" else 3)
-    settings = {**TINY[name], "forms": "native", "inverse": True, "prealign": "moments"}
+    settings = {**TINY[name], "forms": "native", "inverse": True, "prealign": "center"}
     expected = command_line(bundles / name, tmp_path / "theirs", **pair.of(), **settings)
 
     register = load_bundle(bundles / name, device="cpu", **settings)
@@ -241,7 +241,7 @@ def test_it_equals_the_program(
 
 def test_fields_and_grids(bundles: Path, pair: Pair) -> None:
     """The displacement is the field in mm, after the pre-alignment; both say where the fixed points lie."""
-    register = load_bundle(bundles / "ran", device="cpu", prealign="moments", **TINY["ran"])
+    register = load_bundle(bundles / "ran", device="cpu", prealign="center", **TINY["ran"])
     result = register(pair.fixed, pair.moving, fixed_points=pair.fixed_points)
     affine = {side: torch.from_numpy(nib.load(getattr(pair, side)).affine) for side in ("fixed", "moving")}  # type: ignore[attr-defined]
     assert torch.equal(result.displacement.affine, affine["fixed"])
@@ -534,7 +534,7 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "of the pair": ({"moving_label": "a.nii"}, "^moving_label belongs to a pair, not to the bundle"),
     "output_dir": ({"output_dir": "out"}, "^output_dir belongs to a pair"),
-    "value": ({"prealign": "rigid"}, "^prealign is 'rigid'; choose one of"),
+    "value": ({"prealign": "rigit"}, "^prealign is 'rigit'; choose one of"),
     "code": ({"prealign": "$print(1)"}, "^override prealign is '.print.1.', an expression .* expected a value"),
     "a reference": ({"window": "@spatial_size"}, "^override window is '@spatial_size', an expression"),
     "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\$print\(1\)'"),

@@ -23,13 +23,13 @@ from monai_regplugins.grids import (
     as_meta_tensor,
     map_points,
     same_affine,
+    sample_affine,
     sample_with_offset,
     world_affine,
 )
 from monai_regplugins.io.point_map import Chain, FieldMap
 from monai_regplugins.readers.image_grid import ImageGrid, grid_of
 from monai_regplugins.readers.points import PointFile, points_in_world
-from monai_regplugins.transforms.warp_original import resample_original
 
 __all__ = ["INTERPOLATIONS", "apply_to_image", "apply_to_points", "displacement_on"]
 
@@ -90,8 +90,10 @@ def apply_to_image(
     outside = (0.0 if labels else float(values.min())) if padding_value is None else padding_value
     whole = chain.in_worlds(like.itk, grid.itk)
     if (field := _field_on(whole, like)) is not None and interpolation in ("linear", "nearest"):
-        affine = torch.from_numpy(np.ascontiguousarray(like.affine))
-        warped = resample_original(values, image.affine, affine, torch.from_numpy(field), interpolation, outside)
+        to_voxel = torch.linalg.inv(world_affine(image.affine, d, "image"))
+        matrix = to_voxel @ world_affine(torch.from_numpy(np.ascontiguousarray(like.affine)), d, "grid")
+        u = torch.from_numpy(field)
+        warped = sample_affine(values, matrix, u.shape[1:], interpolation, outside, to_voxel[:d, :d], u)
     else:
         warped = _sampled(whole, values, grid, like, interpolation, outside)
     return as_meta_tensor(warped, torch.from_numpy(np.ascontiguousarray(like.affine)), image.meta)

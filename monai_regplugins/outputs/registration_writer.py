@@ -13,18 +13,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.io.dicom_identity import DicomIdentity
+from monai_regplugins.io.field_grid import check_plane
 from monai_regplugins.io.forms import (
     FORMS,
     FieldPair,
     output_name,
     write_field,
 )
+from monai_regplugins.io.linear_transform import ALIGNMENT_FILE, write_linear_transform
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
@@ -51,6 +54,8 @@ class RegistrationWriter:
     * the total field from the fixed image to the original moving image, pre-alignment included, in each of the wanted
       forms, see :data:`~monai_regplugins.io.FORMS`, and on request that of the inverse on the moving grid, which is
       named ``inverse_...``;
+    * ``initial_alignment.tfm``, where there was one: ITK's affine transform from the fixed to the moving world, which
+      the total field holds already;
     * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
     * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels;
     * ``metrics.json``, the measures of :func:`~monai_regplugins.metrics.pair_metrics`, and ``registration.png``;
@@ -148,7 +153,7 @@ class RegistrationWriter:
         """
         known = record or self.provenance.describe(result.given or self._in_memory(result))
         folder = ResultFolder(output_dir or self.output_dir, result.pair_id)
-        record = {**known, **_other_patient(result), "seconds": round(result.seconds, 3)}
+        record = {**known, **_other_patient(result), **_initial_alignment(result), "seconds": round(result.seconds, 3)}
         folder.write(record, lambda place: self._write(place, result))
         logger.info("Wrote %s", folder.path)
         return folder.path
@@ -166,6 +171,7 @@ class RegistrationWriter:
         if result.uncertainty is not None:
             _save(MetaTensor(result.uncertainty, affine=result.fixed.affine), folder / "uncertainty.nii.gz")
         self._write_fields(folder, result)
+        _write_alignment(folder, result)
         if result.fixed_points_in_moving is not None:
             path = folder / "fixed_points_in_moving.csv"
             np.savetxt(path, result.fixed_points_in_moving.numpy(), fmt="%.6f", delimiter=",")
@@ -216,6 +222,26 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
     """What tells that the images are of two patients, if something does, for the provenance."""
     differences = patients_differ(series_of(result.fixed), series_of(result.moving))
     return {"other_patient": differences} if differences else {}
+
+
+def _initial_alignment(result: RegistrationResult) -> dict[str, list[list[float]]]:
+    """The matrix of the initial alignment, fixed to moving world, RAS mm, for the provenance; nothing of identity."""
+    matrix: torch.Tensor = result.item["prealign_matrix"]
+    made = not torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+    return {"initial_alignment": matrix.tolist()} if made else {}
+
+
+def _write_alignment(folder: Path, result: RegistrationResult) -> None:
+    """Write the initial alignment, if one was made, where ITK has a world for it."""
+    if not _initial_alignment(result):
+        return
+    try:
+        check_plane(result.fixed.affine.numpy(), result.fixed.ndim - 1)
+    except InputError:
+        logger.info("%s is left out: ITK has no 2D world for slices that are not axial.", ALIGNMENT_FILE)
+        return
+    worlds = itk_world_of(result.fixed), itk_world_of(result.moving)
+    write_linear_transform(result.item["prealign_matrix"].numpy(), folder / ALIGNMENT_FILE, *worlds)
 
 
 def _save(image: MetaTensor, path: Path) -> None:

@@ -1,66 +1,110 @@
-"""Global pre-alignment: where fixed world points lie in the moving world, before any network looks.
+r"""Initial alignment: where fixed world points lie in the moving world, before any network looks.
 
-Each function returns a homogeneous matrix, shape (d + 1, d + 1), float64, RAS mm, fixed world to moving world.
+All matrices are homogeneous, shape (d + 1, d + 1), float64, RAS mm, fixed world to moving world.
+
+A linear map is found in three steps:
+
+1. **starts**: as the images lie, by their centers of mass, and, unless the images match as they lie, at the best
+   translations of many rotations, see :mod:`~monai_regplugins.transforms.alignment_search`;
+2. **descent** from the best of them at the coarsest resolution; the one that matches best goes on to finer ones;
+3. **verdict**: a result that matches no better than the images as they lie is not used.
+
+Correlation is compared where a linear function of the intensities of one image explains those of the other nearly as
+well as any function, mutual information elsewhere.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
-from monai_regplugins.checks import InputError, check_mask, check_same_size
-from monai_regplugins.grids import map_points, rescaled_affine, voxel_spacing
+from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.grids import map_points
+from monai_regplugins.transforms.alignment_descent import CORRELATION, MUTUAL_INFORMATION, Descent
+from monai_regplugins.transforms.alignment_measure import OUTSIDE, agreement, metric_for
+from monai_regplugins.transforms.alignment_scan import Scan, center_of_mass, coarser, scan_of
+from monai_regplugins.transforms.alignment_search import find_starts
 
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+__all__ = [
+    "FORMER_NAMES",
+    "INITIAL_ALIGNMENTS",
+    "LINEAR",
+    "Alignment",
+    "alignment_name",
+    "center_of_mass",
+    "linear_alignment",
+    "moments_matrix",
+]
 
-__all__ = ["affine_matrix", "center_of_mass", "correlation_matrix", "moments_matrix"]
+logger = logging.getLogger(__name__)
 
-VOXELS = 64**3  # of the images that are registered; an affine map has few parameters, so that more only take longer
-_Masked: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # image, affine, mask
+LINEAR = ("rigid", "similarity", "affine")
+INITIAL_ALIGNMENTS = ("none", "center", *LINEAR, "auto")
+FORMER_NAMES = {"moments": "center", "correlation": "affine"}
 
-SAMPLES = 10_000  # per resolution level; beyond this the metric only gets slower
-SMALLEST_LEVEL = 10  # voxels along the shortest axis of a shrunk image, for a histogram
-SMALLEST_CORRELATED_LEVEL = 8  # the same for a correlation, which takes fewer
-HISTOGRAM_BINS = 50  # fewer blur the optimum of smooth images
-ROBUST_RANGE = (0.5, 99.5)  # percent; metal and padding values would take most of the histogram
+STARTS = 6  # best rotations that descend
+HISTOGRAM_VOXELS = 32**3  # that fill a joint histogram; on smaller images the correlation is more accurate
+FINER_STEPS = ((0.5, 0.02), (1.0, 5e-4))  # the first and the last one at the finer levels, voxels
+SMALLEST_LEVEL = 8  # voxels along the shortest axis of a coarse image
+MATCHING = 0.95  # correlation of images that lie where they should, so that no other place is looked for
+POOR = 0.5  # correlation below which a result is reported
+APART = 0.2  # of the length of the fixed image, by which two results differ that are not the same
+NEARLY = 0.8  # of what the best result leaves unexplained, that another one differs by less
+TIE = 0.01  # by which the correlation of another one is as good
+
+_Level: TypeAlias = tuple[Scan, Scan]
 
 
-def center_of_mass(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """World position of the center of mass, weights ``max(image - mean, 0)``.
+class Alignment(NamedTuple):
+    """A linear map and how well the images match.
 
-    Subtracting the mean keeps air (any offset, any padding value) from pulling the center to that of the scan.
-
-    Args:
-        image: intensities, shape ``(1, *spatial)``, not constant.
-        affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        mask: voxels that count (above zero), shape ``(1, *spatial)``; all by default, and if none is brighter than the
-            others.
-
-    Returns:
-        Position of shape (d,), float64, mm.
+    Attributes:
+        matrix: fixed world to moving world, (d + 1, d + 1), float64, RAS mm.
+        metric: ``"correlation"`` or ``"mutual information"``.
+        start: identity, or the translation of the centers of mass where the images hardly overlap.
+        before: the metric under ``start``.
+        after: the metric under ``matrix``.
+        doubt: why the result may be wrong, in words; empty if nothing says so.
     """
-    values = image[0]
-    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask[0] > 0
-    mean = values.mean(dtype=torch.float64) if mask is None else values[counts].mean(dtype=torch.float64)
-    # plane by plane: a volume in float64 takes many times its memory
-    planes = zip(values.split(1), counts.split(1), strict=True)
-    sums = [_sums_along_axes((plane.double() - mean).clamp(min=0) * counted) for plane, counted in planes]
-    first, *others = zip(*sums, strict=True)
-    totals = [torch.cat(first), *(torch.stack(planes).sum(dim=0) for planes in others)]
-    voxel = torch.stack([total @ torch.arange(len(total), dtype=torch.float64) for total in totals])
-    return map_points(voxel[None] / totals[0].sum(), affine)[0]
+
+    matrix: torch.Tensor
+    metric: str
+    start: torch.Tensor
+    before: float
+    after: float
+    doubt: str = ""
+
+    @property
+    def lies_apart(self) -> bool:
+        """Whether the images hardly overlap as they lie."""
+        return not torch.equal(self.start, torch.eye(len(self.start), dtype=self.start.dtype))
+
+    @property
+    def start_name(self) -> str:
+        """The start in words."""
+        return "by their centers of mass" if self.lies_apart else "as they lie"
 
 
-def _sums_along_axes(weights: torch.Tensor) -> list[torch.Tensor]:
-    """For each axis the sums of the weights over all others."""
-    axes = range(weights.ndim)
-    return [weights.sum(dim=[other for other in axes if other != axis]) for axis in axes]
+def alignment_name(name: str, key: str = "prealign") -> str:
+    """Return the name of an initial alignment; for one of its former names, say so in the log.
+
+    Raises:
+        InputError: When there is no such alignment.
+
+    Example:
+        >>> alignment_name("moments")
+        'center'
+    """
+    if name in FORMER_NAMES:
+        new = FORMER_NAMES[name]
+        logger.warning("%s '%s' is called '%s' now; the old name goes with the next release.", key, name, new)
+        return new
+    check_choice(name, INITIAL_ALIGNMENTS, key)
+    return name
 
 
 def moments_matrix(
@@ -71,24 +115,24 @@ def moments_matrix(
     fixed_mask: torch.Tensor | None = None,
     moving_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Translation that carries the fixed center of mass to the moving one; arguments as :func:`affine_matrix`."""
+    """Translation that carries the fixed center of mass to the moving one; arguments as :func:`linear_alignment`."""
     matrix = torch.eye(fixed_affine.shape[0], dtype=torch.float64)
     end, start = center_of_mass(moving, moving_affine, moving_mask), center_of_mass(fixed, fixed_affine, fixed_mask)
     matrix[:-1, -1] = end - start
     return matrix
 
 
-def affine_matrix(
+def linear_alignment(
     fixed: torch.Tensor,
     fixed_affine: torch.Tensor,
     moving: torch.Tensor,
     moving_affine: torch.Tensor,
-    iterations: int = 200,
-    seed: int = 1,
+    kind: str = "affine",
     fixed_mask: torch.Tensor | None = None,
     moving_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Affine registration by mutual information (Mattes, multi-resolution), started at the centers of mass.
+    seed: int = 1,
+) -> Alignment:
+    """Find the map of a kind under which two images match, whatever the rotation between them.
 
     One thread and a seeded choice of samples: the same images give the same matrix.
 
@@ -97,201 +141,137 @@ def affine_matrix(
         fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        iterations: at most, per resolution level.
-        seed: of the sampling, 1 or more (0 would take the clock).
+        kind: ``center`` (of mass, a translation), ``rigid``, ``similarity`` (rigid with one scale) or ``affine``.
         fixed_mask: voxels of the fixed image that are compared (above zero), shape ``(1, *spatial)``; all by default.
         moving_mask: voxels of the moving image that they are compared with, shape ``(1, *spatial_m)``; all by default.
+        seed: of the sampling, 1 or more.
+
+    Returns:
+        The map, and what is to be thought of it. Where no descent succeeds it is the better of the images as they lie
+        and their centers of mass.
 
     Raises:
-        InputError: When a mask is empty or not on the grid of its image, or the optimizer fails, as for images that
-            hardly overlap.
+        InputError: When a mask is empty or not on the grid of its image.
     """
-    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
-
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
-    scans = _shrunk(fixed, fixed_affine), _shrunk(moving, moving_affine)
-    levels = _levels(scans[0].image.shape[1:], (4, 2, 1), SMALLEST_LEVEL)
-    levels = _set_masks(method, levels, (fixed, fixed_affine, fixed_mask), (moving, moving_affine, moving_mask))
-    edge = float(voxel_spacing(scans[0].affine, fixed.ndim - 1).mean())
-    # with a first step of a voxel the descent gets over small hills, and to a turned image in fewer steps
-    _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-4, steps=(edge, edge / 2000))
-    return _register(method, *scans)
-
-
-def correlation_matrix(
-    fixed: torch.Tensor,
-    fixed_affine: torch.Tensor,
-    moving: torch.Tensor,
-    moving_affine: torch.Tensor,
-    fixed_mask: torch.Tensor | None = None,
-    moving_mask: torch.Tensor | None = None,
-    iterations: int = 1000,
-    seed: int = 1,
-) -> torch.Tensor:
-    """Affine registration by normalized correlation over five resolutions, started at the centers of mass.
-
-    Source: Sokooti et al. 2017, section 3.2, with elastix. Here it is SimpleITK's gradient descent, which ends where
-    its steps get small, and images too small for a shrinking by 16, 8, 4 or 2 go without. For images of one kind, as
-    two CT scans of a patient; intensities may differ by a linear change.
-
-    One thread and a seeded choice of samples: the same images give the same matrix.
-
-    Args:
-        fixed: intensities, shape ``(1, *spatial)``.
-        fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        moving: intensities, shape ``(1, *spatial_m)``.
-        moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        fixed_mask: voxels of the fixed image that are compared (above zero), shape ``(1, *spatial)``; all by default.
-        moving_mask: voxels of the moving image that they are compared with, shape ``(1, *spatial_m)``; all by default.
-        iterations: at most, per resolution level.
-        seed: of the sampling, 1 or more (0 would take the clock).
-
-    Raises:
-        InputError: When a mask is empty or not on the grid of its image, or the optimizer fails, as for images that
-            hardly overlap.
-    """
-    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
-
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsCorrelation()
-    levels = _levels(fixed.shape[1:], (16, 8, 4, 2, 1), SMALLEST_CORRELATED_LEVEL)
-    levels = _set_masks(method, levels, (fixed, fixed_affine, fixed_mask), (moving, moving_affine, moving_mask))
-    # a correlation near its optimum hardly changes over a millimeter, so small gradients are no reason to stop
-    _set_gradient_descent(method, levels, iterations, seed, smallest_gradient=1e-8, steps=(1.0, 1e-3))
-    return _register(method, _Scan(fixed.float(), fixed_affine), _Scan(moving.float(), moving_affine))
+    scans = scan_of(fixed, fixed_affine, fixed_mask, "fixed"), scan_of(moving, moving_affine, moving_mask, "moving")
+    simple = [torch.eye(fixed_affine.shape[0], dtype=torch.float64), _center_matrix(*scans)]
+    levels = _levels(*scans)
+    known = [agreement(*scans, matrix, CORRELATION) for matrix in simple]
+    if kind == "center":
+        return Alignment(simple[1], CORRELATION, simple[0], known[0], known[1])
+    starts = [start.matrix for start in find_starts(*scans)] if max(known) < MATCHING else []
+    metric, level = CORRELATION, levels[0]
+    near, far = (_descended(level, metric, some, kind, seed) for some in (simple, starts[:STARTS]))
+    best = max([*near, *far, *simple], key=lambda matrix: agreement(*levels[0], matrix, CORRELATION))
+    if metric_for(*level, best) != CORRELATION:
+        metric, level = MUTUAL_INFORMATION, levels[1]
+        starts = _by_metric(levels[0], [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far], metric)
+        near, far = (_descended(level, metric, some, kind, seed) for some in (simple, starts[:STARTS]))
+    return _finished(levels, metric, simple, _ranked(levels[1], near, far, metric), kind, seed)
 
 
-def _set_masks(
-    method: sitk.ImageRegistrationMethod, levels: dict[int, float], fixed: _Masked, moving: _Masked
-) -> dict[int, float]:
-    """Compare within the masks; return the levels with the voxels that are left to draw samples from."""
-    if fixed[2] is not None:
-        method.SetMetricFixedMask(_mask_to_sitk(fixed[2], *fixed[:2], "fixed"))
-    if moving[2] is not None:
-        method.SetMetricMovingMask(_mask_to_sitk(moving[2], *moving[:2], "moving"))
-    share = 1.0 if fixed[2] is None else float((fixed[2] > 0).double().mean())
-    return {factor: share * voxels for factor, voxels in levels.items()}
+def _center_matrix(fixed: Scan, moving: Scan) -> torch.Tensor:
+    """Translation from one center of mass to the other."""
+    return moments_matrix(fixed.image, fixed.affine, moving.image, moving.affine, fixed.weight, moving.weight)
 
 
-class _Scan(NamedTuple):
-    """An image ``(1, *spatial)``, float32, and its voxel-to-world matrix."""
-
-    image: torch.Tensor
-    affine: torch.Tensor
-
-
-def _shrunk(image: torch.Tensor, affine: torch.Tensor) -> _Scan:
-    """Average blocks of voxels, more along finer axes, until few enough are left."""
-    shape, d = image.shape[1:], image.ndim - 1
-    spacing, factors = voxel_spacing(affine, d).tolist(), [1] * d
-    while math.prod(n // factor for n, factor in zip(shape, factors, strict=True)) > VOXELS:
-        edges = [
-            math.inf if n // 2 < factor else s * factor for n, s, factor in zip(shape, spacing, factors, strict=True)
-        ]
-        factors[int(np.argmin(edges))] += 1
-    pool = F.avg_pool2d if d == 2 else F.avg_pool3d
-    averages = pool(image.float()[None], tuple(factors))[0]  # without what is left over at the ends of the axes
-    covered = [n * factor for n, factor in zip(averages.shape[1:], factors, strict=True)]
-    return _Scan(averages, rescaled_affine(affine, covered, averages.shape[1:]))
+def _levels(fixed: Scan, moving: Scan) -> list[_Level]:
+    """The pair with voxels of about 4, 2 and 1 times its own, as far as there are enough of them."""
+    d = fixed.image.ndim - 1
+    edge = max(float(torch.linalg.det(scan.affine[:d, :d]).abs()) ** (1 / d) for scan in (fixed, moving))
+    coarse = [tuple(coarser(scan, factor * edge, SMALLEST_LEVEL) for scan in (fixed, moving)) for factor in (4, 2)]
+    return [(first, second) for first, second in coarse] + [(fixed, moving)]
 
 
-def _levels(spatial_shape: torch.Size, factors: Sequence[int], smallest: int) -> dict[int, float]:
-    """The factors that leave ``smallest`` voxels along each axis (1 always does), each with its number of voxels."""
-    shrink = [factor for factor in factors if factor == 1 or min(spatial_shape) // factor >= smallest]
-    return {factor: float(np.prod([size // factor for size in spatial_shape])) for factor in shrink}
+def _by_metric(level: _Level, starts: Sequence[torch.Tensor], metric: str) -> list[torch.Tensor]:
+    """The starts, those that match best by the metric first."""
+    return sorted(starts, key=lambda matrix: -agreement(*level, matrix, metric))
 
 
-def _set_gradient_descent(
-    method: sitk.ImageRegistrationMethod,
-    levels: Mapping[int, float],
-    iterations: int,
+def _turned_about(center: torch.Tensor, starts: Sequence[torch.Tensor], fixed: Scan) -> Iterator[torch.Tensor]:
+    """The rotations of the starts about the centers of mass, for images that have no correlation."""
+    middle = center_of_mass(fixed.image, fixed.affine, fixed.weight)
+    for start in starts:
+        turned = start.clone()
+        turned[:-1, -1] = map_points(middle[None], center)[0] - start[:-1, :-1] @ middle
+        yield turned
+
+
+def _descended(level: _Level, metric: str, starts: Sequence[torch.Tensor], kind: str, seed: int) -> list[torch.Tensor]:
+    """Where the descents from the starts end, without those that fail; an affine map has its turn later."""
+    descent = Descent(*level, metric, steps=(1.0, 0.05), iterations=50, seed=seed)
+    ends = []
+    for start in (start for start in starts if agreement(*level, start, metric) > OUTSIDE):
+        with suppress(InputError):
+            ends.append(descent.run(start, "rigid" if kind == "rigid" else "similarity"))
+    return ends
+
+
+def _ranked(
+    level: _Level, near: Sequence[torch.Tensor], far: Sequence[torch.Tensor], metric: str
+) -> list[tuple[float, torch.Tensor]]:
+    """The ends with how well they match, best first; one that began as the images lie, where it is nearly as good."""
+    first, others = ([(agreement(*level, end, metric), end) for end in ends] for ends in (near, far))
+    ranked = sorted([*first, *others], key=lambda scored: -scored[0])
+    plain = max(first, key=lambda scored: scored[0], default=None)
+    if plain is not None and _is_nearly_as_good(plain[0], ranked[0][0], metric):
+        return [plain, *(scored for scored in ranked if scored is not plain)]
+    return ranked
+
+
+def _is_nearly_as_good(score: float, best: float, metric: str) -> bool:
+    """Whether a match may well be the right one though another is better."""
+    return score > (1 - (1 - best) / NEARLY - TIE if metric == CORRELATION else NEARLY * best)
+
+
+def _finished(
+    levels: Sequence[_Level],
+    metric: str,
+    simple: Sequence[torch.Tensor],
+    ends: Sequence[tuple[float, torch.Tensor]],
+    kind: str,
     seed: int,
-    smallest_gradient: float,
-    steps: tuple[float, float],
-) -> None:
-    """Gradient descent from level to level: each has a shrink factor, and a number of voxels to draw samples from.
+) -> Alignment:
+    """Take the best end on to the finer levels, and judge the result."""
+    known = [agreement(*levels[-1], matrix, metric) for matrix in simple]
+    start, before = (simple[0], known[0]) if known[0] > OUTSIDE else (simple[1], known[1])
+    if not ends or ends[0][0] == OUTSIDE:
+        return Alignment(start, metric, start, before, before, "no descent found a map under which they overlap")
+    exact = metric == CORRELATION and ends[0][0] > MATCHING
+    matrix = _finer(levels[1:], MUTUAL_INFORMATION if exact else metric, metric, ends[0][1], kind, seed)
+    after = agreement(*levels[-1], matrix, metric)
+    return Alignment(matrix, metric, start, before, after, _doubt(levels[1][0], ends, metric, after))
 
-    The steps are the first and the last one, mm of the voxel that moves farthest.
+
+def _finer(
+    levels: Sequence[_Level], metric: str, of_few: str, matrix: torch.Tensor, kind: str, seed: int
+) -> torch.Tensor:
+    """Descend on the finer levels, as far as that succeeds.
+
+    Images that show the same are compared by mutual information, where there are voxels for it: its optimum is nearer
+    to the truth than that of the correlation, which noise and interpolation shift.
     """
-    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
-
-    shrink = list(levels)
-    method.SetNumberOfWorkUnits(1)  # several add up the metric in random order
-    method.SetInterpolator(sitk.sitkLinear)
-    method.MetricUseFixedImageGradientFilterOff()  # of a whole image, which neither metric looks at
-    method.SetMetricSamplingStrategy(sitk.ImageRegistrationMethod.RANDOM)
-    method.SetMetricSamplingPercentagePerLevel([min(1.0, SAMPLES / voxels) for voxels in levels.values()], seed)
-    method.SetShrinkFactorsPerLevel(shrink)
-    method.SetSmoothingSigmasPerLevel([factor / 2 if factor > 1 else 0.0 for factor in shrink])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=steps[0],
-        minStep=steps[1],
-        numberOfIterations=iterations,
-        relaxationFactor=0.7,
-        gradientMagnitudeTolerance=smallest_gradient,
-    )
-
-
-def _register(method: sitk.ImageRegistrationMethod, fixed: _Scan, moving: _Scan) -> torch.Tensor:
-    """Run a method on affine transforms about the fixed center of mass."""
-    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
-
-    start, end = (center_of_mass(scan.image, scan.affine) for scan in (fixed, moving))
-    transform = sitk.AffineTransform(len(start))
-    transform.SetCenter(start.tolist())
-    transform.SetTranslation((end - start).tolist())
-    method.SetInitialTransform(transform, inPlace=True)
-    try:
-        method.Execute(_clipped_to_sitk(fixed), _clipped_to_sitk(moving))
-    except RuntimeError as error:
-        raise InputError(
-            "affine pre-alignment failed, the images overlap too little or have no common structure; "
-            "use prealign='moments' or 'none'."
-        ) from error
-    matrix = _to_matrix(transform)
-    if not bool(matrix.isfinite().all()):
-        raise InputError(
-            "affine pre-alignment found a map that is not finite, the images have too little in common; use "
-            "prealign='moments' or 'none'."
-        )
+    for level, steps in zip(levels, FINER_STEPS, strict=True):
+        enough = float(level[0].counts.sum()) >= HISTOGRAM_VOXELS
+        with suppress(InputError):
+            matrix = Descent(*level, metric if enough else of_few, steps, seed=seed).run(matrix, kind)
     return matrix
 
 
-def _clipped_to_sitk(scan: _Scan) -> sitk.Image:
-    """Hand intensities to SimpleITK without their extremes."""
-    values = scan.image[0].numpy()
-    return _to_sitk(np.clip(values, *np.percentile(values, ROBUST_RANGE)), scan.affine)
+def _doubt(fixed: Scan, ends: Sequence[tuple[float, torch.Tensor]], metric: str, after: float) -> str:
+    """Why a result may be wrong: the images hardly match, or match nearly as well elsewhere."""
+    if metric == CORRELATION and after < POOR:
+        return f"the images hardly match there, their correlation is {after:.2f}"
+    corners, (best, matrix) = _corners(fixed), ends[0]
+    length = float((corners[-1] - corners[0]).norm())
+    for score, end in ends[1:]:
+        away = float((map_points(corners, end) - map_points(corners, matrix)).norm(dim=1).mean())
+        if away > APART * length and _is_nearly_as_good(score, best, metric):
+            return f"they match nearly as well elsewhere, with a {metric} of {score:.3f} after {best:.3f} at the start"
+    return ""
 
 
-def _mask_to_sitk(mask: torch.Tensor, image: torch.Tensor, affine: torch.Tensor, side: str) -> sitk.Image:
-    """Hand the mask of an image to SimpleITK."""
-    check_same_size(mask, image, f"{side} mask", f"{side} image")
-    check_mask(mask, f"{side} mask")
-    return _to_sitk((mask[0] > 0).to(torch.uint8).numpy(), affine)
-
-
-def _to_sitk(values: np.ndarray[Any, Any], affine: torch.Tensor) -> sitk.Image:
-    """Hand an array to SimpleITK with its RAS header as it is: both images share the frame, so no sign changes."""
-    import SimpleITK as sitk  # 95 MB of memory, so only where it is used
-
-    result = sitk.GetImageFromArray(values.T)
-    axes = affine[:-1, :-1].numpy()
-    spacing = np.linalg.norm(axes, axis=0)
-    result.SetSpacing(spacing.tolist())
-    result.SetDirection((axes / spacing).ravel().tolist())
-    result.SetOrigin(affine[:-1, -1].tolist())
-    return result
-
-
-def _to_matrix(transform: sitk.AffineTransform) -> torch.Tensor:
-    """``x -> M (x - c) + t + c`` as a homogeneous matrix."""
-    d = transform.GetDimension()
-    linear = np.reshape(transform.GetMatrix(), (d, d))
-    center = np.asarray(transform.GetCenter())
-    matrix = np.eye(d + 1)
-    matrix[:d, :d] = linear
-    matrix[:d, d] = np.asarray(transform.GetTranslation()) + center - linear @ center
-    return torch.from_numpy(matrix)
+def _corners(scan: Scan) -> torch.Tensor:
+    """World positions of the corners, (2^d, d), the first and the last opposite to each other."""
+    ends = [torch.tensor([0.0, n - 1.0], dtype=torch.float64) for n in scan.image.shape[1:]]
+    return map_points(torch.cartesian_prod(*ends), scan.affine)

@@ -1,62 +1,27 @@
-"""Which pre-alignment two scans need, judged by where their headers put them in the world."""
+"""Which initial alignment two scans get: the one that was asked for if it is worth it, or what their content needs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
-from monai_regplugins.checks import InputError
-from monai_regplugins.grids import (
-    inside_mask,
-    offset_field,
-    rescaled_affine,
-    voxel_spacing,
-)
-from monai_regplugins.transforms.initial_alignment import affine_matrix, moments_matrix
+from monai_regplugins.transforms.alignment_descent import CORRELATION
+from monai_regplugins.transforms.initial_alignment import Alignment, linear_alignment
 
-__all__ = ["auto_matrix", "choose_prealignment", "field_of_view_overlap"]
+__all__ = ["auto_matrix", "initial_matrix", "verdict"]
 
 logger = logging.getLogger(__name__)
 
-FAR = 0.25  # overlap of the fields of view below which their world coordinates have nothing to do with each other
-NEAR = 0.9  # overlap from which on they show the same place
-CLOSE = 0.1  # of the shortest edge of the fixed image, by which the centers of mass may differ there
 STRETCH = 1.5  # anatomy does not stretch more along any direction; a map that does has lost its way
-LATTICE = 16  # points along each axis that tell how far fields of view overlap
+WORTH = 0.3  # of what stays unexplained, that an alignment has to explain to be taken
+WORTH_IN_ONE_FRAME = 0.6  # the same where the scanner has aligned the images
+MORE_INFORMATION = (1.1, 1.5)  # times the mutual information, that an alignment has to reach, likewise
 
 
-def field_of_view_overlap(
-    fixed_shape: Sequence[int],
-    fixed_affine: torch.Tensor,
-    moving_shape: Sequence[int],
-    moving_affine: torch.Tensor,
-) -> float:
-    """Share, 0 to 1, of the smaller field of view that lies in the other one, counted on 16 points along each axis.
-
-    Fields of view end at the outer faces of their border voxels.
-
-    Args:
-        fixed_shape: voxels along each axis.
-        fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        moving_shape: voxels along each axis of the moving image.
-        moving_affine: voxel-to-world matrix of the moving image, shape (d + 1, d + 1).
-    """
-
-    def share(shape: Sequence[int], affine: torch.Tensor, other: Sequence[int], other_affine: torch.Tensor) -> float:
-        lattice = [LATTICE] * len(shape)
-        to_other = torch.linalg.inv(other_affine) @ rescaled_affine(affine, shape, lattice)
-        return float(inside_mask(offset_field(to_other, lattice, torch.float64), other).double().mean())
-
-    return max(
-        share(fixed_shape, fixed_affine, moving_shape, moving_affine),
-        share(moving_shape, moving_affine, fixed_shape, fixed_affine),
-    )
-
-
-def choose_prealignment(
+def initial_matrix(
+    kind: str,
     fixed: torch.Tensor,
     fixed_affine: torch.Tensor,
     moving: torch.Tensor,
@@ -64,41 +29,56 @@ def choose_prealignment(
     same_frame: bool = False,
     fixed_mask: torch.Tensor | None = None,
     moving_mask: torch.Tensor | None = None,
-) -> tuple[str, str]:
-    """Choose a pre-alignment by where two scans lie in the world.
-
-    The first of these rules that holds, with the overlap of :func:`field_of_view_overlap`:
-
-    1. overlap below 25 %: ``moments``, for the coordinates have nothing to do with each other;
-    2. one frame of reference: ``none``, for the scanner has aligned the images;
-    3. overlap of 90 % or more, and centers of mass no farther apart than 10 % of the fixed image's shortest edge:
-       ``none``;
-    4. otherwise: ``affine``, which starts at the centers of mass.
+) -> torch.Tensor:
+    """Return the initial alignment of a kind, and log what is to be thought of it.
 
     Args:
+        kind: one of :data:`~monai_regplugins.transforms.initial_alignment.INITIAL_ALIGNMENTS`.
         fixed: intensities, shape ``(1, *spatial)``.
         fixed_affine: voxel-to-world matrix, shape (d + 1, d + 1).
         moving: intensities, shape ``(1, *spatial_m)``.
         moving_affine: voxel-to-world matrix, shape (d + 1, d + 1).
-        same_frame: whether both scans have one DICOM frame of reference.
-        fixed_mask: voxels of the fixed image that count for its center, shape ``(1, *spatial)``; all by default.
+        same_frame: whether both scans have one DICOM frame of reference, for ``auto``.
+        fixed_mask: voxels of the fixed image that count, shape ``(1, *spatial)``; all by default.
         moving_mask: the same of the moving image.
 
     Returns:
-        The choice and its reason, in words.
+        Fixed world to moving world, (d + 1, d + 1), float64, RAS mm.
+
+    Raises:
+        InputError: When a mask is empty or not on the grid of its image.
     """
-    overlap = field_of_view_overlap(fixed.shape[1:], fixed_affine, moving.shape[1:], moving_affine)
-    moments = moments_matrix(fixed, fixed_affine, moving, moving_affine, fixed_mask, moving_mask)
-    distance = float(moments[:-1, -1].norm())
-    d = fixed.ndim - 1
-    edge = float((voxel_spacing(fixed_affine, d) * torch.tensor(fixed.shape[1:])).min())
-    frame = "one frame of reference" if same_frame else "no common frame of reference"
-    reason = f"the images' fields of view overlap by {overlap:.0%}, their centers are {distance:.0f} mm apart, {frame}"
-    if overlap < FAR:
-        return "moments", reason
-    if same_frame or (overlap >= NEAR and distance <= CLOSE * edge):
-        return "none", reason
-    return "affine", reason
+    if kind == "none":
+        return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
+    images = (fixed, fixed_affine, moving, moving_affine)
+    if kind == "auto":
+        return auto_matrix(*images, same_frame, fixed_mask, moving_mask)
+    found = linear_alignment(*images, kind, fixed_mask, moving_mask)
+    logger.info("initial alignment '%s': %s %.3f, before %.3f.", kind, found.metric, found.after, found.before)
+    return verdict(found, kind)
+
+
+def verdict(found: Alignment, kind: str) -> torch.Tensor:
+    """Return the matrix of an alignment, or its start where that matches as well; a line of the log says so.
+
+    Args:
+        found: the alignment.
+        kind: its name, for the log.
+    """
+    if found.after <= found.before:
+        logger.warning(
+            "initial alignment '%s' is not used: the %s is %.3f with it and %.3f %s%s.",
+            kind,
+            found.metric,
+            found.after,
+            found.before,
+            found.start_name,
+            f" ({found.doubt})" if found.doubt else "",
+        )
+        return found.start
+    if found.doubt:
+        logger.warning("initial alignment '%s' may be wrong: %s; look at the result.", kind, found.doubt)
+    return found.matrix
 
 
 def auto_matrix(
@@ -110,24 +90,30 @@ def auto_matrix(
     fixed_mask: torch.Tensor | None = None,
     moving_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The pre-alignment that :func:`choose_prealignment` takes, and a line of the log that says why.
+    """The alignment that the content of the images needs, and a line of the log that says why.
 
-    An affine map that fails, stretches by more than 1.5 or leaves the moving image gives way to ``moments``.
-    Arguments as :func:`choose_prealignment`.
+    An affine map is taken if the images match clearly better with it: if the correlation is nearer to 1 by 30 %, or the
+    mutual information is higher by 10 %; of images in one frame of reference, which the scanner has aligned, by 60 %
+    and 50 %. Else they stay as they lie. A map that stretches by more than 1.5 gives way to a rigid one. Arguments as
+    :func:`initial_matrix`.
     """
-    masks: dict[str, Any] = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    choice, reason = choose_prealignment(fixed, fixed_affine, moving, moving_affine, same_frame, **masks)
-    logger.info("prealign 'auto' takes '%s': %s.", choice, reason)
-    if choice == "none":
-        return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
-    if choice == "affine":
-        try:
-            matrix = affine_matrix(fixed, fixed_affine, moving, moving_affine, **masks)
-            stretch = torch.linalg.svdvals(matrix[:-1, :-1])
-            overlap = field_of_view_overlap(fixed.shape[1:], matrix @ fixed_affine, moving.shape[1:], moving_affine)
-            if STRETCH * stretch.min() >= 1 and stretch.max() <= STRETCH and overlap >= FAR:
-                return matrix
-        except InputError:
-            pass
-        logger.warning("prealign 'auto' takes 'moments' after all: the affine registration found no sensible map.")
-    return moments_matrix(fixed, fixed_affine, moving, moving_affine, **masks)
+    align = partial(linear_alignment, fixed, fixed_affine, moving, moving_affine)
+    kind, found = "affine", align("affine", fixed_mask, moving_mask)
+    stretch = torch.linalg.svdvals(found.matrix[:-1, :-1])
+    if STRETCH * stretch.min() < 1 or stretch.max() > STRETCH:
+        kind, found = "rigid", align("rigid", fixed_mask, moving_mask)
+    frame = "one frame of reference" if same_frame else "no common frame of reference"
+    told = f"{found.metric} {found.before:.3f} {found.start_name}, {found.after:.3f} with '{kind}', {frame}"
+    if found.lies_apart or _is_worth_it(found, same_frame):
+        logger.info("initial alignment 'auto' takes '%s': %s.", kind, told)
+        return verdict(found, kind)
+    logger.info("initial alignment 'auto' takes 'none': %s.", told)
+    return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
+
+
+def _is_worth_it(found: Alignment, same_frame: bool) -> bool:
+    """Whether the images match clearly better than as they lie."""
+    if found.metric == CORRELATION:
+        share = WORTH_IN_ONE_FRAME if same_frame else WORTH
+        return 1 - found.after < (1 - share) * (1 - found.before)
+    return found.after > MORE_INFORMATION[same_frame] * found.before

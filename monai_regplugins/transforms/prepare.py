@@ -28,6 +28,7 @@ from monai_regplugins.grids import (
     voxel_spacing,
     world_affine,
 )
+from monai_regplugins.io.linear_transform import read_linear_transforms
 from monai_regplugins.keys import (
     IMAGE_KEYS,
     LABEL_KEYS,
@@ -38,8 +39,9 @@ from monai_regplugins.keys import (
 )
 from monai_regplugins.memory import REGISTERING, RESAMPLING, check_memory
 from monai_regplugins.readers.dicom_series import same_frame_of_reference
-from monai_regplugins.transforms.initial_alignment import affine_matrix, correlation_matrix, moments_matrix
-from monai_regplugins.transforms.initial_alignment_choice import auto_matrix
+from monai_regplugins.readers.image_grid import grid_of
+from monai_regplugins.transforms.initial_alignment import alignment_name
+from monai_regplugins.transforms.initial_alignment_choice import initial_matrix
 
 __all__ = [
     "IsotropicSubjectd",
@@ -59,13 +61,6 @@ COVERED = 0.999  # of a voxel, that it is covered
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
-_PREALIGNMENTS: dict[str, Callable[..., torch.Tensor]] = {
-    "auto": auto_matrix,
-    "moments": moments_matrix,
-    "affine": affine_matrix,
-    "correlation": correlation_matrix,
-}
-
 
 class MovingToFixedGridd(Transform):
     r"""Bring the moving image, its label, mask and points onto the fixed grid, in world coordinates.
@@ -83,15 +78,17 @@ class MovingToFixedGridd(Transform):
     ``moving_extended``, whether the moving image shows values where it was not scanned.
 
     Args:
-        prealign: ``"none"``, ``"moments"`` (centers of mass), ``"affine"`` (mutual information, seeded) or
-            ``"correlation"`` (affine by normalized correlation, seeded, within the masks where the pair has them), or
-            ``"auto"``, which chooses none, moments or affine by where the images lie and logs why, see
-            :func:`~monai_regplugins.transforms.initial_alignment_choice.choose_prealignment`.
+        prealign: ``"none"``, ``"center"`` (of mass), ``"rigid"``, ``"similarity"`` or ``"affine"``, see
+            :mod:`~monai_regplugins.transforms.initial_alignment`, or ``"auto"``, which takes an affine map or none by
+            how well the images match and logs why. Masks count.
         keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
             ``<points>_original``, for one exact sampling at the end.
         outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,
             its border values continued, right for crops of the body, where the minimum would make an edge.
         lowest: voxels below this were not measured, and leave the masks; -1024 suits CT, None takes all.
+        initial_transform: file of a linear transform from the fixed to the moving world, or several, the first of which
+            meets a point first, see :func:`~monai_regplugins.io.linear_transform.read_linear_transforms`. The
+            alignment begins there.
 
     Example:
         >>> from monai.data import MetaTensor
@@ -106,10 +103,11 @@ class MovingToFixedGridd(Transform):
         keep_original: bool = False,
         outside: str = "minimum",
         lowest: float | None = None,
+        initial_transform: str | Sequence[str] = "",
     ) -> None:
-        check_choice(prealign, ("none", *_PREALIGNMENTS), "prealign")
         check_choice(outside, ("minimum", "border"), "outside")
-        self.prealign = prealign
+        self.prealign = alignment_name(prealign)
+        self.initial_transform = initial_transform
         self.outside, self.lowest = outside, lowest
         self.keep_original = keep_original
 
@@ -151,14 +149,24 @@ class MovingToFixedGridd(Transform):
     def _prealign(
         self, pair: Mapping[Hashable, Any], fixed_affine: torch.Tensor, moving_affine: torch.Tensor
     ) -> torch.Tensor:
-        """The pre-alignment matrix, identity for ``"none"``."""
-        if self.prealign == "none":
-            return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
+        """The alignment, behind the transforms that were given."""
+        given = self._given(pair, len(fixed_affine) - 1)
         fixed, moving = (pair[key].as_tensor() for key in ("fixed", "moving"))
-        named: dict[str, Any] = {key: pair[key].as_tensor() for key in present(pair, MASK_KEYS)}
-        if self.prealign == "auto":
-            named["same_frame"] = same_frame_of_reference(pair["fixed"], pair["moving"])
-        return _PREALIGNMENTS[self.prealign](fixed, fixed_affine, moving, moving_affine, **named)
+        masks: dict[str, Any] = {key: pair[key].as_tensor() for key in present(pair, MASK_KEYS)}
+        same_frame = same_frame_of_reference(pair["fixed"], pair["moving"])
+        moved_affine = torch.linalg.inv(given) @ moving_affine
+        return given @ initial_matrix(
+            self.prealign, fixed, fixed_affine, moving, moved_affine, same_frame=same_frame, **masks
+        )
+
+    def _given(self, pair: Mapping[Hashable, Any], spatial_dims: int) -> torch.Tensor:
+        """The transforms that were given, identity without any."""
+        if not self.initial_transform:
+            return torch.eye(spatial_dims + 1, dtype=torch.float64)
+        fixed, moving = grid_of(pair["fixed"]), grid_of(pair["moving"])
+        return torch.from_numpy(
+            read_linear_transforms(self.initial_transform, spatial_dims, fixed.itk, moving.itk, fixed, moving)
+        )
 
 
 class ScalePaird(Transform):
@@ -440,7 +448,7 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mas
     if not grids_overlap(matrix, shape, pair["moving"].shape[1:]):
         raise InputError(
             "the moving and the fixed image do not overlap in world coordinates; check their headers or use "
-            "prealign='moments'."
+            "prealign='center'."
         )
     beyond = float(pair["moving"].min()) if outside == "minimum" else None
     for key in present(pair, MOVING_KEYS):

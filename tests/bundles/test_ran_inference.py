@@ -161,7 +161,7 @@ def inside(positions: Array, margin: float = 0.0) -> Array:
     return np.asarray(((positions >= margin) & (positions <= limits)).all(axis=0))
 
 
-@pytest.mark.parametrize("prealign", ["none", "moments"])
+@pytest.mark.parametrize("prealign", ["none", "center"])
 @pytest.mark.parametrize("oblique", ["fixed", "moving"])
 def test_itk_warps_as_the_bundle_does(
     oblique: str, prealign: str, make_pair: Callable[..., Pair], infer: Infer
@@ -218,14 +218,14 @@ def test_moments_bring_distant_images_together(
     with pytest.raises(RuntimeError) as raised:
         infer(**pair.settings())
     assert "do not overlap" in input_error(raised.value)
-    assert "prealign='moments'" in input_error(raised.value)
+    assert "prealign='center'" in input_error(raised.value)
 
     def still(self: PairInferer, image: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         ddf = torch.zeros(1, 3, *image.shape[2:])
         return {"ddf": ddf, "warped": fields.warp(image[:, :1], ddf)}
 
     monkeypatch.setattr(PairInferer, "__call__", still)
-    displacement = read(infer(**pair.settings(), prealign="moments") / "moving_to_fixed" / FILES[0])[0]
+    displacement = read(infer(**pair.settings(), prealign="center") / "moving_to_fixed" / FILES[0])[0]
     np.testing.assert_allclose(displacement.reshape(-1, 3), np.broadcast_to(distance, (18 * 16 * 20, 3)), atol=3.0)
 
 
@@ -269,7 +269,7 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
 
     monkeypatch.setattr(nifti, "_opened", full)
     with pytest.raises(RuntimeError) as raised:
-        infer(**images, prealign="moments")
+        infer(**images, prealign="center")
 
     assert "No space left on device" in input_error(raised.value)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before

@@ -102,6 +102,28 @@ def test_a_shift_in_closed_form(tmp_path: Path) -> None:
         assert picture.width > 500
 
 
+def test_the_initial_alignment_is_written_beside_the_field(tmp_path: Path, no_drawing: None) -> None:
+    """ITK maps a point as the matrix does; the result folder and the provenance know of it; no alignment, no file."""
+    running = engine((0, 0, 0))
+    turn = np.array([[0.8, -0.6, 0.0, 3.0], [0.6, 0.8, 0.0, -5.0], [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0]])
+    running.state.batch[0]["prealign_matrix"] = torch.from_numpy(turn)
+    RegistrationWriter(tmp_path)(running)
+    folder = tmp_path / "a_to_b"
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "initial_alignment.tfm"])
+    record = json.loads((folder / "provenance.json").read_text())
+    assert "initial_alignment.tfm" in record["files"]
+    np.testing.assert_allclose(record["initial_alignment"], turn)
+    written = sitk.ReadTransform(str(folder / "initial_alignment.tfm"))
+    point = np.array([7.0, -4.0, 11.0])
+    expected = (turn @ [*point, 1.0])[:3] * [-1, -1, 1]
+    np.testing.assert_allclose(written.TransformPoint((point * [-1, -1, 1]).tolist()), expected, atol=1e-9)
+    displacement = read(folder / "displacement_itk.nii.gz")[0, 0, 0, 0] * [-1, -1, 1]  # of voxel 0, whose field is 0
+    np.testing.assert_allclose(displacement, (turn @ [*AFFINE[:3, 3], 1.0])[:3] - AFFINE[:3, 3], atol=1e-4)
+
+    RegistrationWriter(tmp_path)(engine((0, 0, 0)))
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
 def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
     running = engine((0, 1), labels=False)
     RegistrationWriter(tmp_path)(running)

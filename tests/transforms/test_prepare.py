@@ -130,7 +130,7 @@ def test_prealignment_finds_the_shifted_image() -> None:
     blob[0, 2:5, 3:6, 3:7] = torch.rand(3, 3, 4) + 1
     fixed = MetaTensor(blob, affine=torch.from_numpy(PLAIN))
     moving = MetaTensor(blob, affine=torch.from_numpy(PLAIN + 20.0 * np.eye(4, k=3)))
-    prepared = MovingToFixedGridd(prealign="moments")({"moving": moving, "fixed": fixed})
+    prepared = MovingToFixedGridd(prealign="center")({"moving": moving, "fixed": fixed})
     torch.testing.assert_close(prepared["prealign_matrix"][:3, 3], torch.tensor([20.0, 0.0, 0.0]).double())
     torch.testing.assert_close(prepared["moving"].as_tensor(), blob)
 
@@ -175,8 +175,8 @@ def test_images_that_do_not_overlap_are_refused(pair: dict[str, Any]) -> None:
 
 
 def test_unknown_prealignment_is_refused() -> None:
-    with pytest.raises(InputError, match="Did you mean 'moments'"):
-        MovingToFixedGridd(prealign="moment")
+    with pytest.raises(InputError, match="Did you mean 'center'"):
+        MovingToFixedGridd(prealign="centre")
 
 
 def test_scale_clips_to_the_window_then_spans_zero_to_one() -> None:

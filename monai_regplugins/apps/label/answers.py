@@ -33,6 +33,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io.forms import FORMS
 from monai_regplugins.readers.cine import read_cine, write_series
 from monai_regplugins.result import RegistrationResult
+from monai_regplugins.transforms.initial_alignment import FORMER_NAMES, INITIAL_ALIGNMENTS
 
 __all__ = ["KINDS", "Answers"]
 
@@ -42,7 +43,6 @@ KINDS = {
     "transform": "the displacement field from this image to moving_image",
     "series": "carries the label of one frame of this series over to all frames",
 }
-PREALIGN = ("none", "auto", "moments", "affine", "correlation")
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 TRANSFORM_TAG = "transform"
 PAIR = "answer"
@@ -237,7 +237,7 @@ class Answers:
         """The settings of the bundle that a client may change, with its own values first."""
         config, settings = self.bundle.inference, dict[str, Any]()
         if "prealign" in config:
-            settings["prealign"] = sorted(PREALIGN, key=lambda choice: choice != config["prealign"])
+            settings["prealign"] = sorted(INITIAL_ALIGNMENTS, key=lambda choice: choice != config["prealign"])
         if isinstance(config.get("refine_steps"), int):
             settings["refine_steps"] = config["refine_steps"]
         return settings
@@ -247,7 +247,7 @@ class Answers:
         settings = self._settings()
         overrides: dict[str, Any] = {"device": request["device"]} if request.get("device") else {}
         if "prealign" in settings:
-            overrides["prealign"] = chosen(request, "prealign", settings["prealign"])
+            overrides["prealign"] = chosen(request, "prealign", [*settings["prealign"], *FORMER_NAMES])
         if "refine_steps" in settings:
             overrides["refine_steps"] = number(request, "refine_steps", settings["refine_steps"])
         return overrides
