@@ -36,6 +36,7 @@ SETTINGS = {
     "prealign": ("METHOD", "initial alignment: none (default), center, rigid, similarity, affine, or auto"),
     "initial_transform": ("FILE", "linear transform, fixed to moving world, that the alignment begins with"),
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
+    "similarity": ("NAME", "what these steps compare: lncc (default; R2N2: mse), mse, mind, nmi, features, or auto"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
     "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
     "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),

@@ -156,14 +156,16 @@ class RegistrationResult:
     def start_values(self) -> dict[str, float]:
         """Of the instance optimization, if there was one: where it began, and similarities on voxels it did not use.
 
-        ``from_network`` is 1 where the network's field was the start and 0 where it was no displacement,
+        ``from_network`` is 1 where the network's field was the start, ``from_search`` where the discrete search was,
+        both 0 where it was no displacement, ``contrast_free`` 1 where descriptors or mutual information were compared,
         ``unused_before`` the similarity of the pair as it was aligned, ``unused`` that of the result; where the two are
         equal, the aligned pair was kept.
         """
         if "unused_similarity" not in self.pred:
             return {}
         before, after = (float(value) for value in self.pred["unused_similarity"])
-        return {"from_network": float(self.pred["from_network"]), "unused_before": before, "unused": after}
+        flags = {key: float(self.pred[key]) for key in ("from_network", "from_search", "contrast_free")}
+        return flags | {"unused_before": before, "unused": after}
 
     def _in_window(self, image: MetaTensor) -> Tensor:
         """A moving image clipped as the network's was."""

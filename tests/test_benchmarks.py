@@ -883,3 +883,15 @@ class TestCost:
         rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| 32x32x32")]
         assert [row[2] for row in rows] == ["ran", "greedy"]
         assert all(float(row[3]) > 0 and float(row[5]) > 20 and 0 < float(row[7]) < 15 for row in rows)
+
+
+@pytest.mark.slow
+def test_similarities_of_unlike_contrast(script, tmp_path):
+    """A map that is not monotonic leads local correlation astray, but not MIND, which is what auto takes then."""
+    options = ["--pairs", "1", "--size", "32", "--amplitude", "3", "--output", str(tmp_path / "table.md")]
+    script("compare_similarities").main(options)
+    found = {name: [float(value) for value in row] for name, row in table((tmp_path / "table.md").read_text()).items()}
+    before, lncc, mind, _, auto = found["triangle wave"][:5]
+    assert lncc > before
+    assert mind == auto < 0.6 * before
+    assert found["equal"][4] == found["equal"][1]

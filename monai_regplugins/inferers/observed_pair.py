@@ -104,11 +104,16 @@ class ObservedPair:
         del fixed  # as large as the image
         return list(zip(self._moving_at(sizes, self.smoothing), at_sizes, strict=True))
 
+    def loss_of_contrast(self, loss: InstanceLoss) -> InstanceLoss:
+        """The loss with the similarity that suits the intensities that count."""
+        moving, fixed = (self._moving, self._moving_mask), (self._fixed, self._used)
+        return loss.of_contrast(WeightedImage(*moving), WeightedImage(*fixed))
+
     def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
         """A function that judges fields of this size by the voxels that were held out, resized to it."""
         (moving,) = self._moving_at([size], max(self.smoothing, JUDGE_SMOOTHING))
         fixed = _resized(WeightedImage(self._fixed, self._unused), size)
-        dissimilarity = loss.similarity_of_pair(moving, fixed, padding)
+        dissimilarity = loss.of_single_voxels().similarity_of_pair(moving, fixed, padding)
 
         def judge(ddf: Tensor) -> Judgement:
             return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf))

@@ -17,10 +17,12 @@ from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
+from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
 from monai_regplugins.inferers.pair import PairInferer
 from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
+from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
 from monai_regplugins.losses.slabs import SlabLoss
 from monai_regplugins.transforms.prepare import resize_image
 
@@ -35,6 +37,7 @@ AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
+NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
 FEW = 0.01  # of the voxels above the threshold
 
 
@@ -114,6 +117,9 @@ class RefinedInferer(Inferer):
         smoothing: standard deviation of a Gaussian over both images that the loss sees, in voxels of the images.
         patience: stop when the range of the loss over the last ``patience`` steps
         smallest_change: is below this fraction of its range since the first one.
+        search: with an ``InstanceLoss``, and unless ``never_worse`` is False, begin from a discrete search too, see
+            :func:`~monai_regplugins.inferers.discrete_search.discrete_field`, of all displacements of up to so many
+            voxels of the first level; 0 is none.
         never_worse: with an ``InstanceLoss``, choose the start and keep no result that is worse than the aligned pair;
             with 0 steps report such a field in one line. False begins at the network's field and keeps what comes.
 
@@ -140,18 +146,21 @@ class RefinedInferer(Inferer):
         smallest_change: float = 1e-3,
         never_worse: bool = True,
         full_resolution: bool = False,
+        search: int = 0,
     ) -> None:
         super().__init__()
         self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change)
         if levels < 1:
             raise InputError(f"levels is {levels}, expected at least 1.")
+        if search < 0:
+            raise InputError(f"search is {search}, expected voxels of the first level, or 0 for no search.")
         if not 0 <= smoothing < math.inf:
             raise InputError(f"smoothing is {smoothing}, expected voxels from 0 on; 0.75 is enough against noise.")
         if steps and isinstance(inferer, DenseInferer) and inferer.mode == "window":
             raise InputError("mode of the inferer is 'window', which has nothing to refine; choose 'exact' or 'fast'.")
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
-        self.smoothing, self.never_worse = smoothing, never_worse
+        self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -166,8 +175,10 @@ class RefinedInferer(Inferer):
         Returns:
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
             loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
-            was the start and 0 where it was no displacement, and ``unused_similarity`` ``(B, 2)``, that of the aligned
-            pair and of the result on unused voxels. The rest, such as local transformations, is the network's.
+            was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
+            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors or mutual information were compared, and
+            ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
+            descriptors their normalized mutual information. The rest, such as local transformations, is the network's.
 
         Raises:
             InputError: When no term of the loss compares the images, or no voxel counts in both images.
@@ -224,6 +235,7 @@ class RefinedInferer(Inferer):
         """Refine one pair from the better start, and never return a field that is worse than none."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
+        loss = observed.loss_of_contrast(loss)
         _report_few_voxels(loss, pair["fixed"])
         native = list(ddf.shape[2:])
         size = self._sizes(native)[-1]
@@ -232,29 +244,32 @@ class RefinedInferer(Inferer):
         if self.steps == 0:
             _report_worse(aligned, judge(_resized(ddf, size)))
             return {}
-        refined = self._from_better_start(loss, ddf, observed, judge)
-        from_network, found = refined.start is not None, judge(refined.at(size))
+        start, refined = self._from_better_start(loss, ddf, observed, judge)
+        found = judge(refined.at(size))
         if self.never_worse and not found.similarity > aligned.similarity:
             refined = refined._replace(start=None, residual=torch.zeros_like(refined.residual))
             found = aligned
         logger.info(
-            "refined: %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
+            "refined: %s by %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
             refined,
-            "the network's field" if from_network else "the aligned pair",
+            loss.similarity,
+            start,
             found.similarity,
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
         similarities = ddf.new_tensor([[aligned.similarity, found.similarity]])
         return refined.outputs(native) | {
-            "from_network": ddf.new_tensor([float(from_network)]),
+            "from_network": ddf.new_tensor([float(start == NETWORK)]),
+            "from_search": ddf.new_tensor([float(start == SEARCHED)]),
+            "contrast_free": ddf.new_tensor([float(loss.similarity in CONTRAST_FREE)]),
             "unused_similarity": similarities,
         }
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
-    ) -> _Refined:
-        """Descend the first level from the network's field and from none, the others from the better one."""
+    ) -> tuple[str, _Refined]:
+        """Descend the first level from each start, the others from the best; return what that is called, too."""
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
@@ -266,11 +281,25 @@ class RefinedInferer(Inferer):
                 return SlabLoss(loss, moving, fixed, self.inferer.padding)
             return loss.of_pair(moving, fixed, self.inferer.padding)
 
-        starts: list[Tensor | None] = [ddf, None] if self.never_worse else [ddf]
-        coarse = [self._descend_levels(at, ddf, start, sizes[:1]) for start in starts]
-        judged = [judge(found.at(sizes[-1])) for found in coarse] if self.never_worse else []
-        refined = coarse[1 if judged and judged[1].is_better_than(judged[0]) else 0]
-        return self._descend_levels(at, ddf, refined.start, levels[1:], refined) if levels[1:] else refined
+        starts = self._starts(ddf, pairs[0])
+        coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
+        judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
+        best = NETWORK
+        for name, judgement in judged.items():
+            best = name if judgement.is_better_than(judged[best]) else best
+        refined = coarse[best]
+        if levels[1:]:
+            refined = self._descend_levels(at, ddf, refined.start, levels[1:], refined)
+        return best, refined
+
+    def _starts(self, ddf: Tensor, pair: tuple[WeightedImage, WeightedImage]) -> dict[str, Tensor | None]:
+        """The fields to begin with, by what they are called; the pair is that of the first level."""
+        if not self.never_worse:
+            return {NETWORK: ddf}
+        starts = {NETWORK: ddf, ALIGNED: None}
+        if self.search:
+            starts[SEARCHED] = fields.resize(discrete_field(*pair, self.search), list(ddf.shape[2:]))
+        return starts
 
     def _descend_levels(
         self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: _Refined | None = None

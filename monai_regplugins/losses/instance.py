@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.checks import InputError, check_choice, check_file
+from monai_regplugins.losses.channel_distance import ChannelDistance
+from monai_regplugins.losses.contrast import contrast_distance
 from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss, IsotropicTVLoss
+from monai_regplugins.losses.descriptors import mind_ssc, scripted_descriptors
 from monai_regplugins.losses.local_correlation import LocalCorrelation
+from monai_regplugins.losses.mutual_information import MutualInformation
 from monai_regplugins.losses.roughness import edge_roughness, plain_roughness
 from monai_regplugins.losses.sampled_image import SampledImage
 from monai_regplugins.losses.with_gradient import with_gradient
@@ -19,7 +25,12 @@ from monai_regplugins.losses.with_gradient import with_gradient
 __all__ = ["InstanceLoss", "WeightedImage"]
 
 OfField: TypeAlias = Callable[[Tensor], Tensor]
+Comparison: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 SMALLEST_EXTENT = 1e-6  # of a mask: less is none
+SIMILARITIES = ("lncc", "mse", "mind", "nmi", "features")
+CONTRAST_FREE = ("mind", "nmi", "features")
+MIND_SCALE = 4.0  # distances of MIND are this much smaller than correlations are: the weights suit both
+UNLIKE = 0.4  # standard deviations between the distributions of intensities: more are two contrasts
 
 
 class WeightedImage(NamedTuple):
@@ -46,8 +57,12 @@ class InstanceLoss:
     flows to them), the smoothness R and the folding F of :class:`~monai_regplugins.losses.FoldingLoss`.
 
     Args:
-        similarity: ``lncc``, :class:`~monai_regplugins.losses.local_correlation.LocalCorrelation`, or ``mse``, the mean
-            squared error.
+        similarity: ``lncc``, :class:`~monai_regplugins.losses.local_correlation.LocalCorrelation`; ``mse``, the mean
+            squared error; ``mind``, four times that of :func:`~monai_regplugins.losses.descriptors.mind_ssc`, of which
+            the moving image's are warped; ``nmi``,
+            :class:`~monai_regplugins.losses.mutual_information.MutualInformation`; ``features``, the squared error of
+            the channels of a scripted module; or ``auto``, which takes ``same_contrast`` or, where the two
+            distributions of intensities differ (:func:`~monai_regplugins.losses.contrast.contrast_distance`), ``mind``.
         window: edge length of the windows of ``lncc`` in voxels.
         threshold: windows of ``lncc`` around voxels where the fixed image exceeds this count; None takes all.
         stride: voxels from window to window; 2 takes a fifth of the time for the similarity in 3D, and leaves rougher
@@ -60,9 +75,12 @@ class InstanceLoss:
             (:class:`~monai_regplugins.losses.IsotropicTVLoss`).
         smoothness_weight: :math:`\lambda_r`.
         folding_weight: :math:`\lambda_f`.
+        same_contrast: what ``auto`` takes for images of one contrast, ``lncc`` or ``mse``.
+        features: file of a TorchScript module that maps an image ``(1, 1, *spatial)`` to channels
+            ``(1, C, *spatial)``, for ``features``.
 
     Raises:
-        InputError: a name is unknown, a weight negative, or that of the similarity zero.
+        InputError: a name is unknown, a weight negative, that of the similarity zero, or there is no such module.
 
     Example:
         >>> pair = [WeightedImage(image) for image in torch.rand(2, 1, 1, 12, 12)]
@@ -81,8 +99,11 @@ class InstanceLoss:
         smoothness: str = "l2",
         smoothness_weight: float = 1.0,
         folding_weight: float = 0.0,
+        same_contrast: str = "lncc",
+        features: str | Path = "",
     ) -> None:
-        check_choice(similarity, ("lncc", "mse"), "similarity")
+        check_choice(similarity, ("auto", *SIMILARITIES), "similarity")
+        check_choice(same_contrast, ("lncc", "mse"), "same_contrast")
         check_choice(smoothness, tuple(_SMOOTHNESS), "smoothness")
         check_choice(outside, ("border", "ignore"), "outside")
         if window < 2 or stride < 1:
@@ -95,6 +116,8 @@ class InstanceLoss:
         self.similarity, self.window, self.threshold, self.stride = similarity, window, threshold, stride
         self.outside, self.smoothness = outside, smoothness
         self.weights = {"similarity": similarity_weight, "smoothness": smoothness_weight, "folding": folding_weight}
+        self.same_contrast = same_contrast
+        self.module = _scripted(features) if similarity == "features" else None
 
     def of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
         """Return the loss as a function of the field ``(1, d, *spatial)`` in voxels.
@@ -115,13 +138,52 @@ class InstanceLoss:
 
     def similarity_of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
         """The similarity alone, the lower the better; arguments as :meth:`of_pair`."""
-        image = self.sampled(moving, padding)
-        compare = self._lncc(fixed) if self.similarity == "lncc" else SquaredDifference(fixed)
+        loss, counts = self.of_contrast(moving, fixed), self._counts(moving)
+        if loss.similarity in ("mind", "features"):
+            return loss._of_descriptors(moving, fixed, counts)
+        image, compare = self.sampled(moving, padding), loss._comparison(moving, fixed, counts)
         return lambda ddf: compare(*image(ddf))
+
+    def of_contrast(self, moving: WeightedImage, fixed: WeightedImage) -> InstanceLoss:
+        """The loss with the similarity that ``auto`` takes for two images; itself, if it is another one."""
+        if self.similarity != "auto":
+            return self
+        distance = contrast_distance(_counted(moving), _counted(fixed))
+        return self._with("mind" if distance > UNLIKE else self.same_contrast)
+
+    def of_single_voxels(self) -> InstanceLoss:
+        """The loss with a similarity that voxels have without their neighbors: for descriptors, ``nmi``."""
+        return self._with("nmi") if self.similarity in ("mind", "features") else self
+
+    def _with(self, similarity: str) -> InstanceLoss:
+        """A copy with another similarity."""
+        other = copy.copy(self)
+        other.similarity = similarity
+        return other
+
+    def _of_descriptors(self, moving: WeightedImage, fixed: WeightedImage, counts: Tensor | None) -> OfField:
+        """The distance of descriptors; those of the border continue beyond the moving image."""
+        if self.module is not None:
+            of_moving, of_fixed = (scripted_descriptors(self.module, image) for image in (moving.image, fixed.image))
+            weights, scale = fixed.weights, 1.0
+        else:
+            of_moving, seen = mind_ssc(moving.image, counts)
+            (of_fixed, weights), scale = mind_ssc(fixed.image, fixed.weights), MIND_SCALE
+            counts = None if counts is None else seen > 0
+        distance = ChannelDistance(SampledImage(of_moving, "border", counts), of_fixed, weights)
+        return lambda ddf: scale * distance(ddf)
 
     def sampled(self, moving: WeightedImage, padding: str = "zeros") -> SampledImage:
         """The moving image to be warped, and where it counts."""
         return SampledImage(moving.image, padding, self._counts(moving))
+
+    def _comparison(self, moving: WeightedImage, fixed: WeightedImage, counts: Tensor | None) -> Comparison:
+        """What compares a warped image with the fixed one."""
+        if self.similarity == "lncc":
+            return self._lncc(fixed)
+        if self.similarity == "mse":
+            return SquaredDifference(fixed)
+        return MutualInformation(fixed.image, moving.image, fixed.weights, counts)
 
     def _counts(self, moving: WeightedImage) -> Tensor | None:
         """The voxels of the moving image that count; None if all do, and those beyond its border too."""
@@ -163,6 +225,26 @@ class SquaredDifference:
         difference = warped - self.fixed
         weighted = difference * weights
         return -(weighted.flatten() @ difference.flatten()), weights.sum(), weighted.mul_(-2)
+
+
+def _counted(observed: WeightedImage) -> Tensor:
+    """The intensities that count; all, if none does."""
+    counts = None if observed.weights is None else observed.weights > 0
+    return observed.image if counts is None or not bool(counts.any()) else observed.image[counts]
+
+
+def _scripted(path: str | Path) -> torch.jit.ScriptModule:
+    """Load the module of features."""
+    if not str(path):
+        raise InputError("features is '', expected the file of a TorchScript module for similarity 'features'.")
+    file = check_file(path, "the module of features")
+    try:
+        module: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
+    except RuntimeError as error:
+        raise InputError(
+            f"features is {file}, which is no TorchScript module; write one by torch.jit.script(...).save(...)."
+        ) from error
+    return module
 
 
 def _weighted_sum(terms: Mapping[str, OfField], weights: Mapping[str, float]) -> OfField:

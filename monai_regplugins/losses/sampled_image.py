@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
@@ -37,9 +37,9 @@ class SampledImage:
     A position is seen where it lies on the image, and all voxels of its cell count.
 
     Args:
-        image: ``(1, 1, *spatial)``, 2D or 3D, float32 or float64.
+        image: ``(1, C, *spatial)``, 2D or 3D, float32 or float64; one channel if it is called.
         padding: what lies outside, ``"zeros"`` or ``"border"``.
-        counts: the voxels that count, bool of the same shape; None if it is not asked what is seen.
+        counts: the voxels that count, bool ``(1, 1, *spatial)``; None if it is not asked what is seen.
 
     Raises:
         InputError: ``padding`` is unknown.
@@ -59,7 +59,7 @@ class SampledImage:
         around = [self.margin] * (2 * len(self.sizes))
         padded = functional.pad(image.detach(), around, mode=mode)
         self.strides = [math.prod(padded.shape[axis + 1 :]) for axis in range(2, padded.ndim)]
-        self.voxels = padded.flatten()
+        self.voxels = padded[0].flatten(1)
         self.whole_cells = torch.empty(0)  # as if nothing was asked
         if counts is not None:
             self.whole_cells = _whole_cells(functional.pad(counts.to(image.dtype), around, mode="replicate"))
@@ -83,17 +83,33 @@ class SampledImage:
         """
         values, slopes = torch.empty_like(ddf[:, :1]), torch.empty_like(ddf)
         seen = torch.empty_like(values) if len(self.whole_cells) else None
+        for slab, on_image, channels in self.slabs(ddf, first):
+            if seen is not None and on_image is not None:
+                seen[0, 0, slab] = on_image
+            for value, slope in channels:
+                values[0, 0, slab] = value
+                for axis, derivative in enumerate(slope):
+                    slopes[0, axis, slab] = derivative
+        return values, slopes, seen
+
+    def slabs(
+        self, ddf: Tensor, first: int = 0
+    ) -> Iterator[tuple[slice, Tensor | None, Iterator[tuple[Tensor, list[Tensor]]]]]:
+        """Yield slabs, which of their voxels see the image, and values and slopes of each channel."""
         for slab in fields.slabs(ddf.shape[2:]):
             voxels = self._own_positions(ddf[0, :, slab], first + slab.start)
             positions = [x + u for x, u in zip(voxels, ddf[0, :, slab], strict=True)]
             cells, fractions = self._cells(positions, voxels)
-            if seen is not None:
-                seen[0, 0, slab] = _taken(self.whole_cells, cells).mul_(self._is_on_image(positions))
-            value, *slope = _values_and_slopes(self._corners(cells), fractions)
-            values[0, 0, slab] = value
-            for axis, derivative in enumerate(reversed(slope)):
-                slopes[0, axis, slab] = derivative
-        return values, slopes, seen
+            seen = None
+            if len(self.whole_cells):
+                seen = _taken(self.whole_cells, cells).mul_(self._is_on_image(positions))
+            yield slab, seen, self._channels(cells, fractions)
+
+    def _channels(self, cells: Tensor, fractions: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yield values and slopes of each channel."""
+        for voxels in self.voxels:
+            value, *slopes = _values_and_slopes(self._corners(voxels, cells), fractions)
+            yield value, slopes[::-1]
 
     def _own_positions(self, slab: Tensor, start: int) -> list[Tensor]:
         """Along each axis, where the voxels of a slab lie in the padded image, to be broadcast over the other axes."""
@@ -122,10 +138,10 @@ class SampledImage:
             index = index + low.to(torch.int32).mul_(stride)
         return index, fractions
 
-    def _corners(self, cells: Tensor) -> list[Tensor]:
+    def _corners(self, voxels: Tensor, cells: Tensor) -> list[Tensor]:
         """The values at all corners of cells."""
         steps = [sum(step) for step in product(*((0, stride) for stride in self.strides))]
-        return [_taken(self.voxels[step:], cells) for step in steps]
+        return [_taken(voxels[step:], cells) for step in steps]
 
 
 def _taken(values: Tensor, index: Tensor) -> Tensor:

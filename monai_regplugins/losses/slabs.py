@@ -78,8 +78,9 @@ class SlabLoss:
     ) -> None:
         if not self.takes(loss):
             raise InputError(
-                f"smoothness '{loss.smoothness}' with a folding weight of {loss.weights['folding']} cannot be computed "
-                "in slabs, expected 'edges_l2' or 'l2' without a folding weight; or leave out full resolution."
+                f"similarity '{loss.similarity}' and smoothness '{loss.smoothness}' with a folding weight of "
+                f"{loss.weights['folding']} cannot be computed in slabs, expected 'lncc' or 'mse', and 'edges_l2' or "
+                "'l2' without a folding weight; or leave out full resolution."
             )
         self.loss, self.fixed, self.voxels = loss, fixed, voxels or SLAB_VOXELS
         self.image = loss.sampled(moving, padding)
@@ -87,7 +88,9 @@ class SlabLoss:
     @staticmethod
     def takes(loss: InstanceLoss) -> bool:
         """Whether all terms of a loss come in slabs."""
-        return loss.smoothness in ("edges_l2", "l2") and not loss.weights["folding"]
+        return (
+            loss.similarity in ("lncc", "mse") and loss.smoothness in ("edges_l2", "l2") and not loss.weights["folding"]
+        )
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the loss of a field ``(1, d, *spatial)``."""

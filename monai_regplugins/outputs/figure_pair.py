@@ -106,6 +106,7 @@ def _start_of(metrics: Mapping[str, float]) -> str:
     if "from_network" not in metrics:
         return ""
     start = "the network's field" if metrics["from_network"] else "the aligned pair"
+    start = "the discrete search" if metrics.get("from_search") else start
     gain = metrics["unused"] - metrics["unused_before"]
     return f" (from {start}, {f'similarity {gain:+.3f}' if gain else 'which is kept'})"
 

@@ -597,6 +597,7 @@ class TestLoss:
         ({"steps": -1}, "steps, spacing and patience are -1, 2 and 10"),
         ({"spacing": 0}, "steps, spacing and patience are 10, 0 and 10"),
         ({"levels": 0}, "levels is 0, expected at least 1"),
+        ({"search": -1}, "search is -1, expected voxels of the first level"),
         ({"patience": 0}, "expected at least 0, 1 and 1"),
         ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
@@ -638,6 +639,33 @@ class TestNeverWorseThanAligned:
         assert found["from_network"].tolist() == [1.0]
         before, after = found["unused_similarity"][0].tolist()
         assert after > before + 0.1
+
+    @pytest.mark.parametrize("taken", ["lncc", "mind"])
+    def test_the_similarity_that_auto_took_is_reported(self, taken: str, caplog: pytest.LogCaptureFixture) -> None:
+        image, true_ddf = known_pair((40, 40))
+        image = image**4  # most voxels are dark
+        if taken == "mind":
+            image[:, 1] = 1 - image[:, 1]
+        with caplog.at_level(logging.INFO):
+            found = refined(InstanceLoss("auto"), 60, **self.options())(image, no_motion)
+        assert found["contrast_free"].tolist() == [float(taken == "mind")]
+        assert f" steps by {taken} from " in caplog.messages[0]
+        assert error(found["ddf"], true_ddf) < 0.4 * error(no_motion(image), true_ddf)
+
+    def test_the_discrete_search_starts_where_descent_alone_does_not_arrive(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = smooth((96, 96), 2.0, 0)
+        image = torch.stack([scene[16:80, 16:80], scene[26:90, 7:71]])[None]
+        shift = torch.tensor([10.0, -9.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
+        inner = (..., slice(16, 48), slice(16, 48))
+        options = self.options(spatial_size=[32, 32])
+        with caplog.at_level(logging.INFO):
+            found = [refined(InstanceLoss(), 30, search=reach, **options)(image, no_motion) for reach in (0, 6)]
+        errors = [error(one["ddf"][inner], shift[inner]) for one in found]
+        assert errors[1] < 0.5 < 5 < errors[0]
+        assert [one["from_search"].item() for one in found] == [0.0, 1.0]
+        assert " from the discrete search; " in caplog.messages[1]
 
     def test_identical_images_stay_put(self) -> None:
         image = smooth((40, 40), 1.5, 0)[None, None].repeat(1, 2, 1, 1)

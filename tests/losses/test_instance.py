@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_ignored_points_outside_are_those_of_the_sequence_loss() -> None:
     torch.testing.assert_close(found, SequenceMSELoss("ignore")(ddf[:, None], moving, fixed))
 
 
-@pytest.mark.parametrize("similarity", ["lncc", "mse"])
+@pytest.mark.parametrize("similarity", ["lncc", "mse", "mind", "nmi"])
 @pytest.mark.parametrize("masked", ["fixed", "moving"])
 def test_no_gradient_where_a_mask_says_so(masked: str, similarity: str) -> None:
     """Nor any influence of what lies there, planted in the masked image."""
@@ -118,3 +119,67 @@ def test_no_gradient_where_a_mask_says_so(masked: str, similarity: str) -> None:
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         InstanceLoss(**options)
+
+
+TEXTURE = torch.rand(1, 1, 40, 40).sub(0.5).cumsum(2).cumsum(3)
+IMAGE = (TEXTURE - TEXTURE.min()) / (TEXTURE.max() - TEXTURE.min())
+
+
+def parted(image: torch.Tensor) -> torch.Tensor:
+    """A map of the intensities that is not monotonic."""
+    return ((1.5 * image + 0.25) % 1 * 2 - 1).abs()
+
+
+def test_auto_takes_what_suits_the_contrasts() -> None:
+    dark = IMAGE**6  # most voxels are dark
+    pairs = {"same": (dark, 0.5 * dark.flip(2) + 0.1), "other": (dark, 1 - dark)}
+    for same_contrast in ("lncc", "mse"):
+        loss = InstanceLoss("auto", same_contrast=same_contrast)
+        found = {name: loss.of_contrast(*map(WeightedImage, pair)).similarity for name, pair in pairs.items()}
+        assert found == {"same": same_contrast, "other": "mind"}
+    assert InstanceLoss("nmi").of_contrast(*map(WeightedImage, pairs["same"])).similarity == "nmi"
+
+
+def test_masked_intensities_do_not_tell_the_contrast() -> None:
+    mask = torch.ones_like(IMAGE)
+    mask[..., 30:] = 0
+    pair = WeightedImage(IMAGE, mask), WeightedImage(IMAGE + 1000 * (1 - mask), mask)
+    assert InstanceLoss("auto").of_contrast(*pair).similarity == "lncc"
+
+
+@pytest.mark.parametrize("similarity", ["mind", "nmi"])
+def test_an_unmonotonic_map_is_best_where_the_images_lie_on_each_other(similarity: str) -> None:
+    compare = InstanceLoss(similarity).similarity_of_pair(WeightedImage(IMAGE), WeightedImage(parted(IMAGE)))
+    shifts = range(-3, 4)
+    values = []
+    for shift in shifts:
+        ddf = torch.zeros(1, 2, 40, 40)
+        ddf[:, 1] = shift
+        values.append(float(compare(ddf)))
+    assert shifts[values.index(min(values))] == 0
+
+
+def test_features_of_a_module(tmp_path: Path) -> None:
+    """Of the identity, the squared error of images divided by their standard deviations."""
+    file = tmp_path / "identity.pt"
+    torch.jit.script(torch.nn.Identity()).save(file)
+    moving, fixed, ddf = drawn((9, 8))
+    loss = InstanceLoss("features", features=file, smoothness_weight=0)
+    found = loss.of_pair(WeightedImage(moving), WeightedImage(fixed))(ddf)
+    warped = fields.warp(moving / moving.std(correction=0), ddf, padding="border")
+    torch.testing.assert_close(found, (warped - fixed / fixed.std(correction=0)).square().mean())
+
+
+def test_unusable_files_of_features(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no module")
+    with pytest.raises(InputError, match="no TorchScript module"):
+        InstanceLoss("features", features=tmp_path / "text.pt")
+    with pytest.raises(InputError, match="does not exist"):
+        InstanceLoss("features", features=tmp_path / "nowhere.pt")
+    with pytest.raises(InputError, match="features is '', expected"):
+        InstanceLoss("features")
+
+
+def test_single_voxels_have_no_descriptors() -> None:
+    judges = {name: InstanceLoss(name).of_single_voxels().similarity for name in ("lncc", "mse", "mind", "nmi")}
+    assert judges == {"lncc": "lncc", "mse": "mse", "mind": "nmi", "nmi": "nmi"}

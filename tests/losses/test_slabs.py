@@ -46,7 +46,7 @@ def test_value_and_gradient(options: dict[str, Any], size: tuple[int, ...], voxe
 
 def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
     image = WeightedImage(torch.rand(1, 1, 8, 8))
-    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}):
+    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"similarity": "mind"}):
         loss = InstanceLoss(**options)  # type: ignore[arg-type]
         assert not SlabLoss.takes(loss)
         with pytest.raises(InputError, match="cannot be computed in slabs"):
