@@ -38,6 +38,7 @@ SETTINGS = {
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "similarity": ("NAME", "what these steps compare: lncc (default; R2N2: mse), mse, mind, nmi, features, or auto"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
+    "fail_on": ("VERDICT", "verdict in a list that ends with status 1: fail (default), warn (WARN and FAIL) or never"),
     "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
     "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),
     "ckpt": ("FILE", "weights; default: the published ones of the bundle"),

@@ -13,10 +13,22 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from monai_regplugins import fields
+from monai_regplugins.grids import map_points, offset_field, world_affine
 from monai_regplugins.metrics.pair import measure_pair
 from monai_regplugins.transforms.warp_original import WarpOriginald, inverse_displacement, map_to_moving
+from monai_regplugins.verdict.evidence import (
+    clipped_percent,
+    extents,
+    field_evidence,
+    local_similarity,
+    overlap_percent,
+)
+from monai_regplugins.verdict.judge import Verdict, judge
 
 __all__ = ["RegistrationResult"]
+
+TOLD = ("working_voxels", "refined_voxels", "network_folding")  # by an inferer
 
 Save = Callable[["RegistrationResult", Path], Path]
 
@@ -30,6 +42,7 @@ class RegistrationResult:
         output: what the bundle's evaluator made of it, ``pred`` and ``label``; tensors are brought to the CPU.
         given: the pair as it was given, with the paths of its files.
         seconds: what registering took, without loading.
+        one_patient: whether the images should be of one patient, for the verdict.
     """
 
     def __init__(
@@ -38,11 +51,12 @@ class RegistrationResult:
         output: Mapping[str, Any],
         given: Mapping[str, Any] | None = None,
         seconds: float = math.nan,
+        one_patient: bool = False,
     ) -> None:
         self.item, self.pred, self.targets = item, _on_cpu(output["pred"]), _on_cpu(output["label"])
         self.pair_id: str = str(item["pair_id"])
         self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
-        self.seconds = seconds
+        self.seconds, self.one_patient = seconds, one_patient
         self._save: Save | None = None
 
     def saved_by(self, save: Save) -> RegistrationResult:
@@ -120,9 +134,20 @@ class RegistrationResult:
         return found
 
     @cached_property
+    def as_given(self) -> MetaTensor:
+        """The original moving image on the fixed grid, ``(1, *fixed)``, by header alone."""
+        found: MetaTensor = self._by_header["warped"] if self.is_aligned else self.aligned
+        return found
+
+    @cached_property
     def metrics(self) -> dict[str, float]:
-        """All measures of what is written, before and after the registration, see :meth:`measure`."""
-        return self.measure()
+        """All measures of what is written, before and after the registration, see :meth:`measure`, and evidence."""
+        return self.measure() | self.evidence
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """PASS, WARN or FAIL with reasons, by :attr:`metrics`, see :func:`~monai_regplugins.verdict.judge.judge`."""
+        return judge(self.metrics)
 
     def measure(
         self, labels: Sequence[int] | None = None, surface: bool = True, capture_range: float | None = None
@@ -131,10 +156,10 @@ class RegistrationResult:
 
         * overlap and surface distances: of :attr:`warped_label` and the fixed label;
         * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images;
-        * folding, SDlogJ, landmarks and true field: of :attr:`ddf`, which :attr:`displacement` adds to the initial
-          alignment; landmark errors are mm of the fixed world after that.
+        * folding, SDlogJ, landmarks and true field: of :attr:`displacement`, the total field; landmark errors are mm.
 
-        "Before" is after the initial alignment.
+        ``<measure>_before`` is that of the pair as it was given, by its headers alone; after an initial alignment there
+        is ``<measure>_aligned``, too.
 
         Args:
             labels: as those of :func:`~monai_regplugins.metrics.pair_metrics`, like the others.
@@ -145,12 +170,56 @@ class RegistrationResult:
             The measures of :func:`~monai_regplugins.metrics.pair_metrics`, NaN where undefined, and
             :attr:`start_values`.
         """
-        pred, targets = {**self.pred, "warped": self._in_window(self.warped)}, dict(self.targets)
+        pred = {**self.pred, "ddf": self._total_ddf, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        if self.item.get("moving_extended", False):
-            targets["moving"] = self._in_window(self.aligned)
+        targets = {**self.targets, **self._states()}
         return measure_pair({"pred": pred, "label": targets}, labels, surface, capture_range) | self.start_values
+
+    def _states(self) -> dict[str, Tensor]:
+        """The moving image, label and points before the registration, on the fixed grid."""
+        if not self.is_aligned:
+            extended = self.item.get("moving_extended", False)
+            return {"moving": self._in_window(self.aligned)} if extended else {}
+        label, back = self.targets.get("moving_label"), self._voxels_as_given
+        found = {"moving": self._in_window(self.as_given), "aligned": self._in_window(self.aligned)}
+        if label is not None:
+            found |= {"moving_label": self._by_header["warped_label"].as_tensor(), "aligned_label": label}
+        points = [key for key in ("moving_landmarks", "moving_keypoints") if key in self.targets]
+        found |= {key: map_points(self.targets[key], back) for key in points}
+        return found | {"aligned_ddf": offset_field(back, self.fixed.shape[1:], self.ddf.dtype)}
+
+    @cached_property
+    def is_aligned(self) -> bool:
+        """Whether the initial alignment moved the image."""
+        matrix = torch.as_tensor(self.item["prealign_matrix"])
+        return not torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+
+    @property
+    def _voxels_as_given(self) -> Tensor:
+        """From fixed voxels of the aligned image to those of the image as it was given, ``A^-1 T A``."""
+        affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
+        matrix: Tensor = torch.as_tensor(self.item["prealign_matrix"]).double()
+        back: Tensor = torch.linalg.inv(affine) @ matrix @ affine
+        return back
+
+    @property
+    def _total_ddf(self) -> Tensor:
+        """:attr:`displacement` in voxels of the fixed grid, ``(d, *fixed)``."""
+        if not self.is_aligned:
+            return self.ddf
+        affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
+        return fields.ras_to_voxel(self.displacement.as_tensor()[None], affine)[0]
+
+    @cached_property
+    def _by_header(self) -> dict[Hashable, Any]:
+        """The pair with its original images on the fixed grid by header alone; empty without an initial alignment."""
+        if not self.is_aligned:
+            return {}
+        matrix = torch.eye(len(self._voxels_as_given), dtype=torch.float64)
+        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf), "prealign_matrix": matrix}
+        found = WarpOriginald()(pair)
+        return {key: found[key] for key in ("warped", "warped_label") if key in found}
 
     @property
     def start_values(self) -> dict[str, float]:
@@ -158,14 +227,51 @@ class RegistrationResult:
 
         ``from_network`` is 1 where the network's field was the start, ``from_search`` where the discrete search was,
         both 0 where it was no displacement, ``contrast_free`` 1 where descriptors or mutual information were compared,
-        ``unused_before`` the similarity of the pair as it was aligned, ``unused`` that of the result; where the two are
-        equal, the aligned pair was kept.
+        ``unused_aligned`` the similarity of the pair as it was aligned, ``unused`` that of the result; where the two
+        are equal, the aligned pair was kept.
         """
         if "unused_similarity" not in self.pred:
             return {}
-        before, after = (float(value) for value in self.pred["unused_similarity"])
+        aligned, after = (float(value) for value in self.pred["unused_similarity"])
         flags = {key: float(self.pred[key]) for key in ("from_network", "from_search", "contrast_free")}
-        return flags | {"unused_before": before, "unused": after}
+        return flags | {"unused_aligned": aligned, "unused": after}
+
+    @cached_property
+    def evidence(self) -> dict[str, float]:
+        """What :attr:`verdict` goes by beside the measures.
+
+        ``overlap_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent`` and, in each state,
+        ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``, the longest side of
+        the smaller image in mm, and that of the larger one over it; ``one_patient``, 1 if the images should be of one;
+        where the inferer tells them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
+        first level of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
+        """
+        d, (fixed, moving) = len(self.ddf), (self.fixed, self.moving)
+        fixed_affine, moving_affine = (world_affine(image.affine, d, "image") for image in (fixed, moving))
+        to_moving = torch.linalg.inv(moving_affine) @ torch.as_tensor(self.item["prealign_matrix"]) @ fixed_affine
+        sides = [max(extents(fixed.shape[1:], fixed_affine)), max(extents(moving.shape[1:], moving_affine))]
+        mask = self.targets.get("fixed_mask")
+        clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
+        return {
+            "overlap_percent": overlap_percent(to_moving, fixed.shape[1:], moving.shape[1:]),
+            "extent": min(sides),
+            "extent_ratio": max(sides) / min(sides),
+            "clipped_percent": max(clipped),
+            "one_patient": float(self.one_patient),
+            **field_evidence(self.ddf, self.targets["spacing"], mask),
+            **self._local_similarities(mask),
+            **{name: float(self.pred[name]) for name in TOLD if name in self.pred},
+        }
+
+    def _local_similarities(self, mask: Tensor | None) -> dict[str, float]:
+        """Local similarity of the moving image and the fixed one, before and after."""
+        fixed, seen = self.fixed.as_tensor(), self.item.get("moving_mask")
+        both = [torch.as_tensor(one).as_subclass(Tensor).float() for one in (mask, seen) if one is not None]
+        weights = math.prod(both[1:], start=both[0]) if both else None
+        found = {"lncc_before": local_similarity(self._in_window(self.as_given), fixed, mask)}
+        if self.is_aligned:
+            found["lncc_aligned"] = local_similarity(self._in_window(self.aligned), fixed, weights)
+        return found | {"lncc": local_similarity(self._in_window(self.warped), fixed, weights)}
 
     def _in_window(self, image: MetaTensor) -> Tensor:
         """A moving image clipped as the network's was."""

@@ -473,11 +473,9 @@ class TestElastix:
             assert rest == ["bspline_1r", "ncc", None, 2]
 
     def test_affine_errors_are_in_the_moving_world(self, script, cine_lung, options, stand_in, monkeypatch):
-        monkeypatch.setitem(
-            importlib.import_module("monai_regplugins.transforms.prepare")._PREALIGNMENTS,
-            "correlation",
-            lambda *_, **__: torch.from_numpy(self.MATRIX),
-        )
+        prepare = importlib.import_module("monai_regplugins.transforms.prepare")
+        matrices = {"none": torch.eye(3, dtype=torch.float64), "affine": torch.from_numpy(self.MATRIX)}
+        monkeypatch.setattr(prepare, "initial_matrix", lambda name, *_, **__: matrices[name])
         output = cine_lung.parent / "affine.json"
         rows = table(script("compare_elastix").main([*options, "--methods", "elastix-1R", "--output", str(output)]))
         content = json.loads(output.read_text(encoding="utf-8"))["rows"]

@@ -28,6 +28,7 @@ LAYERS = [
     {"bundle_folders", "checks", "environment", "fields", "files", "grids", "keys", "lazy", "memory"},
     {"losses", "metrics", "networks", "optimizers", "readers"},
     {"io", "phantoms", "transforms"},
+    {"verdict"},
     {"data", "result", "synthesis"},
     {"inferers", "outputs"},
     {"engines", "handlers", "series"},

@@ -218,6 +218,7 @@ def test_it_writes_what_the_command_line_writes(
     points = np.loadtxt(expected / "fixed_points_in_moving.csv", delimiter=",")
     np.testing.assert_allclose(result.fixed_points_in_moving, points, atol=1e-6)
     told = json.loads((expected / "metrics.json").read_text())
+    assert (told.pop("verdict"), told.pop("reasons")) == (result.verdict.level, list(result.verdict.reasons))
     assert {key: value if np.isfinite(value) else None for key, value in result.metrics.items()} == told
     assert {"tre", "dsc", "ncc"} <= told.keys()
     assert ("transformations.json" in files_of(folder)) == (name == "r2n2")

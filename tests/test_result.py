@@ -93,3 +93,68 @@ def test_the_overlap_is_of_the_label_that_is_written() -> None:
     assert result.metrics["dsc"] == pytest.approx(float(expected))
     assert result.metrics["dsc_before"] == 1.0
     assert result.metrics["dsc"] < 1.0
+
+
+def blob(center: float) -> torch.Tensor:
+    """A soft ball on 24^3 voxels, at the middle of the second and third axis."""
+    x = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
+    return (-((x - torch.tensor([center, 11.5, 11.5]).reshape(3, 1, 1, 1)) ** 2).sum(0, keepdim=True) / 18).exp()
+
+
+def aligned_pair(**more: Any) -> RegistrationResult:
+    """A ball that lies 5 voxels, 10 mm, off, aligned by its center of mass, and a field that changes nothing."""
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64))
+    pair = {side: MetaTensor(blob(center), affine=affine) for side, center in (("fixed", 9.0), ("moving", 14.0))}
+    labels = {
+        f"{side}_label": MetaTensor((image.as_tensor() > 0.5).float(), affine=affine) for side, image in pair.items()
+    }
+    points = {"fixed_landmarks": torch.tensor([[9.0, 12, 12]]), "moving_landmarks": torch.tensor([[14.0, 12, 13]])}
+    item = MovingToFixedGridd(prealign="moments", keep_original=True)({**pair, **labels, **points, "pair_id": "ball"})
+    targets = {key: torch.as_tensor(item[key]) for key in (*pair, *labels, *points, "spacing")} | more
+    pred = {"ddf": torch.zeros(3, 24, 24, 24), "warped": targets["moving"]}
+    return RegistrationResult(item, {"pred": pred, "label": targets})
+
+
+def test_before_is_the_pair_as_it_was_given_and_the_alignment_has_its_own_measures() -> None:
+    result = aligned_pair()
+    found = result.metrics
+    assert result.is_aligned
+    torch.testing.assert_close(result.as_given.as_tensor(), result.moving.as_tensor())
+    assert found["ncc_before"] == pytest.approx(correlation(blob(14.0), blob(9.0)), abs=1e-5)
+    assert found["ncc_aligned"] == pytest.approx(1.0, abs=1e-2)
+    assert found["ncc"] == pytest.approx(found["ncc_aligned"], abs=1e-6)
+    assert found["dsc_before"] < 0.35
+    assert found["dsc_aligned"] == found["dsc"] > 0.9
+    assert found["hd_before"] == pytest.approx(10.0)
+    assert (found["tre_before"], found["tre_aligned"]) == pytest.approx((104**0.5, 2.0), abs=0.05)  # mm
+    assert found["tre"] == pytest.approx(found["tre_aligned"], abs=1e-5)
+    assert found["lncc_before"] < found["lncc_aligned"] == pytest.approx(found["lncc"])
+    assert result.verdict.level == "PASS"
+
+
+def test_a_true_field_is_compared_with_the_total_one() -> None:
+    true = torch.zeros(3, 24, 24, 24)
+    true[0] = 5.0
+    found = aligned_pair(true_ddf=true).metrics
+    assert found["mae_before"] == pytest.approx(10.0)
+    assert (found["mae_aligned"], found["mae"]) == pytest.approx((0.0, 0.0), abs=0.05)
+
+
+def test_without_initial_alignment_there_are_no_measures_of_it() -> None:
+    assert not [name for name in make().metrics if "aligned" in name]
+
+
+def test_a_mirror_in_the_initial_alignment_folds_the_total_field() -> None:
+    result = aligned_pair()
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    mirror[0, 3] = 46.0
+    result.item = {**result.item, "prealign_matrix": mirror}
+    assert result.metrics["folding_percent"] == 100.0
+    assert result.verdict.level == "FAIL"
+
+
+def test_evidence_of_a_shift() -> None:
+    found = make((1.0, 0.0, 0.0)).evidence
+    assert found["motion95"] == pytest.approx(2.0)
+    assert found["motion_percent"] == pytest.approx(100 * 2.0 / ((12 + 7 + 24) / 3))
+    assert (found["overlap_percent"], found["extent"], found["extent_ratio"]) == pytest.approx((100, 24, 1))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-from monai_regplugins.checks import InputError, input_error_message
+from monai_regplugins.checks import InputError, check_choice, input_error_message
 from monai_regplugins.data.pair_list import check_pair_ids
 from monai_regplugins.engines.pair_registration import PairRegistration
 from monai_regplugins.io.result_folder import remove_leftovers
@@ -22,6 +23,7 @@ __all__ = ["BatchRunner"]
 logger = logging.getLogger(__name__)
 
 LONGEST_LIST = 5  # pairs named in the closing error
+BAD = {"fail": ("FAIL",), "warn": ("WARN", "FAIL"), "never": ()}  # verdicts by what fail_on says
 
 Pair = Mapping[str, Any]
 
@@ -32,13 +34,20 @@ class BatchRunner:
     A pair that cannot be registered is reported in one line, and the next one follows; at the end :meth:`run` raises
     an error then. Interrupted, it goes on where it was, since the pairs whose results are complete are left out.
     Several processes may share a list and an output folder: each pair is registered by one of them.
+    Results with a bad verdict are written like the others; :meth:`run` raises an error for them at the end.
 
     Args:
         register: registers a pair.
         pairs: the pairs as they were given.
         writer: writes the results.
-        report: called with the ids of the pairs that have results, when all are done; not for a single pair.
+        report: called with the ids of the pairs that have results, and with the errors of the others, when all are
+            done; not for a single pair.
         verbose: log the traceback of each error, too.
+        fail_on: verdicts of a list that are an error: ``fail``, ``warn``, which is WARN and FAIL, or ``never``. The
+            verdict of a single pair is one of the messages.
+
+    Raises:
+        InputError: When ``fail_on`` is another one.
     """
 
     def __init__(
@@ -48,18 +57,21 @@ class BatchRunner:
         writer: RegistrationWriter,
         report: RegistrationReport | None = None,
         verbose: bool = False,
+        fail_on: str = "fail",
     ) -> None:
+        check_choice(fail_on, tuple(BAD), "fail_on")
         self.register, self.pairs, self.writer = register, pairs, writer
         self.report = report if len(pairs) > 1 else None
-        self.verbose = verbose
-        self._failed: list[str] = []
+        self.verbose, self.fail_on = verbose, fail_on
+        self._failed: dict[str, str] = {}
 
     def run(self) -> None:
         """Register all pairs that are not done.
 
         Raises:
             InputError: When results may not be written where they should be, before anything is registered; when pairs
-                could not be registered, after all others are done; of a single pair, the error itself.
+                could not be registered, or verdicts are bad, after all others are done; of a single pair, the error
+                itself.
         """
         check_pair_ids(self.pairs)
         self.writer.check(self.pairs)
@@ -67,7 +79,7 @@ class BatchRunner:
             self.report.check()
         self.register.prepare()
         remove_leftovers(self.writer.output_dir)
-        self._failed = []
+        self._failed = {}
         with _what_is_there_stays():
             bar = tqdm(self.pairs, unit="pair", disable=len(self.pairs) == 1)
             busy = [pair for pair in bar if not self._take(pair)]
@@ -100,19 +112,40 @@ class BatchRunner:
         if len(self.pairs) == 1:
             raise InputError(message) from error
         logger.error("%s: %s", pair["pair_id"], message)
-        self._failed.append(pair["pair_id"])
+        self._failed[pair["pair_id"]] = message
 
     def _end(self) -> None:
-        """Write the report, and raise an error if pairs have failed."""
+        """Write the report, and raise an error if pairs have failed or verdicts are bad."""
         done = [pair["pair_id"] for pair in self.pairs if pair["pair_id"] not in self._failed]
         if self.report is not None and done:
-            self.report(done)
+            self.report(done, self._failed)
+        problems = []
         if self._failed:
-            names = ", ".join(self._failed[:LONGEST_LIST]) + (", ..." if len(self._failed) > LONGEST_LIST else "")
-            raise InputError(
-                f"{len(self._failed)} of {len(self.pairs)} pairs failed ({names}), each with its reason above; the "
-                "others are done. Correct them and run the same command again, it does only what is missing."
+            problems.append(
+                f"{len(self._failed)} of {len(self.pairs)} pairs failed ({_some(self._failed)}), each with its reason "
+                "above; the others are done. Correct them and run the same command again, it does only what is missing."
             )
+        wanted = BAD[self.fail_on] if len(self.pairs) > 1 else ()
+        bad = [name for name in done if wanted and self._verdict(name) in wanted]
+        if bad:
+            problems.append(
+                f"{len(bad)} of {len(self.pairs)} results are not to be trusted ({_some(bad)}); they are written, and "
+                "their metrics.json tell the reasons. fail_on=never does not make this an error."
+            )
+        if problems:
+            raise InputError(" ".join(problems))
+
+    def _verdict(self, pair_id: str) -> str:
+        """The verdict in a folder of results, empty if there is none."""
+        path = self.writer.folder({"pair_id": pair_id}).path / "metrics.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return str(found.get("verdict", ""))
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names of a list."""
+    listed = list(names)
+    return ", ".join(listed[:LONGEST_LIST]) + (", ..." if len(listed) > LONGEST_LIST else "")
 
 
 @contextmanager

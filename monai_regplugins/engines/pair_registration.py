@@ -21,10 +21,18 @@ class PairRegistration:
         evaluator: engine that registers a batch of prepared pairs, decollated, as MONAI's do.
         preprocessing: transform that prepares a pair.
         weights: loads the weights of the evaluator's network, see :meth:`prepare`; None if they are there.
+        one_patient: whether the network is made for two images of one patient, for the verdict.
     """
 
-    def __init__(self, evaluator: Any, preprocessing: Any, weights: Callable[[Any], object] | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Any,
+        preprocessing: Any,
+        weights: Callable[[Any], object] | None = None,
+        one_patient: bool = False,
+    ) -> None:
         self.evaluator, self.preprocessing, self.weights = evaluator, preprocessing, weights
+        self.one_patient = one_patient
         self._start, self._found = 0.0, dict[str, Any]()
         evaluator.add_event_handler(Events.ITERATION_STARTED, self._begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
@@ -59,7 +67,7 @@ class PairRegistration:
             raise errors[0]
         self.evaluator.state.batch = self.evaluator.state.output = None  # else they stay until the next pair is made
         found, self._found = self._found, {}
-        return RegistrationResult(**found, given=pair)
+        return RegistrationResult(**found, given=pair, one_patient=self.one_patient)
 
     def _begin(self, engine: Any) -> None:
         self._start = time.perf_counter()

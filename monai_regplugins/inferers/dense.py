@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -111,8 +112,8 @@ class DenseInferer(Inferer):
             **kwargs: not used.
 
         Returns:
-            ``ddf`` ``(B, d, *spatial)``, voxels, and ``warped`` ``(B, 1, *spatial)``; with mode ``window`` only ``ddf``
-            at the windows' labels.
+            ``ddf`` ``(B, d, *spatial)``, voxels, ``warped`` ``(B, 1, *spatial)``, and ``working_voxels`` ``(B,)``, how
+            many voxels the network saw; with mode ``window`` only ``ddf`` at the windows' labels.
 
         Raises:
             InputError: When the spacing is missing or differs within the batch, the mask does not lie on the image, or
@@ -132,7 +133,8 @@ class DenseInferer(Inferer):
             found = self._predict(self.networks.get(stage, registrar), moved, image[:, 1:], fixed_mask, size)
             total = fields.compose(total, found) if number else found
         check_finite_field(total, registrar)
-        return {"ddf": total, "warped": self._warp(image, total, self.padding)}
+        voxels = image.new_full((len(image),), math.prod(size))
+        return {"ddf": total, "warped": self._warp(image, total, self.padding), "working_voxels": voxels}
 
     def _windows(self, windows: Tensor, network: Any) -> Tensor:
         """Predict the labels of training windows."""

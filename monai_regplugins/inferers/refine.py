@@ -176,9 +176,11 @@ class RefinedInferer(Inferer):
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
             loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
             was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
-            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors or mutual information were compared, and
+            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors or mutual information were compared,
             ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
-            descriptors their normalized mutual information. The rest, such as local transformations, is the network's.
+            descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
+            which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
+            these alone. The rest, such as local transformations, is the network's.
 
         Raises:
             InputError: When no term of the loss compares the images, or no voxel counts in both images.
@@ -198,10 +200,10 @@ class RefinedInferer(Inferer):
             pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
             warped = result.pop("warped")  # as large as an image, and made anew
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
-            if self.steps == 0:
-                return result | {"warped": warped}
-            del warped
             refined = found[0] if len(found) == 1 else {k: torch.cat([one[k] for one in found]) for k in found[0]}
+            if self.steps == 0:
+                return result | refined | {"warped": warped}
+            del warped
             warped = fields.warp(targets["moving"], refined["ddf"], padding=self.inferer.padding)
             return result | refined | {"warped": warped}
 
@@ -238,12 +240,13 @@ class RefinedInferer(Inferer):
         loss = observed.loss_of_contrast(loss)
         _report_few_voxels(loss, pair["fixed"])
         native = list(ddf.shape[2:])
-        size = self._sizes(native)[-1]
+        sizes = self._sizes(native)
+        size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
         judge = observed.judge(loss, size, self.inferer.padding)
-        aligned = judge(_zero(ddf, size))
+        aligned, predicted = judge(_zero(ddf, size)), judge(_resized(ddf, size))
         if self.steps == 0:
-            _report_worse(aligned, judge(_resized(ddf, size)))
-            return {}
+            _report_worse(aligned, predicted)
+            return _outcome(ddf, loss, NETWORK, (aligned, predicted, predicted)) | seen
         start, refined = self._from_better_start(loss, ddf, observed, judge)
         found = judge(refined.at(size))
         if self.never_worse and not found.similarity > aligned.similarity:
@@ -258,13 +261,7 @@ class RefinedInferer(Inferer):
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
-        similarities = ddf.new_tensor([[aligned.similarity, found.similarity]])
-        return refined.outputs(native) | {
-            "from_network": ddf.new_tensor([float(start == NETWORK)]),
-            "from_search": ddf.new_tensor([float(start == SEARCHED)]),
-            "contrast_free": ddf.new_tensor([float(loss.similarity in CONTRAST_FREE)]),
-            "unused_similarity": similarities,
-        }
+        return refined.outputs(native) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
@@ -333,6 +330,20 @@ class RefinedInferer(Inferer):
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
         """The size of the image, if it is one more level."""
         return [native] if self.full_resolution and sizes[-1] != native else []
+
+
+def _outcome(
+    like: Tensor, loss: InstanceLoss, start: str, judged: tuple[Judgement, Judgement, Judgement]
+) -> dict[str, Tensor]:
+    """What becomes part of the result: where it began, and how the aligned pair, it and the network's field match."""
+    aligned, found, predicted = judged
+    return {
+        "from_network": like.new_tensor([float(start == NETWORK)]),
+        "from_search": like.new_tensor([float(start == SEARCHED)]),
+        "contrast_free": like.new_tensor([float(loss.similarity in CONTRAST_FREE)]),
+        "unused_similarity": like.new_tensor([[aligned.similarity, found.similarity]]),
+        "network_folding": like.new_tensor([predicted.folding_percent]),
+    }
 
 
 def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:

@@ -48,7 +48,7 @@ NOT_SETTINGS = {
         "max_pairs",
     ),
     "where weights lie: their digest counts": ("bundle_root", "ckpt"),
-    "where results go, and what is said meanwhile": ("output_dir", "verbose"),
+    "where results go, and what is said of them": ("output_dir", "verbose", "fail_on"),
     "which machine computes": ("device",),
     "which pairs are allowed": ("other_patient",),
     "how the program starts": ("imports", "initialize", "inference", "run"),

@@ -63,8 +63,8 @@ def plain_weights(size: torch.Size) -> list[float]:
     """The weights of :func:`plain_roughness` along each axis of a grid.
 
     Example:
-        >>> plain_weights(torch.Size([4, 4]))
-        [0.0208..., 0.0208...]
+        >>> plain_weights(torch.Size([2, 2]))
+        [0.125, 0.125]
     """
     return [n / (len(size) ** 2 * (n - 1) * size.numel()) for n in size]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,6 +24,26 @@ from monai_regplugins.metrics.regularity import regularity
 __all__ = ["finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]
 
 
+class _State(NamedTuple):
+    """The moving image as it was given, after the initial alignment, or after the registration.
+
+    Attributes:
+        suffix: of the measures' names.
+        image: on the fixed grid.
+        label: likewise.
+        ddf: what brought it there; None as it was given.
+    """
+
+    suffix: str
+    image: Tensor
+    label: Tensor | None
+    ddf: Tensor | None
+
+    def name(self, measure: str, label: int | None = None) -> str:
+        """The name of a measure, of one label if one is given."""
+        return f"{measure}{self.suffix}" if label is None else f"{measure}{self.suffix}_{label}"
+
+
 def pair_metrics(
     *,
     moving: Tensor,
@@ -34,6 +54,9 @@ def pair_metrics(
     moving_label: Tensor | None = None,
     fixed_label: Tensor | None = None,
     warped_label: Tensor | None = None,
+    aligned: Tensor | None = None,
+    aligned_label: Tensor | None = None,
+    aligned_ddf: Tensor | None = None,
     mask: Tensor | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
@@ -47,21 +70,26 @@ def pair_metrics(
     Images and labels have the shape ``(1, *spatial)`` and lie on the fixed grid, in 2D or 3D.
 
     Args:
-        moving: moving image.
+        moving: moving image as it was given, by its header.
         fixed: fixed image.
         warped: moving image after the registration.
-        ddf: displacement field in voxels of the fixed grid, shape ``(d, *spatial)``.
+        ddf: displacement field in voxels of the fixed grid, shape ``(d, *spatial)``; with an initial alignment the
+            total one, from the fixed points to those of the moving image as it was given.
         spacing: voxel size of the fixed grid along each axis in mm, shape (d,).
         moving_label: label map of the moving image.
         fixed_label: label map of the fixed image.
         warped_label: label map of the moving image after the registration; None warps ``moving_label`` by ``ddf``
             with nearest-neighbor interpolation.
+        aligned: moving image after the initial alignment, if there was one.
+        aligned_label: label map of the moving image after the initial alignment.
+        aligned_ddf: the initial alignment as a field like ``ddf``.
         mask: voxels that count for the correlation and the regularity; all by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
         true_ddf: the true field, where it is known, in voxels, shape ``(d, *spatial)``.
         capture_range: count only voxels all of whose true components are at most so many mm; None counts all.
-        labels: labels to compare; by default those other than zero that both images have before the registration.
+        labels: labels to compare; by default those other than zero that both images have, the moving one as it was
+            given or aligned.
         surface: whether to measure surface distances too, by far the slowest part.
 
     Returns:
@@ -72,19 +100,23 @@ def pair_metrics(
         ``mae_before``, that of no displacement, ``mae`` and both for each axis (``mae_axis_<k>``), see
         :func:`~monai_regplugins.metrics.field_errors`; and with both label maps ``dsc_before``,
         ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``,
-        ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. A mean over labels skips those that either
-        image lacks before the registration, a mean of distances also those that the warp has lost.
+        ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. With ``aligned`` there is an ``_aligned``
+        beside each ``_before``. A mean over labels skips those that either image lacks before the registration, a mean
+        of distances also those that the warp has lost.
     """
-    values = {"ncc_before": ncc(moving, fixed, mask), "ncc": ncc(warped, fixed, mask)}
+    if warped_label is None and moving_label is not None:
+        warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
+    states = [_State("_before", moving, moving_label, None), _State("", warped, warped_label, ddf)]
+    if aligned is not None:
+        states.insert(1, _State("_aligned", aligned, aligned_label, aligned_ddf))
+    values = {state.name("ncc"): ncc(state.image, fixed, mask) for state in states}
     values |= {**regularity(ddf, mask), "sdlogj_l2r": sdlogj_l2r(ddf, mask)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):
-        values |= _landmark_values(fixed_points, moving_points, spacing, ddf)
+        values |= _landmark_values(states, fixed_points, moving_points, spacing)
     if true_ddf is not None:
-        values |= _field_values(ddf, true_ddf, spacing, mask, capture_range)
+        values |= _field_values(states, true_ddf, spacing, mask, capture_range)
     if moving_label is not None and fixed_label is not None:
-        if warped_label is None:
-            warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
-        values |= _label_values(moving_label, fixed_label, warped_label, labels, spacing if surface else None)
+        values |= _label_values(states, fixed_label, labels, spacing if surface else None)
     return values
 
 
@@ -105,6 +137,9 @@ def measure_pair(
         moving_label=targets.get("moving_label"),
         fixed_label=targets.get("fixed_label"),
         warped_label=pred.get("warped_label"),
+        aligned=targets.get("aligned"),
+        aligned_label=targets.get("aligned_label"),
+        aligned_ddf=targets.get("aligned_ddf"),
         mask=targets.get("fixed_mask"),
         moving_points=_points(targets, "moving"),
         fixed_points=_points(targets, "fixed"),
@@ -127,51 +162,56 @@ def true_field(targets: Mapping[str, Any]) -> Tensor | None:
 
 
 def _landmark_values(
-    fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor, ddf: Tensor
+    states: Sequence[_State], fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor
 ) -> dict[str, float]:
-    """Mean, 95th percentile and largest error of the landmarks, before and after."""
+    """Mean, 95th percentile and largest error of the landmarks in each state."""
     values = {}
-    for suffix, field in (("_before", None), ("", ddf)):
-        errors = landmark_statistics(landmark_errors(fixed_points, moving_points, spacing, field))
+    for state in states:
+        errors = landmark_statistics(landmark_errors(fixed_points, moving_points, spacing, state.ddf))
         for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
-            values[f"{name}{suffix}"] = errors[source]
+            values[state.name(name)] = errors[source]
     return values
 
 
 def _field_values(
-    ddf: Tensor, true_ddf: Tensor, spacing: Sequence[float] | Tensor, mask: Tensor | None, capture_range: float | None
+    states: Sequence[_State],
+    true_ddf: Tensor,
+    spacing: Sequence[float] | Tensor,
+    mask: Tensor | None,
+    capture_range: float | None,
 ) -> dict[str, float]:
-    """Error of the field and of no displacement, in all and along each axis."""
-    values, errors = {}, field_errors(ddf, true_ddf, spacing, mask, capture_range)
-    for name in ("mae", *(f"mae_axis_{k}" for k in range(len(ddf)))):
-        values[f"{name}_before"] = errors[name.replace("mae", "mae_zero", 1)]
-        values[name] = errors[name]
-    return values
+    """Error of the field of each state, in all and along each axis."""
+    nothing = true_ddf.new_zeros(true_ddf.shape)
+    fields = [(state, nothing if state.ddf is None else state.ddf) for state in states]
+    errors = [(state, field_errors(ddf, true_ddf, spacing, mask, capture_range)) for state, ddf in fields]
+    names = ("mae", *(f"mae_axis_{k}" for k in range(len(true_ddf))))
+    return {state.name(name): found[name] for name in names for state, found in errors}
 
 
 def _label_values(
-    moving_label: Tensor,
+    states: Sequence[_State],
     fixed_label: Tensor,
-    warped_label: Tensor,
     labels: Iterable[int] | None,
     spacing: Sequence[float] | Tensor | None,
 ) -> dict[str, float]:
-    """Overlap and, with a spacing, surface distances: mean before, mean after and after for each label."""
-    common = labels_in(moving_label) & labels_in(fixed_label)
+    """Overlap and, with a spacing, surface distances of each state: their means, and those of each label."""
+    moving = set[int]().union(*(labels_in(state.label) for state in states[:-1] if state.label is not None))
+    common = moving & labels_in(fixed_label)
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]
-    before, after = (dice(label_map, fixed_label, compared) for label_map in (moving_label, warped_label))
-    values = {"dsc_before": _mean(before.values()), "dsc": _mean(after.values())}
-    for name, overlaps in (("dsc_before", before), ("dsc", after)):
-        values |= {f"{name}_{label}": overlaps.get(label, math.nan) for label in wanted}
+    known = [(state, state.label) for state in states if state.label is not None]
+    overlaps = [(state, dice(label_map, fixed_label, compared)) for state, label_map in known]
+    values = {state.name("dsc"): _mean(overlap.values()) for state, overlap in overlaps}
+    for state, overlap in overlaps:
+        values |= {state.name("dsc", label): overlap.get(label, math.nan) for label in wanted}
     if spacing is None:
         return values
-    initial, final = (surface_distances(one, fixed_label, compared, spacing) for one in (moving_label, warped_label))
-    for suffix, distances in (("_before", initial), ("", final)):
+    for state, label_map in known:
+        distances = surface_distances(label_map, fixed_label, compared, spacing)
         for name in SurfaceDistances._fields:
-            values[f"{name}{suffix}"] = _mean(getattr(distance, name) for distance in distances.values())
-    for name in ("hd95", "asd"):
-        values |= {f"{name}_{label}": getattr(final.get(label), name, math.nan) for label in wanted}
+            values[state.name(name)] = _mean(getattr(distance, name) for distance in distances.values())
+    for name in ("hd95", "asd"):  # the last state is that after the registration
+        values |= {f"{name}_{label}": getattr(distances.get(label), name, math.nan) for label in wanted}
     return values
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import contourpy
 import numpy as np
 import numpy.typing as npt
+import torch
 from ignite.engine import Events
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,8 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from monai_regplugins.fields import jacobian_determinant, warp
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import pair_metrics
+from monai_regplugins.verdict.judge import judge
 
 __all__ = ["PairFigure", "draw_pair", "pair_figure"]
 
@@ -96,9 +99,15 @@ def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mappi
         targets.get("moving_label"),
         targets.get("fixed_label"),
         affine=getattr(item.get("fixed"), "affine", None),
-        title=str(item.get("pair_id", "")) + _start_of(metrics or {}),
+        title=str(item.get("pair_id", "")) + _start_of(metrics or {}) + _level_of(metrics),
         metrics=metrics,
+        warped_label=pred.get("warped_label"),
     )
+
+
+def _level_of(metrics: Mapping[str, float] | None) -> str:
+    """The verdict on the measures, for a title; nothing if there are none."""
+    return "" if metrics is None else f": {judge(metrics).level}"
 
 
 def _start_of(metrics: Mapping[str, float]) -> str:
@@ -107,7 +116,7 @@ def _start_of(metrics: Mapping[str, float]) -> str:
         return ""
     start = "the network's field" if metrics["from_network"] else "the aligned pair"
     start = "the discrete search" if metrics.get("from_search") else start
-    gain = metrics["unused"] - metrics["unused_before"]
+    gain = metrics["unused"] - metrics["unused_aligned"]
     return f" (from {start}, {f'similarity {gain:+.3f}' if gain else 'which is kept'})"
 
 
@@ -168,16 +177,19 @@ def pair_figure(
     affine: Tensor | Array | None = None,
     title: str = "",
     metrics: Mapping[str, float] | None = None,
+    warped_label: Tensor | None = None,
 ) -> Figure:
     """Draw a registered pair.
 
     Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in one
-    color window, and the field as a grid: each line joins the points x + u(x) of a straight line of fixed voxels. The
-    contours of the fixed labels lie over all three images. One row per orthogonal plane, through the largest cross
+    color window, and the field as a grid: each line joins the points x + u(x) of a straight line of fixed voxels; where
+    they fold there are red dots. Contours of an image's own labels are solid, those of the fixed labels beside them
+    dotted. One row per orthogonal plane, through the largest cross
     section of the labels, or the brightest one; a single row in 2D.
 
     Args:
-        moving: moving image on the fixed grid, shape ``(1, *spatial)``, 2D or 3D, as all others.
+        moving: moving image on the fixed grid, after the initial alignment, shape ``(1, *spatial)``, 2D or 3D, as all
+            others.
         fixed: fixed image.
         warped: moving image after the registration.
         ddf: displacement field in voxels, shape ``(d, *spatial)``.
@@ -189,6 +201,8 @@ def pair_figure(
         title: name of the pair.
         metrics: the measures for the titles, as :func:`~monai_regplugins.metrics.pair_metrics` names them; None
             measures the pair.
+        warped_label: label map of the moving image after the registration; by default the one of the moving image,
+            warped by the field.
 
     Returns:
         The figure, to be saved with ``savefig``; no global state of matplotlib is touched. All panels lie in its one
@@ -207,6 +221,7 @@ def pair_figure(
     steps = [float(step) for step in spacing]
     images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
     labels = None if fixed_label is None else fixed_label[0].detach().cpu().numpy()
+    carried = _labels_of(moving_label, warped_label, ddf)
     gray, strongest = _windows(images["fixed"], images["moving"])
     planes = planes_through(images["fixed"] if labels is None else labels != 0, affine)
     axes, rows = _page(planes, images["fixed"].shape, steps)
@@ -218,13 +233,21 @@ def pair_figure(
         for panel, cut in zip(panels[3:5], differences, strict=True):
             axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
         if labels is not None:
-            _draw_contours(axes, panels[:3], plane.cut(labels))
+            _draw_contours(axes, panels[:3], [plane.cut(labels), *(plane.cut(one) for one in carried)])
         _draw_grid(axes, panels[5], plane, _array(ddf))
     axes.add_collection(
         LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
     )
     _write_titles(axes, rows[0], _column_titles(values), title)
     return axes.figure  # type: ignore[return-value]
+
+
+def _labels_of(moving_label: Tensor | None, warped_label: Tensor | None, ddf: Tensor) -> list[Array]:
+    """The moving and the warped label map, none without a moving one."""
+    if moving_label is None:
+        return []
+    moved = warp(moving_label[None], ddf[None], mode="nearest")[0] if warped_label is None else warped_label
+    return [one[0].detach().cpu().numpy() for one in (moving_label, moved)]
 
 
 def _array(tensor: Tensor) -> Array:
@@ -245,11 +268,13 @@ def _column_titles(values: Mapping[str, float]) -> list[str]:
 
     def measures(suffix: str) -> str:
         dsc = f"DSC {values['dsc' + suffix]:.3f}, " if "dsc" in values else ""
-        return f"{dsc}NCC {values['ncc' + suffix]:.3f}"
+        tre = f", TRE {values['tre' + suffix]:.2f} mm" if "tre" in values else ""
+        return f"{dsc}NCC {values['ncc' + suffix]:.3f}{tre}"
 
+    aligned = "ncc_aligned" in values
     return [
         "fixed\n",
-        f"moving\n{measures('_before')}",
+        f"moving, aligned\n{measures('_aligned')}" if aligned else f"moving\n{measures('_before')}",
         f"warped\n{measures('')}",
         "|fixed - moving|\nbefore",
         "|fixed - warped|\nafter",
@@ -321,14 +346,23 @@ def _lying(panel: Panel) -> dict[str, Any]:
     return {"extent": panel, "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 
-def _draw_contours(axes: Axes, panels: Sequence[Panel], labels: Array) -> None:
-    """Draw the outline of every label of a plane in its color, on all panels."""
+def _draw_contours(axes: Axes, panels: Sequence[Panel], maps: Sequence[Array]) -> None:
+    """Draw the outline of every label in its color: of each panel's own map, the fixed one first, and of that."""
+    for number, panel in enumerate(panels):
+        if number < len(maps):
+            _draw_outlines(axes, panel, maps[number], "solid")
+        if number:
+            _draw_outlines(axes, panel, maps[0], "dotted")
+
+
+def _draw_outlines(axes: Axes, panel: Panel, labels: Array, style: str) -> None:
+    """Draw the outline of every label of a plane in its color."""
     lines, colors = [], []
     for label in np.unique(labels[labels != 0]):
         found: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
-        lines += [panel.place(line, labels.shape) for panel in panels for line in found]
-        colors += [COLORS[int(label - 1) % len(COLORS)]] * (len(panels) * len(found))
-    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9))
+        lines += [panel.place(line, labels.shape) for line in found]
+        colors += [COLORS[int(label - 1) % len(COLORS)]] * len(found)
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9, linestyles=style))
 
 
 def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
@@ -340,8 +374,22 @@ def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
     lines = [*points[step // 2 :: step], *points[:, step // 2 :: step].swapaxes(0, 1)]
     grid = LineCollection(lines, colors="tab:blue", linewidths=0.7)
     axes.add_collection(grid)
+    (dots,) = axes.plot(*points[_folds(plane, ddf)].T, ".", color="red", markersize=1.5)
     corner = (panel.left, panel.bottom)
-    grid.set_clip_path(Rectangle(corner, panel.right - panel.left, panel.top - panel.bottom, transform=axes.transData))
+    for drawn in (grid, dots):
+        box = Rectangle(corner, panel.right - panel.left, panel.top - panel.bottom, transform=axes.transData)
+        drawn.set_clip_path(box)
+
+
+def _folds(plane: Plane, ddf: Array) -> Array:
+    """Where the field ``(d, *spatial)`` folds within the plane; of a volume, three planes tell."""
+    near, middle = ddf, 0
+    if plane.normal is not None:
+        first = max(plane.position - 1, 0)
+        near = ddf.take(range(first, min(plane.position + 2, ddf.shape[plane.normal + 1])), axis=plane.normal + 1)
+        middle = plane.position - first
+    folded = jacobian_determinant(torch.from_numpy(np.ascontiguousarray(near))[None])[0].numpy() <= 0
+    return plane._replace(position=middle).cut(folded.reshape(near.shape[1:]))
 
 
 def _write_titles(axes: Axes, panels: Sequence[Panel], titles: Sequence[str], title: str) -> None:
@@ -349,5 +397,5 @@ def _write_titles(axes: Axes, panels: Sequence[Panel], titles: Sequence[str], ti
     width, height = axes.get_xlim()[1], axes.get_ylim()[1]
     for panel, text in zip(panels, titles, strict=True):
         middle = (panel.left + panel.right) / 2
-        axes.text(middle, max(panel.bottom, panel.top) + 0.06, text, fontsize=10, ha="center", va="bottom")
+        axes.text(middle, max(panel.bottom, panel.top) + 0.06, text, fontsize=9, ha="center", va="bottom")
     axes.text(width / 2, height - 0.02, title, fontsize=11, ha="center", va="top")

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ignite.engine import Events
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import finite_values, mean_metrics
 
-__all__ = ["MetricTable", "metrics_csv", "summary_table"]
+__all__ = ["MetricTable", "metrics_csv", "state_values", "states_of", "summary_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ SUMMARY = {  # name in the table: measure, number of decimals
     "folding [%]": ("folding_percent", 3),
     "SDlogJ": ("sdlogj", 3),
 }
+STATES = {"before": "_before", "aligned": "_aligned", "after": ""}  # suffixes of the measures
+TEXTS = ("verdict", "reasons")
 
 
 class MetricTable:
@@ -67,29 +69,59 @@ class MetricTable:
 
 
 def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per pair, then their mean and standard deviation (of a sample); a missing value is empty."""
+    """Return one line per pair, then their mean and standard deviation (of a sample); a missing value is empty.
+
+    The verdict and its reasons come first, where the pairs have them.
+    """
     means = mean_metrics(rows)
+    texts = [name for name in TEXTS if any(name in row for row in rows)]
     deviations = {
         name: statistics.stdev(values) if len(values := finite_values(rows, name)) > 1 else math.nan for name in means
     }
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["pair_id", *means])
+    writer.writerow(["pair_id", *texts, *means])
     for row in [*rows, {"pair_id": "mean", **means}, {"pair_id": "sd", **deviations}]:
-        writer.writerow([as_text(str(row["pair_id"])), *(_cell(row.get(name, math.nan)) for name in means)])
+        words = [as_text(str(row.get(name, ""))) for name in ("pair_id", *texts)]
+        writer.writerow([*words, *(_cell(row.get(name, math.nan)) for name in means)])
     return stream.getvalue()
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a few aligned lines: the mean of each measure before and after the registration."""
-    means = mean_metrics(rows)
+    """Return a few aligned lines: the mean of each measure as the pairs were given, aligned and after registration.
+
+    There is a column for the aligned pairs if an initial alignment moved any.
+    """
+    states = states_of(rows)
     pairs = f"{len(rows)} pair{'s' if len(rows) != 1 else ''}"
-    lines = [f"{pairs:<12}{'before':>10}{'after':>10}"]
+    lines = [f"{pairs:<12}" + "".join(f"{state:>10}" for state in states)]
     for title, (name, decimals) in SUMMARY.items():
-        if name in means:
-            before, after = (_rounded(means.get(key, math.nan), decimals) for key in (f"{name}_before", name))
-            lines.append(f"{title:<12}{before:>10}{after:>10}")
+        if any(name in row for row in rows):
+            means = (_mean(state_values(rows, name, state)) for state in states)
+            lines.append(f"{title:<12}" + "".join(f"{_rounded(mean, decimals):>10}" for mean in means))
     return "\n".join(lines)
+
+
+def states_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the states that the pairs were measured in: before, aligned if any was moved, and after."""
+    aligned = any("ncc_aligned" in row for row in rows)
+    return [state for state in STATES if state != "aligned" or aligned]
+
+
+def state_values(rows: Iterable[Mapping[str, Any]], name: str, state: str) -> list[float]:
+    """The finite values of a measure in a state; a pair that was not moved is aligned as it was given."""
+    suffix = STATES[state]
+    return finite_values([{name: row.get(f"{name}{suffix}", _unmoved(row, name, state))} for row in rows], name)
+
+
+def _unmoved(row: Mapping[str, Any], name: str, state: str) -> Any:
+    """The value of a pair that the initial alignment did not move."""
+    return row.get(f"{name}_before") if state == "aligned" else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean, NaN of no values."""
+    return statistics.fmean(values) if values else math.nan
 
 
 def as_text(cell: str) -> str:

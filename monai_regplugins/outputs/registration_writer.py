@@ -42,6 +42,7 @@ __all__ = ["RegistrationWriter"]
 logger = logging.getLogger(__name__)
 
 ALL = "all"
+LOGGED_AT = {"PASS": logging.INFO, "WARN": logging.WARNING, "FAIL": logging.ERROR}
 
 
 class RegistrationWriter:
@@ -58,7 +59,8 @@ class RegistrationWriter:
       the total field holds already;
     * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
     * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels;
-    * ``metrics.json``, the measures of :func:`~monai_regplugins.metrics.pair_metrics`, and ``registration.png``;
+    * ``metrics.json``: ``verdict`` and its ``reasons``, see :class:`~monai_regplugins.verdict.judge.Verdict`, and
+      :attr:`~monai_regplugins.result.RegistrationResult.metrics`, null where undefined; and ``registration.png``;
     * ``provenance.json``: inputs, weights, configuration, versions, seconds, and the files of the folder.
 
     The folder appears when it is complete. One that is there is only written into if its ``provenance.json`` says that
@@ -176,8 +178,13 @@ class RegistrationWriter:
             path = folder / "fixed_points_in_moving.csv"
             np.savetxt(path, result.fixed_points_in_moving.numpy(), fmt="%.6f", delimiter=",")
         finite = {name: value if math.isfinite(value) else None for name, value in result.metrics.items()}
-        (folder / "metrics.json").write_text(json.dumps(finite, indent=2), encoding="utf-8")
-        figure = draw_pair(result.item, {"pred": result.pred, "label": result.targets}, result.metrics)
+        content = json.dumps({**result.verdict.as_json(), **finite}, indent=2)
+        (folder / "metrics.json").write_text(content, encoding="utf-8")
+        logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, result.verdict)
+        pred = dict(result.pred)
+        if result.warped_label is not None:
+            pred["warped_label"] = result.warped_label.as_tensor()
+        figure = draw_pair(result.item, {"pred": pred, "label": result.targets}, result.metrics)
         figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
         for write in self.parts:
             write(result, folder)
@@ -226,14 +233,12 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
 
 def _initial_alignment(result: RegistrationResult) -> dict[str, list[list[float]]]:
     """The matrix of the initial alignment, fixed to moving world, RAS mm, for the provenance; nothing of identity."""
-    matrix: torch.Tensor = result.item["prealign_matrix"]
-    made = not torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
-    return {"initial_alignment": matrix.tolist()} if made else {}
+    return {"initial_alignment": result.item["prealign_matrix"].tolist()} if result.is_aligned else {}
 
 
 def _write_alignment(folder: Path, result: RegistrationResult) -> None:
     """Write the initial alignment, if one was made, where ITK has a world for it."""
-    if not _initial_alignment(result):
+    if not result.is_aligned:
         return
     try:
         check_plane(result.fixed.affine.numpy(), result.fixed.ndim - 1)

@@ -11,20 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import finite_values
-from monai_regplugins.outputs.metric_table import SUMMARY, metrics_csv
+from monai_regplugins.outputs.metric_table import STATES, SUMMARY, metrics_csv, state_values, states_of
+from monai_regplugins.verdict.judge import LEVELS
 
 __all__ = ["RegistrationReport", "box_figure", "report_page"]
 
-Row = Mapping[str, Any]  # "pair_id" and the measures of monai_regplugins.metrics.pair_metrics
+Row = Mapping[str, Any]  # "pair_id", the content of its metrics.json, and "error" of a pair that has none
 
 # what the order of the cases goes by, the first that the pairs have; 1 where larger is better
 ORDER = {"tre": -1, "dsc": 1, "ncc": 1}
 TABLE, PAGE = "metrics.csv", "report.html"
+ERROR = "ERROR"  # instead of a verdict, of a pair without result
 BEFORE, AFTER = "#9aa5b1", "#1982c4"
 
 STYLE = """
@@ -33,6 +36,9 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e4e7eb }
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100%; height: auto }
+.FAIL, .ERROR { color: #b3261e; font-weight: 600 }
+.WARN { color: #a15c00; font-weight: 600 }
+.PASS { color: #1b7f4b }
 """
 
 
@@ -59,31 +65,37 @@ class RegistrationReport:
         for name in (TABLE, PAGE):
             check_result(self.output_dir / name)
 
-    def __call__(self, pair_ids: Sequence[str]) -> None:
+    def __call__(self, pair_ids: Sequence[str], failed: Mapping[str, str] | None = None) -> None:
         """Write both files.
 
         Args:
             pair_ids: names of the folders to look at.
+            failed: pairs that have no result, and why.
 
         Raises:
             InputError: When a file cannot be written.
         """
         rows = [{"pair_id": name, **_measures(self.output_dir / name / "metrics.json")} for name in pair_ids]
+        rows += [{"pair_id": name, "verdict": ERROR, "reasons": reason} for name, reason in (failed or {}).items()]
         write_result(self.output_dir / TABLE, metrics_csv(rows).encode())
         shown = {
             row["pair_id"]: (self.output_dir / row["pair_id"] / "registration.png").read_bytes()
-            for row in worst_first(rows)[: self.pictures]
+            for row in [row for row in worst_first(rows) if row.get("verdict") != ERROR][: self.pictures]
         }
         write_result(self.output_dir / PAGE, report_page(rows, shown, self.title).encode())
 
 
 def worst_first(rows: Iterable[Row]) -> list[Row]:
-    """Sort pairs by their landmark error, overlap or correlation, whichever they have; the worst comes first."""
+    """Sort pairs by verdict, and those of one by landmark error, overlap or correlation; the worst comes first."""
     listed = list(rows)
-    for measure, sign in ORDER.items():
-        if finite_values(listed, measure):
-            return sorted(listed, key=lambda row: _key(row.get(measure), sign))
-    return listed
+    measure = next((name for name in ORDER if finite_values(listed, name)), "")
+    return sorted(listed, key=lambda row: (-_severity(row), _key(row.get(measure), ORDER.get(measure, 1))))
+
+
+def _severity(row: Row) -> int:
+    """How bad a pair is: 0 for PASS or without verdict, then WARN, FAIL, and no result at all."""
+    verdict = row.get("verdict", LEVELS[0])
+    return len(LEVELS) if verdict == ERROR else LEVELS.index(verdict)
 
 
 def report_page(rows: Sequence[Row], pictures: Mapping[str, bytes], title: str) -> str:
@@ -98,11 +110,12 @@ def report_page(rows: Sequence[Row], pictures: Mapping[str, bytes], title: str) 
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{len(rows)} pair{'s' if len(rows) != 1 else ''}, mean and standard deviation over the pairs.</p>",
+        _verdicts(rows),
         _summary(rows),
         f"<h2>Dice per label</h2>{_image(_png(box_figure(labels)), 'Dice per label')}" if labels else "",
         "<h2>All pairs, the worst first</h2>",
         _pairs(worst_first(rows)),
-        *(f"<h3>{escape(name)}</h3>{_image(picture, name)}" for name, picture in pictures.items()),
+        *(_case(row, pictures[row["pair_id"]]) for row in worst_first(rows) if row["pair_id"] in pictures),
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
@@ -135,10 +148,11 @@ def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
     return figure
 
 
-def _measures(path: Path) -> dict[str, float]:
-    """Measures of a pair; JSON has null in place of NaN."""
+def _measures(path: Path) -> dict[str, Any]:
+    """Measures and verdict of a pair, the reasons as one text; JSON has null in place of NaN."""
     values = json.loads(path.read_text(encoding="utf-8"))
-    return {name: math.nan if value is None else float(value) for name, value in values.items()}
+    reasons = {"reasons": "; ".join(values["reasons"])} if "reasons" in values else {}
+    return {name: math.nan if value is None else value for name, value in values.items()} | reasons
 
 
 def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
@@ -150,30 +164,54 @@ def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]
     }
 
 
+def _case(row: Row, picture: bytes) -> str:
+    """A pair with its verdict, its reasons, its picture, and a link to its folder."""
+    name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
+    told = f'<p class="{verdict}">{verdict} {escape(str(row.get("reasons", "")))}</p>' if verdict else ""
+    return f'<h3><a href="{quote(name)}/">{escape(name)}</a></h3>{told}{_image(picture, name)}'
+
+
+def _verdicts(rows: Sequence[Row]) -> str:
+    """How many pairs have each verdict, and the reasons of those that do not pass, the worst first."""
+    judged = [row for row in worst_first(rows) if "verdict" in row]
+    if not judged:
+        return ""
+    counts = [(level, sum(row["verdict"] == level for row in judged)) for level in (ERROR, *reversed(LEVELS))]
+    told = ", ".join(f'{count} <span class="{level}">{level}</span>' for level, count in counts if count)
+    reasons = "".join(
+        f'<li><span class="{row["verdict"]}">{row["verdict"]}</span> {escape(str(row["pair_id"]))}: '
+        f"{escape(row['reasons'])}</li>"
+        for row in judged
+        if row["verdict"] != LEVELS[0]
+    )
+    return f"<p>Verdicts: {told}.</p>" + (f"<ul>{reasons}</ul>" if reasons else "")
+
+
 def _summary(rows: Sequence[Row]) -> str:
-    """Table of the mean measures before and after."""
-    lines = [["", "before", "after"]]
+    """Table of the mean measures in each state."""
+    states = states_of(rows)
+    lines = [["", *states]]
     for title, (name, decimals) in SUMMARY.items():
-        after = finite_values(rows, name)
-        if after:
-            before = finite_values(rows, f"{name}_before")
-            lines.append([title, _mean_and_sd(before, decimals), _mean_and_sd(after, decimals)])
+        if finite_values(rows, name):
+            lines.append([title, *(_mean_and_sd(state_values(rows, name, state), decimals) for state in states)])
     return _table(lines)
 
 
 def _pairs(rows: Sequence[Row]) -> str:
     """Table of the pairs."""
     columns = {title: entry for title, entry in SUMMARY.items() if finite_values(rows, entry[0])}
-    lines = [["pair", *columns]]
+    judged = ["verdict"] if any("verdict" in row for row in rows) else []
+    lines = [["pair", *judged, *columns]]
     for row in rows:
-        lines.append([str(row["pair_id"]), *(_cell(row, name, decimals) for name, decimals in columns.values())])
+        words = [str(row["pair_id"]), *(str(row.get(name, "")) for name in judged)]
+        lines.append([*words, *(_cell(row, name, decimals) for name, decimals in columns.values())])
     return _table(lines)
 
 
 def _cell(row: Row, name: str, decimals: int) -> str:
-    """Value of a pair, and the one before where there is one."""
-    before, after = (_number(row.get(key), decimals) for key in (f"{name}_before", name))
-    return f"{before} → {after}" if before else after
+    """Value of a pair, and those before it where there are any."""
+    values = (_number(row.get(f"{name}{suffix}"), decimals) for suffix in STATES.values())
+    return " → ".join(value for value in values if value)
 
 
 def _number(value: Any, decimals: int) -> str:

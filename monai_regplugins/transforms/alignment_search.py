@@ -55,8 +55,8 @@ def rotations(d: int) -> torch.Tensor:
 
     Example:
         >>> rotations(2)[6].round()  # 90 degrees
-        tensor([[0., -1.],
-                [1., 0.]], dtype=torch.float64)
+        tensor([[ 0., -1.],
+                [ 1.,  0.]], dtype=torch.float64)
     """
     if d == 2:
         angles = 2 * math.pi * np.arange(TURNS[2]) / TURNS[2]

@@ -301,15 +301,20 @@ def test_a_bad_pair_does_not_stop_the_others_and_those_done_are_left_out(
     assert "1 of 3 pairs failed (second)" in input_error(raised.value)
     output = tmp_path / "output"
     assert sorted(os.listdir(output)) == ["first", "metrics.csv", "provenance.json", "report.html", "third"]
-    assert list(table(output / "metrics.csv")) == ["first", "third", "mean", "sd"]
+    assert list(table(output / "metrics.csv")) == ["first", "third", "second", "mean", "sd"]
     before = (output / "first" / "provenance.json").stat().st_mtime_ns
 
     (tmp_path / "damaged.nii.gz").write_bytes((tmp_path / "moving.nii.gz").read_bytes())
-    infer(pairs_file=str(pair_list))
+    with pytest.raises(RuntimeError) as raised:  # the images are noise
+        infer(pairs_file=str(pair_list))
+    assert "3 of 3 results are not to be trusted (first, second, third)" in input_error(raised.value)
+    written = (output / "second" / "provenance.json").stat().st_mtime_ns
+    infer(pairs_file=str(pair_list), fail_on="never")
+    assert (output / "second" / "provenance.json").stat().st_mtime_ns == written, "registered again"
 
     assert list(table(output / "metrics.csv")) == ["first", "second", "third", "mean", "sd"]
     assert (output / "first" / "provenance.json").stat().st_mtime_ns == before
-    assert "<h3>second</h3>" in (output / "report.html").read_text(encoding="utf-8")
+    assert '<h3><a href="second/">second</a></h3>' in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_refinement_is_told_and_changes_the_field(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import random
@@ -49,6 +50,7 @@ class Register:
         if value == "memory":
             raise MemoryError
         item = {"pair_id": pair["pair_id"], "value": value, "fixed": IMAGE, "moving_original": IMAGE}
+        item["prealign_matrix"] = torch.eye(3)
         return RegistrationResult(item, {"pred": {}, "label": {}}, pair, seconds=1.0)
 
 
@@ -82,12 +84,14 @@ def values_in(folder: Path) -> dict[str, str]:
 class Report(RegistrationReport):
     def __init__(self) -> None:
         self.ids: list[str] = []
+        self.failed: dict[str, str] = {}
 
     def check(self) -> None:
         pass
 
-    def __call__(self, pair_ids: Any) -> None:
+    def __call__(self, pair_ids: Any, failed: Mapping[str, str] | None = None) -> None:
         self.ids += pair_ids
+        self.failed |= failed or {}
 
 
 def test_all_pairs_are_registered_and_reported(tmp_path: Path) -> None:
@@ -117,6 +121,7 @@ def test_the_failure_of_a_pair_is_that_of_this_pair(
         runner.run()
     assert values_in(tmp_path) == {"a": "1", "c": "3"}
     assert report.ids == ["a", "c"]
+    assert [f"{name}: {reason}" for name, reason in report.failed.items()] == [caplog.records[0].getMessage()]
     (record,) = caplog.records
     assert record.getMessage().startswith(message)
     assert "\n" not in record.getMessage()
@@ -136,6 +141,44 @@ def test_the_traceback_comes_when_it_is_asked_for(tmp_path: Path, caplog: pytest
 def test_a_single_pair_fails_with_its_own_error_in_one_line(value: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         make(tmp_path, {"a": value})[0].run()
+
+
+class Judged(Writer):
+    """Writes the value of a result as its verdict."""
+
+    def _write(self, folder: Path, result: RegistrationResult) -> None:
+        (folder / "metrics.json").write_text(json.dumps({"verdict": result.item["value"]}))
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "bad"),
+    [
+        ("fail", r"^1 of 3 results are not to be trusted \(c\)"),
+        ("warn", r"^2 of 3 results are not to be trusted \(b, c\)"),
+        ("never", ""),
+    ],
+)
+def test_bad_verdicts_are_an_error_when_all_is_done(fail_on: str, bad: str, tmp_path: Path) -> None:
+    report = Report()
+    runner, register = make(tmp_path, {"a": "PASS", "b": "WARN", "c": "FAIL"}, report=report, fail_on=fail_on)
+    runner.writer = Judged(tmp_path / "out", provenance=Provenance({}))
+    for again in (False, True):  # those that are done are judged like the others
+        with pytest.raises(InputError, match=bad) if bad else contextlib.nullcontext():
+            runner.run()
+        assert register.calls == ["a", "b", "c"], again
+    assert report.ids == ["a", "b", "c"] * 2
+
+
+def test_the_verdict_of_a_single_pair_is_no_error(tmp_path: Path) -> None:
+    runner, _ = make(tmp_path, {"a": "FAIL"})
+    runner.writer = Judged(tmp_path / "out", provenance=Provenance({}))
+    runner.run()
+    assert (tmp_path / "out" / "a" / "metrics.json").is_file()
+
+
+def test_an_unknown_word_for_bad_verdicts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fail_on"):
+        make(tmp_path, {"a": "1", "b": "2"}, fail_on="fial")
 
 
 def test_pairs_that_are_done_are_left_out_and_a_single_one_is_not(tmp_path: Path) -> None:

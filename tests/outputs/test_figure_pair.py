@@ -80,22 +80,45 @@ def test_panels_lie_side_by_side() -> None:
             assert right < other[0] or other[1] < left or top < other[2] or other[3] < bottom
 
 
-def test_contours_of_the_fixed_label_lie_over_all_three_images() -> None:
+def edges(line: np.ndarray, image: Any) -> tuple[list[float], list[float]]:
+    """Return the least and the largest voxel positions of a contour over an image of 12 rows and 10 columns."""
+    left, right, bottom, top = image.get_extent()
+    voxels = (line - [left, bottom]) / [(right - left) / 10, (top - bottom) / 12] - 0.5
+    return voxels.min(axis=0).round(4).tolist(), voxels.max(axis=0).round(4).tolist()
+
+
+def test_each_image_shows_its_own_labels_and_the_fixed_ones_dotted() -> None:
     drawn = pair_figure(**volume_pair())
-    contours = lines_of(drawn)[0].get_segments()
-    assert len(contours) == 3
-    for image, line in zip(images_of(drawn)[0], contours, strict=False):
-        left, right, bottom, top = image.get_extent()
-        voxels = (line - [left, bottom]) / [(right - left) / 10, (top - bottom) / 12] - 0.5
-        assert voxels.min(axis=0).tolist() == pytest.approx([2.5, 3.5], abs=1e-5)  # outer faces of 3..5 and 4..8
-        assert voxels.max(axis=0).tolist() == pytest.approx([5.5, 8.5], abs=1e-5)
+    fixed, moving, warped = images_of(drawn)[0][:3]
+    found = [(line.get_segments(), line.get_linestyle()[0][1] is None) for line in lines_of(drawn)[:5]]
+    here, before = ([2.5, 3.5], [5.5, 8.5]), ([3.5, 3.5], [6.5, 8.5])  # outer faces of 3..5 and 4..8; of 4..6
+    expected = [(fixed, here, True), (moving, before, True), (moving, here, False), (warped, here, True)]
+    for ((line,), solid), (image, corners, own) in zip(found, [*expected, (warped, here, False)], strict=True):
+        assert edges(line, image) == corners
+        assert solid == own
+
+
+def test_a_label_that_was_warped_elsewhere_is_drawn_as_it_is() -> None:
+    pair = volume_pair()
+    drawn = pair_figure(**pair, warped_label=pair["moving_label"])
+    ((line,), image) = lines_of(drawn)[3].get_segments(), images_of(drawn)[0][2]
+    assert edges(line, image) == ([3.5, 3.5], [6.5, 8.5])
+
+
+def test_folds_are_marked() -> None:
+    pair = volume_pair()
+    assert all(len(line.get_xdata()) == 0 for line in pair_figure(**pair).axes[0].lines)
+    pair["ddf"][0, 4, 5:7] = -3.0  # x + u goes back behind its neighbor
+    marked = [len(line.get_xdata()) for line in pair_figure(**pair).axes[0].lines]
+    assert len(marked) == 3
+    assert marked[0] > 0
 
 
 def test_grid_shows_where_fixed_points_go() -> None:
     drawn = pair_figure(**volume_pair())
     frame = lines_of(drawn)[-1].get_segments()[5]  # of the last panel of the first row
     scale = np.ptp(frame, axis=0) / (10, 12)
-    lines = [(line - frame.min(axis=0)) / scale - 0.5 for line in lines_of(drawn)[1].get_segments()]
+    lines = [(line - frame.min(axis=0)) / scale - 0.5 for line in lines_of(drawn)[5].get_segments()]
     assert len(lines) == 12 + 10
     # moved by one voxel along itself
     np.testing.assert_allclose(lines[0], [[x + 1, 0] for x in range(10)], atol=1e-5)
@@ -112,6 +135,13 @@ def test_titles_give_measures_before_and_after() -> None:
     assert titles[1].startswith("moving\nDSC 0.667, NCC 0.")
     assert titles[2] == "warped\nDSC 1.000, NCC 1.000"
     assert titles[5:] == ["deformed grid\nfolding 0 %", "a_to_b"]
+
+
+def test_landmark_errors_are_in_the_titles_and_the_moving_image_is_the_aligned_one() -> None:
+    known = {"ncc_before": 0.1, "ncc_aligned": 0.2, "ncc": 0.75, "folding_percent": 3.0}
+    known |= {"tre_before": 9.0, "tre_aligned": 4.0, "tre": 1.234}
+    titles = titles_of(pair_figure(**volume_pair(), metrics=known))
+    assert titles[1:3] == ["moving, aligned\nNCC 0.200, TRE 4.00 mm", "warped\nNCC 0.750, TRE 1.23 mm"]
 
 
 def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:

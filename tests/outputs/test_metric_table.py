@@ -60,3 +60,17 @@ def test_handler_writes_and_logs(make_training: Any, tmp_path: Path, caplog: pyt
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     MetricTable(tmp_path / "metrics.csv")(SimpleNamespace(state=SimpleNamespace(rank=1, pair_rows=ROWS)))
     assert not list(tmp_path.iterdir())
+
+
+def test_verdicts_and_the_aligned_pairs_have_columns() -> None:
+    rows = [
+        {"pair_id": "a", "verdict": "WARN", "reasons": "=it folds", "ncc_before": 0.2, "ncc_aligned": 0.4, "ncc": 0.8},
+        {"pair_id": "b", "verdict": "PASS", "reasons": "", "ncc_before": 0.6, "ncc": 0.9},
+    ]
+    lines = metrics_csv(rows).splitlines()
+    assert lines[0] == "pair_id,verdict,reasons,ncc_before,ncc_aligned,ncc"
+    assert lines[1] == "a,WARN,'=it folds,0.2,0.4,0.8"
+    assert lines[2] == "b,PASS,,0.6,,0.9"
+    table = [line.split() for line in summary_table(rows).splitlines()]
+    assert table == [["2", "pairs", "before", "aligned", "after"], ["NCC", "0.400", "0.500", "0.850"]]
+    assert "aligned" not in summary_table(rows[1:])

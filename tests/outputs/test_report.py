@@ -90,6 +90,64 @@ def test_the_page_needs_no_other_file_and_tells_all_numbers() -> None:
     assert page.cells.index("none") < page.cells.index("bad") < page.cells.index("good")
 
 
+JUDGED: list[dict[str, Any]] = [
+    {"pair_id": "fine", "verdict": "PASS", "reasons": "", "ncc_before": 0.2, "ncc": 0.3},
+    {
+        "pair_id": "odd",
+        "verdict": "WARN",
+        "reasons": "WARN: it folds",
+        "ncc_before": 0.2,
+        "ncc_aligned": 0.5,
+        "ncc": 0.9,
+    },
+    {"pair_id": "<wrong>", "verdict": "FAIL", "reasons": "FAIL: <b>noise</b>", "ncc_before": 0.2, "ncc": 0.8},
+    {"pair_id": "gone", "verdict": "ERROR", "reasons": "moving image is empty"},
+]
+
+
+def test_the_worst_verdicts_come_first_with_their_reasons() -> None:
+    assert [row["pair_id"] for row in worst_first(JUDGED)] == ["gone", "<wrong>", "odd", "fine"]
+    text = report_page(JUDGED, {"<wrong>": PNG, "fine": PNG}, "title")
+    page = Page(text)
+    assert page.open == []
+    places = [text.index(words) for words in ("gone: moving image is empty", "FAIL: &lt;b&gt;noise", "WARN: it folds")]
+    assert places == sorted(places)
+    assert "<b>" not in text
+    assert '<a href="%3Cwrong%3E/">&lt;wrong&gt;</a>' in text
+    assert [cell for cell in page.cells if cell in ("ERROR", "FAIL", "WARN", "PASS")] == [
+        "ERROR",
+        "FAIL",
+        "WARN",
+        "PASS",
+    ]
+    assert text.index("%3Cwrong%3E/") < text.index('<a href="fine/">')
+
+
+def test_what_the_initial_alignment_did_has_a_column_of_its_own() -> None:
+    page = Page(report_page(JUDGED, {}, "title"))
+    start = page.cells.index("NCC", page.cells.index("aligned"))
+    assert page.cells[:3] == ["before", "aligned", "after"]
+    # 0.2, 0.5, 0.2: pairs that were not moved are aligned as they were given
+    assert page.cells[start : start + 4] == ["NCC", "0.200 ± 0.000", "0.300 ± 0.173", "0.667 ± 0.321"]
+    assert "0.200 → 0.500 → 0.900" in page.cells
+    assert "0.200 → 0.300" in page.cells
+    assert Page(report_page(ROWS, {}, "title")).cells[:3] == ["before", "after", "DSC"]
+
+
+def test_failed_pairs_and_verdicts_are_gathered(tmp_path: Path) -> None:
+    names = write_results(tmp_path)
+    judged = tmp_path / "good" / "metrics.json"
+    judged.write_text(
+        json.dumps({"verdict": "WARN", "reasons": ["WARN: a", "WARN: b"], "ncc": 0.5, "ncc_before": None})
+    )
+    RegistrationReport(tmp_path)(names, {"lost": "no such file"})
+    with (tmp_path / "metrics.csv").open(newline="") as stream:
+        table = {line["pair_id"]: line for line in csv.DictReader(stream)}
+    assert (table["good"]["verdict"], table["good"]["reasons"]) == ("WARN", "WARN: a; WARN: b")
+    assert (table["lost"]["verdict"], table["lost"]["reasons"], table["lost"]["ncc"]) == ("ERROR", "no such file", "")
+    assert table["bad"]["verdict"] == ""
+
+
 def test_without_labels_there_is_no_box_plot() -> None:
     assert Page(report_page([{"pair_id": "a", "ncc_before": 0.1, "ncc": 0.5}], {}, "title")).sources == []
 
@@ -108,7 +166,10 @@ def test_the_report_gathers_the_folders(tmp_path: Path) -> None:
     assert list(table) == ["good", "bad", "none", "mean", "sd"]
     assert float(table["mean"]["dsc"]) == pytest.approx(0.6)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert [name for name in ("none", "bad", "good") if f"<h3>{name}</h3>" in text] == ["none", "bad"]
+    assert [name for name in ("none", "bad", "good") if f'<h3><a href="{name}/">{name}</a></h3>' in text] == [
+        "none",
+        "bad",
+    ]
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "report.html"])

@@ -47,6 +47,8 @@ class RegistrationOperator(Operator):
 
     Named outputs:
         transform: path of the field's file, in the pair's folder with all results.
+        verdict: text, ``PASS``, or the reasons of another verdict, which is logged and in ``metrics.json``, too; see
+            :class:`~monai_regplugins.verdict.judge.Verdict`.
         label: only with ``moving_label``: :class:`~monai.deploy.core.Image` of the label on the fixed grid, (slices,
             rows, columns), whose metadata hold ``affine`` (of (columns, rows, slices) to RAS mm), the paths ``fixed``
             and ``moving_label``, and ``folder``, that of the pair.
@@ -86,6 +88,7 @@ class RegistrationOperator(Operator):
         spec.input("moving_label").condition(ConditionType.NONE)
         spec.output("label").condition(ConditionType.NONE)
         spec.output("transform").condition(ConditionType.NONE)
+        spec.output("verdict").condition(ConditionType.NONE)
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Register the pair and write its folder.
@@ -100,6 +103,7 @@ class RegistrationOperator(Operator):
         result = self._register(fixed, moving, moving_label=given, pair_id=self._pair_id)
         folder = result.save(self._output_folder)
         op_output.emit(str(_field_file(folder, FieldPair(fixed, moving), self._form)), "transform")
+        op_output.emit(str(result.verdict), "verdict")
         if (warped := result.warped_label) is not None:
             about = {"affine": warped.affine.numpy(), "fixed": fixed, "moving_label": label, "folder": folder}
             op_output.emit(Image(warped.as_tensor().numpy()[0].T, about), "label")

@@ -262,6 +262,7 @@ class Answers:
         """Where an answer comes from: ids instead of files."""
         provenance = json.loads((saved / "provenance.json").read_text(encoding="utf-8"))
         wanted = ("fingerprint", "parameters", "versions", "created", "seconds")
+        measures = json.loads((saved / "metrics.json").read_text(encoding="utf-8"))
         return {
             "bundle": self.bundle.name,
             "fixed_image": pair.fixed_id or "upload",
@@ -270,7 +271,8 @@ class Answers:
             "weights_sha256": provenance["weights"]["sha256"],
             "trained_here": self.bundle.ckpt.is_relative_to(self.bundle.trained_dir),
             **{key: provenance[key] for key in wanted},
-            "metrics": json.loads((saved / "metrics.json").read_text(encoding="utf-8")),
+            **{key: measures.pop(key) for key in ("verdict", "reasons")},
+            "metrics": measures,
         }
 
 

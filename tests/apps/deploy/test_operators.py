@@ -28,10 +28,12 @@ class Sink(Operator):
     def setup(self, spec):
         spec.input("transform")
         spec.input("label")
+        spec.input("verdict")
 
     def compute(self, op_input, op_output, context):
         label, transform = op_input.receive("label"), op_input.receive("transform")
         about = {key: str(value) for key, value in label.metadata().items() if key != "affine"}
+        about["verdict"] = op_input.receive("verdict")
         told = {"transform": transform, "affine": label.metadata()["affine"].tolist(), **about}
         numpy.save(report + ".npy", label.asnumpy())
         open(report, "w").write(json.dumps(told))
@@ -55,7 +57,7 @@ class Graph(Application):
         register = RegistrationOperator(self, bundle=bundle, output_folder=output, form="itk_h5", name="register")
         ports = ("fixed", "moving") + ("moving_label",) * (self.first is not Arrays)
         self.add_flow(first, register, {(port, port) for port in ports})
-        self.add_flow(register, sink, {(port, port) for port in ("label", "transform")})
+        self.add_flow(register, sink, {(port, port) for port in ("label", "transform", "verdict")})
 
 def files(graph, count):
     return PairFolderOperator(graph, input_folder=source, name="pair")
@@ -88,5 +90,6 @@ def test_label_and_transform_come_out_of_their_ports(
     )
     assert result.warped_label is not None
     np.testing.assert_array_equal(np.load(tmp_path / "report.npy").T, result.warped_label[0])
+    assert told["verdict"] == str(result.verdict)
     np.testing.assert_allclose(told["affine"], result.warped_label.affine)
     assert "expected the path of a file or of a DICOM series' folder" in done.stdout

@@ -73,6 +73,7 @@ def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert about["moving_label_values"] == {"spleen": 3, "label_7": 7}
     assert len(about["weights_sha256"]) == 64
     assert about["metrics"].keys() >= {"ncc", "ncc_before"}
+    assert (about["verdict"], about["reasons"]) == (result.verdict.level, list(result.verdict.reasons))
     assert not about["trained_here"]
     assert str(datastore.images_by_id["day1"].parent) not in str(told)
     assert str(bundle_dir) not in str(told)

@@ -1,0 +1,142 @@
+"""What tells whether a registration is to be trusted, as numbers: fields of view, motion, inverse, similarity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from monai_regplugins import fields
+from monai_regplugins.losses.axis_products import along_axes, box_matrix
+from monai_regplugins.losses.local_correlation import LocalCorrelation
+from monai_regplugins.metrics.regularity import is_finite
+from monai_regplugins.transforms.prepare import resize_image
+
+__all__ = ["clipped_percent", "extents", "field_evidence", "local_similarity", "overlap_percent"]
+
+COARSE = 48  # voxels along an axis that tell enough; an inverse at full resolution takes longer than the registration
+PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the other image
+WINDOW = 7  # voxels of the coarse grid, of the local correlation
+STRUCTURE = 0.1  # of the image's standard deviation; windows that vary less show no structure
+STEPS = 20  # of the inversion
+
+
+def overlap_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape: Sequence[int]) -> float:
+    """Volume that both fields of view share, in percent of the smaller one.
+
+    Args:
+        to_moving: matrix from fixed voxels to moving voxels, (d + 1, d + 1).
+        fixed_shape: voxels of the fixed image along each axis.
+        moving_shape: those of the moving image.
+
+    Example:
+        >>> shift = torch.eye(3)
+        >>> shift[0, 2] = 6.0
+        >>> overlap_percent(shift, [8, 8], [8, 8])
+        25.0
+    """
+    axes = [(torch.arange(PARTS, dtype=torch.float64) + 0.5) * n / PARTS - 0.5 for n in fixed_shape]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+    matrix = to_moving.double()
+    found = points @ matrix[:-1, :-1].T + matrix[:-1, -1]
+    inside = ((found >= -0.5) & (found <= torch.tensor(moving_shape) - 0.5)).all(dim=1)
+    fixed = math.prod(fixed_shape) * float(torch.linalg.det(matrix[:-1, :-1]).abs())  # in voxels of the moving image
+    return min(100.0, 100 * float(inside.double().mean()) * fixed / min(fixed, math.prod(moving_shape)))
+
+
+def extents(shape: Sequence[int], affine: Tensor) -> list[float]:
+    """Length of an image along each of its axes, mm, for its matrix from voxels to mm, (d + 1, d + 1)."""
+    steps = torch.linalg.vector_norm(affine[:, : len(shape)], dim=0)
+    return [n * float(step) for n, step in zip(shape, steps, strict=True)]
+
+
+def field_evidence(ddf: Tensor, spacing: Sequence[float] | Tensor, mask: Tensor | None = None) -> dict[str, float]:
+    """Size and invertibility of a field, on a grid of at most 48 voxels along an axis.
+
+    Args:
+        ddf: the field without initial alignment, ``(d, *spatial)``, voxels.
+        spacing: voxel size, mm, (d,).
+        mask: voxels to look at, ``(1, *spatial)``.
+
+    Returns:
+        ``motion95``, 95th percentile of the displacement's length, mm; ``motion_percent``, the same in percent of the
+        image's mean length; ``inverse95``, 95th percentile of the length of ``v(x) + u(x + v(x))``, mm, with v what 20
+        steps of :func:`~monai_regplugins.fields.invert` find. NaN for a field that is not finite.
+    """
+    if not is_finite(ddf):
+        return dict.fromkeys(("motion95", "motion_percent", "inverse95"), math.nan)
+    shape = ddf.shape[1:]
+    size = [min(n, COARSE) for n in shape]
+    u = fields.resize(ddf[None].float(), size)
+    steps = torch.as_tensor(spacing).to(u) * torch.tensor([n / m for n, m in zip(shape, size, strict=True)]).to(u)
+    inside = None if mask is None else resize_image(mask.as_subclass(Tensor).float(), size) > 0.5
+    inverse, _ = fields.invert(u, STEPS)
+    motion, left = (_length95(field[0], steps, inside) for field in (u, fields.compose(u, inverse)))
+    mean_length = sum(n * float(step) for n, step in zip(size, steps, strict=True)) / len(size)
+    return {"motion95": motion, "motion_percent": 100 * motion / mean_length, "inverse95": left}
+
+
+def _length95(field: Tensor, steps: Tensor, inside: Tensor | None) -> float:
+    """95th percentile of the length of vectors in mm."""
+    lengths = torch.linalg.vector_norm(field * steps.reshape(-1, *[1] * (field.ndim - 1)), dim=0)
+    counted = lengths.flatten() if inside is None or not bool(inside.any()) else lengths[inside[0]]
+    return float(counted.quantile(0.95))
+
+
+def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None) -> float:
+    r"""Mean squared local correlation with the fixed image, on a coarse grid, where that shows structure.
+
+    Windows of 7 voxels on a grid of at most 48 voxels along an axis, in which the fixed image varies by a tenth of its
+    standard deviation at least: neither gain, offset and bias of an image nor noise between its voxels matter.
+
+    Args:
+        image: ``(1, *spatial)``.
+        fixed: the same shape.
+        weights: where both images count, ``(1, *spatial)``.
+
+    Returns:
+        0 for images that have nothing in common, 1 for equal ones; NaN where the fixed image shows no structure.
+
+    Example:
+        >>> fixed = torch.rand(1, 16, 16)
+        >>> round(local_similarity(1 - fixed, fixed), 2)
+        1.0
+    """
+    size = [min(n, COARSE) for n in fixed.shape[1:]]
+    first, second = (_standardized(resize_image(one.as_subclass(Tensor).float(), size)) for one in (image, fixed))
+    counts = torch.ones_like(second) if weights is None else resize_image(weights.as_subclass(Tensor).float(), size)
+    centers = (_local_deviation(second) > STRUCTURE).to(second) * (counts > 0.5)
+    if not bool(centers.any()):
+        return math.nan
+    return -float(LocalCorrelation(second[None], WINDOW, counts[None], centers[None])(first[None]))
+
+
+def _standardized(image: Tensor) -> Tensor:
+    """An image of mean 0 and standard deviation 1; a flat one becomes 0."""
+    deviation = image.std()
+    return (image - image.mean()) / deviation if float(deviation) > 0 else torch.zeros_like(image)
+
+
+def _local_deviation(image: Tensor) -> Tensor:
+    """Standard deviation in each window."""
+    boxes = [box_matrix(n, WINDOW, 1, image) for n in image.shape[1:]]
+    number = along_axes(torch.ones_like(image[None]), boxes)
+
+    def mean(values: Tensor) -> Tensor:
+        return (along_axes(values[None], boxes) / number)[0]
+
+    return (mean(image.square()) - mean(image).square()).clamp_min(0).sqrt()
+
+
+def clipped_percent(image: Tensor) -> float:
+    """Voxels that have the image's largest value, in percent of those brighter than its mean.
+
+    Example:
+        >>> clipped_percent(torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]).reshape(1, 2, 4))
+        100.0
+    """
+    values = image.as_subclass(Tensor)
+    bright = values[values > values.mean(dtype=torch.float64)]
+    return 100 * float((bright == values.max()).double().mean()) if len(bright) else math.nan

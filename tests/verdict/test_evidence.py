@@ -1,0 +1,101 @@
+"""Evidence in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import ndimage
+
+from monai_regplugins import fields
+from monai_regplugins.verdict.evidence import (
+    clipped_percent,
+    extents,
+    field_evidence,
+    local_similarity,
+    overlap_percent,
+)
+
+
+def scaled(factor: float, *shift: float) -> torch.Tensor:
+    """From fixed voxels to moving voxels that are ``factor`` times as many, 3D."""
+    matrix = torch.diag(torch.tensor([factor, factor, factor, 1.0], dtype=torch.float64))
+    matrix[:3, 3] = torch.tensor(shift or (0.0, 0.0, 0.0))
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("matrix", "fixed", "moving", "expected"),
+    [
+        (scaled(1.0), (8, 9, 10), (8, 9, 10), 100.0),
+        (scaled(1.0, 0.0, 0.0, 5.0), (8, 9, 10), (8, 9, 10), 50.0),
+        (scaled(1.0, 0.0, 0.0, 10.0), (8, 9, 10), (8, 9, 10), 0.0),
+        (scaled(2.0, 0.5, 0.5, 0.5), (8, 8, 8), (16, 16, 16), 100.0),  # the same place in voxels half as large
+        (scaled(1.0, 0.0, 0.0, -8.0), (8, 8, 32), (8, 8, 8), 100.0),  # a crop of the fixed image
+    ],
+)
+def test_shared_field_of_view(
+    matrix: torch.Tensor, fixed: tuple[int, ...], moving: tuple[int, ...], expected: float
+) -> None:
+    assert overlap_percent(matrix, fixed, moving) == pytest.approx(expected, abs=4)
+
+
+def test_extents_are_mm() -> None:
+    assert extents((4, 5), torch.tensor([[0.0, 3.0, 7.0], [2.0, 0.0, 1.0], [0.0, 0.0, 1.0]])) == [8.0, 15.0]
+
+
+def test_a_shift_moves_and_returns() -> None:
+    ddf = torch.zeros(3, 20, 20, 60)
+    ddf[0] = 2.0
+    found = field_evidence(ddf, [3.0, 1.0, 1.0])
+    assert found["motion95"] == pytest.approx(6.0, rel=1e-5)
+    assert found["motion_percent"] == pytest.approx(100 * 6.0 / ((60 + 20 + 60) / 3), rel=1e-5)
+    assert found["inverse95"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_field_that_folds_has_no_inverse() -> None:
+    ddf = 12 * torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert field_evidence(ddf, [1.0, 1.0])["inverse95"] > 5
+    assert all(math.isnan(value) for value in field_evidence(ddf / 0, [1.0, 1.0]).values())
+
+
+def test_the_mask_says_where_the_motion_counts() -> None:
+    ddf, mask = torch.zeros(2, 16, 16), torch.zeros(1, 16, 16)
+    ddf[0, :8], mask[:, 8:] = 1.0, 1.0
+    assert field_evidence(ddf, [1.0, 1.0])["motion95"] == pytest.approx(1.0)
+    assert field_evidence(ddf, [1.0, 1.0], mask)["motion95"] == 0.0
+
+
+def smooth_noise(seed: int, size: tuple[int, ...] = (40, 40)) -> torch.Tensor:
+    values = torch.randn(1, *size, generator=torch.Generator().manual_seed(seed))
+    return torch.as_tensor(ndimage.gaussian_filter(values.numpy(), [0] + [1.5] * len(size)))
+
+
+def test_similarity_is_of_structure_not_of_intensity() -> None:
+    fixed = smooth_noise(0)
+    assert local_similarity(5 - 3 * fixed, fixed) == pytest.approx(1.0, abs=1e-3)
+    assert local_similarity(smooth_noise(1), fixed) < 0.25
+    shifted = fields.warp(fixed[None], torch.full((1, 2, 40, 40), 1.0))[0]
+    assert 0.25 < local_similarity(shifted, fixed) < 0.95
+    assert math.isnan(local_similarity(fixed, torch.zeros_like(fixed)))
+    assert local_similarity(torch.zeros_like(fixed), fixed) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_only_what_counts_is_compared_and_flat_parts_are_not() -> None:
+    fixed = smooth_noise(0)
+    moving, counts = fixed.clone(), torch.ones_like(fixed)
+    moving[:, 20:], counts[:, 20:] = smooth_noise(1)[:, 20:], 0.0
+    assert local_similarity(moving, fixed, counts) == pytest.approx(1.0, abs=1e-3)
+    assert local_similarity(moving, fixed) < 0.75
+    half, noisy = fixed.clone(), fixed.clone()
+    half[:, 20:] = 0.0
+    noisy[:, 20:] = 0.001 * smooth_noise(1)[:, 20:]
+    assert local_similarity(noisy, half) > 0.9
+
+
+def test_clipped_share_of_the_brighter_part() -> None:
+    image = torch.linspace(0, 1, 101).reshape(1, 1, 101)
+    assert clipped_percent(image) < 3
+    assert clipped_percent(image.clamp(max=0.75)) == pytest.approx(100 * 26 / 54, abs=3)
+    assert math.isnan(clipped_percent(torch.ones(1, 4, 4)))

@@ -1,0 +1,104 @@
+"""The verdict on measures that are known, and its table."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from monai_regplugins.verdict.judge import CHECKS, LEVELS, Verdict, judge
+
+# of a phantom's ordinary pair
+SANE = {
+    "overlap_percent": 100.0,
+    "extent": 320.0,
+    "extent_ratio": 1.0,
+    "clipped_percent": 7.1,
+    "lncc_before": 0.30,
+    "lncc_aligned": 0.54,
+    "lncc": 0.73,
+    "unused_aligned": 0.40,
+    "unused": 0.69,
+    "folding_percent": 0.0,
+    "network_folding": 0.0,
+    "motion95": 23.0,
+    "motion_percent": 7.8,
+    "sdlogj": 0.13,
+    "inverse95": 0.001,
+    "working_voxels": 11520.0,
+    "refined_voxels": 11520.0,
+    "tre_before": 9.0,
+    "tre": 4.0,
+    "dsc_before": 0.54,
+    "dsc": 0.79,
+}
+
+# for each check what is to be seen, what is bad, and what is worse
+BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
+    "field of view": ({"overlap_percent": 40.0}, {"overlap_percent": 15.0}),
+    "small image": ({"extent": 32.0}, None),
+    "other scale": ({"extent_ratio": 10.0}, None),
+    "clipping": ({"clipped_percent": 97.0}, None),
+    "similarity": ({"lncc": 0.39, "lncc_aligned": 0.3}, {"lncc": 0.05, "lncc_before": 0.0, "lncc_aligned": 0.0}),
+    "one patient": ({"one_patient": 1.0}, None),
+    "better than given": ({"lncc_before": 0.75}, {"lncc_before": 0.9}),
+    "better than aligned": ({"lncc_aligned": 0.75}, {"lncc_aligned": 0.9}),
+    "unused voxels": ({"unused": 0.39}, {"unused": 0.1}),
+    "no change": ({"unused": 0.40, "motion95": 0.0, "lncc": 0.6}, None),
+    "folds": ({"folding_percent": 1.2}, {"folding_percent": 50.0}),
+    "network": ({"network_folding": 50.0}, None),
+    "size of the motion": ({"motion_percent": 25.0}, {"motion_percent": 1460.0}),
+    "roughness of the motion": ({"sdlogj": 0.8}, {"sdlogj": 15.0}),
+    "inverse": ({"inverse95": 2.0}, {"inverse95": 1800.0}),
+    "working grid": ({"working_voxels": 27.0}, {"refined_voxels": 1.0}),
+    "landmarks": ({"tre": 10.0}, {"tre": 18.0}),
+    "labels": ({"dsc": 0.25, "dsc_before": 0.2}, {"dsc": 0.08, "dsc_before": 0.07}),
+    "labels as given": ({"dsc": 0.5}, {"dsc": 0.35}),
+}
+
+
+def test_an_ordinary_pair_passes_without_a_word() -> None:
+    assert judge(SANE) == Verdict("PASS", ())
+    assert str(judge(SANE)) == "PASS"
+    assert judge({}) == Verdict("PASS")
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_each_check_warns_and_fails_by_itself(name: str) -> None:
+    check, (bad, worse) = CHECKS[name], BAD[name]
+    warned = judge(SANE | bad)
+    assert (warned.level, len(warned.reasons)) == ("WARN", 1), warned
+    assert warned.reasons[0].startswith(f"WARN: {check.words[:8].partition('{')[0]}")
+    if worse is None:
+        assert math.isinf(check.fail)
+    else:
+        failed = judge(SANE | worse)
+        assert failed.level == "FAIL"
+        assert failed.reasons[0].startswith("FAIL: ")
+
+
+def test_every_check_is_tried_and_says_where_its_limits_come_from() -> None:
+    assert set(CHECKS) == set(BAD) | {"finite"}
+    assert all(check.why and check.words and check.warn != check.fail for check in CHECKS.values())
+
+
+def test_a_field_that_is_not_finite_fails() -> None:
+    nothing = dict.fromkeys(("folding_percent", "motion95", "motion_percent", "inverse95", "sdlogj"), math.nan)
+    assert judge(SANE | nothing) == Verdict("FAIL", ("FAIL: the field is not finite",))
+
+
+def test_a_pair_that_matches_already_may_stay_as_it_is() -> None:
+    assert judge(SANE | {"unused": 0.40, "motion95": 0.0, "lncc": 0.9, "lncc_before": 0.9}) == Verdict("PASS")
+
+
+def test_the_worst_reason_comes_first() -> None:
+    verdict = judge(SANE | {"overlap_percent": 40.0, "folding_percent": 50.0})
+    assert [reason[:4] for reason in verdict.reasons] == ["FAIL", "WARN"]
+    assert verdict.as_json() == {"verdict": "FAIL", "reasons": list(verdict.reasons)}
+    assert str(verdict) == "; ".join(verdict.reasons)
+    assert LEVELS.index(verdict.level) == 2
+
+
+def test_landmarks_are_compared_with_the_better_start() -> None:
+    better_than_given = SANE | {"tre_before": 20.0, "tre_aligned": 5.0, "tre": 10.0}
+    assert judge(better_than_given).level == "FAIL"
