@@ -13,7 +13,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
