@@ -12,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins import load_bundle
+from monai_regplugins.checks import InputError
 from monai_regplugins.phantoms import abdomen_subject, cine_lung_subject, thorax_subject
 from monai_regplugins.registration import Registration
 from monai_regplugins.verdict.judge import Verdict
@@ -130,11 +131,13 @@ def test_weights_of_noise_do_not_pass(name: str, steps: int, tmp_path: Path) -> 
     assert any("are these the right weights?" in reason for reason in found.reasons)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("ran", {"spatial_size": (1, 1, 1)}), ("regnet", {"voxel_size": 300.0}), ("r2n2", {"spatial_size": (2, 2)})],
-)
-def test_a_working_grid_of_one_voxel_does_not_pass(name: str, settings: dict[str, Any]) -> None:
-    found = verdict(name, *patient(name, 0), **settings)
+def test_a_working_grid_of_one_voxel_does_not_pass() -> None:
+    found = verdict("regnet", *patient("regnet", 0), voxel_size=300.0)
     assert any("the images were seen on a grid of" in reason for reason in found.reasons), found
     assert found.level == "FAIL"
+
+
+@pytest.mark.parametrize(("name", "size"), [("ran", (1, 1, 1)), ("r2n2", (2, 2))])
+def test_a_working_grid_that_is_too_small_for_the_network_is_refused(name: str, size: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="voxels, expected at least"):
+        verdict(name, *patient(name, 0), spatial_size=size)
