@@ -54,7 +54,7 @@ from monai_regplugins.grids import world_affine
 from monai_regplugins.metrics.landmarks import landmark_differences, landmark_statistics
 from monai_regplugins.metrics.overlap import dice, ncc
 from monai_regplugins.metrics.regularity import folding
-from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "regnet" / "configs" / "evaluate.json"
 METHODS = ("elastix-1R", "elastix-3R", "RegNet-fast", "RegNet-exact", "RegNet-refined")
@@ -87,17 +87,17 @@ class Row:
 def prepare(parser: ConfigParser, pair: Mapping[str, Any], affine: bool) -> tuple[Case, Case, float]:
     """Return a pair as it is and after the affine registration, and the seconds that this took."""
     steps = parser.get_parsed_content("preprocessing").transforms
-    where = next((n for n, step in enumerate(steps) if isinstance(step, MovingToFixedGridd)), None)
+    where = next((n for n, step in enumerate(steps) if isinstance(step, ResampleToFixedd)), None)
     if where is None:
-        raise InputError("preprocessing has no MovingToFixedGridd, which aligns the pairs; give RegNet's evaluation.")
+        raise InputError("preprocessing has no ResampleToFixedd, which aligns the pairs; give RegNet's evaluation.")
     loaded, rest = Compose(steps[:where])(pair), Compose(steps[where + 1 :])
     outside = steps[where].outside
-    before = to_case(rest(MovingToFixedGridd(outside=outside)(loaded)))
+    before = to_case(rest(ResampleToFixedd(outside=outside)(loaded)))
     if not affine:
         return before, before, 0.0
     cpu = torch.device("cpu")
     start = clock(cpu)
-    aligned = MovingToFixedGridd(prealign="affine", outside=outside)(loaded)
+    aligned = ResampleToFixedd(initial_alignment="affine", outside=outside)(loaded)
     seconds = clock(cpu) - start
     return before, to_case(rest(aligned)), seconds
 
@@ -106,7 +106,7 @@ def to_case(item: Mapping[str, Any]) -> Case:
     """Make a batch of one of a prepared pair."""
     image, targets, *_ = PairPrepareBatch()(list_data_collate([item]))
     d = image.ndim - 2
-    matrix = item["prealign_matrix"] @ world_affine(item["fixed"].affine, d, "fixed image")
+    matrix = item["initial_alignment_matrix"] @ world_affine(item["fixed"].affine, d, "fixed image")
     return Case(image, targets, matrix[:d, :d])
 
 

@@ -1,7 +1,7 @@
 """Optimize pairs of known motion whose fixed image has another contrast, from no displacement, by each similarity.
 
-The images of a pair are samples of one anatomy, see :mod:`monai_regplugins.benchmark.known_motion`; the intensities of
-the fixed one are then mapped: not at all, inverted, or by two maps that are not monotonic. No network takes part.
+The images of a pair are samples of one anatomy, see :mod:`monai_regplugins.benchmark.synthetic_motion`; the intensities
+of the fixed one are then mapped: not at all, inverted, or by two maps that are not monotonic. No network takes part.
 Errors are those of the field in the body, in voxels, the mean over the pairs; seconds are CPU seconds of a pair.
 
     python benchmarks/compare_similarities.py --pairs 3 --output similarities.md
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_regplugins.benchmark.known_motion import MotionPair, motion_pair
 from monai_regplugins.benchmark.reporting import check_output, command_line, hardware, number, publish, table_with_facts
+from monai_regplugins.benchmark.synthetic_motion import MotionPair, motion_pair
 from monai_regplugins.inferers import PairInferer, RefinedInferer
 from monai_regplugins.losses import InstanceLoss
 

@@ -3,8 +3,8 @@
 The pair is one subject of the thorax phantom at end inspiration and end expiration, enlarged to each size, with fresh
 noise, and its moving image turned and shifted in its header. Each command runs in a process of its own, from the start
 of Python to the last file, on one thread; the commands take turns. Seconds are those of the CPU, user and system,
-memory is the largest resident set, both as the operating system tells them when the process has ended, and the table
-has the medians. Growth is the line of least squares over the voxels. A further run of each command tells its stages.
+memory is the largest resident set, both as the operating system reports them when the process has ended, and the table
+has the medians. Growth is the line of least squares over the voxels. A further run of each command measures its stages.
 
     python benchmarks/cost.py --sizes 64 96 --repeats 3                     # a quick look
     python benchmarks/cost.py --baseline ../before --output cost.json --figure cost.png
@@ -133,7 +133,10 @@ def _save(values: Tensor, affine: Tensor, path: Path) -> None:
 
 def choose_methods(args: argparse.Namespace) -> dict[str, Method]:
     """Return the commands to measure by name: ours for each number of steps, the same of the baseline, and greedy."""
-    settings = [("--prealign", args.prealign), *((f"--{key}", json.dumps(value)) for key, value in args.set)]
+    settings = [
+        ("--initial_alignment", args.initial_alignment),
+        *((f"--{key}", json.dumps(value)) for key, value in args.set),
+    ]
     shared = [word for pair in settings for word in pair]
     methods = {}
     for name, tree in {"ran": ROOT, BASELINE: args.baseline}.items():
@@ -345,7 +348,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--sizes", type=shape_of, nargs="+", default=sizes, help=f"of the pair (default: {' '.join(SIZES)})")
     add("--repeats", type=int, default=5, help="runs of each command, of which the median counts (default: 5)")
     add("--refine_steps", type=int, nargs="+", default=[0, 30], help="steps of refinement, a row each (default: 0 30)")
-    add("--prealign", default="auto", help="initial alignment (default: auto)")
+    add("--initial_alignment", default="auto", help="initial alignment (default: auto)")
     add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="other keys of the configuration")
     add("--baseline", type=Path, help="folder of another checkout to measure beside this one")
     add("--no_greedy", action="store_true", help="leave greedy out")

@@ -1,6 +1,6 @@
 """Time and memory of RAN beside VoxelMorph, with random weights on the CPU.
 
-Times are CPU seconds, the minimum of several runs that take turns in alternating order, on one thread unless told
+Times are CPU seconds, the minimum of several runs that take turns in alternating order, on one thread unless set
 otherwise: with other programs on the cores, threads wait for each other and seconds grow tenfold. Each peak of memory
 is that of a process of its own; the baseline is such a process that has imported everything and made the input, but
 runs no network. Nothing is subtracted.

@@ -236,7 +236,7 @@ def installed(names: Sequence[str]) -> list[str]:
 
 
 class Warned(logging.Handler):
-    """Tell whether something was warned of."""
+    """State whether something was warned of."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

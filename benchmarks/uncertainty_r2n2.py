@@ -1,4 +1,4 @@
-"""Whether R2N2's uncertainty tells where it is wrong: rank correlation with the landmark error, and sparsification.
+"""Whether R2N2's uncertainty predicts where it is wrong: rank correlation with the landmark error, and sparsification.
 
 Data, network, weights and preprocessing come from a bundle configuration, by default R2N2's evaluation on its phantom.
 The uncertainties are those of ``SequenceInferer``, sampled at the landmarks of the fixed image. Beside them stand the

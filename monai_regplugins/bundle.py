@@ -1,4 +1,4 @@
-"""What each configuration calls by itself: where the bundle is, and a start that catches mistakes early."""
+"""Functions that every bundle configuration calls: location of the bundle, start of a run with checked overrides."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
+from monai_regplugins.renamed import OPTIONS, VALUES, current_names
 
 __all__ = [
     "LANGUAGE",
@@ -96,7 +97,7 @@ def bundle_root() -> str:
 
 
 def start(seed: int | None = None) -> None:
-    """Begin a run: the first item of each configuration's ``initialize``.
+    """Initialize a run; the first item of ``initialize`` in every configuration.
 
     From here on an :class:`~monai_regplugins.checks.InputError` that ends the program is shown as one line instead of
     a traceback (exit status 1 stays), and unknown overrides end it at once.
@@ -111,13 +112,14 @@ def start(seed: int | None = None) -> None:
     _end_in_one_line_when_terminated()
     _remember_config_folder()
     check_overrides()
+    _take_current_names()
     _take_names_as_text()
     if seed is not None:
         set_determinism(seed)
 
 
 def check_overrides() -> None:
-    """Refuse overrides, from the command line or ``create_workflow``, that name no key of the configuration files.
+    """Reject overrides, from the command line or ``create_workflow``, of keys that the configuration files do not have.
 
     MONAI accepts any name and lets a mistyped one have no effect. Keys are compared with the files, since overrides
     have already entered the parsed configuration. A new argument of an existing component
@@ -133,12 +135,13 @@ def check_overrides() -> None:
     arguments = {**call.f_locals["kwargs"], **call.f_locals["_args"]}  # the second lacks those that are None
     allowed = _argument_names(call.f_locals["workflow_class"]) | _tracking_keys(arguments.get("tracking"))
     config_file = call.f_locals["config_file"]
-    overrides = [key for key in arguments if key not in allowed]
-    check_keys(overrides, ConfigParser.load_config_files(config_file), config_file)
+    config = ConfigParser.load_config_files(config_file)
+    overrides = [key for key in arguments if key not in allowed and OPTIONS.get(key) not in config]
+    check_keys(overrides, config, config_file)
 
 
 def check_keys(keys: Iterable[str], config: Mapping[str, Any], config_file: str | Sequence[str]) -> None:
-    """Refuse keys that do not exist in a configuration.
+    """Reject keys that do not exist in a configuration.
 
     Args:
         keys: ids of what is to be overridden.
@@ -168,6 +171,22 @@ def enclosing_parser() -> ConfigParser | None:
     """Return the parser that evaluates the expression which called, None outside of any."""
     found = (frame.f_locals.get("self") for frame in _caller_frames())
     return next((parser for parser in found if isinstance(parser, ConfigParser)), None)
+
+
+def _take_current_names() -> None:
+    """Rename settings of the configuration that came under retired names, from a command line or a file."""
+    parser = enclosing_parser()
+    if parser is None:
+        return
+    config = parser.get()
+    old = {key for key in OPTIONS if key in config and OPTIONS[key] in config}
+    given = {key: config[key] for key in config if key in old or key in VALUES}
+    for key, value in current_names(given).items():
+        if key not in given or given[key] != value:
+            config[key] = value
+            parser.ref_resolver.items[key] = ConfigItem(value, key)  # in place of what was made of it before
+    for key in old:
+        del config[key]
 
 
 def _take_names_as_text() -> None:
@@ -314,7 +333,7 @@ def _parent_of(key: str, config: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _phrase_unknown(unknown: Sequence[str], config: Mapping[str, Any], config_file: str | Sequence[str]) -> str:
-    """Say which overrides are unknown and what was likely meant, or which settings there are."""
+    """Message for unknown overrides, with the closest keys or the list of settings."""
     hints = {key: _hint(key, config) for key in unknown}
     files = config_file if isinstance(config_file, str) else ", ".join(config_file)
     message = f"unknown override {', '.join(repr(key) for key in unknown)}, {files} has no such key."

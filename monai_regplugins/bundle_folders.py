@@ -1,4 +1,4 @@
-"""Where bundles lie: in a folder that the user names, in ``bundles``, among downloads, or in this package."""
+"""Location of bundles: a given folder, ``bundles``, MONAI's download folder, or this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that phrases input errors: what was wrong, what was expected, what to do, in one line."""
+"""Input errors (one line: what is wrong, what is expected, what to do) and the checks that raise them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHEAR_TOLERANCE = 1e-3  # largest |cosine| between two voxel axes that still cou
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave, not in the program; its message is one line that says how to put it right."""
+    """Invalid user input, as opposed to a program error; the message is one line and includes the remedy."""
 
 
 # an error raised in a data loading worker arrives as text: the traceback, closed by this line
@@ -154,12 +154,12 @@ def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_di
 
 
 def check_finite_field(ddf: torch.Tensor, network: object) -> None:
-    """Check what a network has returned, before anything is made of it.
+    """Check that a predicted field is finite.
 
     Args:
         ddf: displacements of a batch, in voxels.
         network: what returned them; its ``weights_file``, which
-            :class:`~monai_regplugins.handlers.WeightsLoader` notes, is told in the message.
+            :class:`~monai_regplugins.handlers.WeightsLoader` notes, is named in the message.
 
     Raises:
         InputError: When values are NaN or infinite.

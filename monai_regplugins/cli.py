@@ -1,4 +1,4 @@
-"""The command ``regplugins``: its options and their help. What a command needs is imported when it runs."""
+"""Command line interface ``regplugins``: options and help. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ IMAGES = {
 }
 SETTINGS = {
     "points_space": ("SPACE", "numbers of point files: voxel, ras or lps; default: what the file says, else voxels"),
-    "prealign": ("METHOD", "initial alignment: none (default), center, rigid, similarity, affine, or auto"),
+    "initial_alignment": ("METHOD", "initial alignment: none (default), center, rigid, similarity, affine, or auto"),
     "initial_transform": ("FILE", "linear transform, fixed to moving world, that the alignment begins with"),
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "similarity": ("NAME", "what these steps compare: lncc (default; R2N2: mse), mse, mind, nmi, features, or auto"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
     "fail_on": ("VERDICT", "verdict in a list that ends with status 1: fail (default), warn (WARN and FAIL) or never"),
-    "forms": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
+    "formats": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
     "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),
     "ckpt": ("FILE", "weights; default: the published ones of the bundle"),
     "seed": ("N", "seed of all random numbers; default: 0"),
@@ -53,7 +53,7 @@ SWITCHES = {
 
 EXAMPLES = """examples:
   regplugins register fixed.nii.gz moving.nii.gz -o out
-  regplugins register fixed_dicom moving_dicom -o out --prealign auto --refine_steps 30 --moving_label organs.nii.gz
+  regplugins register fixed_dicom moving_dicom -o out --initial_alignment auto --moving_label organs.nii.gz
   regplugins batch pairs.csv -o out --bundle regnet
   regplugins phases 4d_ct_folder > pairs.csv
 """
@@ -63,7 +63,7 @@ component, --KEY#ARGUMENT VALUE. The results are those of python -m monai.bundle
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; options of the bundle are in it for its help alone."""
+    """Return the argument parser. It contains the bundle's options only to document them in the help text."""
     parser = argparse.ArgumentParser(
         prog="regplugins",
         description="Deformable registration of medical images with the bundles RAN, R2N2 and RegNet, and what is done "
@@ -157,14 +157,14 @@ def _add_options(
 
 
 def _path(text: str) -> str:
-    """Refuse an empty path, which a shell makes of an unset variable."""
+    """Reject an empty path, the result of an unset shell variable."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path, expected one of a file or folder")
     return text
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the options of this program from those of the bundle's configuration.
+    """Split the command line into options of this program and overrides of the bundle's configuration.
 
     A key takes the word after it as its value, unless that is an option or the key is a switch.
 

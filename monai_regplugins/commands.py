@@ -75,7 +75,7 @@ def inference_words(root: Path, args: Namespace, overrides: Sequence[str]) -> li
 def choose_bundle(fixed: str) -> tuple[str, str]:
     """Choose a bundle for a fixed image by the number of its axes: R2N2 for 2D, RAN for everything else.
 
-    RegNet is trained on chest CT of one patient, which no header tells for certain, so that it is never chosen.
+    RegNet is trained on chest CT of one patient, which no header states for certain, so that it is never chosen.
 
     Args:
         fixed: path of the image.
@@ -145,5 +145,5 @@ def describe_bundle(root: Path) -> str:
         "presets": ", ".join(presets) or "none",
         "other configurations": ", ".join(others) or "none",
     }
-    title = f"{root.name} {metadata.get('version', '(no version)')}: {metadata.get('task', 'no task is told')}"
+    title = f"{root.name} {metadata.get('version', '(no version)')}: {metadata.get('task', 'no task is given')}"
     return "\n".join([title, *(f"  {key}: {value}" for key, value in lines.items())])

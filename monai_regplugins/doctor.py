@@ -1,4 +1,4 @@
-"""The command ``regplugins doctor``: what this installation consists of, and whether it registers.
+"""The command ``regplugins doctor``: report the installation and run a self-test registration.
 
 Each check imports what it needs by itself, so that a package which cannot be imported is reported.
 """
@@ -22,14 +22,14 @@ SHAPE, SPACING = (40, 32, 40), 8.0  # of the phantom: small, so that the test ta
 
 
 def run_doctor() -> int:
-    """Run all checks and print what they find; return the exit status, 1 if one fails."""
+    """Run all checks and print their findings; return the exit status, 1 if a check fails."""
     passed = [_passes(title, check) for title, check in CHECKS.items()]
     print("everything works" if all(passed) else f"{passed.count(False)} of {len(passed)} checks failed")
     return 0 if all(passed) else 1
 
 
 def _passes(title: str, check: Callable[[], Iterator[str]]) -> bool:
-    """Print the findings of one check, and what stopped it; whether nothing did."""
+    """Print the findings of one check and its error, if any; return whether it passed."""
     print(f"{title}:")
     try:
         for line in check():

@@ -29,8 +29,6 @@ __all__ = [
     "resize",
     "sample_at",
     "slabs",
-    "voxel_to_lps",
-    "voxel_to_normalized",
     "voxel_to_ras",
     "warp",
 ]
@@ -195,7 +193,7 @@ def invert(ddf: torch.Tensor, iterations: int = 50, tolerance: float = 1e-3) -> 
 
     Args:
         ddf: field u, ``(B, d, *spatial)`` in voxels.
-        iterations: most steps to take.
+        iterations: maximum number of steps.
         tolerance: largest residual, in voxels, at which to stop.
 
     Returns:
@@ -310,28 +308,6 @@ def determinant_of(jacobian: torch.Tensor) -> torch.Tensor:
     return (J[:, 0] * normal).sum(dim=1)
 
 
-def voxel_to_normalized(ddf: torch.Tensor) -> torch.Tensor:
-    """Express a field in units of half its grid, ``2 u / (n - 1)``: the outer voxel centers lie at -1 and 1.
-
-    This is the unit of ``grid_sample(align_corners=True)``, but components stay in the order of the array axes. An axis
-    of one voxel counts as two voxels long.
-
-    Args:
-        ddf: field u, ``(B, d, *spatial)`` in voxels.
-
-    Returns:
-        ``(B, d, *spatial)``, without unit.
-
-    Raises:
-        InputError: When ``ddf`` is not a field.
-
-    Example:
-        >>> voxel_to_normalized(torch.ones(1, 2, 3, 5))[0, :, 0, 0]
-        tensor([1.0000, 0.5000])
-    """
-    return _scale(_field(ddf), [2.0 / max(n - 1, 1) for n in ddf.shape[2:]])
-
-
 def voxel_to_ras(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
     """Express a field in mm of the world axes right, anterior, superior: ``A u``, rotation and spacing included.
 
@@ -366,27 +342,6 @@ def ras_to_voxel(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
         InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
     """
     return _transform(ddf, np.linalg.inv(_linear_part(affine, ddf)))
-
-
-def voxel_to_lps(ddf: torch.Tensor, affine: Affine) -> torch.Tensor:
-    """Express a field in mm of the world axes left, posterior, superior (ITK, DICOM): ``diag(-1, -1, 1) A u``.
-
-    Args:
-        ddf: ``(B, d, *spatial)`` in voxels.
-        affine: voxel-to-**RAS** matrix of the fixed grid, ``(d + 1, d + 1)``, as in :func:`voxel_to_ras`.
-
-    Returns:
-        ``(B, d, *spatial)`` in mm.
-
-    Raises:
-        InputError: When ``ddf`` is not a field, or ``affine`` has another size or no inverse.
-
-    Example:
-        >>> voxel_to_lps(torch.ones(1, 3, 1, 1, 1), torch.eye(4)).flatten()
-        tensor([-1., -1.,  1.])
-    """
-    A = _linear_part(affine, ddf)
-    return _transform(ddf, _flip_first_two(len(A)) @ A)
 
 
 def _warp(image: torch.Tensor, ddf: torch.Tensor, mode: str, padding: str, start: int) -> torch.Tensor:
@@ -555,11 +510,6 @@ def _length(ddf: torch.Tensor) -> torch.Tensor:
     return length
 
 
-def _scale(ddf: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
-    """Multiply each component by its factor, with no copy of the factors to the device."""
-    return torch.stack([ddf[:, k] * factor for k, factor in enumerate(factors)], dim=1)
-
-
 def _growth(old: int, new: int, align_corners: bool) -> float:
     """How much longer a displacement is in voxels of the new grid."""
     if not align_corners:
@@ -583,11 +533,6 @@ def _linear_part(affine: Affine, ddf: torch.Tensor) -> Matrix:
     if not np.isfinite(matrix).all() or np.linalg.det(matrix[:d, :d]) == 0:
         raise InputError("affine is not invertible, expected finite, positive voxel sizes; fix the image's header.")
     return matrix[:d, :d]
-
-
-def _flip_first_two(d: int) -> Matrix:
-    """Matrix between RAS and LPS."""
-    return np.diag([-1.0, -1.0, 1.0][:d])
 
 
 def _transform(ddf: torch.Tensor, matrix: Matrix) -> torch.Tensor:

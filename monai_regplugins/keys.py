@@ -1,4 +1,4 @@
-"""The keys of a pair, and those of its images' metadata: what each entry of the dictionary is."""
+"""Dictionary keys of a pair and of its image metadata."""
 
 from __future__ import annotations
 

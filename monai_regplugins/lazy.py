@@ -1,4 +1,4 @@
-"""Packages that import a module when one of its names is asked for, and not before (PEP 562)."""
+"""Lazy imports: a package imports a module when one of its names is first accessed (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["export_on_demand"]
 
 
 def export_on_demand(package: str, **names: Sequence[str]) -> None:
-    """Give a package public names that are imported from its modules when they are first asked for.
+    """Export public names of a package that are imported from its modules on first access.
 
     So that who needs one name of a package does not wait for all of its modules, nor hold them in memory. For type
     checkers the package repeats its imports under ``if TYPE_CHECKING``. A name that is also that of its module has to

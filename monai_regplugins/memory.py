@@ -1,4 +1,4 @@
-"""How much memory is free, and whether work on so many voxels fits in it: asked before anything is allocated."""
+"""Free memory, and a check before allocation that work on a given number of voxels fits into it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_memory(shape: Sequence[int], bytes_per_voxel: float, what: str, work: 
         work: what takes the memory, a verb, e.g. ``"read"``.
 
     Raises:
-        InputError: When it does not; the message tells both amounts.
+        InputError: When it does not; the message gives both amounts.
     """
     needed = math.prod(shape) * bytes_per_voxel
     free = free_memory() if needed > TRIFLE or BUDGET in os.environ else None
@@ -50,7 +50,7 @@ def check_memory(shape: Sequence[int], bytes_per_voxel: float, what: str, work: 
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take, None if the system does not tell.
+    """Bytes that this process may still take, None if the system does not report it.
 
     The smallest of what Linux counts as available (``MemAvailable``), what the limits of its control groups leave
     (containers, batch systems), and what is left of the limit of address space (``ulimit -v``); elsewhere the memory
@@ -106,7 +106,7 @@ def _left_of_address_space() -> Iterator[int]:
 
 
 def _installed() -> int | None:
-    """The machine's memory, where the system tells it."""
+    """The machine's memory, where the system reports it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no such function

@@ -1,4 +1,4 @@
-"""Registration as a MONAI transform, to be composed with others."""
+"""Registration as a MONAI transform, for use in a ``Compose``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class RegisterPair(Transform):
 
     Args:
         bundle: name or folder of a bundle, or what ``load_bundle`` returned.
-        **settings: arguments of ``load_bundle`` such as ``device="cpu"``, ``refine_steps=30`` or ``prealign="auto"``.
+        **settings: arguments of ``load_bundle`` such as ``device="cpu"``, ``refine_steps=30`` or
+            ``initial_alignment="auto"``.
 
     Raises:
         InputError: When there is no such bundle or setting, or settings come with a loaded bundle.
@@ -60,7 +61,7 @@ class RegisterPair(Transform):
         return self.bundle if isinstance(self.bundle, Registration) else load_bundle(self.bundle, **self.settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the loaded bundle out, which another process loads by itself."""
+        """Exclude the loaded bundle from pickling; another process loads it again."""
         return {key: value for key, value in vars(self).items() if key != "register"}
 
     def __call__(  # type: ignore[override] # a pair instead of one image
@@ -158,7 +159,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         record = {
             "ddf": result.ddf,
             "fixed_affine": result.fixed.affine,
-            "prealign_matrix": result.item["prealign_matrix"],
+            "initial_alignment_matrix": result.item["initial_alignment_matrix"],
         }
         grid = pair[self.fixed_key]
         moving = _original(pair[self.moving_key], result.moving)
@@ -171,7 +172,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         return pair
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring what lies under the moving keys back to the moving grid, and remove what was added.
+        """Resample the entries under the moving keys to the moving grid, and remove the added keys.
 
         Args:
             data: a registered pair, or part of one.
@@ -184,7 +185,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         return pair
 
     def _check_keys(self, pair: Mapping[Hashable, Any]) -> None:
-        """Check that what is needed is there, and what is added is not."""
+        """Check that the required keys exist and the keys to be added do not."""
         optional = [] if self.allow_missing_keys else [key for key in self.companion_keys.values() if key]
         for key in (self.fixed_key, self.moving_key, *optional):
             if key not in pair:
@@ -240,7 +241,7 @@ def _mode(record: Record) -> str:
 
 def _warped(record: Record) -> torch.Tensor:
     """The original image on the fixed grid once more, ``(1, *fixed)``."""
-    displacement = total_displacement(record["ddf"], record["fixed_affine"], record["prealign_matrix"])
+    displacement = total_displacement(record["ddf"], record["fixed_affine"], record["initial_alignment_matrix"])
     original: MetaTensor = record["original"]
     source = original.as_tensor().cpu()
     return resample_original(source, ras_affine(original), record["fixed_affine"], displacement, _mode(record))
@@ -255,6 +256,6 @@ def _unwarped(image: MetaTensor, record: Record) -> torch.Tensor:
         record["fixed_affine"],
         ras_affine(original),
         original.shape[-spatial_dims:],
-        record["prealign_matrix"],
+        record["initial_alignment_matrix"],
     )
     return resample_original(image.as_tensor().cpu(), ras_affine(image), ras_affine(original), inverse, _mode(record))

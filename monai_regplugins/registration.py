@@ -1,4 +1,4 @@
-"""Bundles in Python: a folder becomes a function that registers two images."""
+"""Python API of the bundles: load a bundle folder as a function that registers two images."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.images import as_scan, in_memory
+from monai_regplugins.renamed import current_names
 from monai_regplugins.result import RegistrationResult
 
 __all__ = ["CONFIG", "Registration", "find_bundle", "load_bundle"]
@@ -61,8 +62,9 @@ def load_bundle(
         bundle_dir: folder of bundles; by default ``bundles`` in the working directory, then the folder that
             ``monai.bundle download`` uses by default, then those that come with this package.
         device: where to compute, by default a GPU if there is one.
-        **overrides: keys of the configuration with other values, such as ``refine_steps=30``, ``prealign="auto"`` or
-            ``ckpt="mine/model.pt"``. Text is taken as it is: expressions belong into a configuration file.
+        **overrides: keys of the configuration with other values, such as ``refine_steps=30``,
+            ``initial_alignment="auto"`` or ``ckpt="mine/model.pt"``. Text is taken as it is: expressions belong into a
+            configuration file.
 
     Raises:
         InputError: When there is no such bundle, an override is unknown, or the weights are missing, do not fit or are
@@ -73,12 +75,12 @@ def load_bundle(
         >>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.ddf, result.warped, result.metrics["ncc"]  # doctest: +SKIP
     """
-    root = find_bundle(name_or_dir, bundle_dir)
+    root, overrides = find_bundle(name_or_dir, bundle_dir), current_names(overrides)
     file = root / CONFIG
     with _in_plain_words():
         config = _read(file)
-        if told := [key for key in overrides if key in OF_THE_PAIR]:
-            raise InputError(f"{told[0]} belongs to a pair, not to the bundle; give it when you register or save.")
+        if misplaced := [key for key in overrides if key in OF_THE_PAIR]:
+            raise InputError(f"{misplaced[0]} belongs to a pair, not to the bundle; give it when you register or save.")
         check_keys(overrides, config, str(file))
         parser = ConfigParser({**config, "bundle_root": literal_name("bundle_root", str(root))})
         literal = {key: _literal(key, value) for key, value in overrides.items()}
@@ -92,7 +94,7 @@ def load_bundle(
 
 
 class Registration:
-    """A bundle, its network and weights in memory, that registers one pair after the other; see :func:`load_bundle`.
+    """A loaded bundle (network and weights in memory) that registers pairs; see :func:`load_bundle`.
 
     Several threads may share one; their pairs take turns. Pickled, as on its way to a worker process that is started by
     ``spawn``, it is its configuration, and there loads the weights from the same file again.
@@ -152,7 +154,7 @@ class Registration:
             moving_mask: where the moving image counts, likewise.
             fixed_phase: which volume of a fixed image with several, such as the phase of a 4D-CT: its name or number.
             moving_phase: which one of the moving image, likewise.
-            spacing: voxel size along each axis in mm of images that tell none; by default 1.
+            spacing: voxel size along each axis in mm of images that have none; by default 1.
             pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
 
         Raises:
@@ -217,7 +219,7 @@ def _in_plain_words() -> Iterator[None]:
 
 
 def _read(file: Path) -> Config:
-    """Read a configuration; nothing in it is evaluated."""
+    """Read a configuration without evaluating it."""
     try:
         config: Config = ConfigParser.load_config_file(file)
     except (OSError, ValueError) as error:
@@ -245,10 +247,10 @@ def _literal(key: str, value: Any) -> Any:
 
 
 def _placed(images: Mapping[str, Source], spacing: Sequence[float]) -> dict[str, MetaTensor]:
-    """Put the images that tell no voxel size onto grids of one."""
+    """Put the images that have no voxel size onto grids of one."""
     plain = {side: image for side, image in images.items() if in_memory(image) and not isinstance(image, MetaTensor)}
     if not plain:
-        raise InputError("spacing is given, but both images tell their own; leave it out.")
+        raise InputError("spacing is given, but both images have their own; leave it out.")
     if len(spacing) not in (2, 3) or not all(size > 0 for size in spacing):
         raise InputError(f"spacing is {list(spacing)}, expected mm above 0 for each of 2 or 3 axes.")
     affine = torch.from_numpy(np.diag([*spacing, *[1.0] * (4 - len(spacing))]))

@@ -1,4 +1,4 @@
-"""A registered pair as one object: the field, and what follows from it, made when it is asked for."""
+"""Result of a registration: the displacement field and the quantities derived from it, computed on first access."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RegistrationResult:
     """A registered pair, on the CPU.
 
     Args:
-        item: the pair as it was prepared, without a batch axis; ``MovingToFixedGridd(keep_original=True)`` has to be
+        item: the pair as it was prepared, without a batch axis; ``ResampleToFixedd(keep_original=True)`` has to be
             among the transforms.
         output: what the bundle's evaluator made of it, ``pred`` and ``label``; tensors are brought to the CPU.
         given: the pair as it was given, with the paths of its files.
@@ -68,7 +68,7 @@ class RegistrationResult:
     def ddf(self) -> Tensor:
         """The network's field, ``(d, *fixed)``, voxels of the fixed grid, component k along array axis k.
 
-        Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the pre-alignment, at
+        Fixed voxel x shows the moving image, brought onto the fixed grid by its header and the initial alignment, at
         x + ddf(x). :attr:`displacement` is the way to the moving image itself.
         """
         found: Tensor = self.pred["ddf"]
@@ -85,7 +85,7 @@ class RegistrationResult:
         """The inverse of :attr:`displacement`, ``(d, *moving)``, mm in RAS, on the original moving grid."""
         moving = self.moving
         inverse = inverse_displacement(
-            self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], self.item["prealign_matrix"]
+            self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], self.item["initial_alignment_matrix"]
         )
         return MetaTensor(inverse, affine=moving.affine)
 
@@ -152,7 +152,7 @@ class RegistrationResult:
     def measure(
         self, labels: Sequence[int] | None = None, surface: bool = True, capture_range: float | None = None
     ) -> dict[str, float]:
-        """Measure what is written, on the fixed grid; the same of the moving image before the registration.
+        """Measure the written images on the fixed grid, and the moving image before the registration.
 
         * overlap and surface distances: of :attr:`warped_label` and the fixed label;
         * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images;
@@ -192,14 +192,14 @@ class RegistrationResult:
     @cached_property
     def is_aligned(self) -> bool:
         """Whether the initial alignment moved the image."""
-        matrix = torch.as_tensor(self.item["prealign_matrix"])
+        matrix = torch.as_tensor(self.item["initial_alignment_matrix"])
         return not torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
 
     @property
     def _voxels_as_given(self) -> Tensor:
         """From fixed voxels of the aligned image to those of the image as it was given, ``A^-1 T A``."""
         affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
-        matrix: Tensor = torch.as_tensor(self.item["prealign_matrix"]).double()
+        matrix: Tensor = torch.as_tensor(self.item["initial_alignment_matrix"]).double()
         back: Tensor = torch.linalg.inv(affine) @ matrix @ affine
         return back
 
@@ -217,13 +217,13 @@ class RegistrationResult:
         if not self.is_aligned:
             return {}
         matrix = torch.eye(len(self._voxels_as_given), dtype=torch.float64)
-        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf), "prealign_matrix": matrix}
+        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf), "initial_alignment_matrix": matrix}
         found = WarpOriginald()(pair)
         return {key: found[key] for key in ("warped", "warped_label") if key in found}
 
     @property
     def start_values(self) -> dict[str, float]:
-        """Of the instance optimization, if there was one: where it began, and similarities on voxels it did not use.
+        """Start of the instance optimization, if any, and similarities on held-out voxels.
 
         ``from_network`` is 1 where the network's field was the start, ``from_search`` where the discrete search was,
         both 0 where it was no displacement, ``contrast_free`` 1 where descriptors or mutual information were compared,
@@ -243,12 +243,14 @@ class RegistrationResult:
         ``overlap_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent`` and, in each state,
         ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``, the longest side of
         the smaller image in mm, and that of the larger one over it; ``one_patient``, 1 if the images should be of one;
-        where the inferer tells them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
+        where the inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
         first level of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
         """
         d, (fixed, moving) = len(self.ddf), (self.fixed, self.moving)
         fixed_affine, moving_affine = (world_affine(image.affine, d, "image") for image in (fixed, moving))
-        to_moving = torch.linalg.inv(moving_affine) @ torch.as_tensor(self.item["prealign_matrix"]) @ fixed_affine
+        to_moving = (
+            torch.linalg.inv(moving_affine) @ torch.as_tensor(self.item["initial_alignment_matrix"]) @ fixed_affine
+        )
         sides = [max(extents(fixed.shape[1:], fixed_affine)), max(extents(moving.shape[1:], moving_affine))]
         mask = self.targets.get("fixed_mask")
         clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
@@ -282,7 +284,7 @@ class RegistrationResult:
     def save(self, output_dir: str | os.PathLike[str]) -> Path:
         """Write what the command line writes, see :class:`~monai_regplugins.outputs.RegistrationWriter`.
 
-        Overrides of :func:`~monai_regplugins.load_bundle` such as ``forms="all"`` and ``inverse=True`` say what that
+        Overrides of :func:`~monai_regplugins.load_bundle` such as ``formats="all"`` and ``inverse=True`` say what that
         is.
 
         Args:

@@ -1,4 +1,4 @@
-"""What each training does before its first step and after its last: settings that make no sense end it, commands."""
+"""Checks before a training, and the commands to use its result that are logged after it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAIN_WORD = re.compile(r"[\w./~-]+")  # anything else may be a list, a number o
 
 
 def check_settings() -> None:
-    """Refuse numbers with which a training cannot work; part of each training's ``initialize``.
+    """Reject invalid training settings; part of ``initialize`` of every training configuration.
 
     They are read from the configuration that is being evaluated; without one the check is silent. Checked are those it
     has of the following: counts, the learning rate and its divisor, all ``*_weight`` and ``*_probability``, and that an

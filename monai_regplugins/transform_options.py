@@ -12,10 +12,10 @@ TRANSFORM_COMMANDS = ("apply", "compose", "invert", "convert", "jacobian", "insp
 DIRECTION = """A transform maps points of the fixed image to the moving image, which is what resampling needs: images
 and labels go from the moving to the fixed grid, points from the fixed image to the moving one. Transforms are listed in
 the order in which a point of the fixed image meets them, as in antsApplyTransforms (field first, then affine). Each is
-a FILE, FORM:FILE where the file does not tell its form, or inverse:FILE.
+a FILE, FORM:FILE where the file does not state its form, or inverse:FILE.
 """
-FORMS = """forms: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, vectors (.nrrd, .mha), niftyreg, spm, afni,
-fsl_relative, fsl_absolute, dipy and x5 (fields); itk (.txt, .tfm, .mat, .h5), lta, fsl, ras, lps, dicom (linear).
+FORMATS = """formats: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, vectors (.nrrd, .mha), niftyreg, spm,
+afni, fsl_relative, fsl_absolute, dipy and x5 (fields); itk (.txt, .tfm, .mat, .h5), lta, fsl, ras, lps, dicom (linear).
 """
 EXAMPLES = {
     "apply": "regplugins apply moving.nii.gz -t displacement_itk.nii.gz --like fixed.nii.gz -o warped.nii.gz\n"
@@ -36,7 +36,7 @@ ABOUT = {
         "map the volume change",
         "Write the Jacobian determinant: above 1 a voxel grows, at 0 or below it folds.",
     ),
-    "inspect": ("tell what a transform file is", "Tell form, direction, units, grid, size of the motion and folds."),
+    "inspect": ("state what a transform file is", "State form, direction, units, grid, size of the motion and folds."),
 }
 
 
@@ -55,13 +55,13 @@ def add_transform_commands(
             name,
             help=title,
             description=f"{about}\n\n{DIRECTION}",
-            epilog=f"{FORMS}\nexamples:\n  {EXAMPLES[name]}\n",
+            epilog=f"{FORMATS}\nexamples:\n  {EXAMPLES[name]}\n",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         _ADD[name](parser, path)
         parser.add_argument(
-            "--from", dest="form", metavar="FORM", help="form of the transforms that do not tell theirs"
+            "--from", dest="form", metavar="FORM", help="form of the transforms that do not state theirs"
         )
 
 
@@ -111,7 +111,7 @@ def _add_apply(parser: argparse.ArgumentParser, path: Path) -> None:
 
 def _add_written(parser: argparse.ArgumentParser, path: Path) -> None:
     """Options of what writes a transform."""
-    _add_output(parser, path, "transform file; its suffix tells the form unless --to does")
+    _add_output(parser, path, "transform file; its suffix states the form unless --to does")
     parser.add_argument("--to", metavar="FORM", help="form of the output")
 
 

@@ -330,7 +330,7 @@ class TestSeries:
 
 
 class TestUncertainty:
-    """Whether R2N2's uncertainty tells where it is wrong."""
+    """Whether R2N2's uncertainty predicts where it is wrong."""
 
     def test_table(self, script, cine_lung, r2n2, tmp_path):
         uncertainty, output = script("uncertainty_r2n2"), tmp_path / "uncertainty.json"
@@ -645,7 +645,7 @@ class TestAblation:
         assert all(float(rows[name][-1].split(" ± ")[0]) > 0 for name in ("full", "one head"))
         assert table(ablation.main(words)) == rows
 
-    def test_a_failed_training_is_told(self, script, words, monkeypatch):
+    def test_a_failed_training_is_reported(self, script, words, monkeypatch):
         ablation = script("ablation")
         monkeypatch.setattr(ablation, "run_process", lambda *_: "its process ended with status 1: error: no pairs.")
         with pytest.raises(InputError, match=r"full_0' failed, its .* no pairs\. See all of it: python -m monai"):
@@ -864,7 +864,7 @@ class TestCost:
     def test_memory_of_a_large_pair(self, script, tmp_path, steps, floor):
         """Above what the imports and a small pair take (MiB), 60 bytes a voxel."""
         cost, subject = script("cost"), thorax_subject(0, spatial_shape=(48, 48, 48), spacing=7.0)
-        method = cost.Method(cost.ROOT, ("--prealign", "auto", "--refine_steps", str(steps)))
+        method = cost.Method(cost.ROOT, ("--initial_alignment", "auto", "--refine_steps", str(steps)))
         peaks = []
         for name, shape in (("small", (96, 96, 96)), ("large", (192, 192, 192))):
             folder = tmp_path / name

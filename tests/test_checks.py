@@ -67,9 +67,9 @@ class TestFile:
 
 
 def test_a_choice_outside_the_list_is_refused() -> None:
-    check_choice("affine", ["none", "affine"], "prealign")
-    with raises(r"prealign is 'afine'; choose one of 'none', 'affine'\. Did you mean 'affine'\?"):
-        check_choice("afine", ["none", "affine"], "prealign")
+    check_choice("affine", ["none", "affine"], "initial_alignment")
+    with raises(r"initial_alignment is 'afine'; choose one of 'none', 'affine'\. Did you mean 'affine'\?"):
+        check_choice("afine", ["none", "affine"], "initial_alignment")
 
 
 @pytest.mark.parametrize("as_type", [np.asarray, torch.as_tensor], ids=["array", "tensor"])

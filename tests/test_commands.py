@@ -101,13 +101,13 @@ IMAGES: dict[str, tuple[Callable[[Path], str], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("write", "name", "told"), IMAGES.values(), ids=IMAGES)
+@pytest.mark.parametrize(("write", "name", "expected"), IMAGES.values(), ids=IMAGES)
 def test_a_bundle_is_chosen_by_the_axes_of_the_fixed_image(
-    write: Callable[[Path], str], name: str, told: str, tmp_path: Path
+    write: Callable[[Path], str], name: str, expected: str, tmp_path: Path
 ) -> None:
     chosen, reason = choose_bundle(write(tmp_path))
     assert chosen == name
-    assert f"the fixed image is {told};" in reason
+    assert f"the fixed image is {expected};" in reason
 
 
 def test_an_image_that_is_not_there_chooses_nothing() -> None:
@@ -159,7 +159,7 @@ def test_it_writes_what_monai_writes(
     name: str, pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(2 if name == "r2n2" else 3)
-    options = [*TINY[name], "--prealign", "center", "--forms", "native", "--moving_label", label_of(moving)]
+    options = [*TINY[name], "--initial_alignment", "center", "--formats", "native", "--moving_label", label_of(moving)]
     config = str(repository / "bundles" / name / "configs" / "inference.json")
     words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
     _, theirs = program("monai.bundle", *words, "--output_dir", str(tmp_path / "theirs"), *options, "--inverse", "True")
@@ -194,7 +194,7 @@ def test_it_refuses_what_monai_refuses(
     pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(3)
-    for changes in (["--refine_step", "3"], ["--prealign", "rigit"], ["--moving_label", "nowhere.nii"]):
+    for changes in (["--refine_step", "3"], ["--initial_alignment", "rigit"], ["--moving_label", "nowhere.nii"]):
         ours = program("monai_regplugins", "register", fixed, moving, "-o", "out", *changes, refused=True)
         config = str(repository / "bundles" / "ran" / "configs" / "inference.json")
         words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
@@ -240,7 +240,7 @@ def test_bundles_are_listed(repository: Path, monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:
     lines = describe_bundle(tmp_path).splitlines()
-    assert lines[0] == f"{tmp_path.name} (no version): no task is told"
+    assert lines[0] == f"{tmp_path.name} (no version): no task is given"
     assert lines[2:4] == ["  weights: none", "  presets: none"]
 
 

@@ -464,8 +464,7 @@ OPERATORS: dict[str, Operator] = {
     "resize": lambda u: fields.resize(u, [n + 1 for n in u.shape[2:]]),
     "resize, align_corners": lambda u: fields.resize(u, [n + 1 for n in u.shape[2:]], align_corners=True),
     "jacobian_determinant": fields.jacobian_determinant,
-    "voxel_to_normalized": fields.voxel_to_normalized,
-    "voxel_to_lps": lambda u: fields.voxel_to_lps(u, oblique(-1.0, u.shape[1])),
+    "voxel_to_ras": lambda u: fields.voxel_to_ras(u, oblique(-1.0, u.shape[1])),
 }
 
 
@@ -505,18 +504,7 @@ def test_world_units_are_differences_of_world_points(d: int, handedness: float, 
     x = np.moveaxis(np.indices(u.shape[2:]), 0, -1)
     ras = apply_affine(affine, x + np.moveaxis(u[0].numpy(), 0, -1)) - apply_affine(affine, x)
     np.testing.assert_allclose(np.moveaxis(fields.voxel_to_ras(u, given)[0].numpy(), 0, -1), ras, atol=1e-12)
-    lps = ras * [-1, -1, 1][:d]
-    np.testing.assert_allclose(np.moveaxis(fields.voxel_to_lps(u, given)[0].numpy(), 0, -1), lps, atol=1e-12)
     torch.testing.assert_close(fields.ras_to_voxel(torch.from_numpy(np.moveaxis(ras, -1, 0)[None]), given), u)
-
-
-@pytest.mark.parametrize("shape", SIZES)
-def test_normalized_units_are_those_of_grid_sample(shape: tuple[int, ...]) -> None:
-    image, u = torch.rand(1, 1, *shape, dtype=torch.float64), smooth_field(shape, 2.0)
-    centers = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, n).double() for n in shape], indexing="ij"))
-    grid = (centers + fields.voxel_to_normalized(u)).movedim(1, -1).flip(-1)
-    expected = functional.grid_sample(image, grid, padding_mode="border", align_corners=True)
-    torch.testing.assert_close(fields.warp(image, u, padding="border"), expected, atol=1e-6, rtol=0)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -547,10 +535,10 @@ FLAT, NO_NUMBER = np.diag([1.0, 0.0, 1.0]), np.diag([1.0, np.nan, 1.0])
         (lambda: fields.resize(DDF, (4, 0)), "spatial_shape is"),
         (lambda: fields.jacobian(torch.zeros(1, 2, 4, 1)), "expected at least 2 x 2"),
         (lambda: fields.jacobian_determinant(torch.zeros(1, 4, 4)), "displacement field has shape"),
-        (lambda: fields.voxel_to_normalized(DDF[0]), "displacement field has shape"),
+        (lambda: fields.voxel_to_ras(DDF[0], FLAT), "displacement field has shape"),
         (lambda: fields.voxel_to_ras(DDF, np.eye(4)), "affine has shape"),
         (lambda: fields.ras_to_voxel(DDF, FLAT), "not invertible"),
-        (lambda: fields.voxel_to_lps(DDF, NO_NUMBER), "not invertible"),
+        (lambda: fields.voxel_to_ras(DDF, NO_NUMBER), "not invertible"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call: Callable[[], object], message: str) -> None:

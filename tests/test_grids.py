@@ -238,8 +238,9 @@ TRANSFORMS = {
     if isinstance(found := getattr(transforms, name), type) and issubclass(found, Transform)
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
+    "ScaleRangePaird": {"intensity_range": [-1000.0, 3095.0]},
     "IsotropicSubjectd": {"voxel_size": 2.0},
-    "MovingToFixedGridd": {"keep_original": True},
+    "ResampleToFixedd": {"keep_original": True},
     "RandPairCropd": {"margin": 1},
     "RandSwapPaird": {"prob": 1.0},
     "ResizePaird": {"spatial_size": 7},
@@ -262,7 +263,11 @@ def item_of_dicom_series() -> dict[Any, Any]:
         item |= {side: image(side), f"{side}_label": image(side, label=True), f"{side}_mask": image(side, label=True)}
     item |= {"moving_original": item["moving"], "moving_label_original": item["moving_label"]}
     field = {"family": "miccai2017", "preset": "low", "seed": 0, "next": False}
-    about = {"ddf": torch.rand(3, 9, 10, 11), "prealign_matrix": torch.eye(4).double(), "spacing": torch.ones(3)}
+    about = {
+        "ddf": torch.rand(3, 9, 10, 11),
+        "initial_alignment_matrix": torch.eye(4).double(),
+        "spacing": torch.ones(3),
+    }
     return {**item, **about, "field": field, "pair_id": "moving_to_fixed"}
 
 

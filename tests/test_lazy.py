@@ -26,7 +26,7 @@ def module_name(path: Path) -> str:
 
 
 def modules_by_name(path: Path) -> dict[str, str]:
-    """Return which module each name comes from, as the package tells type checkers and Python."""
+    """Return which module each name comes from, as the package declares it to type checkers and Python."""
     inner = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
     found = {alias.name: str(node.module) for node in inner for alias in node.names}
     return {name: module for name, module in found.items() if module.startswith(f"{module_name(path)}.")}

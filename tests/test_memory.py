@@ -1,4 +1,4 @@
-"""Free memory, as the system and its limits tell it, and work that does not fit in it."""
+"""Free memory, as the system and its limits report it, and work that does not fit in it."""
 
 from __future__ import annotations
 

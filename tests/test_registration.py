@@ -198,7 +198,7 @@ def test_it_writes_what_the_command_line_writes(
     name: str, bundles: Path, tmp_path: Path, command_line: Callable[..., Path]
 ) -> None:
     pair = make_pair(tmp_path / "images", spatial_dims=2 if name == "r2n2" else 3)
-    settings = {**TINY[name], "forms": "native", "inverse": True, "prealign": "center"}
+    settings = {**TINY[name], "formats": "native", "inverse": True, "initial_alignment": "center"}
     expected = command_line(bundles / name, tmp_path / "theirs", **pair.of(), **settings)
 
     register = load_bundle(bundles / name, device="cpu", **settings)
@@ -217,10 +217,10 @@ def test_it_writes_what_the_command_line_writes(
     assert result.fixed_points_in_moving is not None
     points = np.loadtxt(expected / "fixed_points_in_moving.csv", delimiter=",")
     np.testing.assert_allclose(result.fixed_points_in_moving, points, atol=1e-6)
-    told = json.loads((expected / "metrics.json").read_text())
-    assert (told.pop("verdict"), told.pop("reasons")) == (result.verdict.level, list(result.verdict.reasons))
-    assert {key: value if np.isfinite(value) else None for key, value in result.metrics.items()} == told
-    assert {"tre", "dsc", "ncc"} <= told.keys()
+    reported = json.loads((expected / "metrics.json").read_text())
+    assert (reported.pop("verdict"), reported.pop("reasons")) == (result.verdict.level, list(result.verdict.reasons))
+    assert {key: value if np.isfinite(value) else None for key, value in result.metrics.items()} == reported
+    assert {"tre", "dsc", "ncc"} <= reported.keys()
     assert ("transformations.json" in files_of(folder)) == (name == "r2n2")
 
 
@@ -241,8 +241,8 @@ def test_it_equals_the_program(
 
 
 def test_fields_and_grids(bundles: Path, pair: Pair) -> None:
-    """The displacement is the field in mm, after the pre-alignment; both say where the fixed points lie."""
-    register = load_bundle(bundles / "ran", device="cpu", prealign="center", **TINY["ran"])
+    """The displacement is the field in mm, after the initial alignment; both say where the fixed points lie."""
+    register = load_bundle(bundles / "ran", device="cpu", initial_alignment="center", **TINY["ran"])
     result = register(pair.fixed, pair.moving, fixed_points=pair.fixed_points)
     affine = {side: torch.from_numpy(nib.load(getattr(pair, side)).affine) for side in ("fixed", "moving")}  # type: ignore[attr-defined]
     assert torch.equal(result.displacement.affine, affine["fixed"])
@@ -364,7 +364,7 @@ BAD_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "one point": ({"fixed_points": np.ones(3)}, "^fixed keypoints holds 3 numbers"),
     "unequal points": ({"fixed_points": [[9, 9, 9]], "moving_points": [[9, 9, 9]] * 2}, "^moving keypoints has 2"),
     "spacing": ({"moving": np.ones(MOVING), "spacing": (1, 0, 1)}, r"^spacing is \[1, 0, 1\]"),
-    "spacing of a file": ({"spacing": (1, 1, 1)}, "^spacing is given, but both images tell their own"),
+    "spacing of a file": ({"spacing": (1, 1, 1)}, "^spacing is given, but both images have their own"),
     "pair_id": ({"pair_id": "a/b"}, "^pair_id 'a/b' names no folder"),
 }
 
@@ -535,8 +535,11 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "of the pair": ({"moving_label": "a.nii"}, "^moving_label belongs to a pair, not to the bundle"),
     "output_dir": ({"output_dir": "out"}, "^output_dir belongs to a pair"),
-    "value": ({"prealign": "rigit"}, "^prealign is 'rigit'; choose one of"),
-    "code": ({"prealign": "$print(1)"}, "^override prealign is '.print.1.', an expression .* expected a value"),
+    "value": ({"initial_alignment": "rigit"}, "^initial_alignment is 'rigit'; choose one of"),
+    "code": (
+        {"initial_alignment": "$print(1)"},
+        "^override initial_alignment is '.print.1.', an expression .* expected a value",
+    ),
     "a reference": ({"window": "@spatial_size"}, "^override window is '@spatial_size', an expression"),
     "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\$print\(1\)'"),
     "weights": ({"ckpt": "nowhere.pt"}, "^there is no model at 'nowhere.pt'"),
@@ -610,12 +613,12 @@ def test_results_tell_the_weights_they_come_from(copy: Path, pair: Pair) -> None
     digest = hashlib.sha256((copy / "models" / "model.pt").read_bytes()).hexdigest()
     register = load_ran(copy)
     (copy / "models" / "model.pt").write_bytes(b"another training's")
-    told = read(register(pair.fixed, pair.moving).save("out") / "provenance.json")
-    assert told["weights"]["sha256"] == digest
+    reported = read(register(pair.fixed, pair.moving).save("out") / "provenance.json")
+    assert reported["weights"]["sha256"] == digest
 
 
 def test_a_network_without_numbers_has_no_result(copy: Path, pair: Pair, tmp_path: Path) -> None:
-    """Weights that are NaN are refused; those that are too large to compute with are told when they are used."""
+    """Weights that are NaN are refused; those that are too large to compute with are reported when they are used."""
     file = copy / "models" / "model.pt"
     state = torch.load(file, weights_only=True)
     torch.save({key: value * 1e30 for key, value in state.items()}, file)
@@ -658,7 +661,7 @@ def test_two_patients_are_refused_unless_they_are_allowed(
 
 def test_a_name_in_another_alphabet_reaches_the_dicom_registration(bundles: Path, tmp_path: Path) -> None:
     pair = series_pair(tmp_path)
-    register = load_bundle(bundles / "ran", device="cpu", forms="dicom", extend_border=True, **TINY["ran"])
+    register = load_bundle(bundles / "ran", device="cpu", formats="dicom", extend_border=True, **TINY["ran"])
     written = pydicom.dcmread(register(**pair).save(tmp_path / "out") / "displacement.dcm")
     assert (str(written.PatientName), written.SpecificCharacterSet) == ("Haruno^Shun=春野^俊", "ISO_IR 192")
     assert written.FrameOfReferenceUID == f"{SERIES}.0.2"
@@ -670,7 +673,7 @@ def test_what_can_be_written_without_a_frame_of_reference_is_written(
     bundles: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = series_pair(tmp_path, FrameOfReferenceUID=None)
-    register = load_bundle(bundles / "ran", device="cpu", forms="dicom", **TINY["ran"])
+    register = load_bundle(bundles / "ran", device="cpu", formats="dicom", **TINY["ran"])
     folder = register(**pair).save(tmp_path / "out")
     assert "the DICOM series of the moving image has no frame of reference" in caplog.text
     assert {"displacement.nii.gz", "warped.nii.gz"} <= {path.name for path in folder.iterdir()}

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms import MovingToFixedGridd
+from monai_regplugins.transforms import ResampleToFixedd
 
 SIZE = (6, 7, 8)
 AFFINE = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0], dtype=torch.float64))
@@ -26,7 +26,7 @@ def make(
     for key, image in {"moving": images[0], "moving_label": more.pop("moving_label", None)}.items():
         if image is not None:
             pair[key] = MetaTensor(torch.as_tensor(image).as_subclass(torch.Tensor), affine=further_back)
-    item = MovingToFixedGridd(keep_original=True, outside=outside)({**pair, "pair_id": "a_to_b", **more})
+    item = ResampleToFixedd(keep_original=True, outside=outside)({**pair, "pair_id": "a_to_b", **more})
     ddf = torch.tensor(shift).reshape(3, 1, 1, 1).expand(3, *SIZE).clone()
     wanted = [key for key in ("moving", "fixed", "moving_label", "fixed_label") if key in item]
     targets = {key: item[key].as_tensor() for key in wanted} | {"spacing": item["spacing"]}
@@ -109,7 +109,9 @@ def aligned_pair(**more: Any) -> RegistrationResult:
         f"{side}_label": MetaTensor((image.as_tensor() > 0.5).float(), affine=affine) for side, image in pair.items()
     }
     points = {"fixed_landmarks": torch.tensor([[9.0, 12, 12]]), "moving_landmarks": torch.tensor([[14.0, 12, 13]])}
-    item = MovingToFixedGridd(prealign="moments", keep_original=True)({**pair, **labels, **points, "pair_id": "ball"})
+    item = ResampleToFixedd(initial_alignment="center", keep_original=True)(
+        {**pair, **labels, **points, "pair_id": "ball"}
+    )
     targets = {key: torch.as_tensor(item[key]) for key in (*pair, *labels, *points, "spacing")} | more
     pred = {"ddf": torch.zeros(3, 24, 24, 24), "warped": targets["moving"]}
     return RegistrationResult(item, {"pred": pred, "label": targets})
@@ -148,7 +150,7 @@ def test_a_mirror_in_the_initial_alignment_folds_the_total_field() -> None:
     result = aligned_pair()
     mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
     mirror[0, 3] = 46.0
-    result.item = {**result.item, "prealign_matrix": mirror}
+    result.item = {**result.item, "initial_alignment_matrix": mirror}
     assert result.metrics["folding_percent"] == 100.0
     assert result.verdict.level == "FAIL"
 

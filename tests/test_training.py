@@ -127,7 +127,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         config = {**ConfigParser.load_config_files(files), "bundle_root": str(root), "output_dir": output, **changes}
         call = f"$monai_regplugins.training.log_commands({weights!r}, @output_dir, {config.get('inference_overlays')})"
         with caplog.at_level(logging.INFO):
-            ConfigParser({**config, "told": call.replace("None", "()")}).get_parsed_content("told")
+            ConfigParser({**config, "reported": call.replace("None", "()")}).get_parsed_content("reported")
         lines = [shlex.split(text.splitlines()[-1]) for text in caplog.messages]
         assert [line[:4] for line in lines] == [["python", "-m", "monai.bundle", "run"]] * 2
         return {line[4]: dict(zip(line[5::2], line[6::2], strict=True)) for line in lines}
@@ -155,7 +155,7 @@ class TestCommands:
         }
 
     def test_other_settings_follow(self, commands: Any, repository: Path) -> None:
-        changes = {"spatial_size": [32, 40, 32], "window": [], "preset": "ran0", "prealign": "auto", "seed": 3}
+        changes = {"spatial_size": [32, 40, 32], "window": [], "preset": "ran0", "initial_alignment": "auto", "seed": 3}
         for words in commands(repository, "ran", [], **changes, dataset_dir="/data/My Data").values():
             settings = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
             assert settings == {**changes, "dataset_dir": "/data/My Data"}

@@ -13,7 +13,7 @@ import pytest
 from field_cases import GRIDS, MOVING_AFFINE, MOVING_SHAPE, SHAPE, field_ras
 
 from monai_regplugins.cli import main
-from monai_regplugins.io.forms import load_field, save_field
+from monai_regplugins.io.formats import load_field, save_field
 from monai_regplugins.io.linear import load_linear, save_linear
 
 T = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])

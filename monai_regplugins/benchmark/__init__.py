@@ -1,4 +1,4 @@
-"""Classical registration that the learned methods are compared with."""
+"""Comparison of the bundles with classical registration methods."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Baseline(NamedTuple):
 
 
 def load_baseline(name: str) -> Register:
-    """Return a method of :data:`BASELINES`, its package imported, so that whoever measures time does not measure that.
+    """Return a method of :data:`BASELINES` with its package imported, so that timings exclude the import.
 
     Raises:
         InputError: When there is no such method, or its package is not installed.
@@ -84,7 +84,7 @@ def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | Non
 
 
 def _demons(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
-    """Fast symmetric forces demons (Vercauteren et al. 2009) from coarse to fine; it takes no mask and no chance."""
+    """Fast symmetric forces demons (Vercauteren et al. 2009), coarse to fine; it takes no mask and is deterministic."""
     images = [_to_sitk(image, spacing) for image in (fixed, moving)]
     start: list[sitk.Image] = []
     for factor, iterations in ((4, 100), (2, 100), (1, 50)):
@@ -126,13 +126,13 @@ def _simpleitk_bspline(
 
 
 def _elastix(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
-    """What RegNet is compared with."""
+    """The baseline of RegNet."""
     within = None if mask is None else mask[None]
     return register_elastix(fixed[None], moving[None], spacing, mask=within, seed=seed, threads=threads).ddf[0]
 
 
 def _bspline_tv(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
-    """What R2N2 is compared with; it takes no mask and no chance."""
+    """The baseline of R2N2; it takes no mask and is deterministic."""
     return register_bspline(moving[None], fixed[None]).ddf[0]
 
 
@@ -176,7 +176,7 @@ def _ants(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, s
 
 
 def _dipy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
-    """SyN of DIPY; it takes no mask and no chance. Levels too small for the correlation's window are left out."""
+    """SyN of DIPY; it takes no mask and is deterministic. Levels too small for the correlation window are left out."""
     d = len(spacing)
     imwarp, metrics = (importlib.import_module(f"dipy.align.{name}") for name in ("imwarp", "metrics"))
     levels = [n for level, n in ((2, 100), (1, 50), (0, 20)) if min(fixed.shape[1:]) >> level > 2 * CC_RADIUS + 1]

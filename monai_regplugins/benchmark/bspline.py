@@ -1,4 +1,4 @@
-"""Free-form deformation by B-splines, optimized for each pair: what R2N2 is compared with.
+"""B-spline free-form deformation per pair, the baseline of R2N2.
 
 Sandkuehler et al. 2019, section 4, "Experiments": three resolutions, masked mean squared error, isotropic total
 variation, Adam with AMSGrad. The paper gives "a kernel size of (7, 21, 57) pixels" at 64, 128 and 256 pixels and no

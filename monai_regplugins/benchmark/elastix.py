@@ -1,4 +1,4 @@
-"""Registration by elastix (Klein et al. 2010), optimized for each pair: what RegNet is compared with.
+"""Registration by elastix (Klein et al. 2010), the baseline of RegNet.
 
 Sokooti et al. 2017, section 3.2: an affine registration with normalized correlation, five resolutions of 1000
 iterations; then B-splines with a final grid spacing of 10 mm, one resolution of 2000 iterations (1R) or three of 500
@@ -96,7 +96,7 @@ def register_elastix(
             _, transform = itk.elastix_registration_method(
                 *images, parameter_object=stated, log_to_console=False, **masks
             )
-            # it writes the field to a file too, in the working directory if it is not told of another
+            # it writes the field to a file too, in the working directory if no other one is set
             field = itk.transformix_deformation_field(images[1], transform, output_directory=folder)
         except RuntimeError as error:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Networks as registration methods: a bundle as its own evaluation runs it, and MONAI's VoxelMorph."""
+"""Learned registration methods: the bundles, run as in their evaluation, and MONAI's VoxelMorph."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_voxelmorph(ckpt: str, spatial_dims: int, spatial_size: Sequence[int] = 
         ckpt: weights of a ``monai.networks.nets.VoxelMorph`` with its default widths, whose velocities are integrated,
             or those of its backbone, a ``VoxelMorphUNet`` that predicts displacements.
         spatial_dims: 2 or 3.
-        spatial_size: size at which the network sees the pair; -1 (or an empty list) keeps an axis as it is.
+        spatial_size: size of the network's input; -1 (or an empty list) keeps an axis as it is.
 
     Raises:
         InputError: When the weights are missing or do not fit.

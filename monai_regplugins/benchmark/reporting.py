@@ -1,4 +1,4 @@
-"""What all benchmarks share: configurations, clock and peak memory, Markdown tables, the machine they ran on, files."""
+"""Common parts of all benchmarks: configurations, time and peak memory, Markdown tables, hardware, output files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.files.atomic import write_file
+from monai_regplugins.renamed import current_names
 
 __all__ = [
     "check_output",
@@ -122,9 +123,11 @@ def setting(text: str) -> tuple[str, Any]:
     if not sign:
         raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
     try:
-        return key, json.loads(value)
+        read = json.loads(value)
     except ValueError:
-        return key, value
+        read = value
+    (current,) = current_names({key: read}).items()
+    return current
 
 
 def clock(device: torch.device) -> float:
@@ -136,7 +139,7 @@ def clock(device: torch.device) -> float:
 
 
 def check_output(path: Path | None, suffixes: Sequence[str] = SUFFIXES, name: str = "output") -> None:
-    """Refuse an output file of another kind before hours of work, not after.
+    """Reject an output file of another type before the benchmark runs.
 
     Raises:
         InputError: When the file name ends in none of the suffixes, or its folder does not exist.

@@ -1,4 +1,4 @@
-"""Registering the same prepared pairs by many methods, each in a process of its own, and measuring what they found."""
+"""Register the same prepared pairs by several methods, each in its own process, and measure the results."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BenchmarkMethod:
 
 @dataclass
 class MethodResult:
-    """What a method did to all pairs.
+    """Results of a method for all pairs.
 
     Attributes:
         metrics: means of :func:`~monai_regplugins.metrics.pair_metrics`, empty if it failed on any pair: means over
@@ -76,7 +76,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair on disk: what a method may see of it, and all that is known about it."""
+    """A pair on disk: the input of a method, and the targets to measure its result."""
 
     pair_id: str
     images: Path
@@ -143,9 +143,9 @@ def run_method(
     seed: int = 0,
     time_limit: float | None = None,
 ) -> MethodResult:
-    """Register prepared pairs by one method in a process of its own, and measure what it found.
+    """Register prepared pairs by one method in its own process, and measure the results.
 
-    Whatever the method does, this returns: errors, crashes and a process that ends itself are told in ``error``.
+    Whatever the method does, this returns: errors, crashes and a process that ends itself are reported in ``error``.
     """
     with TemporaryDirectory() as folder:
         job = {

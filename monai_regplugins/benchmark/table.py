@@ -39,7 +39,7 @@ def comparison_table(results: Mapping[str, MethodResult], about: Mapping[str, ob
 
 
 def time_ratios(results: Mapping[str, MethodResult], wall: bool = False) -> tuple[str | None, dict[str, float]]:
-    """Return each method's time in times that of the first one, which is left aside if it is the identity.
+    """Return each method's time relative to the first method, which is skipped if it is the identity.
 
     Returns:
         The name of the first method, None if none has a time, and the ratios by name, without methods that failed.

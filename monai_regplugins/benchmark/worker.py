@@ -1,4 +1,4 @@
-"""The process of one method: it registers prepared pairs, and leaves a field and what it cost for each.
+"""Process of one method: register prepared pairs and save field and cost of each.
 
 A process of its own makes time and memory those of the method alone, and no crash in a compiled library ends the
 comparison.
@@ -51,7 +51,7 @@ def work(job: Mapping[str, Any]) -> None:
         register = LOADERS[job["kind"]](**job["options"])
         outcomes = (_attempt(register, pair, job["seed"], job["threads"]) for pair in job["pairs"])
     except Exception as error:  # the others of the comparison go on
-        outcomes = [{"error": _told(error)}] * len(job["pairs"])
+        outcomes = [{"error": _about(error)}] * len(job["pairs"])
     for number, outcome in enumerate(outcomes):
         replace_file(outcome_file(job["folder"], number), partial(torch.save, outcome))
 
@@ -62,7 +62,7 @@ def outcome_file(folder: str | Path, number: int) -> Path:
 
 
 def _attempt(register: Register, pair: str, seed: int, threads: int) -> dict[str, Any]:
-    """Register one pair and take the time; an error becomes words."""
+    """Register one pair and measure the time; return an error as text."""
     try:
         images: dict[str, Tensor] = torch.load(pair, weights_only=True)
         known = {key: images[key] for key in ("fixed", "moving", "spacing")}
@@ -74,10 +74,10 @@ def _attempt(register: Register, pair: str, seed: int, threads: int) -> dict[str
             raise InputError("the field holds NaN or infinity.")
         return {"ddf": ddf.float(), **cost, "peak_mib": peak_of_this_process()}
     except Exception as error:
-        return {"error": _told(error)}
+        return {"error": _about(error)}
 
 
-def _told(error: Exception) -> str:
+def _about(error: Exception) -> str:
     """Return an error in one line."""
     return input_error_message(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_MESSAGE]
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from monai_regplugins.data.given import given_pairs
     from monai_regplugins.data.learn2reg import (
         Learn2RegDataset,
-        test_pairs,
         training_images,
         training_pairs,
         validation_images,
         validation_pairs,
     )
     from monai_regplugins.data.pair_list import read_pair_list
+    from monai_regplugins.data.prepare_pair import PreparePaird
     from monai_regplugins.data.sampler import PairSampler
 
 __all__ = [
@@ -34,11 +34,11 @@ __all__ = [
     "DirLabPair",
     "Learn2RegDataset",
     "PairSampler",
+    "PreparePaird",
     "convert_dirlab",
     "given_pairs",
     "read_dirlab",
     "read_pair_list",
-    "test_pairs",
     "training_images",
     "training_pairs",
     "validation_images",
@@ -52,12 +52,12 @@ export_on_demand(
     given=["given_pairs"],
     learn2reg=[
         "Learn2RegDataset",
-        "test_pairs",
         "training_images",
         "training_pairs",
         "validation_images",
         "validation_pairs",
     ],
     pair_list=["read_pair_list"],
+    prepare_pair=["PreparePaird"],
     sampler=["PairSampler"],
 )

@@ -1,4 +1,4 @@
-"""Pairs of DICOM series: whether they may be registered, and whether the result can be written as DICOM."""
+"""Check of DICOM pairs: same patient, and a result that can be written as DICOM."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ logger = logging.getLogger(__name__)
 
 
 class CheckSeriesPaird(Transform):
-    """Refuse, before it is registered, a pair of two patients, or one whose field cannot be written as it is wanted.
+    """Reject a pair of two patients, or a pair whose field cannot be written in the requested formats.
 
-    Images that are no DICOM series tell no patient. The pair itself stays as it is.
+    Images that are no DICOM series have no patient. The pair itself stays as it is.
 
     Args:
-        other_patient: allow a moving image of another patient, such as an atlas; the log then tells of it.
-        forms: in which the field will be written, of :data:`~monai_regplugins.io.FORMS`. With ``dicom``, pydicom has to
-            be there, and the fixed series' texts have to be readable. A series without a frame of reference is no
-            reason: the other results can be written.
+        other_patient: allow a moving image of another patient, such as an atlas; the log then reports it.
+        formats: in which the field will be written, of :data:`~monai_regplugins.io.FORMATS`. With ``dicom``, pydicom
+            has to be there, and the fixed series' texts have to be readable. A series without a frame of reference is
+            no reason: the other results can be written.
     """
 
-    def __init__(self, other_patient: bool = False, forms: str | Sequence[str] = ()) -> None:
+    def __init__(self, other_patient: bool = False, formats: str | Sequence[str] = ()) -> None:
         self.other_patient = other_patient
-        self.forms = ensure_tuple(forms)
+        self.formats = ensure_tuple(formats)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check a pair.
@@ -50,11 +50,11 @@ class CheckSeriesPaird(Transform):
         pair: dict[Hashable, Any] = dict(data)
         series = {key: series_of(pair[key]) for key in IMAGE_KEYS}
         self._check_patients(series)
-        if "dicom" in self.forms:
+        if "dicom" in self.formats:
             known = {
                 key: None if texts is None else DicomIdentity.from_keywords(texts) for key, texts in series.items()
             }
-            with contextlib.suppress(FrameOfReferenceError):  # the field is written in another form then
+            with contextlib.suppress(FrameOfReferenceError):  # the field is written in another format then
                 check_dicom_registration(**known)
         return pair
 

@@ -1,7 +1,7 @@
-"""DIR-Lab's 4DCT and COPDgene cases: the thorax in two phases of the breath, and landmarks in both.
+"""Reader for the DIR-Lab 4DCT and COPDgene cases: thorax CT at two respiratory phases, with landmarks.
 
 Source: https://www.dir-lab.com; Castillo et al. 2009, Phys. Med. Biol. 54(7), and 2013, Phys. Med. Biol. 58(9). A phase
-is a raw file without a header and a text file of landmarks, whose meaning only the tables of the site tell:
+is a raw file without a header and a text file of landmarks, whose meaning only the tables of the site give:
 
 * raw files hold int16, little endian, x fastest, slices from the head to the feet; values are Hounsfield units plus
   1024, and -2000 outside the scanner's field of view. Some COPDgene files have empty slices at their ends.

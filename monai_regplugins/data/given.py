@@ -1,4 +1,4 @@
-"""Pairs that a user names by their files."""
+"""Pairs from the files on the command line."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.files.folders import files_in
 
-__all__ = ["Learn2RegDataset", "test_pairs", "training_pairs", "validation_pairs"]
+__all__ = ["Learn2RegDataset", "training_pairs", "validation_pairs"]
 
 Pair = dict[str, str]
 Item = TypeVar("Item")
@@ -100,17 +100,6 @@ class Learn2RegDataset:
         if 0 < max_pairs < len(pairs):
             chosen = np.random.default_rng(seed).choice(len(pairs), max_pairs, replace=False)
             pairs = [pairs[index] for index in sorted(chosen)]
-        return [self._item(*pair) for pair in pairs]
-
-    def test_pairs(self) -> list[Pair]:
-        """Pairs under ``registration_test``.
-
-        Raises:
-            InputError: When there are none.
-        """
-        pairs = self._pairs_under("registration_test")
-        if not pairs:
-            raise self._error("lists no pairs under 'registration_test'", "add them or evaluate the validation pairs")
         return [self._item(*pair) for pair in pairs]
 
     def training_images(self, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
@@ -294,11 +283,6 @@ def training_images(dataset_dir: str | Path, seed: int = 0, validation_fraction:
 def validation_images(dataset_dir: str | Path, seed: int = 0, validation_fraction: float = 0.2) -> list[dict[str, str]]:
     """:meth:`Learn2RegDataset.validation_images` of a folder."""
     return Learn2RegDataset(dataset_dir).validation_images(seed, validation_fraction)
-
-
-def test_pairs(dataset_dir: str | Path) -> list[Pair]:
-    """:meth:`Learn2RegDataset.test_pairs` of a folder."""
-    return Learn2RegDataset(dataset_dir).test_pairs()
 
 
 def _find_json(folder: Path) -> Path:

@@ -138,7 +138,7 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
     Args:
         files: paths by their names in ``COLUMNS``, and the volumes of the images by ``PHASE_KEYS``.
         where: what names these files, for messages, e.g. ``" in line 3 of pair list 'pairs.csv'"``.
-        pair_id: name of the pair; by default ``<moving>_to_<fixed>``, each with its volume, if one is told.
+        pair_id: name of the pair; by default ``<moving>_to_<fixed>``, each with its volume, if one is reported.
 
     Raises:
         InputError: When no folder can have the name, see :func:`check_pair_id`, or the fixed mask is given twice.

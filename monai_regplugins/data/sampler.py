@@ -1,4 +1,4 @@
-"""Drawing a fixed number of pairs per epoch, on one process or many."""
+"""Sampler of a fixed number of pairs per epoch, for one or several processes."""
 
 from __future__ import annotations
 

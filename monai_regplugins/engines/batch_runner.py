@@ -1,4 +1,4 @@
-"""Register many pairs: one that fails does not stop the others, and those done before are left out."""
+"""Batch registration: continue after failed pairs and skip completed ones."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Pair = Mapping[str, Any]
 class BatchRunner:
     """Register pairs one after the other, and write their results.
 
-    A pair that cannot be registered is reported in one line, and the next one follows; at the end :meth:`run` raises
-    an error then. Interrupted, it goes on where it was, since the pairs whose results are complete are left out.
-    Several processes may share a list and an output folder: each pair is registered by one of them.
-    Results with a bad verdict are written like the others; :meth:`run` raises an error for them at the end.
+    A pair that fails is reported in one line, and the run continues; :meth:`run` raises an error at the end. Pairs with
+    complete results are skipped, so an interrupted run can be resumed. Several processes may share a list and an output
+    folder: each pair is registered by one of them. Results with a bad verdict are written like the others; :meth:`run`
+        raises an error for them at the end.
 
     Args:
         register: registers a pair.
@@ -130,7 +130,7 @@ class BatchRunner:
         if bad:
             problems.append(
                 f"{len(bad)} of {len(self.pairs)} results are not to be trusted ({_some(bad)}); they are written, and "
-                "their metrics.json tell the reasons. fail_on=never does not make this an error."
+                "their metrics.json state the reasons. fail_on=never does not make this an error."
             )
         if problems:
             raise InputError(" ".join(problems))

@@ -1,4 +1,4 @@
-"""From a batch of prepared pairs to what network and loss take."""
+"""Prepare a batch for MONAI's engines: network input and loss targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGET_KEYS = (
     "moving_points",
     "fixed_points",
     "true_ddf",
-    "known_ddf",
+    "has_true_ddf",
     "spacing",
 )
 

@@ -1,4 +1,4 @@
-"""Locks on files: which process writes what, and which temporary files no process needs any more."""
+"""File locks between processes, and detection of abandoned temporary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make a folder whole or not at all; find the files of one that are the user's."""
+"""Create folders atomically; list the user's files in a folder."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from monai_regplugins.lazy import export_on_demand
 if TYPE_CHECKING:
     from monai_regplugins.handlers.checkpoint import Checkpointing, WeightsLoader
     from monai_regplugins.handlers.curves import CurvesFigure, curves_figure
+    from monai_regplugins.handlers.evaluation import evaluation_handlers
     from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
     from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
     from monai_regplugins.handlers.seeding import EpochSeed
@@ -22,12 +23,14 @@ __all__ = [
     "TrainingProgress",
     "WeightsLoader",
     "curves_figure",
+    "evaluation_handlers",
 ]
 
 export_on_demand(
     __name__,
     checkpoint=["Checkpointing", "WeightsLoader"],
     curves=["CurvesFigure", "curves_figure"],
+    evaluation=["evaluation_handlers"],
     progress=["LossTerms", "TrainingProgress"],
     registration_metrics=["RegistrationMetrics"],
     seeding=["EpochSeed"],

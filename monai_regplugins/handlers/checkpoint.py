@@ -1,4 +1,4 @@
-"""Save and resume a training so that nothing loses the best model; load weights for evaluation and inference."""
+"""Save and resume trainings, keep the best model, and load weights for evaluation and inference."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Checkpointing:
 
     @property
     def weights(self) -> Path:
-        """The file that this training's result is in: the best weights, the last ones where none were good."""
+        """Path of the training's result: the best weights, or the last ones if none improved the score."""
         return self.last_path if self._best is None else self.model_path
 
     def attach(self, trainer: Any, evaluator: Any = None) -> None:
@@ -173,7 +173,7 @@ class Checkpointing:
         logger.info("Resumed '%s' after epoch %d%s.", self.ckpt, epoch, "".join(f", {change}" for change in changes))
 
     def _check_epochs(self, epoch: int, max_epochs: int | None) -> None:
-        """Refuse a checkpoint after which nothing is left to do."""
+        """Reject a checkpoint that completed all epochs."""
         if max_epochs is not None and epoch >= max_epochs:
             raise InputError(
                 f"checkpoint '{self.ckpt}' has completed {epoch} epochs and max_epochs is {max_epochs}; "
@@ -181,7 +181,7 @@ class Checkpointing:
             )
 
     def _check_validation(self, then: Mapping[str, str] | None) -> None:
-        """Refuse a checkpoint whose scores cannot be compared with those to come."""
+        """Reject a checkpoint whose scores are not comparable with new ones."""
         different = [key for key in then or {} if then is not None and then[key] != (self._validation or {}).get(key)]
         if different or (then is None) != (self._validation is None):
             raise InputError(
@@ -191,7 +191,7 @@ class Checkpointing:
             )
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> list[str]:
-        """Restore optimizer and schedule, and tell which settings are new."""
+        """Restore optimizer and schedule, and return which settings are new."""
         try:
             if state.get("optimizer_type") != (name := type(self.optimizer).__name__):
                 raise ValueError(f"{state.get('optimizer_type')}, not {name}")
@@ -206,7 +206,7 @@ class Checkpointing:
         return changes
 
     def _settle(self, state: Mapping[str, Any]) -> None:
-        """Make ``model.pt`` the best model that the checkpoint speaks of."""
+        """Restore ``model.pt`` to the best model of the checkpoint."""
         best = self._best
         if best is None:
             return
@@ -259,7 +259,7 @@ class Checkpointing:
                 raise self._diverged(f"the weights '{name}' are not finite", epoch)
 
     def _diverged(self, what: str, epoch: int) -> InputError:
-        """Say that a training has diverged, and from where to go on."""
+        """Return an error for a diverged training, with the checkpoint to resume from."""
         rate = self.optimizer.param_groups[0]["lr"]
         again = f"resume '{self.checkpoint_path}'" if self.checkpoint_path.exists() else "start again"
         return InputError(
@@ -309,7 +309,7 @@ class Checkpointing:
         return score is not None and all(bool(self._evaluator.metric_cmp_fn(score, bar)) for bar in bars)
 
     def _floor(self) -> dict[str, float]:
-        """Return the scores that were there before the training, by what reached them."""
+        """Return the scores before the training, by their origin."""
         metrics = {} if self._evaluator is None else self._evaluator.state.metrics
         before = metrics.get(f"{self.score_name}_before")
         found = {"doing nothing": before, "the weights it started from": self._start_score}

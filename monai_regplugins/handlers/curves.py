@@ -1,4 +1,4 @@
-"""The course of a training as a picture: loss and validation score over the epochs."""
+"""Figure of a training: loss and validation score over the epochs."""
 
 from __future__ import annotations
 

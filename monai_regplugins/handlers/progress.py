@@ -1,4 +1,4 @@
-"""One progress bar over a whole training, and the loss terms that bar, log and TensorBoard show."""
+"""Progress bar of a training, and the loss terms for progress bar, log and TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measures of every pair of an evaluation, their means, and the one score that picks the best model."""
+"""Measures of all pairs of an evaluation, their means, and the score that selects the best model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RegistrationMetrics(Metric):
     each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
     minus infinity: it compares with other scores as the worst.
 
-    Pairs that were prepared with ``MovingToFixedGridd(keep_original=True)`` are measured as
+    Pairs that were prepared with ``ResampleToFixedd(keep_original=True)`` are measured as
     :class:`~monai_regplugins.result.RegistrationResult` does, on their original moving images; others, as in a
     training, on the images of the network.
 
@@ -120,6 +120,6 @@ def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str =
     """
     if measure in means:
         score = -means[measure + suffix] if measure in DISTANCES else means[measure + suffix]
-    else:  # one pair that is not finite spoils the mean
+    else:  # one pair that is not finite makes the mean NaN
         score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf

@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a resumed training: the position of the checkpoint, the settings of the configuration."""
+"""Restore optimizer and schedule of a resumed training: state from the checkpoint, settings from the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["load_optimizer", "load_schedule"]
 
-# What a schedule of MONAI or PyTorch is told when it is made; all else in its state is how far it has come.
+# What a schedule of MONAI or PyTorch is given when it is made; all else in its state is how far it has come.
 SCHEDULE_SETTINGS = (
     *("t_total", "warmup_steps", "warmup_multiplier", "cycles", "end_lr"),
     *("T_max", "eta_min", "gamma", "step_size"),
@@ -28,14 +28,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> l
     changes: dict[str, None] = {}
     for group, settings in zip(optimizer.param_groups, given, strict=True):
         then, now = (one.get("initial_lr", one["lr"]) for one in (group, settings))
-        told = {key: value for key, value in settings.items() if key not in ("lr", "initial_lr")}
-        changes |= dict.fromkeys(_different({"learning_rate": now, **told}, {**group, "learning_rate": then}))
+        wanted = {key: value for key, value in settings.items() if key not in ("lr", "initial_lr")}
+        changes |= dict.fromkeys(_different({"learning_rate": now, **wanted}, {**group, "learning_rate": then}))
         group.update(settings, lr=_moved(group["lr"], then, now))
     return list(changes)
 
 
 def load_schedule(schedule: Any, state: dict[str, Any]) -> list[str]:
-    """Restore the position of a schedule, not its settings, after its optimizer; tell which settings are new."""
+    """Restore the position of a schedule, not its settings, after its optimizer; return which settings are new."""
     settings = {key: value for key, value in vars(schedule).items() if key in SCHEDULE_SETTINGS}
     schedule.load_state_dict(state)
     vars(schedule).update(settings)
@@ -43,8 +43,8 @@ def load_schedule(schedule: Any, state: dict[str, Any]) -> list[str]:
     if hasattr(schedule, "base_lrs"):  # ReduceLROnPlateau has none
         schedule.base_lrs = [group["initial_lr"] for group in groups]
     schedule._last_lr = [group["lr"] for group in groups]
-    told = {key: value for key, value in settings.items() if key not in FOLLOW_MAX_EPOCHS}
-    return _different(told, state)
+    wanted = {key: value for key, value in settings.items() if key not in FOLLOW_MAX_EPOCHS}
+    return _different(wanted, state)
 
 
 def _moved(rate: float, then: float, now: float) -> float:

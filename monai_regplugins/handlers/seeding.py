@@ -1,4 +1,4 @@
-"""Randomness as a function of the epoch, so that a resumed training draws what an unbroken one does."""
+"""Seeding per epoch, so that a resumed training equals an uninterrupted one."""
 
 from __future__ import annotations
 

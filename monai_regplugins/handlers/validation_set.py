@@ -1,4 +1,4 @@
-"""What the scores of a validation depend on, so that only equal ones are compared."""
+"""Fingerprint of a validation (pairs, preprocessing, measure), so that only comparable scores are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["validation_fingerprint"]
 
 
 def validation_fingerprint(evaluator: Any, score_name: str = "score") -> dict[str, str]:
-    """Describe what the scores of an evaluator are made of.
+    """Return the fingerprint of an evaluator's validation.
 
     Files count by their content and not by their place, so that a data set may move. That reads them once, less than
     one validation does.
@@ -27,8 +27,8 @@ def validation_fingerprint(evaluator: Any, score_name: str = "score") -> dict[st
         score_name: the metric that is the score.
 
     Returns:
-        ``measure``, what the score measures (its name where the metric does not tell); ``pairs``, SHA-256 of the items
-        in their order; ``preprocessing``, that of the plain settings of the transforms on them.
+        ``measure``, what the score measures (its name where the metric does not state it); ``pairs``, SHA-256 of the
+        items in their order; ``preprocessing``, that of the plain settings of the transforms on them.
     """
     dataset = getattr(evaluator.data_loader, "dataset", None)
     pairs = _Hasher().digest(getattr(dataset, "data", None))

@@ -1,4 +1,4 @@
-"""The inferer of RegNet: a patch network over whole images, in tiles without seams, from coarse to fine."""
+"""Inferer for RegNet: dense prediction of a patch network in seamless tiles, coarse to fine."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ MODES = ("exact", "fast", "window")
 class DenseInferer(Inferer):
     r"""Register whole images with a :class:`~monai_regplugins.networks.nets.RegNet`, or train it on windows.
 
-    The pair is brought to isotropic voxels, continued once at its edges, and predicted tile by tile from valid windows:
-    the tiles meet without seams, and are what the whole image would give. With several stages the network first sees
-    images reduced by the first factor, then the moving image warped by what was found, reduced by the next:
+    The pair is resampled to isotropic voxels, padded by replication, and predicted tile by tile with valid
+    convolutions: the result equals a prediction of the whole image. With several stages the network first sees images
+        reduced by the first factor, then the moving image warped by what was found, reduced by the next:
 
     .. math::
         \phi_{k+1}(x) = u_{k+1}(x) + \phi_k(x + u_{k+1}(x)),
@@ -50,13 +50,12 @@ class DenseInferer(Inferer):
     Args:
         mode: ``exact`` predicts every voxel, ``fast`` every second one along each axis and interpolates between them,
             as the authors did. ``window`` is for training: the network's own forward, nothing else.
-        voxel_size: edge in mm of the voxels that the network was trained on; the paper has 1. None takes the image's
-            voxels as they are.
-        tile: voxels of a tile along each axis, even. Memory grows with its cube, the share of margins falls.
-        stages: by how much the images are reduced, one after the other; 4, 2, 1 reaches displacements four times as
-            large as 1 alone, and 1, 1 finds more of what one pass has left.
-        networks: a network for some of the stages, by factor; the others take the one that is called.
-        padding: what lies outside of the moving image in the result: ``zeros`` or ``border``.
+        voxel_size: voxel edge length in mm of the training; the paper uses 1. None keeps the image's voxels.
+        tile: tile size along each axis in voxels, even. Memory grows with its cube, the overhead of margins falls.
+        stages: downsampling factors of consecutive passes; 4, 2, 1 captures displacements four times as large as 1
+            alone, and 1, 1 reduces the residual of one pass.
+        networks: networks by downsampling factor; other stages use the network of the call.
+        padding: padding of the warp outside of the moving image: ``zeros`` or ``border``.
         bfloat16: whether training windows are predicted in bfloat16, on some CPUs in half the time; None decides by
             the CPU, and leaves other devices to the engine's ``amp``. Whole images are always predicted in float32.
 
@@ -157,7 +156,7 @@ class DenseInferer(Inferer):
         if spacing is None:
             raise InputError(
                 "the pair has no spacing, the voxel size in mm, which RegNet needs to know how far a voxel is; give "
-                "images whose header tells it, or set voxel_size to null to take voxels as they are."
+                "images whose header has it, or set voxel_size to null to take voxels as they are."
             )
         sizes = spacing.reshape(-1, len(native)).double().cpu()
         if not torch.allclose(sizes, sizes[:1], rtol=1e-3) or not bool((sizes > 0).all()):

@@ -1,4 +1,4 @@
-"""Gradient descent of a loss over the displacements of a coarser grid of nodes."""
+"""Gradient descent of a loss over displacements on a coarser grid of nodes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ class Descent(NamedTuple):
 
 
 class NodeDescent:
-    r"""Lower a loss of ``start + W v`` over the displacements v of nodes, by Adam (Kingma and Ba 2015), from v = 0.
+    r"""Minimize a loss of ``start + W v`` over nodal displacements v, by Adam (Kingma and Ba 2015), from v = 0.
 
     W interpolates linearly from the nodes to the voxels; the gradient of v is :math:`W^T \partial L / \partial u`,
     small matrix products along each axis.
 
     Args:
-        steps: most steps to take.
-        spacing: voxels from node to node; 1 moves every voxel by itself.
-        learning_rate: how far a step moves a node at most, about, in voxels.
-        patience: steps over which the loss has to vary for the descent to go on,
-        smallest_change: by more than this fraction of how far it has varied since the start.
+        steps: maximum number of steps.
+        spacing: node spacing in voxels; 1 optimizes every voxel.
+        learning_rate: approximate maximum displacement of a node per step, in voxels.
+        patience: number of steps of the stopping criterion.
+        smallest_change: stop when the loss range over the last ``patience`` steps falls below this fraction of its
+            total range.
 
     Raises:
         InputError: When a number is out of its range.

@@ -1,4 +1,4 @@
-"""A pair as instance optimization sees it: without what was not measured, and without some voxels that judge it."""
+"""Image pair of the instance optimization: smoothed, masked, with held-out voxels that judge the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JUDGE_SMOOTHING = 0.75  # voxels; else interpolation, which averages the moving 
 
 
 def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """One voxel in eight, no two of which share a face, ``(1, 1, *size)``, bool.
+    """Mask of one voxel in eight, no two with a common face, ``(1, 1, *size)``, bool.
 
     Args:
         size: of the image.
@@ -42,7 +42,7 @@ def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> 
 
 
 class Judgement(NamedTuple):
-    """What the voxels that were held out say of a field: their similarity (higher is better), and how much it folds.
+    """Quality of a field on the held-out voxels: similarity (higher is better) and folding.
 
     Example:
         >>> Judgement(0.8, 0.0).is_better_than(Judgement(0.7, 0.0))
@@ -53,17 +53,17 @@ class Judgement(NamedTuple):
     folding_percent: float
 
     def is_better_than(self, other: Judgement) -> bool:
-        """Whether a field folds less, or folds as little and matches better."""
+        """Whether a field folds less, or folds equally and has the higher similarity."""
         if abs(self.folding_percent - other.folding_percent) > SAME_FOLDING:
             return self.folding_percent < other.folding_percent
         return self.similarity > other.similarity
 
 
 class ObservedPair:
-    """Smooth and resize a pair such that voxels that do not count leave no trace in those that do.
+    """Smooth and resize a pair by normalized convolution, so that masked voxels do not affect others.
 
     Both are averages weighted by the masks, :math:`G (w I) / G w`. One voxel in eight of the fixed image is held out
-    of the optimization, so that similarity there tells a better field from one that matches noise.
+    of the optimization, so that similarity there distinguishes a better field from one that matches noise.
 
     Args:
         moving: ``(1, 1, *spatial)``.
@@ -161,12 +161,12 @@ def _most(shares: Tensor | None) -> Tensor | None:
 
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:
-    """Refuse masks that leave nothing to compare."""
+    """Reject masks without overlap."""
     given = [mask > 0 for mask in (fixed_mask, moving_mask) if mask is not None]
     if given and not bool(torch.stack([mask.expand_as(given[0]) for mask in given]).all(0).any()):
         raise InputError(
             "no voxel counts in both images: their masks, or what was measured of them, do not overlap on the fixed "
-            "grid; give other masks, or another prealign."
+            "grid; give other masks, or another initial_alignment."
         )
 
 

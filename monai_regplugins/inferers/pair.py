@@ -1,4 +1,4 @@
-"""The inferer of pairwise registration: from an image pair to a field and a warped image."""
+"""Inferer for pairwise registration: predicts the field of an image pair and warps the moving image."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["PairInferer"]
 class PairInferer(Inferer):
     """Run a registration network on pairs of any size and warp the moving image.
 
-    The pair is brought to the network's grid (``spatial_size``), padded at the high end of each axis where the network
-    needs more voxels, and the field is cropped and resized back, its values rescaled. So the result is always on the
-    grid that came in. Warping runs in float32, outside of autocast.
+    The pair is resized to the network's grid (``spatial_size``) and padded at the high end of each axis if the network
+    needs more voxels; the field is cropped, resized and rescaled. The result is always on the input grid. Warping runs
+    in float32, outside of autocast.
 
     With several passes the network runs again on a grid twice as fine in each, with the moving image warped by what was
     found so far, u; its field v is what is left, and the result their composition :math:`v(x) + u(x + v(x))`.
 
     Args:
-        spatial_size: size at which the network sees the pair; -1 (or an empty list) keeps an axis as it is.
-        minimum_size: smallest axis that the network takes. Axes down to half of it are zero padded.
-        divisor: every axis is padded to a multiple of this.
-        padding: what lies outside of the moving image when it is warped: ``zeros`` or ``border``.
-        passes: how many times the network runs, at least once.
+        spatial_size: size of the network's input; -1 (or an empty list) keeps an axis as it is.
+        minimum_size: smallest axis length of the network's input. Axes down to half of it are zero padded.
+        divisor: each axis is padded to a multiple of this.
+        padding: padding of the warp outside of the moving image: ``zeros`` or ``border``.
+        passes: number of runs of the network, at least 1.
 
     Raises:
         InputError: When the network would see an axis of less than half of ``minimum_size``, or ``passes`` is below 1.

@@ -1,4 +1,4 @@
-"""Instance optimization: what a network found for a pair, improved on that pair itself by gradient descent."""
+"""Instance optimization: refine the predicted field of a pair by gradient descent on that pair."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Refined(NamedTuple):
 
 
 class RefinedInferer(Inferer):
-    r"""Register with another inferer, then improve the field of each pair by gradient descent on a loss.
+    r"""Register with another inferer, then refine the field of each pair by gradient descent on a loss.
 
     With f the network's field, the loss L is lowered over displacements v at the nodes of a coarser grid, between which
     W interpolates linearly,
@@ -88,14 +88,14 @@ class RefinedInferer(Inferer):
     on the last level is kept, that of the start included, so that the loss of no pair rises. Samples of a batch are
     refined one after the other, each as if it were alone. No gradient flows through the result.
 
-    Between voxels, interpolation averages the noise of the moving image, and so pairs that differ in their noise alone
-    seem to match best half a voxel apart. ``smoothing`` averages the noise of both images first.
+    Interpolation between voxels averages the noise of the moving image, so that a similarity is biased towards shifts
+    by half a voxel. ``smoothing`` reduces the noise of both images first.
 
-    With an :class:`~monai_regplugins.losses.InstanceLoss` no pair ends worse than it came: the first level is descended
-    from the network's field and from none, and the better of both goes on, the one that folds less or, if both fold as
-    little, the one with the higher similarity on voxels that the optimization does not use, see
-    :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the pair as
-    it was aligned is replaced by no displacement.
+    With an :class:`~monai_regplugins.losses.InstanceLoss` no pair gets worse: the first level is optimized from the
+    network's field and from zero, and the better field is kept, the one that folds less or, if both fold equally, the
+    one with the higher similarity on held-out voxels, see
+    :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
+    pair is replaced by zero displacement.
 
     Any other loss is one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
     ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
@@ -104,24 +104,25 @@ class RefinedInferer(Inferer):
     begins at the network's field.
 
     Args:
-        inferer: what registers first.
-        loss: what to lower, of one pair; None takes ``InstanceLoss()``.
-        steps: most steps to take at each level; 0 is the inferer alone.
-        spacing: voxels from node to node; 1 moves every voxel by itself.
-        learning_rate: how far a step moves a node at most, about, in voxels.
-        spatial_size: size at which the loss sees the pair first, such as that of the training; -1 (or an empty list)
-            keeps an axis as it is. The network's field is kept in full.
-        levels: how many sizes, each twice the one before, but not larger than the image.
+        inferer: inferer of the initial field.
+        loss: loss of one pair; None uses ``InstanceLoss()``.
+        steps: maximum number of steps per level; 0 runs the inferer alone.
+        spacing: node spacing in voxels; 1 optimizes every voxel.
+        learning_rate: approximate maximum displacement of a node per step, in voxels.
+        spatial_size: grid size of the first level, such as that of the training; -1 (or an empty list) keeps an axis as
+            it is. The network's field keeps its resolution.
+        levels: number of levels; each doubles the size of the previous one, up to that of the image.
         full_resolution: whether the size of the image is one level more. Above two million voxels the loss is computed
             in slabs, see :class:`~monai_regplugins.losses.slabs.SlabLoss`: the same, in less memory.
-        smoothing: standard deviation of a Gaussian over both images that the loss sees, in voxels of the images.
-        patience: stop when the range of the loss over the last ``patience`` steps
-        smallest_change: is below this fraction of its range since the first one.
+        smoothing: standard deviation of the Gaussian that smooths both images for the loss, in image voxels.
+        patience: number of steps of the stopping criterion.
+        smallest_change: stop when the loss range over the last ``patience`` steps falls below this fraction of its
+            total range.
         search: with an ``InstanceLoss``, and unless ``never_worse`` is False, begin from a discrete search too, see
             :func:`~monai_regplugins.inferers.discrete_search.discrete_field`, of all displacements of up to so many
             voxels of the first level; 0 is none.
-        never_worse: with an ``InstanceLoss``, choose the start and keep no result that is worse than the aligned pair;
-            with 0 steps report such a field in one line. False begins at the network's field and keeps what comes.
+        never_worse: with an ``InstanceLoss``, choose the better start and discard results that are worse than the
+            aligned pair; with 0 steps log such a field. False starts from the network's field and keeps every result.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -227,14 +228,14 @@ class RefinedInferer(Inferer):
         )
         if not math.isfinite(refined.after):
             logger.warning(
-                "not refined: the loss of the pair is %g, so that nothing can be told to be better", refined.after
+                "not refined: the loss of the pair is %g, so that no field can be judged to be better", refined.after
             )
         else:
             logger.info("refined: %s", refined)
         return refined.outputs(native)
 
     def _guarded(self, loss: InstanceLoss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Refine one pair from the better start, and never return a field that is worse than none."""
+        """Refine one pair from the better start; return zero displacement if the result is worse."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
         loss = observed.loss_of_contrast(loss)
@@ -301,7 +302,7 @@ class RefinedInferer(Inferer):
     def _descend_levels(
         self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: _Refined | None = None
     ) -> _Refined:
-        """Go on from level to level; keep the start if the last level likes it better."""
+        """Optimize level by level; keep the start if it has the lower loss on the last level."""
         residual = coarser.residual if coarser else _zero(like, sizes[0])
         steps = coarser.steps if coarser else 0
         for size in sizes:
@@ -359,7 +360,7 @@ def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) ->
 
 
 def _report_few_voxels(loss: InstanceLoss, fixed: Tensor) -> None:
-    """Say that a threshold leaves hardly a voxel."""
+    """Log that a threshold leaves few voxels."""
     if loss.similarity == "lncc" and loss.threshold is not None:
         share = float((fixed > loss.threshold).float().mean())
         if share < FEW:
@@ -372,7 +373,7 @@ def _report_few_voxels(loss: InstanceLoss, fixed: Tensor) -> None:
 
 
 def _report_worse(aligned: Judgement, found: Judgement) -> None:
-    """Say that a network's field does harm."""
+    """Log that the network's field is worse than no displacement."""
     if found.similarity < aligned.similarity:
         logger.warning(
             "the network's field is worse than the aligned pair: similarity %.4f, %.4f without it; it is kept, since "

@@ -1,4 +1,4 @@
-"""The inferer of registration in steps: it takes all steps, or as many as help, and tells how sure it is."""
+"""Inferer for recurrent networks, with early stopping and uncertainty estimation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNCERTAINTIES = ("none", "localization", "weights")
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When a sample has had enough steps, and which step it keeps.
+    """Early stopping of a recurrent registration: when a sample stops, and which step it keeps.
 
     A step stalls if its displacement is below ``smallest_update`` everywhere, or if it lowers the image difference by
     less than the fraction ``smallest_decrease`` of the difference before the registration.
@@ -68,7 +68,7 @@ ALL_STEPS = StoppingRule(patience=sys.maxsize, keep_best=False)
 
 
 class SequenceInferer(PairInferer):
-    r"""Run a network that registers in steps, such as :class:`~monai_regplugins.networks.nets.R2N2`.
+    r"""Run a recurrent registration network, such as :class:`~monai_regplugins.networks.nets.R2N2`.
 
     Like :class:`PairInferer`, and beside ``ddf`` and ``warped`` the result has ``sequence`` ``(B, T, d, *grid)``, the
     fields after all steps on the network's grid, where the network returns them; ``steps`` ``(B,)``, the number of
@@ -85,12 +85,12 @@ class SequenceInferer(PairInferer):
     Neither is calibrated: they rank voxels, and a factor turns them into errors.
 
     Args:
-        stopping: when to stop, a :class:`StoppingRule`; None takes all steps. Ignored while gradients are on.
-        transforms: whether to return the local transformations; those after the step that is kept do nothing.
+        stopping: early stopping, a :class:`StoppingRule`; None takes all steps. Ignored while gradients are enabled.
+        transforms: whether to return the local transformations; those after the kept step are zero displacements.
         uncertainty: ``none``, ``localization`` or ``weights``.
-        samples: how many registrations ``weights`` takes.
-        seed: of the noise of ``weights``; the noise is the same for every batch.
-        minimum_size: smallest axis that the network takes.
+        samples: number of registrations for ``weights``.
+        seed: seed of the noise for ``weights``; the noise is the same for every batch.
+        minimum_size: smallest axis length of the network's input.
         **kwargs: further arguments of :class:`PairInferer`.
 
     Raises:
@@ -206,7 +206,7 @@ def weight_deviation(rule: StoppingRule | None, network: Any, image: Tensor, sam
 def register_until(
     rule: StoppingRule, network: Any, image: Tensor, noise: torch.Generator | None = None
 ) -> tuple[LocalTransforms, Tensor, Tensor]:
-    """Register each sample of a batch until it stalls; stopped samples are not computed any further.
+    """Register each sample of a batch until it converges; converged samples are not computed any further.
 
     Args:
         rule: when to stop.

@@ -9,11 +9,11 @@ from monai_regplugins.lazy import export_on_demand
 if TYPE_CHECKING:
     from monai_regplugins.io.dicom_identity import DicomIdentity
     from monai_regplugins.io.displacement import load_itk_nifti, save_itk_nifti
-    from monai_regplugins.io.forms import (
-        FORMS,
-        FieldForm,
+    from monai_regplugins.io.formats import (
+        FORMATS,
+        FieldFormat,
         FieldPair,
-        form_of,
+        format_of,
         load_field,
         output_name,
         save_field,
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from monai_regplugins.io.transform_files import load_transform
 
 __all__ = [
-    "FORMS",
+    "FORMATS",
     "DicomIdentity",
-    "FieldForm",
+    "FieldFormat",
     "FieldPair",
     "Provenance",
     "apply",
@@ -35,7 +35,7 @@ __all__ = [
     "apply_to_points",
     "compose",
     "convert",
-    "form_of",
+    "format_of",
     "inspect",
     "invert",
     "jacobian",
@@ -53,7 +53,7 @@ export_on_demand(
     __name__,
     dicom_identity=["DicomIdentity"],
     displacement=["load_itk_nifti", "save_itk_nifti"],
-    forms=["FORMS", "FieldForm", "FieldPair", "form_of", "load_field", "output_name", "save_field"],
+    formats=["FORMATS", "FieldFormat", "FieldPair", "format_of", "load_field", "output_name", "save_field"],
     linear=["load_linear", "save_linear"],
     operations=["apply", "compose", "convert", "inspect", "invert", "jacobian"],
     provenance=["Provenance"],

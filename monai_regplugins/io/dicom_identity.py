@@ -1,4 +1,4 @@
-"""Which DICOM images a grid belongs to, and pydicom, which only those need who read or write DICOM registrations."""
+"""DICOM identity of an image grid; optional import of pydicom."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # kinds of values that a cha
 
 @dataclass(frozen=True)
 class DicomIdentity:
-    """What ties a grid to a DICOM series; what is left empty is unknown.
+    """DICOM series that a grid belongs to; empty attributes are unknown.
 
     Attributes:
         frame_of_reference_uid: the coordinate system of the series.
@@ -95,10 +95,10 @@ def decode_texts(dataset: Any) -> None:
 
 
 def _decode(dictionary: Any, dataset: Any, charset: str) -> None:
-    """Decode the texts of a data set; its items have its character set, unless they tell their own."""
+    """Decode the texts of a data set; its items have its character set, unless they have their own."""
     if "SpecificCharacterSet" in dataset:
-        told = dataset.SpecificCharacterSet or ""
-        charset = told if isinstance(told, str) else "\\".join(told)
+        sets = dataset.SpecificCharacterSet or ""
+        charset = sets if isinstance(sets, str) else "\\".join(sets)
         del dataset.SpecificCharacterSet
     for tag in list(dataset.keys()):
         element = dataset.get_item(tag)

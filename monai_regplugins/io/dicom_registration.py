@@ -44,7 +44,7 @@ DISTRIBUTION = "monai-regplugins"
 
 
 class FrameOfReferenceError(InputError):
-    """A DICOM series does not tell its coordinate system, so that no DICOM registration can name it."""
+    """A DICOM series has no coordinate system, so that no DICOM registration can name it."""
 
 
 def write_dicom_registration(
@@ -57,8 +57,8 @@ def write_dicom_registration(
     """Write a checked 3D field straight into ``path``.
 
     The object belongs to the fixed image's patient, study and frame of reference. An image that is no DICOM series gets
-    new UIDs. What a series does not tell stays empty where DICOM allows that; a study gets a new UID, but not the frame
-    of reference: one that no image has would relate nothing.
+    new UIDs. What a series does not state stays empty where DICOM allows that; a study gets a new UID, but not the
+    frame of reference: one that no image has would relate nothing.
 
     Args:
         displacement_ras: (3, X, Y, Z), mm, components in RAS.
@@ -137,7 +137,7 @@ def _write(target: Path | BytesIO, grid: Any, fixed: DicomIdentity | None, movin
         if image is not None and not image.frame_of_reference_uid:
             raise FrameOfReferenceError(
                 f"the DICOM series of the {name} image has no frame of reference (0020,0052), expected one that a "
-                "registration can name; choose another form of the field, or export the series with it."
+                "registration can name; choose another format of the field, or export the series with it."
             )
     fixed, moving = fixed or DicomIdentity(), moving or DicomIdentity()
     check_texts(fixed.patient_and_study, "the DICOM series of the fixed image")
@@ -178,7 +178,7 @@ def _grid(pydicom: Any, u: Displacement, grid: GridAffine) -> Any:
     if np.abs(held).max() > LARGEST_MISPLACEMENT:
         raise InputError(
             f"affine of the field is sheared (its last voxel would move by {np.abs(held).max():.2g} voxels in DICOM), "
-            "expected right angles; choose another form."
+            "expected right angles; choose another format."
         )
     return item
 

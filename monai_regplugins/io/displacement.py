@@ -1,6 +1,6 @@
 """Displacement fields in NIfTI files of 5 axes, as ITK and ANTs keep them, and as 3D Slicer does.
 
-The NIfTI intent tells the two apart: 1007 (vector) goes with components in LPS, 1006 (displacement vector) with RAS.
+The NIfTI intent distinguishes the two: 1007 (vector) goes with components in LPS, 1006 (displacement vector) with RAS.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def write_slicer_nifti(displacement_ras: Displacement, affine: GridAffine, path:
     """Write a checked 3D field for 3D Slicer straight into ``path``: (X, Y, Z, 1, 3), float32, intent 1006, RAS, mm.
 
     This is what the NIfTI standard means by a displacement field. ITK and ANTs read it right from ITK 5.4 on; for
-    older ones :func:`save_itk_nifti` is the form.
+    older ones :func:`save_itk_nifti` is the format.
     """
     _write_vectors(displacement_ras, affine, DISPLACEMENT_VECTOR, path)
 

@@ -1,4 +1,4 @@
-"""What all field files share: a displacement in the world, the grid it lies on, and the world's two frames."""
+"""Common parts of all field files: world displacement, grid, and conversion between RAS and LPS."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 r"""Displacement fields as other tools write them: read, and where a tool takes them only so, written.
 
 ================  ==================================================  =================================================
-form              file                                                its numbers
+format              file                                                its numbers
 ================  ==================================================  =================================================
 ``vectors``       vector image ``.nrrd .nhdr .mha .mhd`` (3D Slicer,  displacement, LPS mm
                   elastix ``deformationField``, plastimatch)
@@ -15,9 +15,9 @@ form              file                                                its number
 ``x5``            HDF5 ``.x5`` of nitransforms (needs h5py)           displacement or positions, RAS mm
 ================  ==================================================  =================================================
 
-All of them pull: the value at a point of the fixed image tells where to look in the moving one. FSL's coordinates are
+All of them pull: the value at a point of the fixed image states where to look in the moving one. FSL's coordinates are
 those of :func:`~monai_regplugins.io.linear.fsl_matrix`, so both images are needed. DIPY's file does not hold the
-alignment that was given to its registration (``prealign``); apply that after it.
+alignment that was given to its registration (``initial_alignment``); apply that after it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import nifti_place
 from monai_regplugins.readers.voxel_files import voxel_files
 
-__all__ = ["FOREIGN_FORMS", "VECTOR_SUFFIXES", "ForeignForm", "foreign_form", "write_fsl", "write_vectors", "write_x5"]
+__all__ = [
+    "FOREIGN_FORMS",
+    "VECTOR_SUFFIXES",
+    "ForeignForm",
+    "foreign_format",
+    "write_fsl",
+    "write_vectors",
+    "write_x5",
+]
 
 VECTOR_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 NIFTYREG, SPM, FSL = "NREG_TRANS", "Mapping", 2006
@@ -62,11 +70,11 @@ Read = Callable[[Path, ImageGrid | None, ImageGrid | None], tuple[Displacement, 
 
 
 class ForeignForm(NamedTuple):
-    """One form that another tool writes.
+    """One format that another tool writes.
 
     Attributes:
         tools: which.
-        read: takes the path and the grids of the fixed and the moving image, which only FSL's forms need.
+        read: takes the path and the grids of the fixed and the moving image, which only FSL's formats need.
         by_itk: whether these tools place images as ITK does.
     """
 
@@ -75,11 +83,11 @@ class ForeignForm(NamedTuple):
     by_itk: bool = False
 
 
-def foreign_form(header: NiftiField, path: str | Path) -> str | None:
-    """Tell which of ``FOREIGN_FORMS`` a NIfTI file says to be; None where it says nothing of the kind.
+def foreign_format(header: NiftiField, path: str | Path) -> str | None:
+    """State which of ``FOREIGN_FORMS`` a NIfTI file says to be; None where it says nothing of the kind.
 
     Raises:
-        InputError: When it is of a tool whose numbers are no field of points, or does not tell its form.
+        InputError: When it is of a tool whose numbers are no field of points, or does not state its format.
     """
     name = header.image.header["intent_name"].item().decode("latin-1").strip("\0 ")
     if name == NIFTYREG:
@@ -89,7 +97,7 @@ def foreign_form(header: NiftiField, path: str | Path) -> str | None:
     if header.intent == VECTOR and name:
         raise _unsaid(path, f"is a vector image named '{name}', which no known tool writes")
     if header.intent == FSL:
-        raise _unsaid(path, "is a field of FSL (intent 2006), which does not tell whether it is relative")
+        raise _unsaid(path, "is a field of FSL (intent 2006), which does not state whether it is relative")
     if header.intent == 0 and len(header.shape) == 5 and header.shape[3:] == (3, 2):
         return "dipy"
     if header.intent == 0 and len(header.shape) == 5 and header.shape[3:] == (1, 3):
@@ -98,9 +106,9 @@ def foreign_form(header: NiftiField, path: str | Path) -> str | None:
 
 
 def _unsaid(path: str | Path, what: str) -> InputError:
-    """The error for a file whose form the user has to name."""
+    """The error for a file whose format the user has to name."""
     return InputError(
-        f"'{path}' {what}; name its form (--from, or FORM:FILE): itk_nifti, slicer_nifti, learn2reg, "
+        f"'{path}' {what}; name its format (--from, or FORM:FILE): itk_nifti, slicer_nifti, learn2reg, "
         f"{', '.join(name for name in FOREIGN_FORMS if name not in ('vectors', 'x5'))}."
     )
 
@@ -157,7 +165,9 @@ def _nifti(path: Path, axes: tuple[int, ...]) -> tuple[NiftiField, Displacement,
     header = read_nifti_field(path)
     if len(header.shape) != 3 + len(axes) or header.shape[3:] != axes:
         expected = ", ".join(["X", "Y", "Z", *map(str, axes)])
-        raise InputError(f"'{path}' has shape {header.shape}, expected ({expected}) in this form; give another form.")
+        raise InputError(
+            f"'{path}' has shape {header.shape}, expected ({expected}) in this format; give another format."
+        )
     values = header.values(path).reshape(*header.shape[:3], *(n for n in axes if n > 1))
     return header, np.moveaxis(values, 3, 0), nifti_place(header.image.header).affine
 
@@ -173,7 +183,7 @@ def _minus_positions(positions: Displacement, affine: GridAffine) -> Displacemen
 
 
 def _read_niftyreg(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> tuple[Displacement, GridAffine]:
-    """NiftyReg: ``intent_p1`` tells what the numbers are."""
+    """NiftyReg: ``intent_p1`` states what the numbers are."""
     header, values, affine = _nifti(path, (1, 3))
     kind = int(header.image.header["intent_p1"])
     if kind not in (0, 1):

@@ -1,4 +1,4 @@
-"""Displacement fields as the Learn2Reg challenge asks for them: voxels of the one grid that both images share."""
+"""Displacement fields in the format of the Learn2Reg challenge: voxels of the grid that both images share."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def write_learn2reg(
     if shape != fixed_shape or not same_affine(torch.from_numpy(affine), matrix, shape):
         raise InputError(
             f"fixed and moving image lie on two grids (of {fixed_shape} and {shape} voxels), but a Learn2Reg field "
-            "counts voxels of one; resample the moving image onto the fixed one first, or choose another form."
+            "counts voxels of one; resample the moving image onto the fixed one first, or choose another format."
         )
     voxels = ddf_of_displacement(displacement_ras, affine)
     write_nifti(nib.Nifti1Image(np.moveaxis(voxels, 0, -1), np.eye(4)), path, voxels)
@@ -92,7 +92,7 @@ def load_learn2reg(path: str | Path, fixed_affine: npt.ArrayLike | None) -> tupl
 
     Args:
         path: the file.
-        fixed_affine: voxel-to-RAS matrix of the grid that the two images share, (4, 4); the file does not tell it.
+        fixed_affine: voxel-to-RAS matrix of the grid that the two images share, (4, 4); the file does not state it.
 
     Returns:
         the field ``A u``, (3, X, Y, Z), mm, components in RAS, and ``fixed_affine``.
@@ -105,7 +105,7 @@ def load_learn2reg(path: str | Path, fixed_affine: npt.ArrayLike | None) -> tupl
         raise InputError(f"'{path}' has shape {header.shape}, expected (X, Y, Z, 3) of Learn2Reg; give another file.")
     if fixed_affine is None:
         raise InputError(
-            f"'{path}' is a Learn2Reg field, which counts voxels and tells no grid; give the fixed image's affine."
+            f"'{path}' is a Learn2Reg field, which counts voxels and has no grid; give the fixed image's affine."
         )
     voxels, matrix = check_field(np.moveaxis(header.values(path), -1, 0), fixed_affine)
     return displacement_of_ddf(voxels, matrix), matrix

@@ -4,7 +4,7 @@ Whatever the file, a transform here is ``T`` (4, 4), float64, RAS mm: the point 
 ``T p`` in the moving image's, as resampling needs it. Files differ in that:
 
 ==========  =================================================  =========================================================
-form        file                                               what it holds
+format        file                                               what it holds
 ==========  =================================================  =========================================================
 ``itk``     ITK ``.txt``, ``.tfm``, ``.mat``, ``.h5``          the same direction, LPS mm; a composite is multiplied out
 ``lta``     FreeSurfer ``.lta``                                moving to fixed, RAS mm or voxels
@@ -15,7 +15,7 @@ form        file                                               what it holds
 ``dicom``   DICOM Spatial Registration                         each image to one frame of reference, LPS mm
 ==========  =================================================  =========================================================
 
-A text of 4 x 4 numbers does not tell which of ``fsl``, ``ras`` and ``lps`` it is, so the user says it.
+A text of 4 x 4 numbers does not state which of ``fsl``, ``ras`` and ``lps`` it is, so the user says it.
 
 Sources: FreeSurfer's ``transform.h`` (types of LTA), FSL's FLIRT FAQ (coordinates), DICOM PS3.3 C.20.2.1.1.
 """
@@ -42,7 +42,7 @@ from monai_regplugins.readers.image_grid import ImageGrid
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["LINEAR_FORMS", "LINEAR_SUFFIXES", "fsl_matrix", "linear_form", "load_linear", "save_linear"]
+__all__ = ["LINEAR_FORMS", "LINEAR_SUFFIXES", "fsl_matrix", "linear_format", "load_linear", "save_linear"]
 
 Matrix: TypeAlias = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ SURFACE_AXES = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # FreeSurfer's "
 
 
 class _Given(NamedTuple):
-    """What a reader is told beside the file: the grids of both images, and the frame of reference of each."""
+    """What a reader is reported beside the file: the grids of both images, and the frame of reference of each."""
 
     fixed: ImageGrid | None = None
     moving: ImageGrid | None = None
@@ -65,7 +65,7 @@ class _Given(NamedTuple):
 
 def load_linear(
     path: str | Path,
-    form: str | None = None,
+    format: str | None = None,
     fixed: ImageGrid | None = None,
     moving: ImageGrid | None = None,
     frames: tuple[str, str] = ("", ""),
@@ -74,7 +74,7 @@ def load_linear(
 
     Args:
         path: the file.
-        form: one of ``LINEAR_FORMS``; None for what the file says, which a text of 4 x 4 numbers does not.
+        format: one of ``LINEAR_FORMS``; None for what the file says, which a text of 4 x 4 numbers does not.
         fixed: grid of the fixed image, which ``fsl`` needs, see
             :func:`~monai_regplugins.readers.image_grid.read_image_grid`.
         moving: the same of the moving image.
@@ -85,28 +85,30 @@ def load_linear(
         ``T``, (4, 4), float64: ``p`` goes to ``T p``. A 2D transform leaves the third axis alone.
 
     Raises:
-        InputError: When the file is missing, damaged, no linear transform, does not tell its form, needs images that
+        InputError: When the file is missing, damaged, no linear transform, does not state its format, needs images that
             are not given, or holds a matrix that is not finite, has no inverse or is projective.
 
     Example:
         >>> load_linear("0GenericAffine.mat") @ torch.tensor([0.0, 0, 0, 1]).double()  # doctest: +SKIP
     """
     file = check_file(path, "transform")
-    name = linear_form(file) if form is None else form
-    check_choice(name, LINEAR_FORMS, "form")
+    name = linear_format(file) if format is None else format
+    check_choice(name, LINEAR_FORMS, "format")
     try:
         matrix = _READERS[name](file, _Given(fixed, moving, frames))
     except InputError:
         raise
     except Exception as error:  # a foreign or damaged file can fail in any way
-        raise InputError(f"transform '{path}' cannot be read in the form '{name}'; copy or export it again.") from error
+        raise InputError(
+            f"transform '{path}' cannot be read in the format '{name}'; copy or export it again."
+        ) from error
     return torch.from_numpy(_checked(matrix, f"transform '{path}'"))
 
 
 def save_linear(
     matrix: npt.ArrayLike | torch.Tensor,
     path: str | Path,
-    form: str | None = None,
+    format: str | None = None,
     fixed: ImageGrid | None = None,
     moving: ImageGrid | None = None,
 ) -> None:
@@ -114,31 +116,31 @@ def save_linear(
 
     Args:
         matrix: ``T`` of :func:`load_linear`, (4, 4): from the fixed image to the moving one, RAS mm.
-        path: the file; its suffix tells the form unless ``form`` does: ``.lta``, or ITK's.
-        form: one of ``itk``, ``lta``, ``fsl``, ``ras``, ``lps``.
+        path: the file; its suffix states the format unless ``format`` does: ``.lta``, or ITK's.
+        format: one of ``itk``, ``lta``, ``fsl``, ``ras``, ``lps``.
         fixed: grid of the fixed image, which ``fsl`` and ``lta`` need.
         moving: the same of the moving image.
 
     Raises:
-        InputError: When the matrix is none, the form needs images that are not given, or the system refuses to write.
+        InputError: When the matrix is none, the format needs images that are not given, or the system refuses to write.
     """
     target = Path(path)
     by_suffix = "lta" if target.suffix.lower() == ".lta" else "itk"
-    name = by_suffix if form is None else form
-    check_choice(name, WRITTEN, "form")
+    name = by_suffix if format is None else format
+    check_choice(name, WRITTEN, "format")
     plain = matrix.detach().cpu().numpy() if isinstance(matrix, torch.Tensor) else np.asarray(matrix)
     checked, given = _checked(np.asarray(plain, np.float64), "the transform"), _Given(fixed, moving)
     suffixes = LINEAR_SUFFIXES.get(name, (".txt", ".mat", ".csv"))
     if target.suffix.lower() not in suffixes:
-        raise InputError(f"'{path}' is no name for the form '{name}', expected {' or '.join(suffixes)}; change it.")
+        raise InputError(f"'{path}' is no name for the format '{name}', expected {' or '.join(suffixes)}; change it.")
     if name == "itk":
         replace_file(target, lambda temporary: _write_itk(checked, temporary))
     else:
         write_file(target, _WRITERS[name](checked, given).encode())
 
 
-def linear_form(path: str | Path) -> str:
-    """Tell the form of a linear transform by the content of its file.
+def linear_format(path: str | Path) -> str:
+    """State the format of a linear transform by the content of its file.
 
     Raises:
         InputError: When it is none of ``LINEAR_FORMS``, or 4 x 4 numbers that may be any of three.
@@ -154,8 +156,8 @@ def linear_form(path: str | Path) -> str:
         return "lta"
     if _is_matrix(file):
         raise InputError(
-            f"transform '{path}' holds 4 x 4 numbers, which do not tell what they map; name the form: fsl (FLIRT, with "
-            "both images), or ras or lps for a matrix in mm from the fixed image to the moving one."
+            f"transform '{path}' holds 4 x 4 numbers, which do not say what they map; name the format: fsl (FLIRT, "
+            "with both images), or ras or lps for a matrix in mm from the fixed image to the moving one."
         )
     if file.suffix.lower() == ".mat" and b"\0" in head:
         return "itk"
@@ -312,7 +314,7 @@ def _read_dicom(file: Path, given: _Given) -> Matrix:
     if not moving and len(others) != 1:
         raise InputError(
             f"'{file}' registers {len(others)} other frames of reference, expected one; give the DICOM series of the "
-            "fixed and the moving image, which tell theirs."
+            "fixed and the moving image, which state theirs."
         )
     moving = moving or others[0]
     if missing := [uid for uid in (fixed, moving) if uid not in items and uid != own]:

@@ -74,14 +74,14 @@ def read_linear_transforms(
     """Read one linear transform or several, of which the first meets a point of the fixed image first, as in ANTs.
 
     Forms are those of :func:`~monai_regplugins.io.linear.load_linear`, in front of a file where its content does not
-    say its form, as in ``fsl:flirt.mat`` or ``inverse:lta:a.lta``. A text of 4 x 4 numbers without a form is RAS.
+    say its format, as in ``fsl:flirt.mat`` or ``inverse:lta:a.lta``. A text of 4 x 4 numbers without a format is RAS.
 
     Args:
         files: a file, or several; also as one text such as ``"['first.tfm', 'second.tfm']"``.
         spatial_dims: of the images.
         fixed_itk: the map from this package's world to ITK's of the fixed image, (4, 4); None where they are one.
         moving_itk: the same of the moving image.
-        fixed: grid of the fixed image, which the form ``fsl`` needs.
+        fixed: grid of the fixed image, which the format ``fsl`` needs.
         moving: grid of the moving image.
 
     Returns:
@@ -123,7 +123,7 @@ def _read(name: str, d: int, fixed: ImageGrid | None, moving: ImageGrid | None) 
     """A transform as a matrix (4, 4) in RAS, and whether it is about the worlds of ITK."""
     source = transform_source(name)
     file = check_file(source.path, "initial transform")
-    matrix, by_itk = _of_any_form(file, source.form, d, fixed, moving)
+    matrix, by_itk = _of_any_format(file, source.format, d, fixed, moving)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < np.finfo(np.float32).tiny:
         raise InputError(f"initial transform '{name}' has no inverse, expected an invertible matrix; export it again.")
     if source.inverse:
@@ -131,13 +131,13 @@ def _read(name: str, d: int, fixed: ImageGrid | None, moving: ImageGrid | None) 
     return matrix, by_itk
 
 
-def _of_any_form(
-    file: Path, form: str | None, d: int, fixed: ImageGrid | None, moving: ImageGrid | None
+def _of_any_format(
+    file: Path, format: str | None, d: int, fixed: ImageGrid | None, moving: ImageGrid | None
 ) -> tuple[Matrix, bool]:
     """The matrix of a file, and whether it is about the worlds of ITK."""
-    if form not in (None, "itk") or file.suffix.lower() == ".lta":
-        return load_linear(file, form, fixed, moving).numpy(), False
-    plain = _plain_matrix(file, d) if form is None and file.suffix.lower() in (".txt", ".mat", ".csv", "") else None
+    if format not in (None, "itk") or file.suffix.lower() == ".lta":
+        return load_linear(file, format, fixed, moving).numpy(), False
+    plain = _plain_matrix(file, d) if format is None and file.suffix.lower() in (".txt", ".mat", ".csv", "") else None
     return (_itk_matrix(file, d), True) if plain is None else (plain, False)
 
 

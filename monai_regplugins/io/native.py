@@ -1,4 +1,4 @@
-"""Displacement fields as this package computes with them: the ``ddf`` in voxels and its grid, compressed, exact."""
+"""Displacement fields in the package's own format: the ``ddf`` in voxels and its grid, compressed, lossless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIfTI files written volume by volume: what nibabel would write, in less time and memory."""
+"""Write NIfTI files volume by volume, as nibabel does, in less time and memory."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.grids import affine_field, same_affine, world_affine
 from monai_regplugins.io.field_grid import check_field, ddf_of_displacement
 from monai_regplugins.io.foreign_fields import VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
-from monai_regplugins.io.forms import FORMS, FieldPair, in_itk_world, save_field
+from monai_regplugins.io.formats import FORMATS, FieldPair, in_itk_world, save_field
 from monai_regplugins.io.linear import LINEAR_SUFFIXES, save_linear
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, LinearMap, check_meets, grid_points
 from monai_regplugins.io.resampling import INTERPOLATIONS, apply_to_image, apply_to_points, displacement_on
-from monai_regplugins.io.transform_files import load_transform, transform_form, transform_source
+from monai_regplugins.io.transform_files import load_transform, transform_format, transform_source
 from monai_regplugins.readers.image_grid import ImageGrid, grid_of, read_image_grid
 from monai_regplugins.readers.images import check_readable, read_scan
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 Source: TypeAlias = str | Path
 Sources: TypeAlias = Source | Sequence[Source]
 
-WRITTEN_FORMS = (*FORMS, "vectors", "x5", "fsl_relative", "fsl_absolute", "itk", "lta", "fsl", "ras", "lps")
+WRITTEN_FORMS = (*FORMATS, "vectors", "x5", "fsl_relative", "fsl_absolute", "itk", "lta", "fsl", "ras", "lps")
 LINEAR = ("itk", "lta", "fsl", "ras", "lps")
 BY_SUFFIX = {".npz": "native", ".x5": "x5", ".dcm": "dicom", ".h5": "itk_h5", ".hdf5": "itk_h5", ".tfm": "itk_h5"}
 POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt", ".pts")
@@ -81,7 +81,7 @@ def apply(
     like: Source | None = None,
     interpolation: str = "linear",
     padding_value: float | None = None,
-    form: str | None = None,
+    format: str | None = None,
     points_space: str | None = None,
     moving_image: Source | None = None,
 ) -> list[Path]:
@@ -96,7 +96,7 @@ def apply(
         interpolation: ``linear``, ``cubic``, or for label maps ``nearest`` or ``labels``, see
             :func:`~monai_regplugins.io.resampling.apply_to_image`.
         padding_value: outside of the moving image; None for its minimum, and 0 for labels.
-        form: form of the transforms that do not tell theirs.
+        format: form of the transforms that do not state theirs.
         points_space: what the numbers of point files are, ``voxel``, ``ras`` or ``lps``; None for what they say.
         moving_image: image that points go to; those in voxels need it.
 
@@ -117,10 +117,10 @@ def apply(
     for path, written in zip(inputs, targets, strict=True):
         if _holds_points(path):
             found = read_points(check_readable(path, "points"), "points", points_space)
-            chain = load_transform(transforms, form, target, to_moving)
+            chain = load_transform(transforms, format, target, to_moving)
             write_points(written, apply_to_points(chain, found, target, to_moving))
         else:
-            _apply_to_file(transforms, path, written, target, interpolation, padding_value, form)
+            _apply_to_file(transforms, path, written, target, interpolation, padding_value, format)
     return targets
 
 
@@ -129,19 +129,19 @@ def compose(
     output: Source,
     like: Source | None = None,
     to: str | None = None,
-    form: str | None = None,
+    format: str | None = None,
     moving_image: Source | None = None,
 ) -> Path:
     """Write one file of several transforms, from the fixed to the moving image like each of them.
 
     Args:
         transforms: files, see the module.
-        output: the file; its suffix tells the form unless ``to`` does. Linear transforms stay a matrix where it can
+        output: the file; its suffix states the format unless ``to`` does. Linear transforms stay a matrix where it can
             hold one; anything else becomes a field.
         like: image, the fixed one as a rule, whose grid the field has; by default that of the first field.
         to: one of ``WRITTEN_FORMS``.
-        form: form of the transforms that do not tell theirs.
-        moving_image: the moving image; forms that count its voxels need it.
+        format: form of the transforms that do not state theirs.
+        moving_image: the moving image; formats that count its voxels need it.
 
     Returns:
         The file.
@@ -152,7 +152,7 @@ def compose(
     fixed = None if like is None else read_image_grid(like, "fixed image")
     moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
     _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
-    _save(load_transform(transforms, form, fixed, moving), Path(output), to, fixed, moving)
+    _save(load_transform(transforms, format, fixed, moving), Path(output), to, fixed, moving)
     return Path(output)
 
 
@@ -160,27 +160,27 @@ def convert(
     transform: Source,
     output: Source,
     to: str | None = None,
-    form: str | None = None,
+    format: str | None = None,
     like: Source | None = None,
     moving_image: Source | None = None,
 ) -> Path:
-    """Write a transform in another form, or a field on another grid; the direction stays.
+    """Write a transform in another format, or a field on another grid; the direction stays.
 
     Args:
         transform: the file.
-        output: the file; its suffix tells the form unless ``to`` does.
+        output: the file; its suffix states the format unless ``to`` does.
         to: one of ``WRITTEN_FORMS``.
-        form: form of ``transform`` if it does not tell it.
-        like: the fixed image, whose grid a field gets; forms of FSL and FreeSurfer need it.
-        moving_image: the moving image, which these forms need, too.
+        format: format of ``transform`` if it does not state it.
+        like: the fixed image, whose grid a field gets; formats of FSL and FreeSurfer need it.
+        moving_image: the moving image, which these formats need, too.
 
     Returns:
         The file.
 
     Raises:
-        InputError: When a file cannot be read or written, or a form needs images that are not given.
+        InputError: When a file cannot be read or written, or a format needs images that are not given.
     """
-    return compose([transform], output, like, to, form, moving_image)
+    return compose([transform], output, like, to, format, moving_image)
 
 
 def invert(
@@ -188,7 +188,7 @@ def invert(
     output: Source,
     like: Source | None = None,
     to: str | None = None,
-    form: str | None = None,
+    format: str | None = None,
     fixed_image: Source | None = None,
 ) -> Inverted:
     """Write the inverse: a transform from points of the moving image to the fixed image.
@@ -198,8 +198,8 @@ def invert(
         output: the file, as for :func:`compose`.
         like: the moving image, whose grid the inverse of a field has.
         to: one of ``WRITTEN_FORMS``.
-        form: form of the transforms that do not tell theirs.
-        fixed_image: the fixed image; forms that count its voxels need it.
+        format: form of the transforms that do not state theirs.
+        fixed_image: the fixed image; formats that count its voxels need it.
 
     Returns:
         How well the inverse undoes the transform.
@@ -210,7 +210,7 @@ def invert(
     fixed = None if fixed_image is None else read_image_grid(fixed_image, "fixed image")
     moving = None if like is None else read_image_grid(like, "moving image")
     _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
-    chain = load_transform(transforms, form, fixed, moving)
+    chain = load_transform(transforms, format, fixed, moving)
     if (matrix := _matrix(chain)) is not None:
         turned = Chain([LinearMap(np.linalg.inv(matrix))], chain.moving_by_itk, chain.fixed_by_itk)
         _save(turned, Path(output), to, moving, fixed)
@@ -225,7 +225,7 @@ def invert(
 
 
 def jacobian(
-    transforms: Sources, output: Source, like: Source | None = None, log: bool = False, form: str | None = None
+    transforms: Sources, output: Source, like: Source | None = None, log: bool = False, format: str | None = None
 ) -> Path:
     """Write the Jacobian determinant of a transform as NIfTI, float32: the volume of a voxel in the moving image.
 
@@ -238,7 +238,7 @@ def jacobian(
         output: the file, ``.nii`` or ``.nii.gz``.
         like: image whose grid is taken; by default that of the first field.
         log: write the natural logarithm; NaN where the determinant is not positive.
-        form: form of the transforms that do not tell theirs.
+        format: form of the transforms that do not state theirs.
 
     Raises:
         InputError: When a file cannot be read or written, or no grid is given.
@@ -246,7 +246,7 @@ def jacobian(
     target = _nifti_target(Path(output))
     _check_not_an_input(target, [transform_source(one).path for one in _listed(transforms)])
     grid = None if like is None else read_image_grid(like, "image of the grid")
-    field = _field(load_transform(transforms, form, grid), grid, None)
+    field = _field(load_transform(transforms, format, grid), grid, None)
     values = _determinants(field)
     if log:
         if folded := int((values <= 0).sum()):
@@ -257,21 +257,21 @@ def jacobian(
     return target
 
 
-def inspect(transform: Source, form: str | None = None) -> Inspection:
-    """Tell what a transform file is: form, direction, units, frame, grid, size of the motion, folds.
+def inspect(transform: Source, format: str | None = None) -> Inspection:
+    """State what a transform file is: format, direction, units, frame, grid, size of the motion, folds.
 
     Args:
         transform: the file.
-        form: its form if it does not tell it.
+        format: its format if it does not state it.
 
     Raises:
         InputError: When it cannot be read.
     """
-    source = transform_source(transform, form)
-    name = source.form or transform_form(source.path)
-    chain = load_transform([source], form)
+    source = transform_source(transform, format)
+    name = source.format or transform_format(source.path)
+    chain = load_transform([source], format)
     direction = "points of the fixed image to the moving image, so that images are resampled onto the fixed grid"
-    facts = {"form": name, "direction": direction, "as read": "RAS, mm"}
+    facts = {"format": name, "direction": direction, "as read": "RAS, mm"}
     facts["image position"] = "as ITK takes it from the header" if chain.fixed_by_itk else "as nibabel takes it"
     for number, one in enumerate(chain.maps, 1):
         title = "" if len(chain.maps) == 1 else f"{number}. "
@@ -333,14 +333,14 @@ def _apply_to_file(
     like: ImageGrid | None,
     interpolation: str,
     padding_value: float | None,
-    form: str | None,
+    format: str | None,
 ) -> None:
     """Bring one image onto a grid."""
     labels = interpolation in ("nearest", "labels")
     scan = read_scan(path, "moving image", exact=labels)
     image = _as_channels(scan.values, 2 if like is not None and len(like.shape) == 2 else 3)
     moving = MetaTensor(image, affine=scan.affine, meta=scan.meta)
-    chain = load_transform(transforms, form, like, grid_of(moving))
+    chain = load_transform(transforms, format, like, grid_of(moving))
     grid = like or _own_grid(chain)
     check_meets(chain.in_worlds(grid.itk, None), grid_points(grid.affine, grid.shape))
     warped = apply_to_image(chain, moving, grid, interpolation, padding_value).as_tensor()
@@ -383,16 +383,16 @@ def _smallest_type(values: torch.Tensor) -> torch.Tensor:
 
 
 def _save_image(path: Path, values: torch.Tensor, affine: npt.NDArray[Any], source: Path | None = None) -> None:
-    """Write ``(C, *spatial)`` as NIfTI, several channels as times of the step that the source tells."""
+    """Write ``(C, *spatial)`` as NIfTI, several channels as times of the step that the source states."""
     volumes = values.numpy()
     spatial = (*volumes.shape[1:], 1)[:3]
     shape = spatial if len(volumes) == 1 else (*spatial, len(volumes))
     image = nib.Nifti1Image(np.broadcast_to(volumes.dtype.type(0), shape), affine, dtype=volumes.dtype)
     image.header.set_xyzt_units("mm", "sec")
     if len(shape) == 4 and source is not None and source.name.lower().endswith(NIFTI_SUFFIXES):
-        told = nifti_header(source)
-        image.header["pixdim"][4] = told["pixdim"][4]
-        image.header["xyzt_units"] = 2 + (int(told["xyzt_units"]) & 56)
+        reported = nifti_header(source)
+        image.header["pixdim"][4] = reported["pixdim"][4]
+        image.header["xyzt_units"] = 2 + (int(reported["xyzt_units"]) & 56)
     image.set_sform(image.affine, code="aligned")
     image.set_qform(image.affine, code="aligned")
     parts = [one.reshape(spatial) for one in volumes]
@@ -406,9 +406,9 @@ def _matrix(chain: Chain) -> npt.NDArray[Any] | None:
 
 
 def _save(chain: Chain, path: Path, to: str | None, fixed: ImageGrid | None, moving: ImageGrid | None) -> None:
-    """Write a chain, as a matrix if it is linear and the form can hold one, else as a field."""
+    """Write a chain, as a matrix if it is linear and the format can hold one, else as a field."""
     if to is not None:
-        check_choice(to, WRITTEN_FORMS, "form")
+        check_choice(to, WRITTEN_FORMS, "format")
     suffix, matrix = path.suffix.lower(), _matrix(chain)
     linear_suffix = any(suffix in suffixes for suffixes in LINEAR_SUFFIXES.values())
     as_matrix = to in LINEAR if to is not None else linear_suffix and (matrix is not None or suffix not in BY_SUFFIX)
@@ -439,14 +439,14 @@ def _field(chain: Chain, fixed: ImageGrid | None, moving: ImageGrid | None) -> F
 
 
 def _save_field(field: FieldMap, path: Path, to: str | None, fixed: ImageGrid | None, moving: ImageGrid | None) -> None:
-    """Write a field in the form that is named, or that the suffix tells."""
+    """Write a field in the format that is named, or that the suffix states."""
     name = path.name.lower()
     by_suffix = "itk_nifti" if name.endswith(NIFTI_SUFFIXES) else "vectors" if name.endswith(VECTOR_SUFFIXES) else ""
-    form = to or by_suffix or BY_SUFFIX.get(path.suffix.lower())
-    if form is None:
+    format = to or by_suffix or BY_SUFFIX.get(path.suffix.lower())
+    if format is None:
         raise InputError(
-            f"'{path}' does not tell the form of a field, expected .nii.gz, .h5, .nrrd, .mha, .npz or .dcm; change it, "
-            "or name the form (--to)."
+            f"'{path}' does not name the format of a field, expected .nii.gz, .h5, .nrrd, .mha, .npz or .dcm; change "
+            "it, or name the format (--to)."
         )
     pair = FieldPair(
         moving_affine=None if moving is None else moving.affine,
@@ -454,24 +454,26 @@ def _save_field(field: FieldMap, path: Path, to: str | None, fixed: ImageGrid | 
         fixed_itk=None if fixed is None else fixed.itk,
         moving_itk=None if moving is None else moving.itk,
     )
-    if form in FORMS:
-        save_field(form, field.displacement, field.affine, path, pair)
+    if format in FORMATS:
+        save_field(format, field.displacement, field.affine, path, pair)
         return
     checked = check_field(field.displacement, field.affine)
-    if form == "vectors":
+    if format == "vectors":
         suffixes: tuple[str, ...] = VECTOR_SUFFIXES
         placed = in_itk_world(*checked, pair)
         write = lambda temporary: write_vectors(*placed, temporary)  # noqa: E731
-    elif form == "x5":
+    elif format == "x5":
         suffixes = (".x5",)
         write = lambda temporary: write_x5(*checked, temporary)  # noqa: E731
-    elif form in ("fsl_relative", "fsl_absolute"):
+    elif format in ("fsl_relative", "fsl_absolute"):
         suffixes = NIFTI_SUFFIXES
-        write = lambda temporary: write_fsl(*checked, temporary, moving, form == "fsl_relative")  # noqa: E731
+        write = lambda temporary: write_fsl(*checked, temporary, moving, format == "fsl_relative")  # noqa: E731
     else:
-        raise InputError(f"the form '{form}' holds a matrix only, but the transform is a field; choose another one.")
+        raise InputError(
+            f"the format '{format}' holds a matrix only, but the transform is a field; choose another one."
+        )
     if not name.endswith(suffixes):
-        raise InputError(f"'{path}' is no name for the form '{form}', expected {' or '.join(suffixes)}; change it.")
+        raise InputError(f"'{path}' is no name for the format '{format}', expected {' or '.join(suffixes)}; change it.")
     replace_file(path, write)
 
 

@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 
 STEPS = 60  # of an inversion, at most
 TOLERANCE = 1e-4  # mm, at which an inversion of points stops
-UPDATE = 1e-2  # of the length of a step: what a change has to tell for an update of the inverse Jacobian
+UPDATE = 1e-2  # of the length of a step: what a change has to state for an update of the inverse Jacobian
 SAMPLES = 4000  # points that a linear map is fitted to
 
 
@@ -136,7 +136,7 @@ class InverseMap:
 
     x starts at :math:`L^{-1} y`, with ``L`` the linear map that is closest to ``T``, and moves by
     :math:`s B (y - T(x))`. ``B`` begins as :math:`L^{-1}` and learns the inverse Jacobian from each step (Broyden 1965,
-    Math. Comp. 19, 577, in the form of Sherman and Morrison); ``s`` is halved where a step leads astray. This
+    Math. Comp. 19, 577, in the format of Sherman and Morrison); ``s`` is halved where a step leads astray. This
     converges for large rotations and where ``T`` stretches by more than a factor of two, where the plain fixed point
     does not.
 

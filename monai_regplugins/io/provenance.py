@@ -1,4 +1,4 @@
-"""Where a result comes from: inputs, weights, configuration and versions."""
+"""Provenance of a result: inputs, weights, configuration and versions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SINGLE_FILES = (
 
 
 class Provenance:
-    """Describe the results of one configuration, and recognize those that would come out the same.
+    """Provenance record and fingerprint of the results of one configuration.
 
     Args:
         config: the configuration with its overrides, not evaluated; see ``NOT_SETTINGS`` for what does not count.
@@ -109,7 +109,7 @@ class Provenance:
 
 
 def identity_of(value: Any) -> Any:
-    """What tells an input from others: a file by place, size and time of change, an array by its values.
+    """What identifies an input: a file by place, size and time of change, an array by its values.
 
     A folder, a header whose voxels lie in another file, and a file of a DICOM series count with all files that belong
     to them, except hidden ones. Other values are taken as they are.

@@ -1,4 +1,4 @@
-"""Folders of results: made whole, and replaced only where this program made them of the same images."""
+"""Atomic result folders, replaced only if this program made them from the same images."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _place(identity: Any) -> Any:
 
 
 def _entry(file: Path) -> dict[str, Any]:
-    """What the record tells of a file."""
+    """What the record states of a file."""
     return {"bytes": file.stat().st_size, "sha256": digest_of(file)}
 
 

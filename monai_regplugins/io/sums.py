@@ -1,4 +1,4 @@
-"""``SHA256SUMS``: the digests of published files, and whether weights are those that the list beside them names."""
+"""Read ``SHA256SUMS`` and verify weights against it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def check_weights(weights: str | Path) -> None:
                 check_sum(file, digest)
     if lists and not named:
         logger.warning(
-            "'%s' does not list '%s', so nothing tells whether these are the published weights.", lists[0], file.name
+            "'%s' does not list '%s', so it is unknown whether these are the published weights.", lists[0], file.name
         )
 
 

@@ -14,20 +14,20 @@ from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import read_dicom_file
 from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES
-from monai_regplugins.io.forms import FORMS, form_of, load_field
+from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
-from monai_regplugins.io.linear import LINEAR_FORMS, linear_form, load_linear
+from monai_regplugins.io.linear import LINEAR_FORMS, linear_format, load_linear
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
 from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
 
-__all__ = ["INVERSE", "READ_FORMS", "TransformSource", "load_transform", "transform_form", "transform_source"]
+__all__ = ["INVERSE", "READ_FORMS", "TransformSource", "load_transform", "transform_format", "transform_source"]
 
 logger = logging.getLogger(__name__)
 
 INVERSE = "inverse"
-READ_FORMS = (*FORMS, *FOREIGN_FORMS, *LINEAR_FORMS)
-OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # forms that count voxels of both images
+READ_FORMS = (*FORMATS, *FOREIGN_FORMS, *LINEAR_FORMS)
+OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # formats that count voxels of both images
 ITK_TEXT = b"#Insight Transform File"
 AS_FIELDS = (*NIFTI_SUFFIXES, *VECTOR_SUFFIXES, ".npz", ".x5")
 
@@ -37,39 +37,39 @@ class TransformSource(NamedTuple):
 
     Attributes:
         path: the file.
-        form: its form, None for what it says itself.
+        format: its format, None for what it says itself.
         inverse: whether its inverse is meant.
     """
 
     path: Path
-    form: str | None = None
+    format: str | None = None
     inverse: bool = False
 
 
-def transform_source(text: str | Path, form: str | None = None) -> TransformSource:
+def transform_source(text: str | Path, format: str | None = None) -> TransformSource:
     """Take ``[inverse:][FORM:]FILE`` apart; a file of the whole name comes first.
 
     Args:
         text: what the user wrote.
-        form: the form of a file that is given none.
+        format: the format of a file that is given none.
 
     Example:
         >>> transform_source("inverse:fsl:flirt.mat")
-        TransformSource(path=PosixPath('flirt.mat'), form='fsl', inverse=True)
+        TransformSource(path=PosixPath('flirt.mat'), format='fsl', inverse=True)
     """
     rest, inverse = str(text), False
     while not Path(rest).exists():
         found = re.match(rf"({INVERSE}|{'|'.join(READ_FORMS)}):(.+)", rest)
         if found is None:
             break
-        inverse, form = (True, form) if found[1] == INVERSE else (inverse, found[1])
+        inverse, format = (True, format) if found[1] == INVERSE else (inverse, found[1])
         rest = found[2]
-    return TransformSource(Path(rest), form, inverse)
+    return TransformSource(Path(rest), format, inverse)
 
 
 def load_transform(
     sources: str | Path | TransformSource | Sequence[str | Path | TransformSource],
-    form: str | None = None,
+    format: str | None = None,
     fixed: ImageGrid | None = None,
     moving: ImageGrid | None = None,
 ) -> Chain:
@@ -78,17 +78,17 @@ def load_transform(
     Args:
         sources: the files in the order in which a point of the fixed image meets them, as ``antsApplyTransforms`` lists
             them: first the field, then the affine. Each may be written ``[inverse:][FORM:]FILE``.
-        form: the form of the files that do not tell theirs, one of ``READ_FORMS``.
-        fixed: grid of the fixed image; forms of FSL and Learn2Reg need it.
-        moving: the same of the moving image; forms of FSL need it.
+        format: the form of the files that do not state theirs, one of ``READ_FORMS``.
+        fixed: grid of the fixed image; formats of FSL and Learn2Reg need it.
+        moving: the same of the moving image; formats of FSL need it.
 
     Returns:
         the chain, in the worlds of the programs that wrote the files, see
         :meth:`~monai_regplugins.io.point_map.Chain.in_worlds`.
 
     Raises:
-        InputError: When a file is missing, damaged, no transform, or does not tell its form; when a form needs images
-            that are not given, or counts their voxels while other files stand between.
+        InputError: When a file is missing, damaged, no transform, or does not state its format; when a format needs
+            images that are not given, or counts their voxels while other files stand between.
 
     Example:
         >>> load_transform(["1Warp.nii.gz", "0GenericAffine.mat"])  # doctest: +SKIP
@@ -96,17 +96,17 @@ def load_transform(
     listed = [sources] if isinstance(sources, str | Path | TransformSource) else list(sources)
     if not listed:
         raise InputError("no transform is given, expected one file at least; name it.")
-    files = [one if isinstance(one, TransformSource) else transform_source(one, form) for one in listed]
+    files = [one if isinstance(one, TransformSource) else transform_source(one, format) for one in listed]
     chains = [_load_one(source, len(files) > 1, fixed, moving) for source in files]
     maps = [one for chain in chains for one in chain.maps]
     return Chain(maps, chains[0].fixed_by_itk, chains[-1].moving_by_itk)
 
 
-def transform_form(path: str | Path) -> str:
-    """Tell the form of a transform file, one of ``READ_FORMS``; of ITK's files ``itk`` if all in it is linear.
+def transform_format(path: str | Path) -> str:
+    """State the format of a transform file, one of ``READ_FORMS``; of ITK's files ``itk`` if all in it is linear.
 
     Raises:
-        InputError: When it is missing, no transform, or does not tell its form.
+        InputError: When it is missing, no transform, or does not state its format.
     """
     file = check_file(path, "transform")
     with file.open("rb") as stream:
@@ -115,8 +115,8 @@ def transform_form(path: str | Path) -> str:
         deformable = "DeformableRegistrationSequence" in read_dicom_file(file, "transform")
         return "dicom_field" if deformable else "dicom"
     if file.name.lower().endswith(AS_FIELDS):
-        return form_of(file)
-    name = linear_form(file)
+        return format_of(file)
+    name = linear_format(file)
     if name == "itk" and not all(member.IsLinear() for member in members_of(read_itk_transform(file))):
         return "itk_h5"
     return name
@@ -125,17 +125,17 @@ def transform_form(path: str | Path) -> str:
 def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | None, moving: ImageGrid | None) -> Chain:
     """The maps of one file, inverted if that is meant."""
     file = check_file(source.path, "transform")
-    if source.form is not None:
-        check_choice(source.form, READ_FORMS, "form")
-    name = source.form or transform_form(file)
+    if source.format is not None:
+        check_choice(source.format, READ_FORMS, "format")
+    name = source.format or transform_format(file)
     if among_others and name in OF_ONE_PAIR:
         raise InputError(
-            f"'{file}' in the form '{name}' counts voxels of its two images, which stand at no place of a chain; "
+            f"'{file}' in the format '{name}' counts voxels of its two images, which stand at no place of a chain; "
             "convert it to itk or itk_nifti first (regplugins convert)."
         )
     given = (moving, fixed) if source.inverse else (fixed, moving)
     maps = _maps(file, name, *given)
-    by_itk = name in ("itk", "itk_h5") or (name in FORMS and FORMS[name].by_itk)
+    by_itk = name in ("itk", "itk_h5") or (name in FORMATS and FORMATS[name].by_itk)
     by_itk = by_itk or (name in FOREIGN_FORMS and FOREIGN_FORMS[name].by_itk)
     if source.inverse:
         maps = _inverted(maps, file)
@@ -143,11 +143,11 @@ def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | No
 
 
 def _maps(file: Path, name: str, fixed: ImageGrid | None, moving: ImageGrid | None) -> list[PointMap]:
-    """What is in a file of this form, in the order in which a point meets it."""
+    """What is in a file of this format, in the order in which a point meets it."""
     if name == "itk_h5":
         return _itk_maps(file)
-    if name == "dicom_field" or (name == "dicom" and transform_form(file) == "dicom_field"):
-        return [FieldMap(*load_field(file, form="dicom"))]
+    if name == "dicom_field" or (name == "dicom" and transform_format(file) == "dicom_field"):
+        return [FieldMap(*load_field(file, format="dicom"))]
     if name in LINEAR_FORMS:
         return [LinearMap(load_linear(file, name, fixed, moving).numpy())]
     return [FieldMap(*load_field(file, None, name, fixed, moving))]

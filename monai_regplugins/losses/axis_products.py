@@ -1,4 +1,4 @@
-"""Linear maps that act along each axis of an image by itself, as products with small matrices."""
+"""Separable linear maps of an image, as matrix products along each axis."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def box_matrix(size: int, window: int, stride: int, like: torch.Tensor) -> torch
     Args:
         size: voxels of the axis.
         window: length of the window in voxels.
-        stride: voxels from window to window.
+        stride: distance between window centers in voxels.
         like: tensor of the wanted type and device.
 
     Example:

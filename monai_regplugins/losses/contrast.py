@@ -1,4 +1,4 @@
-"""Whether two images have the same contrast, as far as their intensities tell."""
+"""Whether two images have the same contrast, as far as their intensities state."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ __all__ = ["EdgeAwareSmoothnessLoss", "FoldingLoss", "GradientLoss", "IsotropicT
 
 
 class EdgeAwareSmoothnessLoss(nn.Module):
-    r"""Smoothness of the ddf that lets it break at the edges of the fixed image, where organs slide.
+    r"""Edge-aware smoothness of the ddf: lower weight at edges of the fixed image, where organs slide.
 
     ``form="l2"`` is the RAN paper's (Zheng et al. 2022, Eq. 13) with a mean over voxels,
 
@@ -73,7 +73,7 @@ class EdgeAwareSmoothnessLoss(nn.Module):
 
 
 class GradientLoss(nn.Module):
-    r"""Plain smoothness of the ddf by forward differences, the same everywhere.
+    r"""Uniform smoothness of the ddf by forward differences.
 
     .. math::
         L = \frac{1}{d} \sum_k \mathrm{mean} \, |\phi(x + e_k) - \phi(x)|^p
@@ -108,7 +108,7 @@ class GradientLoss(nn.Module):
 
 
 class IsotropicTVLoss(nn.Module):
-    r"""Isotropic total variation of the ddf, which does not punish jumps more than ramps.
+    r"""Isotropic total variation of the ddf, which penalizes a jump no more than a ramp.
 
     .. math::
         L = \operatorname{mean} \sqrt{\textstyle\sum_k (f(x) - f(x - e_k))^2}
@@ -156,7 +156,7 @@ def isotropic_tv(ddf: torch.Tensor, normalized: bool = True) -> torch.Tensor:
 
 
 class FoldingLoss(nn.Module):
-    r"""How far ``x + u(x)`` is from being invertible at each voxel, nothing where space is not compressed too much.
+    r"""Penalty on voxels whose Jacobian determinant of ``x + u(x)`` lies below a margin.
 
     .. math::
         L = \operatorname{mean} \max(0, m - \det J)

@@ -48,7 +48,7 @@ class WeightedImage(NamedTuple):
 
 
 class InstanceLoss:
-    r"""What instance optimization lowers over the field u of one pair.
+    r"""Loss of instance optimization as a function of the field u of one pair.
 
     .. math::
         L(u) = \lambda_s \, S(I \circ (x + u), J) + \lambda_r \, R(u) + \lambda_f \, F(u),
@@ -64,11 +64,11 @@ class InstanceLoss:
             the channels of a scripted module; or ``auto``, which takes ``same_contrast`` or, where the two
             distributions of intensities differ (:func:`~monai_regplugins.losses.contrast.contrast_distance`), ``mind``.
         window: edge length of the windows of ``lncc`` in voxels.
-        threshold: windows of ``lncc`` around voxels where the fixed image exceeds this count; None takes all.
+        threshold: ``lncc`` uses the windows around voxels where the fixed image exceeds this; None uses all.
         stride: voxels from window to window; 2 takes a fifth of the time for the similarity in 3D, and leaves rougher
             fields.
-        outside: ``border`` continues the moving image as the warp does; with ``ignore`` points outside do not count,
-            as they never do where the moving image has weights.
+        outside: ``border`` extends the moving image by its border values; ``ignore`` excludes points outside. With
+            weights of the moving image, points outside are always excluded.
         similarity_weight: :math:`\lambda_s`.
         smoothness: ``edges_l2`` or ``edges_l1`` (:class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss`), ``l2``
             (:class:`~monai_regplugins.losses.GradientLoss`) or ``tv``

@@ -1,4 +1,4 @@
-"""Weak supervision by labels: what a registration does to the organs it was shown."""
+"""Soft Dice loss between warped moving and fixed labels (weak supervision)."""
 
 from __future__ import annotations
 

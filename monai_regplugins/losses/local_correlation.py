@@ -1,4 +1,4 @@
-"""Local correlation with one fixed image, whose window moments are computed once, and its closed-form gradient."""
+"""Local correlation with one fixed image and its closed-form gradient; window statistics are computed once."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class LocalCorrelation:
 
 
 def _centered(image: Tensor, weights: Tensor) -> Tensor:
-    """Take the mean off: the correlation does not see it, and differences of large sums lose fewer digits."""
+    """Subtract the mean: the correlation is invariant to it, and differences of large sums lose fewer digits."""
     mean: Tensor = (image * weights).sum() / weights.sum().clamp_min(1e-12)
     return image - mean
 

@@ -1,4 +1,4 @@
-"""What every loss does to its inputs before it computes anything: widen the numbers, compare the sizes."""
+"""Input checks and type promotion shared by all losses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 
 def check_spatial_match(a: torch.Tensor, b: torch.Tensor, name_a: str, name_b: str) -> None:
-    """Refuse two tensors ``(B, C, *spatial)`` whose batch and spatial sizes differ, which would broadcast silently.
+    """Reject two tensors ``(B, C, *spatial)`` of different batch or spatial sizes, which would broadcast silently.
 
     Raises:
         InputError: the ranks differ or are not 2D/3D images, or a batch or spatial size differs.

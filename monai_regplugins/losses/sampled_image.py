@@ -1,4 +1,4 @@
-"""An image that is warped many times: value and gradient of its linear interpolation from one reading of the voxels."""
+"""Repeated linear interpolation of one image, with value and gradient from a single read of the voxels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE = 256  # times the rounding of numbers: positions closer to a voxel center 
 
 
 class SampledImage:
-    r"""An image that is pulled back along many fields, ``image(x + u(x))``, each time with its closed-form gradient.
+    r"""An image that is warped repeatedly, ``image(x + u(x))``, with closed-form gradients.
 
     In the cell of the voxels :math:`v_{abc}`, a, b, c = 0 or 1, with the fractions r, s, t of the position,
 

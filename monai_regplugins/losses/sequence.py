@@ -1,4 +1,4 @@
-"""Image similarity after every step of a registration that goes in steps."""
+"""Image similarity averaged over the steps of a recurrent registration."""
 
 from __future__ import annotations
 

@@ -136,5 +136,5 @@ def _weights(fixed: torch.Tensor, mask: torch.Tensor | None, threshold: float | 
 
 
 def _centered(image: torch.Tensor) -> torch.Tensor:
-    """Take each image's mean off: the correlation does not see it, and differences of large sums lose fewer digits."""
+    """Subtract each image's mean, to which correlation is invariant, since differences of large sums lose digits."""
     return image - image.detach().mean(dim=tuple(range(2, image.ndim)), keepdim=True)

@@ -1,4 +1,4 @@
-"""Supervision by a known displacement field, for pretraining on synthetic pairs."""
+"""Supervised loss on a ground-truth displacement field, for synthetic pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DISTANCES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class SyntheticFieldLoss(nn.Module):
-    r"""Distance of a ddf from the true one, over the samples whose true one is known.
+    r"""Distance between predicted and true ddf, over the samples that have a true ddf.
 
     .. math::
         L = \mathrm{mean}_{x, k} \, (\phi_k(x) - \tilde\phi_k(x))^2
@@ -42,7 +42,7 @@ class SyntheticFieldLoss(nn.Module):
         norm: "l2" as published for RAN; "l1", which grows only linearly beyond one voxel (smooth L1); "mae", the
             mean of absolute differences, RegNet's (Sokooti et al. 2017, section 2.2); or "log", the mean of
             :math:`s \log(1 + |\phi - \tilde\phi| / s)` with s of half a voxel, whose slope is largest at zero: what
-            no image can tell, as far from any edge, counts little against small errors where it can.
+            no image can determine, as far from any edge, counts little against small errors where it can.
 
     Raises:
         InputError: ``norm`` is unknown.

@@ -1,4 +1,4 @@
-"""The one loss of a training: named terms, each fed by name from prediction and targets, weighted and summed."""
+"""Training loss as a weighted sum of named terms, whose inputs are taken from prediction and targets by name."""
 
 from __future__ import annotations
 

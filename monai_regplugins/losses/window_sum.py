@@ -1,4 +1,4 @@
-"""Sums over boxes of voxels, the moving window of the local correlation: fast on the CPU, deterministic on the GPU."""
+"""Box filter for the local correlation: fast on the CPU, deterministic on the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that give their gradient together with their value."""
+"""Autograd functions whose gradient is computed together with the value."""
 
 from __future__ import annotations
 

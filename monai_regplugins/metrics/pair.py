@@ -158,7 +158,7 @@ def _points(targets: Mapping[str, Any], side: str) -> Tensor | None:
 
 def true_field(targets: Mapping[str, Any]) -> Tensor | None:
     """Return the true field of a pair that was made from one image, None for a real pair."""
-    return targets.get("true_ddf") if bool(targets.get("known_ddf", True)) else None
+    return targets.get("true_ddf") if bool(targets.get("has_true_ddf", True)) else None
 
 
 def _landmark_values(

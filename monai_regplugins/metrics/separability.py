@@ -1,4 +1,4 @@
-"""Motion separability: how differently a coarse-to-fine network can move, and has moved, two points of some distance.
+"""Motion separability: bound and measurement of the motion difference of two points at a distance.
 
 Theory and experiment of the RAN paper (Zheng et al. 2022): the bound follows from a network's geometry (Sec. 2.1, 2.2,
 Eq. 5 to 9, Fig. 3), the pairs of points are counted on a predicted field (Fig. 7).
@@ -20,9 +20,7 @@ from torch import Tensor
 
 from monai_regplugins.checks import InputError, check_same_size
 
-__all__ = ["MotionPairs", "MotionSeparability", "correct_voxels", "count_pairs", "exact_pairs", "sampled_pairs"]
-
-MOST_EXACT = 2000  # voxels of which all pairs are looked at one by one
+__all__ = ["MotionPairs", "MotionSeparability", "correct_voxels", "count_pairs", "sampled_pairs"]
 
 Array = npt.NDArray[Any]
 
@@ -194,31 +192,6 @@ def count_pairs(mask: Array, max_distance: int) -> Array:
     near = np.rint(pairs[np.ix_(*[offsets] * mask.ndim)])
     counts: Array = np.bincount(shells.ravel(), near.ravel())[1:].astype(np.int64) // 2
     return counts
-
-
-def exact_pairs(
-    ddf: Tensor, correct: Tensor, organs: Tensor | None = None, *, max_distance: int = 30, max_difference: int = 30
-) -> MotionPairs:
-    """Count the pairs one by one, as a check of :func:`sampled_pairs`, which takes the same arguments.
-
-    Raises:
-        InputError: When there are more than 2000 voxels, or sizes differ.
-    """
-    u, inside, names = _as_arrays(ddf, correct, organs)
-    points = np.argwhere(inside)
-    if len(points) > MOST_EXACT:
-        raise InputError(
-            f"there are {len(points)} voxels, expected at most {MOST_EXACT} for exact counts; use sampled_pairs."
-        )
-    first, second = (points[rank] for rank in np.triu_indices(len(points), 1))
-    first, second = _across(names, first, second)
-    distance = np.abs(first - second).max(axis=1)
-    kept = distance <= max_distance
-    difference = _difference(u, first[kept], second[kept])
-    columns = np.minimum(difference.astype(np.int64), max_difference - 1)
-    bins = (distance[kept] - 1) * max_difference + columns
-    counts = np.bincount(bins, minlength=max_distance * max_difference).reshape(max_distance, max_difference)
-    return MotionPairs(counts.astype(np.float64))
 
 
 def sampled_pairs(

@@ -1,4 +1,4 @@
-"""A picture of a predicted displacement field beside the true one, where that is known."""
+"""Figure of a predicted displacement field beside the ground truth."""
 
 from __future__ import annotations
 

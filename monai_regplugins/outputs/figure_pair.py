@@ -1,4 +1,4 @@
-"""A picture of one registered pair that lets a person judge it: images, differences, contours, deformed grid."""
+"""Figure of one registered pair for visual assessment: images, differences, contours, deformed grid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
 QUICK = {"compress_level": 1}  # of Pillow; the usual 6 takes half as long again for a file that is 4 % smaller
 GRID_LINES = 24  # along the longest side of a plane
-WINDOW_VOXELS = 500_000  # so many tell the windows of gray and color; more take longer and tell no more
+WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more take longer and add nothing
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
 
@@ -299,7 +299,7 @@ def planes_through(region: Array, affine: Tensor | Array | None) -> list[Plane]:
 
 
 def slice_plane(affine: Tensor | Array | None) -> Plane:
-    """Lay a slice with the head on top if its affine tells where that is, else with its first row on top."""
+    """Lay a slice with the head on top if its affine states where that is, else with its first row on top."""
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)
     heights = world[2, :2] / np.linalg.norm(world[:3, :2], axis=0) if world.shape == (4, 4) else np.zeros(2)
     upward = int(np.abs(heights).argmax())
@@ -382,7 +382,7 @@ def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
 
 
 def _folds(plane: Plane, ddf: Array) -> Array:
-    """Where the field ``(d, *spatial)`` folds within the plane; of a volume, three planes tell."""
+    """Where the field ``(d, *spatial)`` folds within the plane; of a volume, three planes state."""
     near, middle = ddf, 0
     if plane.normal is not None:
         first = max(plane.position - 1, 0)

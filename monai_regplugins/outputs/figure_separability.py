@@ -1,4 +1,4 @@
-"""A picture of motion separability: what networks can separate, and what they have separated."""
+"""Figure of motion separability: bounds of network geometries and measured pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local transformations of a stepwise registration, as numbers and as a picture."""
+"""Write the local transformations of a recurrent registration as JSON and as a figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measures of an evaluation as a table: in full as CSV, in short in the log."""
+"""Table of an evaluation's measures: in full as CSV, as a summary in the log."""
 
 from __future__ import annotations
 

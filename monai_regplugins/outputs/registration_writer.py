@@ -1,4 +1,4 @@
-"""Results of an inference as files: each pair's folder, written whole or not at all."""
+"""Write the results of an inference, one folder per pair, atomically."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from monai.utils import ensure_tuple
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.field_grid import check_plane
-from monai_regplugins.io.forms import (
-    FORMS,
+from monai_regplugins.io.formats import (
+    FORMATS,
     FieldPair,
     output_name,
     write_field,
@@ -51,9 +51,9 @@ class RegistrationWriter:
 
     * ``warped.nii.gz`` and, with a moving label, ``warped_label.nii.gz``: one sampling of the original moving data on
       the fixed grid;
-    * the total field from the fixed image to the original moving image, pre-alignment included, in each of the wanted
-      forms, see :data:`~monai_regplugins.io.FORMS`, and on request that of the inverse on the moving grid, which is
-      named ``inverse_...``;
+    * the total field from the fixed image to the original moving image, initial alignment included, in each of the
+      wanted formats, see :data:`~monai_regplugins.io.FORMATS`, and on request that of the inverse on the moving grid,
+      which is named ``inverse_...``;
     * ``initial_alignment.tfm``, where there was one: ITK's affine transform from the fixed to the moving world, which
       the total field holds already;
     * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
@@ -62,32 +62,33 @@ class RegistrationWriter:
       :attr:`~monai_regplugins.result.RegistrationResult.metrics`, null where undefined; and ``registration.png``;
     * ``provenance.json``: inputs, weights, configuration, versions, seconds, and the files of the folder.
 
-    The folder appears when it is complete. One that is there is only written into if its ``provenance.json`` says that
-    it is a result of the same images; then the files that it lists are replaced, and all others stay.
+    The folder is written atomically. An existing folder is only updated if its ``provenance.json`` lists the same
+    images; the files that it lists are replaced, all others are kept.
 
     Args:
-        output_dir: where the folders go; it is made.
-        forms: of the field, a name, several, or ``all`` that can hold it; by default ``itk_nifti``, in 2D ``native``.
+        output_dir: parent folder of the results; created if missing.
+        formats: file formats of the field: a name, several, or ``all`` that support it; by default ``itk_nifti``, in 2D
+            ``native``.
         inverse: write the inverse fields too.
         provenance: describes weights and configuration.
-        parts: further functions of result and folder that write files of one pair.
+        parts: additional writers, called with result and folder.
 
     Raises:
-        InputError: When there is no such form.
+        InputError: When there is no such format.
     """
 
     def __init__(
         self,
         output_dir: str | Path,
-        forms: str | Sequence[str] = (),
+        formats: str | Sequence[str] = (),
         inverse: bool = False,
         provenance: Provenance | None = None,
         parts: Sequence[Callable[[RegistrationResult, Path], object]] = (),
     ) -> None:
         self.output_dir, self.inverse, self.parts = Path(output_dir), inverse, tuple(parts)
-        self.forms = ensure_tuple(forms) if forms else ()
-        for form in self.forms:
-            check_choice(form, (*FORMS, ALL), "form")
+        self.formats = ensure_tuple(formats) if formats else ()
+        for format in self.formats:
+            check_choice(format, (*FORMATS, ALL), "format")
         self.provenance = provenance or Provenance()
         self._start = time.perf_counter()
 
@@ -125,14 +126,6 @@ class RegistrationWriter:
     def folder(self, pair: Mapping[str, Any]) -> ResultFolder:
         """Return the folder of a pair's results."""
         return ResultFolder(self.output_dir, pair["pair_id"])
-
-    def is_done(self, pair: Mapping[str, Any]) -> bool:
-        """Whether all results of the same inputs, weights and configuration are there.
-
-        Args:
-            pair: as it was given.
-        """
-        return self.folder(pair).is_complete(self.provenance.describe(pair)["fingerprint"])
 
     def write(
         self, result: RegistrationResult, record: Mapping[str, Any] | None = None, output_dir: Path | None = None
@@ -189,50 +182,50 @@ class RegistrationWriter:
             write(result, folder)
 
     def _write_fields(self, folder: Path, result: RegistrationResult) -> None:
-        """Write the field, and the inverse one, in all forms."""
+        """Write the field, and the inverse one, in all formats."""
         fixed, moving = result.displacement, result.moving
         names = {side: result.given.get(side) for side in ("fixed", "moving")}
         dicom = {"fixed": _identity(result.fixed), "moving": _identity(moving)}
         worlds = itk_world_of(result.fixed), itk_world_of(moving)
         grid = moving.affine.numpy(), moving.shape[1:]
         there = FieldPair(names["fixed"], names["moving"], *grid, dicom["fixed"], dicom["moving"], *worlds)
-        self._write_forms(folder, fixed, there)
+        self._write_formats(folder, fixed, there)
         if self.inverse:
             grid = fixed.affine.numpy(), fixed.shape[1:]
             back = FieldPair(names["moving"], names["fixed"], *grid, dicom["moving"], dicom["fixed"], *worlds[::-1])
-            self._write_forms(folder, result.inverse_displacement, back, "inverse_")
+            self._write_formats(folder, result.inverse_displacement, back, "inverse_")
 
-    def _write_forms(self, folder: Path, displacement: MetaTensor, about: FieldPair, prefix: str = "") -> None:
-        """Write a field in the wanted forms; if all are wanted, in those that can hold it."""
+    def _write_formats(self, folder: Path, displacement: MetaTensor, about: FieldPair, prefix: str = "") -> None:
+        """Write a field in the wanted formats; if all are wanted, in those that can hold it."""
         values: npt.NDArray[Any] = displacement.as_tensor().numpy()
-        forms = self.forms or (("itk_nifti",) if values.ndim == 4 else ("native",))
-        for form in FORMS if forms == (ALL,) else forms:
-            name = output_name(form, about)
-            told = form == "learn2reg" and not (folder / name).exists()  # its names tell the direction
-            path = folder / (name if told else f"{prefix}{name}")
+        formats = self.formats or (("itk_nifti",) if values.ndim == 4 else ("native",))
+        for format in FORMATS if formats == (ALL,) else formats:
+            name = output_name(format, about)
+            named = format == "learn2reg" and not (folder / name).exists()  # its names state the direction
+            path = folder / (name if named else f"{prefix}{name}")
             try:
-                write_field(form, values, displacement.affine.numpy(), path, about)
+                write_field(format, values, displacement.affine.numpy(), path, about)
             except InputError as error:
-                if forms != (ALL,):
+                if formats != (ALL,):
                     raise
                 logger.info("%s is left out: %s", path.name, error)
 
 
 def _identity(image: MetaTensor) -> DicomIdentity | None:
-    """The DICOM series that an image was read from, if it was."""
+    """The DICOM series of an image, if any."""
     series = series_of(image)
     return None if series is None else DicomIdentity.from_keywords(series)
 
 
 def _other_patient(result: RegistrationResult) -> dict[str, str]:
-    """What tells that the images are of two patients, if something does, for the provenance."""
+    """What shows that the images are of two patients, if something does, for the provenance."""
     differences = patients_differ(series_of(result.fixed), series_of(result.moving))
     return {"other_patient": differences} if differences else {}
 
 
 def _initial_alignment(result: RegistrationResult) -> dict[str, list[list[float]]]:
     """The matrix of the initial alignment, fixed to moving world, RAS mm, for the provenance; nothing of identity."""
-    return {"initial_alignment": result.item["prealign_matrix"].tolist()} if result.is_aligned else {}
+    return {"initial_alignment": result.item["initial_alignment_matrix"].tolist()} if result.is_aligned else {}
 
 
 def _write_alignment(folder: Path, result: RegistrationResult) -> None:
@@ -245,11 +238,11 @@ def _write_alignment(folder: Path, result: RegistrationResult) -> None:
         logger.info("%s is left out: ITK has no 2D world for slices that are not axial.", ALIGNMENT_FILE)
         return
     worlds = itk_world_of(result.fixed), itk_world_of(result.moving)
-    write_linear_transform(result.item["prealign_matrix"].numpy(), folder / ALIGNMENT_FILE, *worlds)
+    write_linear_transform(result.item["initial_alignment_matrix"].numpy(), folder / ALIGNMENT_FILE, *worlds)
 
 
 def _save(image: MetaTensor, path: Path) -> None:
-    """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are, in both forms, for readers of either."""
+    """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are, as sform and qform, for readers of either."""
     values = image.as_tensor().numpy()[0]
     saved = nib.Nifti1Image(values, image.affine.numpy(), dtype=values.dtype)  # int64 has to be asked for
     saved.set_qform(saved.affine, code="aligned")

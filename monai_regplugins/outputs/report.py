@@ -1,4 +1,4 @@
-"""The results of many pairs on one page: tables, box plots, and the pictures of the worst cases first."""
+"""HTML report of many pairs: tables, box plots, and figures, worst cases first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ img { max-width: 100%; height: auto }
 
 
 class RegistrationReport:
-    """Gather the measures that :class:`RegistrationWriter` has left in the folders of pairs.
+    """Collect the measures that :class:`RegistrationWriter` wrote into the folders of pairs.
 
     Writes ``metrics.csv``, a line per pair, and ``report.html``, one file that needs no other.
 
@@ -167,8 +167,8 @@ def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]
 def _case(row: Row, picture: bytes) -> str:
     """A pair with its verdict, its reasons, its picture, and a link to its folder."""
     name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
-    told = f'<p class="{verdict}">{verdict} {escape(str(row.get("reasons", "")))}</p>' if verdict else ""
-    return f'<h3><a href="{quote(name)}/">{escape(name)}</a></h3>{told}{_image(picture, name)}'
+    reported = f'<p class="{verdict}">{verdict} {escape(str(row.get("reasons", "")))}</p>' if verdict else ""
+    return f'<h3><a href="{quote(name)}/">{escape(name)}</a></h3>{reported}{_image(picture, name)}'
 
 
 def _verdicts(rows: Sequence[Row]) -> str:
@@ -177,14 +177,14 @@ def _verdicts(rows: Sequence[Row]) -> str:
     if not judged:
         return ""
     counts = [(level, sum(row["verdict"] == level for row in judged)) for level in (ERROR, *reversed(LEVELS))]
-    told = ", ".join(f'{count} <span class="{level}">{level}</span>' for level, count in counts if count)
+    reported = ", ".join(f'{count} <span class="{level}">{level}</span>' for level, count in counts if count)
     reasons = "".join(
         f'<li><span class="{row["verdict"]}">{row["verdict"]}</span> {escape(str(row["pair_id"]))}: '
         f"{escape(row['reasons'])}</li>"
         for row in judged
         if row["verdict"] != LEVELS[0]
     )
-    return f"<p>Verdicts: {told}.</p>" + (f"<ul>{reasons}</ul>" if reasons else "")
+    return f"<p>Verdicts: {reported}.</p>" + (f"<ul>{reasons}</ul>" if reasons else "")
 
 
 def _summary(rows: Sequence[Row]) -> str:

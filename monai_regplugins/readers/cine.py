@@ -1,4 +1,4 @@
-"""Series of one slice over time (2D+t, cine): frames with their geometry, from NIfTI or DICOM, and back to files."""
+"""Read and write cine series (2D+t): frames of one slice with their geometry, NIfTI or DICOM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.cine_dicom import DicomFrame, dicom_frames
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place, tell_place
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place, report_place
 
 __all__ = [
     "CineSeries",
@@ -41,7 +41,7 @@ class CineSeries:
     Attributes:
         frames: float32 intensities (T, H, W), axes as in the file.
         spacing: pixel size along H and W in mm.
-        times: s, (T,), counted from the first frame; None where the file does not tell.
+        times: s, (T,), counted from the first frame; None where the file does not state them.
         affine: voxel to RAS mm of the file's first three axes, (4, 4).
         source: where the frames come from, for messages and titles.
         slice_axis: which of the file's first three axes is the single slice; None if the file is (H, W, T).
@@ -192,7 +192,7 @@ def _read_nifti(file: Path) -> CineSeries:
     frames, slice_axis = _frames_of(values, f"series '{file}'")
     affine = place.affine
     check_affine(affine, f"series '{file}'")
-    tell_place(place, f"series '{file}'")
+    report_place(place, f"series '{file}'")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     rows, columns = (axis for axis in range(3) if axis != (2 if slice_axis is None else slice_axis))
     times: npt.NDArray[np.float64] | None = None
@@ -246,7 +246,7 @@ def _check_same_slice(first: DicomFrame, frame: DicomFrame, name: str, number: i
 
 
 def _check_frames(series: CineSeries) -> None:
-    """Frames must be two or more, larger than one pixel, finite and none constant."""
+    """Check that there are two or more frames, larger than one pixel, finite and not constant."""
     frames, name = series.frames, f"series '{series.source}'"
     if len(frames) < 2:
         raise InputError(f"{name} has {len(frames)} frame, expected two or more; give one slice over time.")

@@ -1,4 +1,4 @@
-"""Frames of one slice over time from DICOM files, in the order they were taken."""
+"""Read the frames of a DICOM cine series in order of acquisition."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
     """Read the frames of a series.
 
     They are sorted by the first of these that differs from frame to frame: acquisition date and time, acquisition
-    time, trigger time, content time, temporal position, instance number. The latter two order, but tell no times.
+    time, trigger time, content time, temporal position, instance number. The latter two order, but give no times.
 
     Args:
         path: a folder with the files of one series, one of these files, or a file with many frames.
@@ -82,7 +82,7 @@ def dicom_frames(path: Path) -> list[DicomFrame]:
 
 
 def _read_tags(file: Path) -> dict[str, str]:
-    """The tags of a DICOM file without its pixels; the header promises no more pixels than the file holds."""
+    """The tags of a DICOM file without its pixels; the header declares no more pixels than the file holds."""
     tags = dicom_tags(dicom_reader(file, "series"))
     check_length(file, tags, f"series '{file}'")
     return tags
@@ -98,7 +98,7 @@ def _sorting_keys(tags_of: list[dict[str, str]]) -> tuple[list[float], bool]:
         if len(set(keys)) == len(keys):
             return keys, is_time
     raise InputError(
-        "the DICOM files have neither times nor numbers that tell their order, expected an acquisition time or an "
+        "the DICOM files have neither times nor numbers that give their order, expected an acquisition time or an "
         "instance number in each; export the series again."
     )
 

@@ -1,4 +1,4 @@
-"""The files of DICOM series: which belong together, their tags, and whether they hold what they promise."""
+"""Files of DICOM series: grouping into series, tags, and completeness checks."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _hold_the_same(files: tuple[Path, Path], tags: tuple[Mapping[str, str], Mapp
         return False
     try:
         first, second = (sitk.ReadImage(str(file), imageIO="GDCMImageIO") for file in files)
-    except RuntimeError:  # told when the pixels are read
+    except RuntimeError:  # reported when the pixels are read
         return False
     pixels = sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second)
     return np.array_equal(*pixels)
@@ -238,7 +238,7 @@ def _describe(series: str, files: Sequence[Path]) -> str:
 
 
 def _check_damaged(series: str, files: Sequence[Path], others: Sequence[Path]) -> None:
-    """No slice of a series may get lost because it cannot be read."""
+    """Check that no unreadable file may belong to the series."""
     mentioned = re.compile(rb"(?<![\d.])" + re.escape(series.encode()) + rb"(?![\d.])")
     storage = _identifier(_head(files[0]), STORAGE_CLASS) if files else ""
     for file in others if files else ():
@@ -257,7 +257,7 @@ def _check_damaged(series: str, files: Sequence[Path], others: Sequence[Path]) -
 def _is_sound(file: Path) -> bool:
     """Whether the elements of a file end within it, up to its pixels or the first one of undefined length.
 
-    GDCM takes memory for as much as a damaged length tells. Source: DICOM PS3.5, section 7.1.
+    GDCM takes memory for as much as a damaged length claims. Source: DICOM PS3.5, section 7.1.
     """
     size, head = file.stat().st_size, _head(file)
     syntax = _identifier(head, TRANSFER_SYNTAX)

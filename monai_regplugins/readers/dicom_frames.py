@@ -25,7 +25,7 @@ SLOPE, INTERCEPT = "0028|1053", "0028|1052"
 
 
 def frame_tags(file: Path, name: str) -> list[dict[str, str]]:
-    """What the functional groups tell of each frame, as texts by ``"gggg|eeee"``; of equal tags those of the frame.
+    """What the functional groups state of each frame, as texts by ``"gggg|eeee"``; of equal tags those of the frame.
 
     Args:
         file: a DICOM file with more than one frame.
@@ -38,7 +38,7 @@ def frame_tags(file: Path, name: str) -> list[dict[str, str]]:
     groups = header.get(PER_FRAME, [])
     if len(groups) != int(header.NumberOfFrames):
         raise InputError(
-            f"{name} holds {header.NumberOfFrames} frames in one file and tells the places of {len(groups)}, expected "
+            f"{name} holds {header.NumberOfFrames} frames in one file and states the places of {len(groups)}, expected "
             "Enhanced CT or MR, or a file for each slice; export it again as one of these, or as NIfTI."
         )
     shared = dict(_texts(header.get(SHARED, [])))

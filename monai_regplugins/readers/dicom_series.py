@@ -1,4 +1,4 @@
-r"""A DICOM series of parallel slices as one volume, and which scan it is.
+r"""Read a DICOM series of parallel slices as a volume with its series identity.
 
 Source: DICOM PS3.3 C.7.6.2, image plane module. Pixel (column ``i``, row ``j``) of a slice lies at
 ``S + i c R + j r C`` (LPS, mm): image position ``S``, direction ``R`` and ``C`` of its rows and columns, pixel spacing
@@ -121,7 +121,7 @@ def read_dicom_series(path: Path, what: str, whole: bool = True, phase: Phase | 
         path: the folder of one series, or one of its files.
         what: what the image is, e.g. ``"fixed image"``.
         whole: of a file, read the whole series that it belongs to; else this file alone.
-        phase: which volume of a series with several; None where the caller has no option to tell it.
+        phase: which volume of a series with several; None where the caller has no option to state it.
 
     Raises:
         InputError: When the folder holds no series or several, a file is damaged or no gray image, slices differ in
@@ -177,7 +177,7 @@ def _volumes(slices: Sequence[_Slice], name: str) -> Volumes:
     if found is None:
         first, second = (slices[index].file.name for index in _nearest(places))
         raise InputError(
-            f"{name} has slices where another one lies already ('{first}' and '{second}'), and nothing tells them "
+            f"{name} has slices where another one lies already ('{first}' and '{second}'), and nothing states them "
             "apart (times, phases, echoes, numbers); keep the files of one volume."
         )
     return found
@@ -207,7 +207,7 @@ def same_frame_of_reference(a: MetaTensor, b: MetaTensor) -> bool:
 
 
 def _read_tags(file: Path, what: str) -> Tags:
-    """The tags of a file whose header promises no more pixels than it holds."""
+    """The tags of a file whose header declares no more pixels than it holds."""
     reader = dicom_reader(file, what, FORMATS)
     if reader.GetNumberOfComponents() != 1:
         raise InputError(f"{what} '{file}' is a color picture, expected gray values; export the original images.")
@@ -274,7 +274,7 @@ def _check_alike(slices: Sequence[_Slice], name: str) -> None:
 
 
 def _identity(one: _Slice) -> dict[str, str]:
-    """What ties a slice to its series, by DICOM keyword."""
+    """Series identity of a slice, by DICOM keyword."""
     return {keyword: one.tags.get(tag, "") for keyword, tag in IDENTITY.items()}
 
 
@@ -299,9 +299,9 @@ def _check_distances(slices: Sequence[_Slice], name: str) -> None:
 
 
 def _on_right_angles(values: Array, slices: Sequence[_Slice], name: str) -> tuple[npt.NDArray[np.float32], Array]:
-    """The values of sorted slices and their matrix; uneven or sheared ones are resampled, which the log tells."""
+    """The values of sorted slices and their matrix; uneven or sheared ones are resampled, which the log states."""
     first = slices[0]
-    if len(slices) == 1:  # as thick as its header tells
+    if len(slices) == 1:  # as thick as its header states
         thickness = tag_number(first.tags, THICKNESS, 1.0)
         return values, _affine(first, first.position, np.array([*first.spacing, thickness if thickness > 0 else 1.0]))
     origins = np.stack([one.position for one in slices]) @ first.axes
@@ -330,18 +330,18 @@ def _lie_upright(origins: Array, spacing: Array) -> bool:
 
 
 def _notice(slices: Sequence[_Slice], origins: Array, distance: float, even: bool, upright: bool) -> str:
-    """What the log tells of slices that are resampled."""
-    told = []
+    """What the log states of slices that are resampled."""
+    reported = []
     if not upright:
         drift = np.abs(origins[:, :2] - origins[0, :2]).max()
         angle = np.degrees(np.arctan2(drift, origins[-1, 2] - origins[0, 2]))
-        told.append(f"was made with a gantry tilted by {angle:.1f} degrees")
+        reported.append(f"was made with a gantry tilted by {angle:.1f} degrees")
     if not even:
         gaps = np.diff(origins[:, 2])
         worst = int(gaps.argmax())
         pair = f"'{slices[worst].file.name}' and '{slices[worst + 1].file.name}'"
-        told.append(f"has slices {gaps.min():.3g} to {gaps[worst]:.3g} mm apart ({pair}; one may be missing)")
-    return " and ".join(told) + f", so it is resampled to right angles and {distance:.3g} mm between slices"
+        reported.append(f"has slices {gaps.min():.3g} to {gaps[worst]:.3g} mm apart ({pair}; one may be missing)")
+    return " and ".join(reported) + f", so it is resampled to right angles and {distance:.3g} mm between slices"
 
 
 def _read_pixels(slices: Sequence[_Slice], what: str) -> Iterator[npt.NDArray[np.float32]]:

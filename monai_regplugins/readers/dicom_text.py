@@ -1,4 +1,4 @@
-"""Texts of DICOM files in all character sets of the standard: PS3.3 C.12.1.1.2, PS3.5 6.1.2 and its annexes H to K.
+"""Decode DICOM texts in all character sets of the standard: PS3.3 C.12.1.1.2, PS3.5 6.1.2, annexes H to K.
 
 Python's codecs know each set, but not the escape sequences that DICOM switches between them by. Of these, pydicom 3.0
 leaves those of ISO 2022 IR 58 in the text, misses that each component of a name begins in the first set, and knows no
@@ -75,7 +75,7 @@ def _first_upper(terms: Sequence[str]) -> str:
 
 
 def _decode_parts(raw: bytes, first: str, name: bool) -> str:
-    """Decode a text with code extensions: bytes below 128 and from 128 on are of a set each, until escapes tell others.
+    """Decode a text with code extensions: bytes below and from 128 on have a set each, until escapes select others.
 
     Raises:
         UnicodeError: When bytes are of no character.

@@ -1,4 +1,4 @@
-"""The grid of an image file: voxels along each axis and where they lie, by its header where that tells it."""
+"""The grid of an image file: voxels along each axis and where they lie, by its header where that states it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai_regplugins.checks import InputError, check_affine
 from monai_regplugins.readers.images import read_scan, scan_shape
 from monai_regplugins.readers.itk_world import itk_affine, itk_world_of, note_itk_world
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_place
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place
 
 __all__ = ["ImageGrid", "grid_of", "read_image_grid"]
 
@@ -82,7 +82,7 @@ def read_image_grid(path: str | Path, what: str) -> ImageGrid:
 def _nifti_grid(file: Path, shape: tuple[int, ...], what: str) -> ImageGrid:
     """The grid of a NIfTI file by its header."""
     place = nifti_place(nifti_header(file))
-    tell_place(place, f"{what} '{file}'")
+    report_place(place, f"{what} '{file}'")
     note = note_itk_world(place.affine, None if place.certain else itk_affine(file), shape)
     world = itk_world_of(MetaTensor(np.zeros((1, 1, 1, 1), np.float32), meta=note)) if note else None
     return ImageGrid(np.asarray(place.affine), shape, world)

@@ -1,4 +1,4 @@
-"""Readers of scans: NIfTI, PNG, NRRD, MetaImage and DICOM, each checked against its header before it is read."""
+"""Image readers for NIfTI, PNG, NRRD, MetaImage and DICOM; headers are checked before voxels are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_series import dicom_phases, read_dicom_series
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
 from monai_regplugins.readers.kinds import FORMATS, kind_of
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, tell_corrected, tell_place
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place, tell_corrected
 from monai_regplugins.readers.ome_zarr import ZARR_SUFFIXES, open_ome_zarr
 from monai_regplugins.readers.phases import Phase, chosen_volume, numbered
 from monai_regplugins.readers.pictures import PICTURE_FORMATS, PICTURE_SUFFIXES, itk_affine_of_picture, read_picture
@@ -154,8 +154,8 @@ def read_scan(
         phase: which volume of an image with several; None takes a file with all that it holds.
 
     Raises:
-        InputError: When there is no such file, it is damaged or of another format, its header promises more than it
-            holds or tells no voxel size, its values are complex or colors, or it holds several volumes and ``phase``
+        InputError: When there is no such file, it is damaged or of another format, its header declares more than it
+            holds or has no voxel size, its values are complex or colors, or it holds several volumes and ``phase``
             names none; for DICOM see :func:`~monai_regplugins.readers.dicom_series.read_dicom_series`.
     """
     file = check_readable(path, what, folder=True)
@@ -167,7 +167,7 @@ def read_scan(
 
 
 def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
-    """Number of voxels along each axis, by the header alone; empty for DICOM, whose slices tell it one by one.
+    """Number of voxels along each axis, by the header alone; empty for DICOM, whose slices state it one by one.
 
     Raises:
         InputError: When there is no such file, its header cannot be read, or names files that it may not.
@@ -196,7 +196,7 @@ def scan_phases(path: PathLike, what: str) -> list[str]:
 
 
 def _format_of(file: Path) -> _Format | None:
-    """The format that the name of a file or folder tells; None for DICOM, and for what is unknown."""
+    """The format that the name of a file or folder states; None for DICOM, and for what is unknown."""
     name, formats = file.name.lower(), _FOLDERS if file.is_dir() else _FORMATS
     return next((form for suffixes, form in formats.items() if name.endswith(suffixes)), None)
 
@@ -241,9 +241,9 @@ def as_scan(image: Any, what: str, affine: torch.Tensor | None = None, exact: bo
     """Take an image that is in memory as one that was read; nothing is shared with it.
 
     Args:
-        image: a NumPy array or a tensor on any device; a :class:`~monai.data.MetaTensor` tells its own affine.
+        image: a NumPy array or a tensor on any device; a :class:`~monai.data.MetaTensor` has its own affine.
         what: what the image is, e.g. ``"fixed image"``.
-        affine: voxels to RAS mm, (4, 4), of an image that tells none; identity by default.
+        affine: voxels to RAS mm, (4, 4), of an image that has none; identity by default.
         exact: take a label map, see :func:`read_scan`.
 
     Raises:
@@ -262,7 +262,7 @@ def _is_default(affine: torch.Tensor) -> bool:
 
 
 class _Header(NamedTuple):
-    """What a header tells.
+    """What a header states.
 
     Attributes:
         shape: voxels along each axis.
@@ -282,7 +282,7 @@ class _Header(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """What a file holds: values, voxels to RAS mm (4, 4), metadata beside the file's name; whether it tells a place."""
+    """Content of a file: values, voxels to RAS mm (4, 4), metadata beside its name, and whether it has a position."""
 
     values: Array
     affine: Array
@@ -355,7 +355,7 @@ def _no_image(file: Path, name: str) -> InputError:
 
 
 def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
-    """A header that promises more voxels than its files can hold would have memory filled with nothing.
+    """Check that the files are large enough for the voxels that the header declares.
 
     Files hold equal shares; MetaIO does not notice that one of several is too short.
     """
@@ -366,7 +366,7 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
         )
     if any(not edge > 0 for edge in header.spacing):
         raise InputError(
-            f"{name} tells no spacing, its voxel size is {list(header.spacing)} mm; set the size in its header "
+            f"{name} has no spacing, its voxel size is {list(header.spacing)} mm; set the size in its header "
             "(pixdim of NIfTI) or convert it again from its source."
         )
     if not header.placed:
@@ -377,7 +377,7 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
         shape = " x ".join(map(str, header.shape))
         files = "the file has" if len(sizes) == 1 else f"the {len(sizes)} files of its voxels have"
         raise InputError(
-            f"{name} cannot be read as an image, its header promises {shape} voxels but {files} {sum(sizes)} bytes; it "
+            f"{name} cannot be read as an image, its header declares {shape} voxels but {files} {sum(sizes)} bytes; it "
             "is cut short or damaged, so copy or download it again."
         )
 
@@ -399,7 +399,7 @@ def _decode_nifti(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The values of a NIfTI file, scaled, and its place by our own rule."""
     header = nifti_header(file)
     place, shape = nifti_place(header), tuple(int(n) for n in header.get_data_shape())
-    tell_place(place, name)
+    report_place(place, name)
     tell_corrected(file, name)
     itk = None if place.certain else itk_affine(file)
     image: Any = nib.load(file, mmap=False)  # nothing shared with a file that may be written to
@@ -472,7 +472,7 @@ def _decode_picture(file: Path, name: str, exact: bool, part: _Part) -> _Decoded
 
 
 def _tiff_header(file: Path) -> _Header:
-    """The header of a TIFF file; a stack has to tell its voxel size."""
+    """The header of a TIFF file; a stack has to state its voxel size."""
     layout = tiff_layout(file)
     kind = f"{layout.channels} values per voxel" if layout.channels > 1 else "real"
     spacing = () if len(layout.spatial) == 2 else layout.spacing or (0.0, 0.0, 0.0)

@@ -1,6 +1,6 @@
-r"""Where ITK places an image file, and the map from this package's world to ITK's where the two differ.
+r"""Placement of image files by ITK, and the map from this package's world to ITK's where the two differ.
 
-A file whose header tells one place has one world. Others do not: a NIfTI file with two positions, with none, or with
+A file whose header gives one position has one world. Others do not: a NIfTI file with two positions, with none, or with
 voxel sizes that contradict its matrix; a picture, whose first axis ITK points to the left. With ``A`` the matrix that
 :mod:`~monai_regplugins.readers.nifti` takes and ``A_itk`` that of ITK, both voxels to RAS mm, the map is
 :math:`W = A_{itk} A^{-1}`: it holds for every grid that is cut from the file's or has other voxels.
@@ -54,11 +54,11 @@ def itk_affine(file: Path) -> Array | None:
 
 
 def note_itk_world(affine: Array, itk: Array | None, shape: tuple[int, ...]) -> dict[str, str]:
-    """Metadata that tell of ITK's world, where it is another one.
+    """Metadata that describe ITK's world, where it is another one.
 
     Args:
         affine: voxel-to-RAS matrix of the file, (4, 4).
-        itk: the same by ITK; None if ITK cannot tell.
+        itk: the same by ITK; None if ITK cannot read it.
         shape: voxels along each axis; with two, the third axis does not count.
 
     Returns:

@@ -57,11 +57,11 @@ def kind_of(file: Path) -> str:
         >>> kind_of(page)
         'it is a web page, so download the file itself'
     """
-    kind, advice = _told(file)
+    kind, advice = _about(file)
     return f"it is {kind}, so {advice}"
 
 
-def _told(file: Path) -> tuple[str, str]:
+def _about(file: Path) -> tuple[str, str]:
     """A file's kind, and what to do with it."""
     head = _beginning(file)
     if head[TAR_AT : TAR_AT + len(TAR)] == TAR:

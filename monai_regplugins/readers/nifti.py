@@ -1,4 +1,4 @@
-r"""NIfTI files: which of the positions in a header is taken, in mm, and what in it contradicts itself.
+r"""Placement of NIfTI images: choice between sform and qform, in mm, and detection of contradictions.
 
 A header may hold two positions, each with a code: the sform, a matrix, and the qform, a rotation with the voxel sizes
 of ``pixdim``. The rule is nibabel's, which FSL and FreeSurfer keep too: the sform where its code is above 0, since a
@@ -25,7 +25,7 @@ from nibabel.openers import ImageOpener
 from monai_regplugins.grids import grid_distance
 from monai_regplugins.readers.itk_world import NO_DIFFERENCE
 
-__all__ = ["NIFTI_SUFFIXES", "NiftiPlace", "nifti_header", "nifti_place", "tell_corrected", "tell_place"]
+__all__ = ["NIFTI_SUFFIXES", "NiftiPlace", "nifti_header", "nifti_place", "report_place", "tell_corrected"]
 
 Array = npt.NDArray[Any]
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def nifti_header(file: Path) -> nib.Nifti1Header:
 
 
 def nifti_place(header: nib.Nifti1Header) -> NiftiPlace:
-    """Tell where a header places its image, and by which of its forms.
+    """Return where a header places its image, and by which of its forms.
 
     Raises:
         Exception: Whatever nibabel raises where the only form is damaged.
@@ -95,8 +95,8 @@ def nifti_place(header: nib.Nifti1Header) -> NiftiPlace:
     return NiftiPlace(affine, form, contradiction if forms else "it has neither sform nor qform", certain)
 
 
-def tell_place(place: NiftiPlace, name: str) -> None:
-    """Log what contradicts itself in a header, in one line, for the image of this name."""
+def report_place(place: NiftiPlace, name: str) -> None:
+    """Log contradictions of a header, in one line, for the image of this name."""
     if place.contradiction:
         taken = "its middle is taken for the origin" if place.form == "none" else f"the {place.form} counts"
         logger.warning(
@@ -138,22 +138,22 @@ def _forms(header: nib.Nifti1Header) -> dict[str, Array]:
 
 
 def _with_edges(affine: Array, header: nib.Nifti1Header, d: int) -> Array:
-    """The matrix with columns as long as ``pixdim`` tells; where it tells nothing, as they are."""
+    """The matrix with columns as long as ``pixdim`` states; where it states nothing, as they are."""
     lengths, edges = np.linalg.norm(affine[:3, :3], axis=0), np.array(header["pixdim"][1:4], np.float64)
-    told = np.isfinite(edges) & (edges > 0) & (lengths > 0) & (np.arange(3) < d)
+    stated = np.isfinite(edges) & (edges > 0) & (lengths > 0) & (np.arange(3) < d)
     scaled: Array = affine.copy()
-    scaled[:3, :3] *= np.divide(edges, lengths, out=np.ones(3), where=told)
+    scaled[:3, :3] *= np.divide(edges, lengths, out=np.ones(3), where=stated)
     return scaled
 
 
 def _contradiction(header: nib.Nifti1Header, forms: dict[str, Array], other: str) -> str:
-    """What a header says twice, in words."""
+    """Contradictions of a header, as text."""
     if other == "pixdim":
         edges = " x ".join(f"{edge:g}" for edge in header["pixdim"][1:4])
         lengths = " x ".join(f"{length:g}" for length in np.linalg.norm(forms["sform"][:3, :3], axis=0))
         return f"its voxels are {edges} by pixdim and {lengths} by the sform"
-    told = (f"{name} (code {int(header[f'{name}_code'])}) {_shown(matrix)}" for name, matrix in forms.items())
-    return " and ".join(told)
+    positions = (f"{name} (code {int(header[f'{name}_code'])}) {_shown(matrix)}" for name, matrix in forms.items())
+    return " and ".join(positions)
 
 
 def _shown(affine: Array) -> str:

@@ -1,4 +1,4 @@
-"""OME-Zarr: a folder of chunks whose metadata tell the axes and the voxel size; the finest level is taken.
+"""OME-Zarr: a folder of chunks whose metadata state the axes and the voxel size; the finest level is taken.
 
 Source: https://ngff.openmicroscopy.org, versions 0.4 (Zarr 2, ``multiscales``) and 0.5 (Zarr 3, ``ome/multiscales``):
 an array index is multiplied by the ``scale`` of its level, and then its ``translation`` is added.

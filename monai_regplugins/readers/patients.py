@@ -1,4 +1,4 @@
-"""Whether two DICOM series are of one patient, as DICOM compares."""
+"""Comparison of the patients of two DICOM series by the rules of DICOM."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["patients_differ"]
 
 
 def patients_differ(fixed: Mapping[str, str] | None, moving: Mapping[str, str] | None) -> str:
-    """Tell by which attributes two series are of different patients.
+    """Return by which attributes two series are of different patients.
 
     Of PatientID, letters count (PS3.4 C.2.2.2.1); of names, neither case nor width, nor empty components at the end. A
-    name may be told in Latin letters, ideographs and by sound; those that both series have are compared. What a series
-    does not tell, or in no readable way, is no difference.
+    name may be written in Latin letters, ideographs and by sound; those that both series have are compared. What a
+    series does not state, or in no readable way, is no difference.
 
     Args:
         fixed: the identity of the fixed image's series, see
@@ -41,7 +41,7 @@ def _differ(
     fixed: Mapping[str, str] | None,
     moving: Mapping[str, str] | None,
 ) -> bool:
-    """Whether an attribute has a part that both series tell differently."""
+    """Whether an attribute has a part that both series state differently."""
     texts = [(series or {}).get(keyword, "") for series in (fixed, moving)]
     if texts[0] == texts[1]:
         return False

@@ -1,6 +1,6 @@
 """Images that hold several volumes, such as phases of the breath, times or echoes: which one is meant.
 
-A file with a fourth axis numbers its volumes from 0. A DICOM series tells them apart by one of its tags: by the first
+A file with a fourth axis numbers its volumes from 0. A DICOM series states them apart by one of its tags: by the first
 of :data:`DICOM_TAGS` whose values part the slices into volumes without two slices at one place. Where none does, as
 with trigger times that differ from slice to slice, the slices at each place are counted in the order they were taken.
 
@@ -59,7 +59,7 @@ class Volumes(NamedTuple):
     """The volumes of a series.
 
     Attributes:
-        by: what tells them apart, in words.
+        by: what states them apart, in words.
         members: the indices of the slices by the name of their volume, volumes in their order.
     """
 
@@ -84,9 +84,9 @@ def chosen_volume(names: Sequence[str], phase: Phase | None, name: str, by: str)
 
     Args:
         names: of the volumes.
-        phase: which one the user means; None where there is no option to tell it.
+        phase: which one the user means; None where there is no option to state it.
         name: of the image, for messages, e.g. ``"fixed image 'scan'"``.
-        by: what tells the volumes apart, in words.
+        by: what states the volumes apart, in words.
 
     Raises:
         InputError: When there are several and none was named, or the name fits none or more than one.
@@ -121,7 +121,7 @@ def split_volumes(places: npt.NDArray[np.float64], tags_of: Sequence[Mapping[str
         tags_of: their tags as texts, by ``"gggg|eeee"``.
 
     Returns:
-        The volumes, one if no two slices lie at one place; None if there are more, but nothing that tells them apart.
+        The volumes, one if no two slices lie at one place; None if there are more, but nothing that states them apart.
 
     Example:
         >>> split_volumes(np.array([0.0, 0.0]), [{"0020|4000": "50%"}, {"0020|4000": "0%"}])

@@ -1,4 +1,4 @@
-"""Pictures (PNG, JPEG, BMP) as gray images: which of Pillow's modes are one number per pixel."""
+"""Read PNG, JPEG and BMP pictures as gray images."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class PointFile(NamedTuple):
 
 
 def read_points(path: Path, what: str, space: str | None = None) -> PointFile:
-    """Read a file of points; its suffix and first line tell of what kind it is.
+    """Read a file of points; its suffix and first line state of what kind it is.
 
     Args:
         path: an existing file.

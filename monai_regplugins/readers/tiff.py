@@ -21,19 +21,19 @@ __all__ = ["TIFF_SUFFIXES", "TiffLayout", "read_tiff", "tiff_layout"]
 TIFF_SUFFIXES = (".tif", ".tiff")
 WANTED = "XYZT"
 COLORS = "CS"
-UNNAMED = "IQ"  # pages of a stack whose axis is not told
+UNNAMED = "IQ"  # pages of a stack whose axis is not reported
 TO_MM = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3, "inch": 25.4}
 
 
 class TiffLayout(NamedTuple):
-    """What a TIFF file tells of its image.
+    """What a TIFF file states of its image.
 
     Attributes:
         axes: of the file, the unnamed one as Z: some of ``XYZTCS``.
         shape: along these.
         dtype: of its numbers.
-        spacing: along x, y and z, mm; of a stack that does not tell the distance between its slices 0; None if the file
-            tells nothing.
+        spacing: along x, y and z, mm; of a stack that does not state the distance between its slices 0; None if the
+            file states nothing.
     """
 
     axes: str
@@ -108,7 +108,7 @@ def _open(file: Path) -> Any:
 
 
 def _spacing(tiff: Any) -> tuple[float, float, float] | None:
-    """The voxel size, mm; what is not told is 0."""
+    """The voxel size, mm; what is not reported is 0."""
     sizes: list[float] | None = None
     if tiff.is_ome:
         sizes = _ome_sizes(tiff.ome_metadata)
@@ -123,20 +123,20 @@ def _spacing(tiff: Any) -> tuple[float, float, float] | None:
 def _ome_sizes(text: str) -> list[float] | None:
     """Sizes in the XML of OME."""
     found = (node.attrib for node in ElementTree.fromstring(text).iter() if node.tag.endswith("Pixels"))
-    told = next(found, {})
-    axes = [axis for axis in "XYZ" if f"PhysicalSize{axis}" in told]
-    units = [TO_MM.get(told.get(f"PhysicalSize{axis}Unit", "µm"), 0.0) for axis in axes]
+    reported = next(found, {})
+    axes = [axis for axis in "XYZ" if f"PhysicalSize{axis}" in reported]
+    units = [TO_MM.get(reported.get(f"PhysicalSize{axis}Unit", "µm"), 0.0) for axis in axes]
     if axes[:2] != ["X", "Y"] or not all(units):
         return None
-    return [float(told[f"PhysicalSize{axis}"]) * unit for axis, unit in zip(axes, units, strict=True)]
+    return [float(reported[f"PhysicalSize{axis}"]) * unit for axis, unit in zip(axes, units, strict=True)]
 
 
 def _imagej_sizes(tiff: Any) -> list[float] | None:
     """Sizes in the tags and the description of ImageJ."""
-    told, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
-    unit = TO_MM.get(str(told.get("unit", "")).replace("\\u00B5", "µ"))
+    reported, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    unit = TO_MM.get(str(reported.get("unit", "")).replace("\\u00B5", "µ"))
     resolutions = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
     if unit is None or len(resolutions) < 2 or not all(count for count, _ in resolutions):
         return None
     sizes = [unit * length / count for count, length in resolutions]
-    return [*sizes, *([unit * float(told["spacing"])] if "spacing" in told else [])]
+    return [*sizes, *([unit * float(reported["spacing"])] if "spacing" in reported else [])]

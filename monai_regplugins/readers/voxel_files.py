@@ -1,4 +1,4 @@
-"""Headers that name the files of their voxels: which files MetaImage and NRRD would open, and whether they may.
+"""MetaImage and NRRD headers with separate voxel files: find these files and check that they may be read.
 
 A header comes with the data, and a reader opens what it names: any file that the user may read would be taken for
 voxels. So the files have to lie in the header's own folder, under plain names.
@@ -41,7 +41,7 @@ class VoxelFiles(NamedTuple):
         files: the files, in their order; the header's own alone if they lie in it.
         raw: whether they are stored as they are, not compressed or as text.
         start: byte of the first file where they begin, as far as it matters.
-        deflated: ``CompressedDataSize`` of a compressed MetaImage, 0 if it tells none; else None.
+        deflated: ``CompressedDataSize`` of a compressed MetaImage, 0 if it has none; else None.
     """
 
     files: list[Path]
@@ -90,7 +90,7 @@ def voxel_files(header: Path, name: str) -> VoxelFiles:
 
 
 def check_inflated(voxels: VoxelFiles, promised: int, name: str) -> None:
-    """Check that the compressed voxels of a MetaImage are as many bytes as its header tells; ITK fills up with zeros.
+    """Check that the compressed voxels of a MetaImage are as many bytes as its header states; ITK fills up with zeros.
 
     Args:
         voxels: what :func:`voxel_files` has found.
@@ -98,7 +98,7 @@ def check_inflated(voxels: VoxelFiles, promised: int, name: str) -> None:
         name: of the image, for messages.
 
     Raises:
-        InputError: When they are not, or the header does not tell the size of what is compressed.
+        InputError: When they are not, or the header does not state the size of what is compressed.
     """
     if voxels.deflated is None:
         return
@@ -109,7 +109,7 @@ def check_inflated(voxels: VoxelFiles, promised: int, name: str) -> None:
     if held != promised:
         raise InputError(
             f"{name} has a header of {promised} bytes of voxels, but the {voxels.deflated} compressed bytes that it "
-            f"tells of (CompressedDataSize) hold {held}; it is damaged, so copy or export it again."
+            f"declares (CompressedDataSize) hold {held}; it is damaged, so copy or export it again."
         )
 
 
@@ -124,7 +124,7 @@ def _inflated(file: Path, start: int, size: int) -> Iterator[int]:
 
 
 def check_no_other_file(header: Path, name: str) -> None:
-    """Check that an image is whole in its own file, as one has to be that comes from elsewhere.
+    """Check that an image is contained in a single file, as required for uploads.
 
     Raises:
         InputError: When the header names other files, whether there are any or not, or cannot be read.

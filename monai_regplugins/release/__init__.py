@@ -1,4 +1,4 @@
-"""A bundle on its way to others: what makes it fit for release, its archive and sums, and a safe way to install one."""
+"""Release of bundles: checks, archives with checksums, and safe installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
     from monai_regplugins.release.archive import build_zip, check_zip, open_safely
-    from monai_regplugins.release.checks import check_bundle, check_bundles
+    from monai_regplugins.release.checks import check_bundles
     from monai_regplugins.release.download import fetch, install_bundle
     from monai_regplugins.release.layout import read_metadata, released_files
     from monai_regplugins.release.sums import (
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_zip",
-    "check_bundle",
     "check_bundles",
     "check_sum",
     "check_zip",
@@ -39,7 +38,7 @@ __all__ = [
 export_on_demand(
     __name__,
     archive=["build_zip", "check_zip", "open_safely"],
-    checks=["check_bundle", "check_bundles"],
+    checks=["check_bundles"],
     download=["fetch", "install_bundle"],
     layout=["read_metadata", "released_files"],
     sums=["check_sum", "listed_sum", "model_info", "read_sums", "sums_text"],

@@ -45,7 +45,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    check = commands.add_parser("check", help="tell everything that keeps bundles from being released")
+    check = commands.add_parser("check", help="report everything that keeps bundles from being released")
     check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder of a bundle")
     check.set_defaults(command=check_command)
 
@@ -112,7 +112,7 @@ def verify_command(args: argparse.Namespace) -> None:
 
 
 def install_command(args: argparse.Namespace) -> None:
-    """Install an archive, and say what was not known about it.
+    """Install an archive and report what could not be verified.
 
     Raises:
         InputError: When it is refused; then nothing is there that was not there before.
@@ -121,7 +121,7 @@ def install_command(args: argparse.Namespace) -> None:
     metadata = read_metadata(folder)
     print(f"installed {folder.name} {metadata['version']} as {folder}")
     if args.sums is None and args.sha256 is None:
-        print("note: neither --sums nor --sha256 was given, so nothing tells that this is the published archive")
+        print("note: neither --sums nor --sha256 was given, so it is not verified that this is the published archive")
     required = metadata.get("required_packages_version", {}).get(PACKAGE)
     if required not in (None, installed_version(PACKAGE)):
         print(f"note: it was made for {PACKAGE} {required}: pip install {PACKAGE}=={required}")

@@ -1,4 +1,4 @@
-"""Pack a bundle so that equal files make equal archives, and unpack an archive without trusting it."""
+"""Reproducible bundle archives, and safe unpacking of untrusted archives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE_MODE = stat.S_IFREG | 0o644
 MAX_BYTES = 512 * 2**20  # of a whole bundle; ours have a few MB
 MAX_MEMBERS = 1000
 MAX_RATIO = 200  # of unpacked to packed size; text reaches 20, weights hardly 1
-PLAIN_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)  # archives made elsewhere than on Unix tell no kind
+PLAIN_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)  # archives made elsewhere than on Unix have no kind
 PLAIN_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*/?", re.ASCII)  # no "..", no leading "/", no drive, no backslash
 ENCRYPTED = 0x1
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, UnicodeDecodeError)

@@ -1,4 +1,4 @@
-"""What has to hold before a bundle is released: the model zoo's rules, and our own."""
+"""Release checks: the rules of the MONAI model zoo and of this package."""
 
 from __future__ import annotations
 
@@ -18,20 +18,11 @@ from monai_regplugins.io.provenance import installed_version
 from monai_regplugins.release import zoo_rules
 from monai_regplugins.release.layout import read_metadata, released_files
 
-__all__ = ["check_bundle", "check_bundles"]
+__all__ = ["check_bundles"]
 
 PACKAGE = "monai-regplugins"
 REQUIRED_DOCS = ("docs/README.md", "docs/data_license.txt")
 MAX_WEIGHTS = 10 * 10**6  # bytes, of one file; a repository and its clones stay small
-
-
-def check_bundle(bundle: str | Path, changelog: str | Path | None = None) -> None:
-    """Check that a bundle is fit for release, see :func:`check_bundles`.
-
-    Raises:
-        InputError: When it is not; the message lists everything wrong.
-    """
-    check_bundles([bundle], changelog=changelog)
 
 
 def check_bundles(bundles: Iterable[str | Path], tag: str = "", changelog: str | Path | None = None) -> None:
@@ -70,7 +61,7 @@ def _problems_of(bundle: Path) -> list[str]:
 
 
 def _doc_problems(bundle: Path) -> Iterator[str]:
-    """A stranger finds what the bundle is and whose data are behind its weights."""
+    """Yield an error for each missing document: what the bundle is, and whose data its weights come from."""
     for name in REQUIRED_DOCS:
         if not (bundle / name).is_file():
             yield f"{name} is missing; add it"

@@ -1,4 +1,4 @@
-"""Bring a bundle here and install it, checked before anybody sees it."""
+"""Download and verify a bundle, then install it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def install_bundle(
         source: address or path of the archive.
         bundle_dir: folder of the bundles; it is made.
         sums: address or path of a list as ``sha256sum`` writes it, which names the archive.
-        sha256: the archive's SHA-256, in place of a list. Without either nothing tells whose archive it is.
+        sha256: the archive's SHA-256, in place of a list. Without either the archive's origin is not verified.
 
     Returns:
         The bundle's folder.

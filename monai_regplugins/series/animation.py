@@ -1,4 +1,4 @@
-"""A moving picture of a series before and after its alignment."""
+"""Animation of a series before and after registration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def animation_frames(series: CineSeries, aligned: CineSeries, fixed: int) -> Arr
     """Pictures of each frame: the fixed frame, the moving one, and the moving one warped, side by side.
 
     Moving and warped lie over the fixed frame: where both are alike they are gray, where the fixed frame is brighter
-    green, where it is darker magenta. Head up and front to the left where the header tells.
+    green, where it is darker magenta. Head up and front to the left where the header states it.
 
     Args:
         series: the series as it was.

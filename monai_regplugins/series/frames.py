@@ -1,4 +1,4 @@
-"""A series as pairs: every frame against the fixed one."""
+"""Pairs of a series: every frame with the fixed frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registered series tells about breathing, and which way the patient lies in it."""
+"""Respiratory curve of a registered series, and the orientation of the patient in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def head_axis(series: CineSeries) -> tuple[int, int] | None:
 
     Returns:
         0 (H) or 1 (W), and 1 where it runs to the head, -1 where it runs to the feet; None where the header shows an
-        axial slice, as it does when it tells nothing.
+        axial slice, as it does when it states nothing.
     """
     upward = plane_axes(series)[2]
     axis = int(np.abs(upward).argmax())
@@ -41,7 +41,7 @@ def respiratory_curve(
     r"""Breathing over time: the mean displacement towards the feet in mm, ``c_t = mean_x s_k u_t,k(x)``.
 
     The field of frame t goes from the fixed frame to where its pixels are in frame t; inspiration is positive. Where
-    the header does not tell (:func:`head_axis`), rows run from head to feet.
+    the header does not state (:func:`head_axis`), rows run from head to feet.
 
     Args:
         ddf: displacement of each frame in pixels, (T, 2, H, W).

@@ -1,4 +1,4 @@
-"""Results of a registered series as files: aligned frames, transformations, the breath, an animation."""
+"""Write the results of a registered series: aligned frames, transformations, respiratory curve, animation."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ NAMES = (
 
 
 class SeriesWriter:
-    """Gather the frames of a series and write, at the end, what came of them.
+    """Collect the frames of a series and write its results at the end.
 
     ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
-    ``uncertainty.nii.gz``, where the inferer tells it: standard deviation of each frame's displacement in pixels.
+    ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in pixels.
     Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
 
     Args:
@@ -123,7 +123,7 @@ class SeriesWriter:
 
 
 def curve_figure(curve: npt.NDArray[Any], times: npt.NDArray[Any] | None) -> Figure:
-    """Draw the breath over time, or over the frames where there are no times."""
+    """Draw the respiratory curve over time, or over frames if there are no times."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Synthetic pairs: an image and its warp by a random displacement field, whose true registration is thus known."""
+"""Synthetic pairs of RAN: an image and its warp by a random displacement field, the ground truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from monai_regplugins.synthesis.ran_fields import (
     affine_displacement,
     gaussian_seed_field,
     image_center,
-    rotation_field,
     rotation_matrix,
     thin_plate_spline_field,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "RandSyntheticPaird",
     "affine_displacement",
     "gaussian_seed_field",
-    "rotation_field",
     "rotation_matrix",
     "thin_plate_spline_field",
 ]
@@ -41,8 +39,8 @@ class RandSyntheticPaird(RandomizableTransform):
 
     One of the two images is drawn as the base. ``moving`` becomes the base, ``fixed`` the base warped by the field with
     zeros beyond its border, labels and masks along with them (nearest neighbor). The item gains ``true_ddf``,
-    ``(d, *spatial)`` float32 voxels, and ``known_ddf``, 1.0; a pair that stays real gets zeros and 0.0, so that batches
-    can mix both kinds for :class:`~monai_regplugins.losses.SyntheticFieldLoss`.
+    ``(d, *spatial)`` float32 voxels, and ``has_true_ddf``, 1.0; a pair that stays real gets zeros and 0.0, so that
+    batches can mix both kinds for :class:`~monai_regplugins.losses.SyntheticFieldLoss`.
 
     The field follows the supplement of the RAN paper (Zheng et al. 2022): rotation by
     U(-pi/4, pi/4) about an arbitrary axis through the image center, thin-plate spline, Gaussian bumps at 20 uniform
@@ -128,7 +126,7 @@ class RandSyntheticPaird(RandomizableTransform):
         _check_pair(item)
         self.randomize(None)
         if not self._do_transform:
-            return item | {"true_ddf": torch.zeros(len(shape), *shape), "known_ddf": torch.tensor(0.0)}
+            return item | {"true_ddf": torch.zeros(len(shape), *shape), "has_true_ddf": torch.tensor(0.0)}
         bases = _complete_bases(item)
         base = bases[int(self.R.randint(len(bases)))]
         before = self.random_field(shape, self.pre_augment) if self.pre_augment > 0 else None
@@ -140,7 +138,7 @@ class RandSyntheticPaird(RandomizableTransform):
             if kind == "" and self.intensity_jitter > 0:
                 moving, fixed = self._jitter(moving), self._jitter(fixed)
             item |= {_key(r, kind): v for r, v in (("moving", moving), ("fixed", fixed)) if _key(r, kind) in item}
-        return item | {"true_ddf": true_ddf, "known_ddf": torch.tensor(1.0)}
+        return item | {"true_ddf": true_ddf, "has_true_ddf": torch.tensor(1.0)}
 
     def random_field(self, shape: Sequence[int], factor: float = 1.0) -> torch.Tensor:
         """Draw a field ``(d, *shape)`` in voxels, all its amplitudes multiplied by ``factor``."""

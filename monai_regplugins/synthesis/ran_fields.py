@@ -19,7 +19,6 @@ __all__ = [
     "affine_displacement",
     "gaussian_seed_field",
     "image_center",
-    "rotation_field",
     "rotation_matrix",
     "separable_sum",
     "thin_plate_spline_field",
@@ -53,23 +52,6 @@ def affine_displacement(
     offset = torch.as_tensor(translation).to(positions) - linear @ center.to(positions)
     moved = linear @ positions.flatten(1) + offset.expand(len(matrix))[:, None]
     return moved.view_as(positions)
-
-
-def rotation_field(
-    shape: Sequence[int], rotation: torch.Tensor, center: Sequence[float] | torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the displacement ``R(x - c) + c - x`` that rotates an image of the given spatial shape.
-
-    Args:
-        shape: spatial shape, d sizes.
-        rotation: R, ``(d, d)``, e.g. from :func:`rotation_matrix`.
-        center: c in voxels; None is the center of the image, ``(size - 1) / 2``.
-
-    Returns:
-        The field, ``(d, *shape)`` voxels.
-    """
-    middle = image_center(shape) if center is None else torch.as_tensor(center)
-    return affine_displacement(identity_grid(tuple(shape)), rotation, middle)
 
 
 def thin_plate_spline_field(

@@ -1,4 +1,4 @@
-"""Images of random contrast, made from labels: what a scanner of any kind might show of the same shapes.
+"""Synthetic images of random contrast from label maps.
 
 As in SynthMorph (Hoffmann et al. 2022, IEEE TMI 41(3), 543): an intensity per label, blur, bias field, noise and gamma;
 in addition a texture within the labels, thick slices and constant padding.
@@ -46,7 +46,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class RandomScanner:
-    r"""Spoils an image as scanners do: :math:`J = (b \cdot (g_\sigma * I))^\gamma + \epsilon`, then thick slices.
+    r"""Simulates scanner artifacts: :math:`J = (b \cdot (g_\sigma * I))^\gamma + \epsilon`, then thick slices.
 
     The result is scaled to [0, 1] by its minimum and maximum, as prepared pairs are, and then, with a probability,
     padded: slabs at its borders are 0.

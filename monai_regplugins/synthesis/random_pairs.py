@@ -1,4 +1,4 @@
-"""Pairs that need no data: random shapes under a random known motion, each image in a random contrast of its own.
+"""Synthetic pairs without data: random shapes under random motion, each image with its own random contrast.
 
 The recipe is "shapes" of SynthMorph (Hoffmann et al. 2022, IEEE TMI 41(3), 543): a network that has seen enough of them
 registers images of any organ and contrast. Here the motion of the pair is known, so that its displacement supervises
@@ -44,7 +44,7 @@ class RandomPairs(Dataset[dict[str, torch.Tensor]]):
     :math:`l(x + u(x))`, those of the nearest voxel: the moving labels warped by the known field are exactly these.
 
     An item has ``moving`` and ``fixed`` ``(1, *spatial)`` in [0, 1], their labels, the truth ``true_ddf``
-    ``(3, *spatial)`` in voxels, ``known_ddf`` 1.0, and ``fixed_mask``, where the fixed image shows something whose
+    ``(3, *spatial)`` in voxels, ``has_true_ddf`` 1.0, and ``fixed_mask``, where the fixed image shows something whose
     partner the moving image shows too.
 
     Args:
@@ -52,7 +52,7 @@ class RandomPairs(Dataset[dict[str, torch.Tensor]]):
         seed: seed of all pairs.
         length: number of pairs.
         motion: draws the motions.
-        scanner: spoils the images.
+        scanner: adds noise and artifacts to the images.
         same_contrast: probability that both images have one contrast.
         copies: probability that a pair at rest is twice the same image.
         maps: label maps of anatomies to use as well, whole numbers from 0 to 255, of any size.
@@ -114,7 +114,7 @@ class RandomPairs(Dataset[dict[str, torch.Tensor]]):
             "fixed_label": self._seen_through(label[None], motion.ddf, "nearest"),
             "fixed_mask": inside & fixed_seen,
             "true_ddf": motion.ddf,
-            "known_ddf": torch.tensor(1.0),
+            "has_true_ddf": torch.tensor(1.0),
         }
 
     def _labels(self, rng: np.random.Generator, region: torch.Tensor) -> torch.Tensor:
@@ -169,7 +169,7 @@ def random_shapes(rng: np.random.Generator, canvas: Sequence[int], size: Sequenc
 def phantom_maps(count: int, seed: int = 0) -> list[Array]:
     """Make label maps of the abdomen and the thorax phantom in turn, at 5 mm, uint8.
 
-    Tissue without a label of its own is told apart by its intensity: air, fat, soft tissue, and what is denser. The
+    Tissue without a label of its own is distinguished by its intensity: air, fat, soft tissue, and what is denser. The
     subjects are none of those that :func:`~monai_regplugins.phantoms.make_abdomen` and
     :func:`~monai_regplugins.phantoms.make_thorax` put into a data set.
 

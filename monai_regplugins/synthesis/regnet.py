@@ -200,7 +200,7 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         >>> item = {"image": torch.rand(1, 80, 80)}
         >>> windows = RandSyntheticWindowd(labels=2, num_windows=3)(item)
         >>> len(windows), sorted(windows[0])
-        (3, ['fixed', 'known_ddf', 'moving', 'true_ddf'])
+        (3, ['fixed', 'has_true_ddf', 'moving', 'true_ddf'])
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
             data: item with the image, and perhaps mask and coefficients; further entries are left out.
 
         Returns:
-            A list of ``{"moving": (1, S, ...), "fixed": (1, S, ...), "true_ddf": (d, o, ...), "known_ddf": 1.0}``,
+            A list of ``{"moving": (1, S, ...), "fixed": (1, S, ...), "true_ddf": (d, o, ...), "has_true_ddf": 1.0}``,
             plain float32 tensors, the label in voxels.
 
         Raises:
@@ -318,7 +318,7 @@ class SyntheticPaird(_FromImage, Transform):
 
         Returns:
             The item with ``moving`` and ``fixed`` ``(1, *spatial)``, ``true_ddf`` ``(d, *spatial)`` in voxels,
-            ``known_ddf`` 1.0, and ``fixed_mask``, the mask warped (nearest), if there is one. Images and mask keep
+            ``has_true_ddf`` 1.0, and ``fixed_mask``, the mask warped (nearest), if there is one. Images and mask keep
             affine, file name and DICOM series.
 
         Raises:
@@ -427,7 +427,7 @@ def _with_noise(rng: Rng, image: torch.Tensor, deviation: float) -> torch.Tensor
 
 def _sample(moving: torch.Tensor, fixed: torch.Tensor, true_ddf: torch.Tensor) -> dict[Hashable, Any]:
     """A pair whose field is known."""
-    return {"moving": moving, "fixed": fixed, "true_ddf": true_ddf, "known_ddf": torch.tensor(1.0)}
+    return {"moving": moving, "fixed": fixed, "true_ddf": true_ddf, "has_true_ddf": torch.tensor(1.0)}
 
 
 def _plain(image: torch.Tensor) -> torch.Tensor:

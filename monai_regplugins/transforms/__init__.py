@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from monai_regplugins.transforms.padding import ExtendBorderd
     from monai_regplugins.transforms.prepare import (
         IsotropicSubjectd,
-        MovingToFixedGridd,
+        ResampleToFixedd,
         ResizePaird,
         ScalePaird,
+        ScaleRangePaird,
         StandardizePaird,
     )
     from monai_regplugins.transforms.warp_original import (
@@ -35,12 +36,13 @@ __all__ = [
     "IsotropicSubjectd",
     "LoadPaird",
     "LoadSubjectd",
-    "MovingToFixedGridd",
     "RandIntensityFactord",
     "RandPairCropd",
     "RandSwapPaird",
+    "ResampleToFixedd",
     "ResizePaird",
     "ScalePaird",
+    "ScaleRangePaird",
     "SimpleITKReader",
     "StandardizePaird",
     "WarpOriginald",
@@ -56,6 +58,13 @@ export_on_demand(
     augment=["RandIntensityFactord", "RandPairCropd", "RandSwapPaird"],
     load=["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"],
     padding=["ExtendBorderd"],
-    prepare=["IsotropicSubjectd", "MovingToFixedGridd", "ResizePaird", "ScalePaird", "StandardizePaird"],
+    prepare=[
+        "IsotropicSubjectd",
+        "ResampleToFixedd",
+        "ResizePaird",
+        "ScalePaird",
+        "ScaleRangePaird",
+        "StandardizePaird",
+    ],
     warp_original=["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_original", "total_displacement"],
 )

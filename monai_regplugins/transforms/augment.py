@@ -1,4 +1,4 @@
-"""Random changes that keep a pair a pair: the same crop and the same intensity factor for both images.
+"""Random augmentation of pairs: the same crop and intensity factor for both images.
 
 Source: Zheng et al. 2022, training details; margins and amplitude as in the authors' code.
 """
@@ -118,7 +118,7 @@ class RandIntensityFactord(RandomizableTransform):
 
 
 class RandSwapPaird(RandomizableTransform):
-    """Let the moving image be the fixed one and the other way round, with all that belongs to them.
+    """Swap moving and fixed image, with their labels, masks and points, at random.
 
     Args:
         prob: probability of the exchange.

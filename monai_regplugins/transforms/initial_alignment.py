@@ -1,4 +1,4 @@
-r"""Initial alignment: where fixed world points lie in the moving world, before any network looks.
+r"""Initial alignment: translation or affine map from the fixed to the moving world before the network runs.
 
 All matrices are homogeneous, shape (d + 1, d + 1), float64, RAS mm, fixed world to moving world.
 
@@ -24,6 +24,7 @@ import torch
 
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.grids import map_points
+from monai_regplugins.renamed import VALUES
 from monai_regplugins.transforms.alignment_descent import CORRELATION, MUTUAL_INFORMATION, Descent
 from monai_regplugins.transforms.alignment_measure import OUTSIDE, agreement, metric_for
 from monai_regplugins.transforms.alignment_scan import Scan, center_of_mass, coarser, scan_of
@@ -36,15 +37,15 @@ __all__ = [
     "Alignment",
     "alignment_name",
     "center_of_mass",
+    "center_of_mass_matrix",
     "linear_alignment",
-    "moments_matrix",
 ]
 
 logger = logging.getLogger(__name__)
 
 LINEAR = ("rigid", "similarity", "affine")
 INITIAL_ALIGNMENTS = ("none", "center", *LINEAR, "auto")
-FORMER_NAMES = {"moments": "center", "correlation": "affine"}
+FORMER_NAMES = VALUES["initial_alignment"]
 
 STARTS = 6  # best rotations that descend
 HISTOGRAM_VOXELS = 32**3  # that fill a joint histogram; on smaller images the correlation is more accurate
@@ -89,7 +90,7 @@ class Alignment(NamedTuple):
         return "by their centers of mass" if self.lies_apart else "as they lie"
 
 
-def alignment_name(name: str, key: str = "prealign") -> str:
+def alignment_name(name: str, key: str = "initial_alignment") -> str:
     """Return the name of an initial alignment; for one of its former names, say so in the log.
 
     Raises:
@@ -107,7 +108,7 @@ def alignment_name(name: str, key: str = "prealign") -> str:
     return name
 
 
-def moments_matrix(
+def center_of_mass_matrix(
     fixed: torch.Tensor,
     fixed_affine: torch.Tensor,
     moving: torch.Tensor,
@@ -172,7 +173,7 @@ def linear_alignment(
 
 def _center_matrix(fixed: Scan, moving: Scan) -> torch.Tensor:
     """Translation from one center of mass to the other."""
-    return moments_matrix(fixed.image, fixed.affine, moving.image, moving.affine, fixed.weight, moving.weight)
+    return center_of_mass_matrix(fixed.image, fixed.affine, moving.image, moving.affine, fixed.weight, moving.weight)
 
 
 def _levels(fixed: Scan, moving: Scan) -> list[_Level]:

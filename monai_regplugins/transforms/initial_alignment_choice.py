@@ -103,11 +103,11 @@ def auto_matrix(
     if STRETCH * stretch.min() < 1 or stretch.max() > STRETCH:
         kind, found = "rigid", align("rigid", fixed_mask, moving_mask)
     frame = "one frame of reference" if same_frame else "no common frame of reference"
-    told = f"{found.metric} {found.before:.3f} {found.start_name}, {found.after:.3f} with '{kind}', {frame}"
+    reported = f"{found.metric} {found.before:.3f} {found.start_name}, {found.after:.3f} with '{kind}', {frame}"
     if found.lies_apart or _is_worth_it(found, same_frame):
-        logger.info("initial alignment 'auto' takes '%s': %s.", kind, told)
+        logger.info("initial alignment 'auto' takes '%s': %s.", kind, reported)
         return verdict(found, kind)
-    logger.info("initial alignment 'auto' takes 'none': %s.", told)
+    logger.info("initial alignment 'auto' takes 'none': %s.", reported)
     return torch.eye(fixed_affine.shape[0], dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""Reading a pair from files, with every mistake a file can hold told in one line."""
+"""Load image pairs, labels, masks and points, with input validation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ POINT_MARGIN = 1.0  # voxels; partners found at the border of an image may end a
 
 
 class LoadPaird(Transform):
-    """Load the files of a pair: images, labels, masks and points. What is in memory already is taken as it is.
+    """Load the files of a pair: images, labels, masks and points. Arrays and tensors are accepted in place of files.
 
     Images become float32, labels uint8 (int16, int32 or int64 where their values need it), masks uint8 (0, 1); all are
     :class:`~monai.data.MetaTensor` of shape ``(1, *spatial)`` with a voxel-to-RAS affine. Points are voxel
@@ -74,7 +74,7 @@ class LoadPaird(Transform):
     identity, a label map or mask on that of its image.
 
     A label map or mask on another grid, placed by its header in the same world, is brought onto that of its image, see
-    :func:`onto_grid`. What tells no place, such as a picture, has to have the size of its image.
+    :func:`onto_grid`. What has no position, such as a picture, has to have the size of its image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -219,7 +219,7 @@ class _Files:
         if not (scan.placed and same_axes):
             check_same_size(label, image, name, f"the {whose}")
             raise InputError(
-                f"{name} has another affine than the {whose} and tells no place of its own; save it with the header of "
+                f"{name} has another affine than the {whose} and no position of its own; save it with the header of "
                 "the image that it was drawn on."
             )
         return onto_grid(label, image, name, whose)

@@ -1,4 +1,4 @@
-"""Images that were padded: continue what was scanned instead of a black frame."""
+"""Edge padding: replace a constant frame around an image by its nearest voxels."""
 
 from __future__ import annotations
 

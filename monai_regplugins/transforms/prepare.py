@@ -1,4 +1,4 @@
-"""From two loaded images to what a network takes: one grid, intensities in [0, 1], one size."""
+"""Preprocessing of loaded images: resampling onto one grid, intensity scaling, resizing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
+from monai.transforms import ScaleIntensityRanged, Transform
 from torch.nn import functional
 
 from monai_regplugins.checks import (
@@ -45,9 +45,10 @@ from monai_regplugins.transforms.initial_alignment_choice import initial_matrix
 
 __all__ = [
     "IsotropicSubjectd",
-    "MovingToFixedGridd",
+    "ResampleToFixedd",
     "ResizePaird",
     "ScalePaird",
+    "ScaleRangePaird",
     "StandardizePaird",
     "isotropic_size",
     "resize_image",
@@ -62,30 +63,29 @@ MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
 
-class MovingToFixedGridd(Transform):
-    r"""Bring the moving image, its label, mask and points onto the fixed grid, in world coordinates.
+class ResampleToFixedd(Transform):
+    r"""Resample the moving image, label and mask onto the fixed grid, and map its points there, in world coordinates.
 
-    With affines ``A_f``, ``A_m`` (voxels to RAS mm) and the pre-alignment ``T`` (fixed world to moving world), fixed
-    voxel ``x`` shows moving voxel ``A_m^-1 T A_f x``: linear for the image, nearest for label and mask. Outside the
-    moving field of view label and mask are 0, the image is as ``outside`` says. Nothing is sampled when the grids agree
-    already.
-    Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
+    With affines ``A_f``, ``A_m`` (voxels to RAS mm) and the initial alignment ``T`` (fixed world to moving world),
+    fixed voxel ``x`` shows moving voxel ``A_m^-1 T A_f x``: linear for the image, nearest for label and mask. Outside
+    the moving field of view label and mask are 0, the image is set by ``outside``. Nothing is resampled if the grids
+    agree. Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
     With ``keep_original``, fixed voxels that the moving image does not cover leave ``moving_mask``, which is made if
     the pair has none.
 
-    Adds ``spacing`` (d,), float32, mm of the fixed grid, ``prealign_matrix`` ``T`` (d + 1, d + 1), float64, RAS mm, and
-    ``moving_extended``, whether the moving image shows values where it was not scanned.
+    Adds ``spacing`` (d,), float32, mm of the fixed grid, ``initial_alignment_matrix`` ``T`` (d + 1, d + 1), float64,
+    RAS mm, and ``moving_extended``, whether the moving image shows values where it was not scanned.
 
     Args:
-        prealign: ``"none"``, ``"center"`` (of mass), ``"rigid"``, ``"similarity"`` or ``"affine"``, see
+        initial_alignment: ``"none"``, ``"center"`` (of mass), ``"rigid"``, ``"similarity"`` or ``"affine"``, see
             :mod:`~monai_regplugins.transforms.initial_alignment`, or ``"auto"``, which takes an affine map or none by
             how well the images match and logs why. Masks count.
-        keep_original: keep what was on the moving grid under ``moving_original``, ``moving_label_original`` and
-            ``<points>_original``, for one exact sampling at the end.
-        outside: ``"minimum"`` of the moving image, right where a scan shows the air around the body, or ``"border"``,
-            its border values continued, right for crops of the body, where the minimum would make an edge.
-        lowest: voxels below this were not measured, and leave the masks; -1024 suits CT, None takes all.
+        keep_original: also keep the entries on the moving grid, as ``moving_original``, ``moving_label_original`` and
+            ``<points>_original``, for a single interpolation at the end.
+        outside: value outside of the moving image: its ``"minimum"``, for scans with air around the body, or
+            ``"border"``, the nearest border value, for crops of the body, where the minimum would create an edge.
+        lowest: voxels below this value are padding and removed from the masks; -1024 for CT, None keeps all.
         initial_transform: file of a linear transform from the fixed to the moving world, or several, the first of which
             meets a point first, see :func:`~monai_regplugins.io.linear_transform.read_linear_transforms`. The
             alignment begins there.
@@ -93,20 +93,20 @@ class MovingToFixedGridd(Transform):
     Example:
         >>> from monai.data import MetaTensor
         >>> coarse = MetaTensor(torch.rand(1, 4, 4), torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
-        >>> MovingToFixedGridd()({"fixed": MetaTensor(torch.rand(1, 8, 8)), "moving": coarse})["moving"].shape
+        >>> ResampleToFixedd()({"fixed": MetaTensor(torch.rand(1, 8, 8)), "moving": coarse})["moving"].shape
         torch.Size([1, 8, 8])
     """
 
     def __init__(
         self,
-        prealign: str = "none",
+        initial_alignment: str = "none",
         keep_original: bool = False,
         outside: str = "minimum",
         lowest: float | None = None,
         initial_transform: str | Sequence[str] = "",
     ) -> None:
         check_choice(outside, ("minimum", "border"), "outside")
-        self.prealign = alignment_name(prealign)
+        self.initial_alignment = alignment_name(initial_alignment)
         self.initial_transform = initial_transform
         self.outside, self.lowest = outside, lowest
         self.keep_original = keep_original
@@ -131,11 +131,11 @@ class MovingToFixedGridd(Transform):
         check_memory(fixed.shape[1:], work[0], "the grid of the fixed image", work[1])
         moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
         _check_common_plane(moving.affine, fixed.affine, d)
-        matrix = self._prealign(pair, fixed_affine, moving_affine)
+        matrix = self._initial_alignment(pair, fixed_affine, moving_affine)
         if self.keep_original:
             kept = present(data, ("moving", "moving_label"), MOVING_POINTS)
             pair.update({f"{key}_original": data[key] for key in kept})
-        pair["prealign_matrix"] = matrix
+        pair["initial_alignment_matrix"] = matrix
         pair["spacing"] = voxel_spacing(fixed_affine, d)
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
         pair["moving_extended"] = self.outside == "border"
@@ -146,7 +146,7 @@ class MovingToFixedGridd(Transform):
             _resample(pair, torch.linalg.inv(moved_affine) @ fixed_affine, self.outside, mask=self.keep_original)
         return pair
 
-    def _prealign(
+    def _initial_alignment(
         self, pair: Mapping[Hashable, Any], fixed_affine: torch.Tensor, moving_affine: torch.Tensor
     ) -> torch.Tensor:
         """The alignment, behind the transforms that were given."""
@@ -156,7 +156,7 @@ class MovingToFixedGridd(Transform):
         same_frame = same_frame_of_reference(pair["fixed"], pair["moving"])
         moved_affine = torch.linalg.inv(given) @ moving_affine
         return given @ initial_matrix(
-            self.prealign, fixed, fixed_affine, moving, moved_affine, same_frame=same_frame, **masks
+            self.initial_alignment, fixed, fixed_affine, moving, moved_affine, same_frame=same_frame, **masks
         )
 
     def _given(self, pair: Mapping[Hashable, Any], spatial_dims: int) -> torch.Tensor:
@@ -218,6 +218,25 @@ class ScalePaird(Transform):
         return pair
 
 
+class ScaleRangePaird(ScaleIntensityRanged):
+    """Map an intensity interval to [0, 1] in both images, without clipping.
+
+    Source: Sokooti et al. 2017, [-1000, 3095] HU for chest CT.
+
+    Args:
+        intensity_range: the intensities that become 0 and 1.
+
+    Example:
+        >>> pair = ScaleRangePaird([-1000.0, 1000.0])({"moving": torch.zeros(1, 4, 4), "fixed": torch.ones(1, 4, 4)})
+        >>> float(pair["moving"].max())
+        0.5
+    """
+
+    def __init__(self, intensity_range: Sequence[float]) -> None:
+        low, high = intensity_range
+        super().__init__(IMAGE_KEYS, low, high, 0.0, 1.0)
+
+
 def _robust_range(image: torch.Tensor) -> tuple[float, float]:
     """The percentiles that the image is clipped to, or its range, where these are equal."""
     low, high = np.percentile(image.numpy(), ROBUST_RANGE, method="nearest").tolist()
@@ -225,7 +244,7 @@ def _robust_range(image: torch.Tensor) -> tuple[float, float]:
 
 
 def _report_clipping(image: torch.Tensor, window: Sequence[float], name: str) -> None:
-    """Warn where a window was made for another unit."""
+    """Warn about a window that clips most of the image."""
     bright = image[image > image.mean(dtype=torch.float64)]
     share = float((bright > window[1]).float().mean()) if len(bright) else 0.0
     if share > MOST:
@@ -240,7 +259,7 @@ def _report_clipping(image: torch.Tensor, window: Sequence[float], name: str) ->
 
 
 class StandardizePaird(Transform):
-    """Bring each image to mean 0 and standard deviation 1, and clip what is far from its mean.
+    """Standardize each image to mean 0 and standard deviation 1, and clip outliers.
 
     As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Adds
     ``moving_window`` (2,), float32, the values of the moving image at which it was clipped, if it was.
@@ -281,7 +300,7 @@ class StandardizePaird(Transform):
 
 
 class ResizePaird(Transform):
-    """Change the number of voxels of a pair, cell-centered: new = (old + 0.5) * new size / old size - 0.5.
+    """Resize a pair, cell-centered: new = (old + 0.5) * new size / old size - 0.5.
 
     The field of view stays, so affines, ``spacing`` and points follow. Images shrunk by a whole factor are averaged
     (no aliasing), else interpolated linearly; labels and masks take the nearest voxel.
@@ -448,7 +467,7 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mas
     if not grids_overlap(matrix, shape, pair["moving"].shape[1:]):
         raise InputError(
             "the moving and the fixed image do not overlap in world coordinates; check their headers or use "
-            "prealign='center'."
+            "initial_alignment='center'."
         )
     beyond = float(pair["moving"].min()) if outside == "minimum" else None
     for key in present(pair, MOVING_KEYS):

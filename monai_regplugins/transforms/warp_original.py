@@ -1,7 +1,7 @@
-r"""From a network's field back to the user's images: the whole map from fixed world to moving world, applied once.
+r"""Warp the original moving images by the total map from fixed to moving world, in one interpolation.
 
-With the fixed grid's affine ``A``, the network's field ``u`` (voxels) and a pre-alignment ``T`` (fixed world to moving
-world, RAS mm), the fixed point ``p = A x`` corresponds to the moving point
+With the fixed grid's affine ``A``, the network's field ``u`` (voxels) and an initial alignment ``T`` (fixed world to
+moving world, RAS mm), the fixed point ``p = A x`` corresponds to the moving point
 
 .. math:: p + D(p) = T(p + A_{lin} u(x)).
 """
@@ -29,14 +29,14 @@ __all__ = ["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_o
 
 
 def total_displacement(
-    ddf: torch.Tensor, fixed_affine: torch.Tensor, prealign_matrix: torch.Tensor | None = None
+    ddf: torch.Tensor, fixed_affine: torch.Tensor, initial_alignment_matrix: torch.Tensor | None = None
 ) -> torch.Tensor:
-    r"""Displacement from the fixed to the moving world, pre-alignment included: ``D(p) = T(p + A u) - p``, ``p = A x``.
+    r"""Displacement from fixed to moving world, initial alignment included: ``D(p) = T(p + A u) - p``, ``p = A x``.
 
     Args:
         ddf: field on the fixed grid, shape ``(d, *spatial)``, voxels.
         fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
-        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+        initial_alignment_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
 
     Returns:
         ``D`` at the voxels of the fixed grid, shape ``(d, *spatial)``, RAS mm, float32 or better.
@@ -52,11 +52,11 @@ def total_displacement(
     d = u.shape[0]
     affine = world_affine(fixed_affine, d, "fixed image")
     identity = torch.eye(d + 1, dtype=torch.float64)
-    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    matrix = identity if initial_alignment_matrix is None else _plain(initial_alignment_matrix).double().cpu()
     if matrix.shape != affine.shape:
         raise InputError(
-            f"prealign_matrix has shape {tuple(matrix.shape)}, expected {tuple(affine.shape)} for {d}D images; "
-            "take the one that MovingToFixedGridd gave."
+            f"initial_alignment_matrix has shape {tuple(matrix.shape)}, expected {tuple(affine.shape)} for {d}D "
+            "images; take the one that ResampleToFixedd gave."
         )
     # T(p + A u) - p = (T - 1) A x + T_lin A_lin u: no large world coordinates are added and subtracted again
     return _affine_of_grid_and_field(matrix @ affine - affine, (matrix @ affine)[:d, :d], u)
@@ -67,7 +67,7 @@ def inverse_displacement(
     fixed_affine: torch.Tensor,
     moving_affine: torch.Tensor,
     moving_shape: Sequence[int],
-    prealign_matrix: torch.Tensor | None = None,
+    initial_alignment_matrix: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""Displacement from the moving to the fixed world, on the moving grid: it undoes :func:`total_displacement`.
 
@@ -82,7 +82,7 @@ def inverse_displacement(
         fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
         moving_affine: that of the moving grid.
         moving_shape: number of its voxels along each axis.
-        prealign_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
+        initial_alignment_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
 
     Returns:
         The displacement at the voxels of the moving grid, shape ``(d, *moving_shape)``, RAS mm, float32 or better.
@@ -94,7 +94,7 @@ def inverse_displacement(
     d = u.shape[0]
     fixed, moving = world_affine(fixed_affine, d, "fixed image"), world_affine(moving_affine, d, "moving image")
     identity = torch.eye(d + 1, dtype=torch.float64)
-    matrix = identity if prealign_matrix is None else _plain(prealign_matrix).double().cpu()
+    matrix = identity if initial_alignment_matrix is None else _plain(initial_alignment_matrix).double().cpu()
     to_fixed = torch.linalg.inv(matrix @ fixed) @ moving
     inverse, _ = fields.invert(u[None])
     undone, shape = u.new_empty(d, *moving_shape), tuple(moving_shape)
@@ -167,10 +167,10 @@ def resample_original(
 
 
 class WarpOriginald(Transform):
-    """Warp the original moving image (and label) onto the fixed grid, through field and pre-alignment, in one sampling.
+    """Warp the original moving image (and label) onto the fixed grid, by field and initial alignment, in one sampling.
 
-    Needs ``ddf`` ``(d, *spatial)`` on the grid of ``fixed``, ``moving_original`` and ``prealign_matrix`` as
-    :class:`~monai_regplugins.transforms.prepare.MovingToFixedGridd` leaves them, and takes ``moving_label_original``
+    Needs ``ddf`` ``(d, *spatial)`` on the grid of ``fixed``, ``moving_original`` and ``initial_alignment_matrix`` as
+    :class:`~monai_regplugins.transforms.prepare.ResampleToFixedd` leaves them, and takes ``moving_label_original``
     where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
     ``(d, *spatial, RAS mm)``, ``warped`` and ``warped_label``.
 
@@ -179,7 +179,7 @@ class WarpOriginald(Transform):
 
     Example:
         >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("fixed", "moving_original")}
-        >>> pair |= {"ddf": torch.zeros(2, 8, 8), "prealign_matrix": torch.eye(3)}
+        >>> pair |= {"ddf": torch.zeros(2, 8, 8), "initial_alignment_matrix": torch.eye(3)}
         >>> WarpOriginald()(pair)["warped"].shape
         torch.Size([1, 8, 8])
     """
@@ -199,7 +199,7 @@ class WarpOriginald(Transform):
         pair: dict[Hashable, Any] = dict(data)
         fixed, moving = pair["fixed"], pair["moving_original"]
         check_same_size(pair["ddf"].shape[1:], fixed.shape[1:], "the field", "the fixed image")
-        displacement = total_displacement(pair["ddf"], fixed.affine, pair["prealign_matrix"])
+        displacement = total_displacement(pair["ddf"], fixed.affine, pair["initial_alignment_matrix"])
 
         def warp(image: MetaTensor, mode: str) -> MetaTensor:
             warped = resample_original(image, image.affine, fixed.affine, displacement, mode)

@@ -1,4 +1,4 @@
-"""What tells whether a registration is to be trusted, as numbers: fields of view, motion, inverse, similarity."""
+"""What states whether a registration is to be trusted, as numbers: fields of view, motion, inverse, similarity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["clipped_percent", "extents", "field_evidence", "local_similarity", "overlap_percent"]
 
-COARSE = 48  # voxels along an axis that tell enough; an inverse at full resolution takes longer than the registration
+COARSE = 48  # voxels along an axis that state enough; an inverse at full resolution takes longer than the registration
 PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the other image
 WINDOW = 7  # voxels of the coarse grid, of the local correlation
 STRUCTURE = 0.1  # of the image's standard deviation; windows that vary less show no structure

@@ -45,7 +45,7 @@ class Check:
     """A number and from where on it is bad.
 
     Attributes:
-        value: finds it among the measures; NaN where they do not tell.
+        value: finds it among the measures; NaN where they do not state.
         warn: limit of WARN.
         fail: limit of FAIL, infinite if it never is one. Below ``warn``, small numbers are the bad ones.
         words: what is wrong, a format of the number.

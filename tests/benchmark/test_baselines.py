@@ -124,7 +124,7 @@ class TestFields:
         assert error_left(register(name, known), known["true"]) < share
 
     def test_the_unit_shows(self) -> None:
-        """What the shares above tell apart: the right field in mm, with a swapped pair of axes, or pushed."""
+        """The shares above distinguish the right field in mm, with a swapped pair of axes, or pushed."""
         true = pair((34, 30, 26), lambda x: np.array(SHIFT))["true"]
         in_mm = true * torch.tensor(SPACING).view(3, 1, 1, 1)
         assert min(error_left(u, true) for u in (in_mm, true[[1, 0, 2]], -true)) > 0.2

@@ -35,7 +35,7 @@ SETTINGS = ["--device", "$torch.device('cpu')", "--spatial_size", "[16,16,16]", 
 
 
 def register(repository: Path, output_dir: Path, *arguments: str, limit: Callable[[], None] | None = None) -> str:
-    """Run inference, which has to fail without a traceback or a lot of memory, and return what it told."""
+    """Run inference, which has to fail without a traceback or a lot of memory, and return what it reported."""
     config = repository / "bundles" / "ran" / "configs" / "inference.json"
     command = ["timeout", "300", sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", str(config)]
     done = subprocess.run(
@@ -72,8 +72,8 @@ def test_a_hundred_damaged_pairs_are_told_and_the_good_one_is_registered(reposit
 
     lines = [line for line in shown.splitlines() if line.count(": ") and "ERROR" in line.upper()]
     for row in rows[:-1]:
-        told = [line for line in shown.splitlines() if f" {row['pair_id']}: " in line]
-        assert len(told) == 1, row
+        reported = [line for line in shown.splitlines() if f" {row['pair_id']}: " in line]
+        assert len(reported) == 1, row
     assert f"{len(rows) - 1} of {len(rows)} pairs failed" in lines[-1]
     found = {name.split("/")[0] for name in files_of(tmp_path / "out")}
     assert found == {"good", "metrics.csv", "provenance.json", "report.html"}

@@ -1,4 +1,4 @@
-"""The bundles in a stranger's hands: only the wheel, a released archive, and a folder of their own."""
+"""The bundles installed elsewhere: only the wheel, a released archive, and a folder of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = ["ran", "r2n2", "regnet"]
 VERSION = version("monai-regplugins")
 
 
-class Stranger:
+class Installation:
     """A fresh environment with nothing of ours but the wheel; other packages are those of the tests."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
@@ -40,7 +40,7 @@ class Stranger:
         pip(sys.executable, "--python", str(self.python), "install", "--no-deps", "--no-index", str(wheel))
 
     def run(self, *words: Any, refused: str = "") -> str:
-        """Run Python in the stranger's folder and return what it printed; or check what it refused."""
+        """Run Python in the installation's folder and return what it printed; or check what it refused."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
         environment |= {"TORCH_HOME": str(self.folder / "torch")}  # without the downloads of the user
@@ -68,24 +68,24 @@ def pip(python: str, *words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stranger(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+def installation(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """Build the wheel of a copy of the repository, which stays as it is, and install it."""
     pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an index")
-    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("stranger")
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installation")
     copy_source(repository, source)
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(source / "dist")]
     pip(sys.executable, "wheel", *options, str(source))
     (wheel,) = (source / "dist").glob("*.whl")
-    return Stranger(folder, wheel)
+    return Installation(folder, wheel)
 
 
 @pytest.fixture(scope="module")
-def release(stranger: Stranger, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def release(installation: Installation, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the installed package builds of all bundles."""
     folder = tmp_path_factory.mktemp("release")
     bundles = [complete_bundle(repository / "bundles" / name, folder) for name in NAMES]
     words = ["--bundles", *bundles, "--output_dir", folder / "dist", "--repo", "owner/name", "--tag", VERSION]
-    stranger.run("-m", "monai_regplugins.release", "build", *words)
+    installation.run("-m", "monai_regplugins.release", "build", *words)
     return folder / "dist"
 
 
@@ -128,17 +128,17 @@ def field(output: Path) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_is_of_use(
-    name: str, stranger: Stranger, release: Path, settings: Any, pair: Any, tmp_path: Path
+    name: str, installation: Installation, release: Path, settings: Any, pair: Any, tmp_path: Path
 ) -> None:
     archive = f"{name}_v{VERSION}.zip"
     with served(release) as server:
-        stranger.monai("download", name=name, url=f"{server}/{archive}", bundle_dir=tmp_path / "served")
-    stranger.monai("download", name=name, url=(release / archive).as_uri(), bundle_dir=tmp_path / "copied")
+        installation.monai("download", name=name, url=f"{server}/{archive}", bundle_dir=tmp_path / "served")
+    installation.monai("download", name=name, url=(release / archive).as_uri(), bundle_dir=tmp_path / "copied")
     bundle = tmp_path / "served" / name
     assert files_of(bundle) == files_of(tmp_path / "copied" / name)
     assert files_of(bundle) == files_of(release.parent / name)
 
-    stranger.monai("run", "inference", **settings(bundle, "inference", tmp_path / "out", **pair(name)))
+    installation.monai("run", "inference", **settings(bundle, "inference", tmp_path / "out", **pair(name)))
     assert np.isfinite(field(tmp_path / "out")).all()
     assert any((tmp_path / "out").rglob("warped*"))
 
@@ -148,16 +148,16 @@ def test_a_bundle_is_of_use(
         network = load({name!r}, bundle_dir={str(bundle.parent)!r}, device="cpu")
         print(monai_regplugins.__file__, sum(value.double().sum().item() for value in network.state_dict().values()))
     """
-    place, total = stranger.run("-c", textwrap.dedent(script)).split()[-2:]
-    assert Path(place).is_relative_to(stranger.folder)
+    place, total = installation.run("-c", textwrap.dedent(script)).split()[-2:]
+    assert Path(place).is_relative_to(installation.folder)
     weights = read_weights(bundle / "models" / "model.pt")
     assert float(total) == pytest.approx(sum(value.double().sum().item() for value in weights.values()))
 
-    stranger.monai("ckpt_export", bundle_root=bundle, config_file=bundle / "configs" / "inference.json")
+    installation.monai("ckpt_export", bundle_root=bundle, config_file=bundle / "configs" / "inference.json")
     assert torch.jit.load(bundle / "models" / "model.ts").state_dict().keys() == weights.keys()
 
     output = tmp_path / "trained"
-    stranger.monai("run", "training", **settings(bundle, "train", output, ckpt=bundle / "models" / "model.pt"))
+    installation.monai("run", "training", **settings(bundle, "train", output, ckpt=bundle / "models" / "model.pt"))
     trained = read_weights(output / "models" / "checkpoint.pt")["model"]
     assert trained.keys() == weights.keys()
     assert any(not torch.equal(trained[key], weights[key]) for key in weights)
@@ -165,38 +165,40 @@ def test_a_bundle_is_of_use(
     assert changed == {"models/model.ts"}, "runs wrote into the bundle"
 
 
-def installed_files(stranger: Stranger) -> list[str]:
+def installed_files(installation: Installation) -> list[str]:
     """Name the files of the environment's own packages, but those that Python caches."""
-    (site,) = (stranger.folder / "venv").glob("lib/python*/site-packages")
+    (site,) = (installation.folder / "venv").glob("lib/python*/site-packages")
     return [name for name in files_of(site) if "__pycache__" not in name]
 
 
-def test_the_command_works_after_the_installation(stranger: Stranger, pair: Any, tmp_path: Path) -> None:
+def test_the_command_works_after_the_installation(installation: Installation, pair: Any, tmp_path: Path) -> None:
     """Without a network, and without anything but the wheel; nothing is written into the installation."""
-    before = installed_files(stranger)
-    stranger = copy(stranger)
-    stranger.place = tmp_path
+    before = installed_files(installation)
+    installation = copy(installation)
+    installation.place = tmp_path
     images = pair("ran")
-    text = stranger.program("register", images["fixed"], images["moving"], "-o", "out", "--pair_id", "one")
+    text = installation.program("register", images["fixed"], images["moving"], "-o", "out", "--pair_id", "one")
     assert text.startswith("bundle ran: the fixed image is 3D")
     assert np.isfinite(field(tmp_path / "out" / "one")).all()
-    assert "everything works" in stranger.program("doctor")
-    assert f"folder: {stranger.folder}" in stranger.program("bundles")
+    assert "everything works" in installation.program("doctor")
+    assert f"folder: {installation.folder}" in installation.program("bundles")
 
-    packaged = stranger.run("-c", "from monai_regplugins.bundle_folders import packaged_bundles as p; print(p())")
+    packaged = installation.run("-c", "from monai_regplugins.bundle_folders import packaged_bundles as p; print(p())")
     config = Path(packaged.strip(), "ran", "configs", "inference.json")
-    assert config.is_relative_to(stranger.folder)
-    stranger.monai("run", "inference", config_file=config, **images)
+    assert config.is_relative_to(installation.folder)
+    installation.monai("run", "inference", config_file=config, **images)
     (output,) = (tmp_path / "output").iterdir()
     assert np.array_equal(field(output), field(tmp_path / "out" / "one"))
-    assert installed_files(stranger) == before
+    assert installed_files(installation) == before
 
 
-def test_bundles_side_by_side(stranger: Stranger, release: Path, settings: Any, pair: Any, tmp_path: Path) -> None:
+def test_bundles_side_by_side(
+    installation: Installation, release: Path, settings: Any, pair: Any, tmp_path: Path
+) -> None:
     """Two of ours, and one with a folder of scripts, take turns in one process; the first gives the same again."""
     for name in ("ran", "r2n2"):
         words = [release / f"{name}_v{VERSION}.zip", "--sums", release / "SHA256SUMS", "--bundle_dir", tmp_path]
-        stranger.run("-m", "monai_regplugins.release", "install", *words)
+        installation.run("-m", "monai_regplugins.release", "install", *words)
     foreign = tmp_path / "foreign"
     texts = {
         "configs/inference.json": '{"network_def": {"_target_": "scripts.net.Foreign"}, "run": ["$@network_def()"]}',
@@ -220,17 +222,17 @@ def test_bundles_side_by_side(stranger: Stranger, release: Path, settings: Any, 
             workflow.run()
             workflow.finalize()
     """
-    assert "this is the foreign one" in stranger.run("-c", textwrap.dedent(script))
+    assert "this is the foreign one" in installation.run("-c", textwrap.dedent(script))
     assert np.array_equal(field(tmp_path / "first"), field(tmp_path / "third"))
     assert field(tmp_path / "second").shape != field(tmp_path / "first").shape
 
 
 @pytest.mark.parametrize("kind", ["changed", "cut short"])
-def test_another_archive_is_refused(kind: str, stranger: Stranger, release: Path, tmp_path: Path) -> None:
+def test_another_archive_is_refused(kind: str, installation: Installation, release: Path, tmp_path: Path) -> None:
     archive = tmp_path / f"ran_v{VERSION}.zip"
     content = (release / archive.name).read_bytes()
     archive.write_bytes(content[:-100] if kind == "cut short" else content[:5000] + b"x" + content[5001:])
     words = [archive.as_uri(), "--sums", release / "SHA256SUMS", "--bundle_dir", tmp_path / "bundles"]
     message = "is not the published file: its SHA-256 is"
-    stranger.run("-m", "monai_regplugins.release", "install", *words, refused=message)
+    installation.run("-m", "monai_regplugins.release", "install", *words, refused=message)
     assert not (tmp_path / "bundles").exists()

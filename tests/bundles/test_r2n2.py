@@ -298,7 +298,7 @@ class TestPairs:
             network.load_state_dict(read_weights(ckpt))
             with torch.no_grad():
                 expected = network(torch.from_numpy(np.stack(standardized))[None])[0].numpy()
-            assert np.abs(expected).max() > 1.0, "the field is too small to tell anything"
+            assert np.abs(expected).max() > 1.0, "the field is too small to show anything"
             np.testing.assert_allclose(ddf, expected, rtol=1e-3, atol=0.01)
         warped, affine = read(folder / "warped.nii.gz")
         np.testing.assert_allclose(affine, TRANSVERSE)
@@ -319,7 +319,7 @@ class TestPairs:
         with torch.no_grad():
             inferer = SequenceInferer(uncertainty=kind, samples=3)
             expected = inferer(torch.from_numpy(np.stack(standardized))[None], network)["uncertainty"]
-        assert expected.max() > 0.1, "too small to tell anything"
+        assert expected.max() > 0.1, "too small to show anything"
         np.testing.assert_allclose(found, expected[0, 0].numpy(), rtol=1e-2, atol=0.01)
 
     def test_the_phantom_by_default(self, infer: Infer, cine_lung: Path) -> None:
@@ -356,7 +356,7 @@ class TestSeries:
 
         ddf = np.load(output / "fields.npy")
         assert (ddf.shape, ddf.dtype) == ((4, 2, 40, 40), np.float32)
-        assert np.abs(ddf).max() > 1.0, "the fields are too small to tell anything"
+        assert np.abs(ddf).max() > 1.0, "the fields are too small to show anything"
         frames = np.moveaxis(np.asarray(original.dataobj)[:, :, 0], -1, 0).astype(np.float32)
         expected = np.stack([resampled(frame, one) for frame, one in zip(frames, ddf, strict=True)])
         np.testing.assert_allclose(np.moveaxis(aligned.get_fdata()[:, :, 0], -1, 0), expected, atol=0.05)
@@ -561,7 +561,7 @@ class TestCommandLine:
 
 
 class TestBadInput:
-    """Whatever is wrong with what a user gives, it is told in one line."""
+    """Whatever is wrong with what a user gives, it is reported in one line."""
 
     @pytest.fixture
     def failure(self, r2n2: Path, tiny_r2n2: Any, tmp_path: Path) -> Callable[..., str]:

@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a user gives to RAN's configurations, it is told in one line."""
+"""Whatever is wrong with what a user gives to RAN's configurations, it is reported in one line."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_images_that_do_not_meet(images: dict[str, str], failure: Failure) -> No
     affine = AFFINE.copy()
     affine[:3, 3] = 500
     save(Path(images["moving"]), noise(), affine)
-    contains(failure("inference", **images), "do not overlap", "prealign='center'")
+    contains(failure("inference", **images), "do not overlap", "initial_alignment='center'")
 
 
 def test_window_without_content(images: dict[str, str], failure: Failure) -> None:
@@ -304,7 +304,9 @@ class TestSettings:
         message = failure("inference", **images, **{"network_def#dilation": [1, 1, 1, 1, 1]})
         contains(message, "geometry field is 'dilation'", "Did you mean 'dilations'?")
 
-    @pytest.mark.parametrize(("key", "wrong", "right"), [("prealign", "centre", "center"), ("preset", "ran5", "ran")])
+    @pytest.mark.parametrize(
+        ("key", "wrong", "right"), [("initial_alignment", "centre", "center"), ("preset", "ran5", "ran")]
+    )
     def test_unknown_choice(self, key: str, wrong: str, right: str, images: dict[str, str], failure: Failure) -> None:
         message = failure("inference", **images, **{key: wrong})
         contains(message, f"{key} is '{wrong}'", f"Did you mean '{right}")

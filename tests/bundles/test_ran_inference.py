@@ -161,15 +161,15 @@ def inside(positions: Array, margin: float = 0.0) -> Array:
     return np.asarray(((positions >= margin) & (positions <= limits)).all(axis=0))
 
 
-@pytest.mark.parametrize("prealign", ["none", "center"])
+@pytest.mark.parametrize("initial_alignment", ["none", "center"])
 @pytest.mark.parametrize("oblique", ["fixed", "moving"])
 def test_itk_warps_as_the_bundle_does(
-    oblique: str, prealign: str, make_pair: Callable[..., Pair], infer: Infer
+    oblique: str, initial_alignment: str, make_pair: Callable[..., Pair], infer: Infer
 ) -> None:
     pair = make_pair(oblique)
-    folder = infer(**pair.settings(), prealign=prealign) / "moving_to_fixed"
+    folder = infer(**pair.settings(), initial_alignment=initial_alignment) / "moving_to_fixed"
 
-    made = [] if prealign == "none" else ["initial_alignment.tfm"]
+    made = [] if initial_alignment == "none" else ["initial_alignment.tfm"]
     assert sorted(os.listdir(folder)) == sorted([*FILES, "warped_label.nii.gz", *made])
     for name in ("warped", "warped_label", "displacement_itk"):
         values, affine = read(folder / f"{name}.nii.gz")
@@ -206,27 +206,27 @@ def test_the_field_is_the_one_of_the_network(make_pair: Callable[..., Pair], inf
     network.load_state_dict(torch.load(ckpt, weights_only=True))
     with torch.no_grad():
         ddf = network.eval()(torch.stack(scaled[::-1])[None])[0].numpy()
-    assert np.abs(ddf).mean() > 0.5, "the field is too small to tell anything"
+    assert np.abs(ddf).mean() > 0.5, "the field is too small to show anything"
     expected = np.einsum("kj,j...->...k", (LPS @ affine)[:3, :3], ddf)
     displacement = read(folder / "displacement_itk.nii.gz")[0]
     np.testing.assert_allclose(displacement[..., 0, :], expected, rtol=0, atol=1e-3)
 
 
-def test_moments_bring_distant_images_together(
+def test_centers_of_mass_bring_distant_images_together(
     make_pair: Callable[..., Pair], infer: Infer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair, distance = make_pair(center=(400.0, -300.0, 200.0)), np.array([-400.0, 300.0, 200.0])  # LPS
     with pytest.raises(RuntimeError) as raised:
         infer(**pair.settings())
     assert "do not overlap" in input_error(raised.value)
-    assert "prealign='center'" in input_error(raised.value)
+    assert "initial_alignment='center'" in input_error(raised.value)
 
     def still(self: PairInferer, image: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         ddf = torch.zeros(1, 3, *image.shape[2:])
         return {"ddf": ddf, "warped": fields.warp(image[:, :1], ddf)}
 
     monkeypatch.setattr(PairInferer, "__call__", still)
-    displacement = read(infer(**pair.settings(), prealign="center") / "moving_to_fixed" / FILES[0])[0]
+    displacement = read(infer(**pair.settings(), initial_alignment="center") / "moving_to_fixed" / FILES[0])[0]
     np.testing.assert_allclose(displacement.reshape(-1, 3), np.broadcast_to(distance, (18 * 16 * 20, 3)), atol=3.0)
 
 
@@ -270,7 +270,7 @@ def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
 
     monkeypatch.setattr(nifti, "_opened", full)
     with pytest.raises(RuntimeError) as raised:
-        infer(**images, prealign="center")
+        infer(**images, initial_alignment="center")
 
     assert "No space left on device" in input_error(raised.value)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before

@@ -289,7 +289,7 @@ class TestTools:
 
 
 class TestBadInput:
-    """Whatever is wrong is told in one line, and nothing is left half written."""
+    """Whatever is wrong is reported in one line, and nothing is left half written."""
 
     @pytest.fixture
     def failure(self, regnet: Path, create_regnet: Create, ckpt: Path, tmp_path: Path) -> Callable[..., str]:
@@ -355,7 +355,7 @@ class TestBadInput:
             paths[key] = str(tmp_path / f"{key}.nii.gz")
             nib.save(image, paths[key])
         message = failure("inference", **paths)
-        assert "tells no spacing" in message
+        assert "has no spacing" in message
 
     @pytest.mark.parametrize(
         ("changes", "word"),

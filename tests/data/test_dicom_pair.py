@@ -38,9 +38,9 @@ def test_two_patients_are_refused_unless_they_are_allowed(tmp_path: Path, caplog
 def test_one_patient_and_images_without_one_pass_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair = pair_of(tmp_path, {"PatientName": "Doe^Jane"}, {"PatientName": "DOE^JANE^^^", "PatientID": None})
     plain = {role: np.asarray(pair[role]) for role in ("fixed", "moving")}
-    for forms in ((), "all", ["itk_nifti", "dicom"], "dicom"):
-        assert CheckSeriesPaird(forms=forms)(pair) == pair
-        CheckSeriesPaird(forms=forms)(LoadPaird()(plain))
+    for formats in ((), "all", ["itk_nifti", "dicom"], "dicom"):
+        assert CheckSeriesPaird(formats=formats)(pair) == pair
+        CheckSeriesPaird(formats=formats)(LoadPaird()(plain))
     assert not caplog.records
 
 
@@ -49,21 +49,21 @@ def test_without_pydicom_a_dicom_field_is_refused_before_the_registration(
 ) -> None:
     pair = pair_of(tmp_path, {}, {})
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    for forms in ("dicom", ["itk_nifti", "dicom"]):
+    for formats in ("dicom", ["itk_nifti", "dicom"]):
         with pytest.raises(InputError, match="DICOM registrations need pydicom, which is missing"):
-            CheckSeriesPaird(forms=forms)(pair)
-    for forms in ((), "all", ["itk_nifti"]):
-        CheckSeriesPaird(forms=forms)(pair)
+            CheckSeriesPaird(formats=formats)(pair)
+    for formats in ((), "all", ["itk_nifti"]):
+        CheckSeriesPaird(formats=formats)(pair)
 
 
 def test_an_unreadable_name_is_refused_before_the_registration_if_it_was_to_be_written(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, {"PatientName": "M\ufffdller", "SpecificCharacterSet": "ISO_IR 192"}, {"PatientName": ""})
-    for forms in ((), "all", ["itk_nifti"]):
-        CheckSeriesPaird(forms=forms)(pair)
+    for formats in ((), "all", ["itk_nifti"]):
+        CheckSeriesPaird(formats=formats)(pair)
     with pytest.raises(InputError, match="PatientName of the DICOM series of the fixed image cannot be read in its"):
-        CheckSeriesPaird(forms=["native", "dicom"])(pair)
+        CheckSeriesPaird(formats=["native", "dicom"])(pair)
 
 
 def test_a_missing_frame_of_reference_is_no_reason_to_refuse(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, {"FrameOfReferenceUID": None}, {})
-    assert CheckSeriesPaird(forms="dicom")(pair) == pair
+    assert CheckSeriesPaird(formats="dicom")(pair) == pair

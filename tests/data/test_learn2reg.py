@@ -7,7 +7,6 @@ import json
 import pytest
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import learn2reg
 from monai_regplugins.data.learn2reg import (
     Learn2RegDataset,
     training_images,
@@ -128,11 +127,6 @@ def test_max_pairs_is_a_seeded_choice(write):
     assert len(validation_pairs(folder, validation_fraction=0.5, max_pairs=99)) == 12
 
 
-def test_registration_test(write):
-    content = _content([_image(1)], registration_test=[{"fixed": _image(8), "moving": _image(9)}])
-    assert learn2reg.test_pairs(write(content))[0]["pair_id"] == "0009_to_0008"
-
-
 def test_two_dimensional_set_by_shape(write):
     content = _content([_image(1, suffix=".png")], tensorImageShape={"0": [256, 256]})
     del content["tensorImageSize"]
@@ -184,8 +178,6 @@ def test_no_pairs(write):
     folder = write(_content([_image(1), _image(2)]))
     with pytest.raises(InputError, match="no pair of images to train on"):
         training_pairs(folder)
-    with pytest.raises(InputError, match="registration_test"):
-        learn2reg.test_pairs(folder)
     with pytest.raises(InputError, match="validation_fraction is 1"):
         training_pairs(folder, validation_fraction=1)
     with pytest.raises(InputError, match="no pair to validate on"):
@@ -220,7 +212,7 @@ def test_real_sets(name, shared_data):
 
 
 @pytest.mark.data
-def test_real_set_for_known_warps(shared_data):
+def test_real_set_for_synthetic_warps(shared_data):
     dataset = Learn2RegDataset(shared_data("TotalSegmentatorCT"))
     assert [set(entry) for entry in dataset.subjects] == [{"image", "label"}, {"image"}, {"image"}]
     assert len(dataset.validation_pairs()) == 2

@@ -50,7 +50,7 @@ class Register:
         if value == "memory":
             raise MemoryError
         item = {"pair_id": pair["pair_id"], "value": value, "fixed": IMAGE, "moving_original": IMAGE}
-        item["prealign_matrix"] = torch.eye(3)
+        item["initial_alignment_matrix"] = torch.eye(3)
         return RegistrationResult(item, {"pred": {}, "label": {}}, pair, seconds=1.0)
 
 
@@ -366,7 +366,7 @@ def assert_whole(pairs: list[dict[str, str]], output: Path, steps: int) -> None:
     """All results are there, a second start does nothing, and no temporary file is left."""
     assert run_list(pairs, output, steps) == ([pairs[0]["pair_id"]] if len(pairs) == 1 else [])
     writer = Slow(output, provenance=Provenance({"steps": steps}))
-    assert all(writer.is_done(pair) for pair in pairs)
+    assert all(writer.folder(pair).is_complete(writer.provenance.describe(pair)["fingerprint"]) for pair in pairs)
     hidden = {name for name in os.listdir(output) if name.startswith(".")} - {".mine", ".a.claim"}
     assert {name for name in hidden if not name.startswith(".part-")} == set()
 

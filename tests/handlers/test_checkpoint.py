@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 
 class ScriptedScore(Metric):
-    """Gives the scores it was told, one per evaluation."""
+    """Gives the scores it was made with, one per evaluation."""
 
     def __init__(self, scores: list[float]) -> None:
         self.scores = list(scores)
@@ -361,9 +361,9 @@ class TestDivergence:
 
     def test_weights_before_they_are_validated(self, diverging: Any, tmp_path: Path) -> None:
         training, before = diverging([0.9])
-        spoil = partial(nn.init.constant_, training.network[2].bias, float("nan"))
+        corrupt = partial(nn.init.constant_, training.network[2].bias, float("nan"))
         training.optimizer.register_step_post_hook(
-            lambda *_: spoil() if training.trainer.state.iteration == 6 else None
+            lambda *_: corrupt() if training.trainer.state.iteration == 6 else None
         )
         with pytest.raises(InputError, match=r"diverged in epoch 2: the weights '2\.bias' are not finite"):
             training.trainer.run()
@@ -400,10 +400,10 @@ class TestDivergence:
         training = start(tmp_path, max_epochs=3, amp=True)
         step = training.trainer.state
 
-        def spoil(_module: Any, _inputs: Any, loss: torch.Tensor) -> torch.Tensor:
+        def corrupt(_module: Any, _inputs: Any, loss: torch.Tensor) -> torch.Tensor:
             return loss * float("inf") if step.iteration in damaged else loss
 
-        training.loss.register_forward_hook(spoil)
+        training.loss.register_forward_hook(corrupt)
         if stops:
             with pytest.raises(InputError, match="the loss of step 5 is"):
                 training.trainer.run()
@@ -464,8 +464,8 @@ class TestNewSettings:
             training = begin(3, rate, tmp_path / "checkpoint.pt")
         assert training.optimizer.param_groups[0]["lr"] == pytest.approx(rate * 0.7**3, rel=1e-12)
         assert training.scheduler.get_last_lr() == [training.optimizer.param_groups[0]["lr"]]
-        told = f"after epoch 1, learning_rate {rate} instead of 0.001." if rate != 1e-3 else "after epoch 1."
-        assert any(told in text for text in caplog.messages)
+        reported = f"after epoch 1, learning_rate {rate} instead of 0.001." if rate != 1e-3 else "after epoch 1."
+        assert any(reported in text for text in caplog.messages)
 
     def test_another_optimizer(self, make_training: Any, start: Any, tmp_path: Path) -> None:
         start(tmp_path, [0.5], max_epochs=1).trainer.run()
@@ -526,7 +526,7 @@ def test_weights_loader_without_model(tmp_path: Path) -> None:
 
 
 def test_weights_loader_compares_with_the_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As loading a bundle in Python does: a list that names other weights ends the run, one without them is told."""
+    """As loading a bundle in Python does: a list of other weights ends the run, one without them is reported."""
     network, engine = nn.Conv2d(1, 1, 1), Engine(lambda *_: None)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     WeightsLoader(network, tmp_path / "model.pt").attach(engine)

@@ -139,7 +139,7 @@ def test_unknown_measure_is_refused() -> None:
 @pytest.mark.parametrize("known", [1.0, 0.0])
 def test_error_of_known_fields(known: float) -> None:
     output = item(0, labels=False)
-    output["label"] |= {"true_ddf": torch.full((2, 12, 12), 0.5), "known_ddf": torch.tensor(known)}
+    output["label"] |= {"true_ddf": torch.full((2, 12, 12), 0.5), "has_true_ddf": torch.tensor(known)}
     state = evaluated([[("a", output)]], measure="mae")
     assert state.metrics["score"] == pytest.approx(-1.0 if known else 1.0)  # else the correlation
     assert ("mae" in state.metrics) == bool(known)

@@ -36,8 +36,8 @@ SCHEDULES = [
 @pytest.mark.parametrize("rate", [1e-3, 2e-3, 3e-4])
 def test_rate_is_as_if_it_had_been_so_from_the_start(make: Any, rate: float) -> None:
     (saved, saved_schedule), (fresh, schedule) = trained(make, 3), trained(make, 0, rate)
-    told = load_optimizer(fresh, saved.state_dict()) + load_schedule(schedule, saved_schedule.state_dict())
-    assert told == ([] if rate == 1e-3 else [f"learning_rate {rate} instead of 0.001"])
+    reported = load_optimizer(fresh, saved.state_dict()) + load_schedule(schedule, saved_schedule.state_dict())
+    assert reported == ([] if rate == 1e-3 else [f"learning_rate {rate} instead of 0.001"])
     for steps in (3, 4, 5):
         expected = trained(make, steps, rate)[0].param_groups[0]["lr"]
         assert fresh.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
@@ -69,8 +69,8 @@ def test_a_schedule_that_waits_for_a_plateau() -> None:
     saved_schedule, schedule = (torch.optim.lr_scheduler.ReduceLROnPlateau(one, patience=0) for one in (saved, fresh))
     for score in (1.0, 2.0):
         saved_schedule.step(score)
-    told = load_optimizer(fresh, saved.state_dict()) + load_schedule(schedule, saved_schedule.state_dict())
-    assert told == ["learning_rate 0.002 instead of 0.001"]
+    reported = load_optimizer(fresh, saved.state_dict()) + load_schedule(schedule, saved_schedule.state_dict())
+    assert reported == ["learning_rate 0.002 instead of 0.001"]
     assert fresh.param_groups[0]["lr"] == pytest.approx(2e-4)
     assert schedule.best == 1.0
 

@@ -1,4 +1,4 @@
-"""What tells one validation from another, and what does not."""
+"""What distinguishes two validations, and what does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pair of images, and a hundred ways to spoil it: twenty kinds, each drawn from a seed."""
+"""A pair of images, and a hundred ways to corrupt it: twenty kinds, each drawn from a seed."""
 
 from __future__ import annotations
 

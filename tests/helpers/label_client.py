@@ -33,7 +33,7 @@ def main(url: str, folder: Path) -> dict[str, Any]:
         "slicer", client.infer("ran_propagate", "day1", {**atlas, "result_extension": ".nrrd", "result_dtype": "uint8"})
     )
     keep("image", client.infer("ran_image", "day1", dict(atlas)))
-    keep("transform", client.infer("ran_transform", "day1", {**atlas, "form": "itk_nifti"}))
+    keep("transform", client.infer("ran_transform", "day1", {**atlas, "format": "itk_nifti"}))
     day1, label = str(folder / "day1.nii.gz"), str(folder / "atlas_label.nii.gz")
     keep("uploads", client.infer("ran_image", "", {}, label_in=str(folder / "atlas.nii.gz"), file=day1))
     keep("uploaded_label", client.infer("ran_propagate", "day1", dict(atlas), label_in=label))

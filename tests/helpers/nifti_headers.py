@@ -21,7 +21,7 @@ class Kind(NamedTuple):
         apart: whether sform and qform are two grids.
         pixdim: factor of the first voxel size beside its column.
         shear: of the sform, the cosine between two axes.
-        warned: whether the header has to be told of.
+        warned: whether the header has to be reported.
     """
 
     sform: int

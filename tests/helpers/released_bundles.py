@@ -111,7 +111,7 @@ def served(folder: Path, cut_short: Mapping[str, int] | None = None) -> Iterator
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Serves in silence, and breaks off where it is told to."""
+    """Serves in silence, and breaks off where it is set to."""
 
     def __init__(self, *args: Any, cut_short: Mapping[str, int], **kwargs: Any) -> None:
         self.cut_short = cut_short

@@ -38,10 +38,10 @@ def test_what_is_masked_has_no_influence() -> None:
     image, mask = textured((40, 40)), torch.ones(1, 1, 40, 40)
     mask[..., 30:] = 0
     moving = image.roll(3, 2)
-    clean, spoiled = (
+    clean, corrupted = (
         discrete_field(
             WeightedImage(moving, mask), WeightedImage(image + noise * (1 - mask) * torch.rand(40, 40), mask), 4
         )
         for noise in (0, 50)
     )
-    torch.testing.assert_close(clean, spoiled)
+    torch.testing.assert_close(clean, corrupted)

@@ -241,7 +241,7 @@ class TestLevels:
         assert error(fine[inner], shift[inner]) > 3
 
     def test_the_loss_of_the_last_level_never_rises(self) -> None:
-        """The coarse level is made to spoil the field, and the fine one has no step that could repair it."""
+        """The coarse level is made to corrupt the field, and the fine one has no step that could repair it."""
 
         def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
             wanted = 3.0 if pred["ddf"].shape[2] == 8 else 0.0
@@ -318,8 +318,8 @@ class TestNeverWorse:
         assert calls == broken_from + 1
         assert result["ddf"].isfinite().all()
         assert (result["ddf"] != 0).all() == (broken_from > 1)
-        told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-        assert [line.startswith(f"not refined: the loss of the pair is {value}") for line in told] == [True] * (
+        reported = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert [line.startswith(f"not refined: the loss of the pair is {value}") for line in reported] == [True] * (
             broken_from == 0
         )
 
@@ -529,7 +529,7 @@ class TestLoss:
         image, start = torch.rand(1, 2, 12, 10), torch.randn(1, 2, 12, 10)
         terms: dict[str, Any] = dict(ran_loss().terms)
         more = {
-            "synthetic": Term(SyntheticFieldLoss(), ["ddf", "true_ddf", "known_ddf"]),
+            "synthetic": Term(SyntheticFieldLoss(), ["ddf", "true_ddf", "has_true_ddf"]),
             "off": Term(GradientLoss(), ["nothing"], 0.0),
         }
         result, expected = (refined(WeightedSum(t))(image, always(start)) for t in ({**terms, **more}, terms))
@@ -699,10 +699,10 @@ class TestNeverWorseThanAligned:
         planted[:, :1] += 3 * (1 - moving_mask) * torch.rand(1, 1, 48, 48)
         masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
         inferer = refined(InstanceLoss(), 40, **self.options())
-        clean, spoiled = (inferer(pair, no_motion, **masks)["ddf"] for pair in (image, planted))
-        torch.testing.assert_close(clean, spoiled, atol=1e-3, rtol=0)
+        clean, corrupted = (inferer(pair, no_motion, **masks)["ddf"] for pair in (image, planted))
+        torch.testing.assert_close(clean, corrupted, atol=1e-3, rtol=0)
         inner = (..., slice(14, 44), slice(4, 32))
-        assert error(spoiled[inner], true_ddf[inner]) < 0.3 * error(0 * true_ddf[inner], true_ddf[inner])
+        assert error(corrupted[inner], true_ddf[inner]) < 0.3 * error(0 * true_ddf[inner], true_ddf[inner])
 
     def test_masks_without_a_common_voxel(self) -> None:
         mask = torch.zeros(1, 1, 20, 18)

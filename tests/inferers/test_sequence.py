@@ -117,7 +117,7 @@ class TestUncertainty:
                 warped = fields.warp(moving, ddf, "linear", net.padding)
         variance = local_gaussian.localization_variance(transforms, torch.stack(covariances, 1), [32, 40])
         assert pred["uncertainty"].shape == (3, 1, 32, 40)
-        assert pred["uncertainty"].max() > 0.1, "too small to tell anything"
+        assert pred["uncertainty"].max() > 0.1, "too small to show anything"
         torch.testing.assert_close(pred["uncertainty"].square(), variance.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(pred["ddf"], net(image), rtol=1e-4, atol=1e-4)
 
@@ -136,7 +136,7 @@ class TestUncertainty:
             variance = torch.stack([net(image) for _ in range(4)]).var(0)
             torch.testing.assert_close(pred["ddf"], net.eval()(image))  # without noise
         assert pred["uncertainty"].shape == (3, 1, 32, 40)
-        assert pred["uncertainty"].max() > 0.1, "too small to tell anything"
+        assert pred["uncertainty"].max() > 0.1, "too small to show anything"
         torch.testing.assert_close(pred["uncertainty"].square(), variance.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
 
     def test_weights_repeat_whatever_comes_before_and_leave_the_global_dice_alone(self) -> None:

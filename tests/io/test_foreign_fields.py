@@ -26,7 +26,7 @@ from nibabel.affines import apply_affine
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
-from monai_regplugins.io.forms import form_of, load_field
+from monai_regplugins.io.formats import format_of, load_field
 from monai_regplugins.readers.image_grid import ImageGrid
 
 MOVINGS = {
@@ -51,8 +51,8 @@ def five_axes(field: np.ndarray) -> np.ndarray:
     return np.moveaxis(field, 0, -1)[:, :, :, None]
 
 
-def check(path: Path, affine: np.ndarray, form: str | None = None, **grids: ImageGrid) -> None:
-    displacement, grid = load_field(path, None, form, **grids)
+def check(path: Path, affine: np.ndarray, format: str | None = None, **grids: ImageGrid) -> None:
+    displacement, grid = load_field(path, None, format, **grids)
     points = points_inside(affine, SHAPE)
     expected = move(points, field_ras(), affine)
     np.testing.assert_allclose(move(points, displacement, grid), expected, atol=1e-3)
@@ -65,7 +65,7 @@ def test_niftyreg(tmp_path: Path, name: str) -> None:
     deformation = save(tmp_path / "def.nii.gz", five_axes(positions(affine)), affine, 1007, "NREG_TRANS", 0)
     displacement = save(tmp_path / "disp.nii.gz", five_axes(field_ras()), affine, 1007, "NREG_TRANS", 1)
     for path in (deformation, displacement):
-        assert form_of(path) == "niftyreg"
+        assert format_of(path) == "niftyreg"
         check(path, affine)
 
 
@@ -82,10 +82,10 @@ def test_spm(tmp_path: Path, name: str) -> None:
     """SPM: positions in RAS mm, named ``Mapping`` by its Deformations utility and without intent by Segment."""
     affine = GRIDS[name]
     mapping = save(tmp_path / "mapping.nii", five_axes(positions(affine)), affine, 1007, "Mapping")
-    assert form_of(mapping) == "spm"
+    assert format_of(mapping) == "spm"
     check(mapping, affine)
     segment = save(tmp_path / "y_a.nii", five_axes(positions(affine)), affine, 0)
-    with pytest.raises(InputError, match="5 axes and intent 0, as fields of AFNI and SPM have; name its form"):
+    with pytest.raises(InputError, match="5 axes and intent 0, as fields of AFNI and SPM have; name its format"):
         load_field(segment)
     check(segment, affine, "spm")
 
@@ -98,7 +98,7 @@ def test_afni(tmp_path: Path, name: str) -> None:
     check(path, affine, "afni")
     afni = pytest.importorskip("nitransforms.io.afni", reason="needs nitransforms")
     theirs = afni.AFNIDisplacementsField.from_filename(path)
-    displacement, _ = load_field(path, form="afni")
+    displacement, _ = load_field(path, format="afni")
     np.testing.assert_allclose(np.squeeze(np.asarray(theirs.dataobj)), np.moveaxis(displacement, 0, -1), atol=1e-5)
 
 
@@ -110,10 +110,10 @@ def test_fsl_means_what_fslpy_says(tmp_path: Path, name: str, moving: str, relat
     from fsl.transform import fnirt
 
     affine, grid = GRIDS[name], MOVINGS[moving]
-    path, form = tmp_path / "warp.nii.gz", "fsl_relative" if relative else "fsl_absolute"
+    path, format = tmp_path / "warp.nii.gz", "fsl_relative" if relative else "fsl_absolute"
     write_fsl(field_ras(), affine, path, grid, relative)
     grids = {"fixed": ImageGrid(affine, SHAPE), "moving": grid}
-    check(path, affine, form, **grids)
+    check(path, affine, format, **grids)
 
     for side, one in grids.items():
         nib.save(nib.Nifti1Image(np.zeros(one.shape, np.float32), one.affine), tmp_path / f"{side}.nii.gz")
@@ -128,7 +128,7 @@ def test_fsl_means_what_fslpy_says(tmp_path: Path, name: str, moving: str, relat
 def test_fsl_needs_both_images_and_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "warp.nii.gz"
     write_fsl(field_ras(), np.eye(4), path, MOVINGS["left-handed"])
-    with pytest.raises(InputError, match="does not tell whether it is relative; name its form"):
+    with pytest.raises(InputError, match="does not state whether it is relative; name its format"):
         load_field(path)
     with pytest.raises(InputError, match="needs both images"):
         load_field(path, None, "fsl_relative", ImageGrid(np.eye(4), SHAPE))
@@ -138,7 +138,7 @@ def test_fsl_needs_both_images_and_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_dipy(tmp_path: Path, name: str) -> None:
-    """Where DIPY's own functions, which write and read the file, look for each voxel: images of coordinates tell."""
+    """Where DIPY's own functions, which write and read the file, look for each voxel: images of coordinates state."""
     align = pytest.importorskip("dipy.align", reason="needs dipy")
     from dipy.align.imwarp import DiffeomorphicMap
 
@@ -149,7 +149,7 @@ def test_dipy(tmp_path: Path, name: str) -> None:
     mapping.forward = np.zeros((*SHAPE, 3), np.float32)
     mapping.backward = np.ascontiguousarray(np.moveaxis(field_ras(), 0, -1))
     align.write_mapping(mapping, str(tmp_path / "mapping.nii.gz"))
-    assert form_of(tmp_path / "mapping.nii.gz") == "dipy"
+    assert format_of(tmp_path / "mapping.nii.gz") == "dipy"
     check(tmp_path / "mapping.nii.gz", affine)
 
     shape = (60, 60, 60)
@@ -170,7 +170,7 @@ def test_x5_is_what_nitransforms_writes_and_reads(tmp_path: Path, name: str) -> 
     nonlinear = pytest.importorskip("nitransforms.nonlinear")
     affine = GRIDS[name]
     write_x5(field_ras(), affine, tmp_path / "ours.x5")
-    assert form_of(tmp_path / "ours.x5") == "x5"
+    assert format_of(tmp_path / "ours.x5") == "x5"
     check(tmp_path / "ours.x5", affine)
     transform = nonlinear.DenseFieldTransform.from_filename(tmp_path / "ours.x5", fmt="X5")
     points = apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1)[1:-1, 1:-1, 1:-1].reshape(-1, 3))
@@ -205,7 +205,7 @@ def test_other_x5_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_vector_images_move_points_as_simpleitk_does(tmp_path: Path, name: str, suffix: str) -> None:
     affine, path = GRIDS[name], tmp_path / f"a{suffix}"
     write_vectors(field_ras(), affine, path)
-    assert form_of(path) == "vectors"
+    assert format_of(path) == "vectors"
     check(path, affine)
     transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
     points = points_inside(affine, SHAPE)
@@ -246,8 +246,8 @@ def test_images_are_no_fields(tmp_path: Path) -> None:
     (tmp_path / "b.mha").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"b\.mha' cannot be read"):
         load_field(tmp_path / "b.mha")
-    with pytest.raises(InputError, match=r"has shape \(4, 5, 6\), expected \(X, Y, Z, 1, 3\) in this form"):
-        load_field(save(tmp_path / "c.nii", np.zeros((4, 5, 6)), np.eye(4), 0), form="spm")
+    with pytest.raises(InputError, match=r"has shape \(4, 5, 6\), expected \(X, Y, Z, 1, 3\) in this format"):
+        load_field(save(tmp_path / "c.nii", np.zeros((4, 5, 6)), np.eye(4), 0), format="spm")
 
 
 def test_a_header_cannot_read_files_of_elsewhere(tmp_path: Path) -> None:
@@ -258,6 +258,6 @@ def test_a_header_cannot_read_files_of_elsewhere(tmp_path: Path) -> None:
         load_field(tmp_path / "a.mhd")
 
 
-def test_each_form_says_whose_it_is() -> None:
-    assert all(form.tools for form in FOREIGN_FORMS.values())
-    assert [name for name, form in FOREIGN_FORMS.items() if form.by_itk] == ["vectors"]
+def test_each_format_says_whose_it_is() -> None:
+    assert all(format.tools for format in FOREIGN_FORMS.values())
+    assert [name for name, format in FOREIGN_FORMS.items() if format.by_itk] == ["vectors"]

@@ -15,7 +15,9 @@ from monai_regplugins.io.field_grid import displacement_of_ddf
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.transforms.warp_original import total_displacement
 
-PREALIGN = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])
+INITIAL_ALIGNMENT = np.array(
+    [[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]]
+)
 
 
 def read_field(path: Path) -> sitk.Transform:
@@ -73,15 +75,18 @@ def test_a_plane_that_is_not_axial_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["oblique", "left-handed"])
-def test_prealignment_composes_as_simpleitk_does_it(tmp_path: Path, name: str) -> None:
+def test_initial_alignment_composes_as_simpleitk_does_it(tmp_path: Path, name: str) -> None:
     """``T(x + u)``: the field meets the point first, so it is the last of SimpleITK's list; the other order differs."""
     affine, ddf = GRIDS[name], field_ras()
-    total = total_displacement(torch.from_numpy(ddf), torch.from_numpy(affine), torch.from_numpy(PREALIGN)).numpy()
+    total = total_displacement(
+        torch.from_numpy(ddf), torch.from_numpy(affine), torch.from_numpy(INITIAL_ALIGNMENT)
+    ).numpy()
     write_itk_transform(total, affine, tmp_path / "total.h5")
     write_itk_transform(displacement_of_ddf(ddf, affine), affine, tmp_path / "field.h5")
     field = read_field(tmp_path / "field.h5")
     right, wrong = (
-        sitk.CompositeTransform(order) for order in ([itk_affine(PREALIGN), field], [field, itk_affine(PREALIGN)])
+        sitk.CompositeTransform(order)
+        for order in ([itk_affine(INITIAL_ALIGNMENT), field], [field, itk_affine(INITIAL_ALIGNMENT)])
     )
 
     points = points_inside(affine, SHAPE)
@@ -100,7 +105,7 @@ def test_several_linear_transforms_keep_their_order(tmp_path: Path) -> None:
     write_itk_transform(field_ras(), affine, tmp_path / "field.h5")
     turn = sitk.Euler3DTransform([1.0, 2.0, 3.0], 0.3, -0.2, 0.1, [4.0, -5.0, 6.0])
     field = read_field(tmp_path / "field.h5")
-    composite = sitk.CompositeTransform([turn, itk_affine(PREALIGN), field])
+    composite = sitk.CompositeTransform([turn, itk_affine(INITIAL_ALIGNMENT), field])
     sitk.WriteTransform(composite, str(tmp_path / "composite.h5"))
     points = points_inside(affine, SHAPE)
     found = move(points, *load_itk_transform(tmp_path / "composite.h5"))
@@ -113,8 +118,10 @@ def test_other_transforms_are_refused(tmp_path: Path) -> None:
     field, spline = read_field(path), sitk.BSplineTransform(3)
     others = {
         "holds BSplineTransform, expected": spline,
-        "holds AffineTransform, expected": itk_affine(PREALIGN),
-        "holds DisplacementFieldTransform, AffineTransform": sitk.CompositeTransform([field, itk_affine(PREALIGN)]),
+        "holds AffineTransform, expected": itk_affine(INITIAL_ALIGNMENT),
+        "holds DisplacementFieldTransform, AffineTransform": sitk.CompositeTransform(
+            [field, itk_affine(INITIAL_ALIGNMENT)]
+        ),
         "holds BSplineTransform, DisplacementFieldTransform": sitk.CompositeTransform([spline, field]),
     }
     for message, transform in others.items():

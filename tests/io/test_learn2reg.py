@@ -59,7 +59,7 @@ def test_two_grids_are_refused(tmp_path: Path) -> None:
 def test_a_field_without_its_grid_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "disp.nii.gz"
     write_learn2reg(field_ras(), np.eye(4), path, np.eye(4), SHAPE)
-    with pytest.raises(InputError, match="tells no grid; give the fixed image's affine"):
+    with pytest.raises(InputError, match="has no grid; give the fixed image's affine"):
         load_learn2reg(path, None)
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.float32), np.eye(4)), path)
     with pytest.raises(InputError, match="expected \\(X, Y, Z, 3\\)"):

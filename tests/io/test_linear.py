@@ -13,7 +13,7 @@ import torch
 from field_cases import GRIDS, LPS, MOVING_AFFINE, MOVING_SHAPE, SHAPE, itk_affine, itk_move, oblique
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.linear import fsl_matrix, linear_form, load_linear, save_linear
+from monai_regplugins.io.linear import fsl_matrix, linear_format, load_linear, save_linear
 from monai_regplugins.readers.image_grid import ImageGrid
 
 T = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])
@@ -168,10 +168,10 @@ def test_matrices_as_text(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "lps.csv", LPS @ T @ LPS, delimiter=",")
     np.testing.assert_allclose(moved_by(load_linear(tmp_path / "ras.txt", "ras")), MOVED, atol=1e-9)
     np.testing.assert_allclose(moved_by(load_linear(tmp_path / "lps.csv", "lps")), MOVED, atol=1e-9)
-    for form in ("ras", "lps"):
-        save_linear(T, tmp_path / f"{form}.mat", form)
-        np.testing.assert_allclose(moved_by(load_linear(tmp_path / f"{form}.mat", form)), MOVED, atol=1e-9)
-    with pytest.raises(InputError, match=r"do not tell what they map; name the form: fsl .* ras or lps"):
+    for format in ("ras", "lps"):
+        save_linear(T, tmp_path / f"{format}.mat", format)
+        np.testing.assert_allclose(moved_by(load_linear(tmp_path / f"{format}.mat", format)), MOVED, atol=1e-9)
+    with pytest.raises(InputError, match=r"do not say what they map; name the format: fsl .* ras or lps"):
         load_linear(tmp_path / "ras.txt")
 
 
@@ -202,7 +202,7 @@ def test_dicom_spatial_registration(tmp_path: Path) -> None:
     """PS3.3 C.20.2.1.1: each matrix leads from an image's frame of reference to the object's own."""
     to_fixed, eye = LPS @ np.linalg.inv(T) @ LPS, np.eye(4)
     simple = registration(tmp_path / "a.dcm", {"1.1": [eye], "1.2": [to_fixed]}, "1.1")
-    assert linear_form(simple) == "dicom"
+    assert linear_format(simple) == "dicom"
     np.testing.assert_allclose(moved_by(load_linear(simple)), MOVED, atol=1e-6)
     alone = registration(tmp_path / "b.dcm", {"1.2": [to_fixed]}, "1.1")
     np.testing.assert_allclose(moved_by(load_linear(alone)), MOVED, atol=1e-6)
@@ -224,7 +224,7 @@ REFUSED = {
     "words": (b"a transform", "is no linear transform, expected"),
     "15 numbers": (b"1 0 0 0 0 1 0 0 0 0 1 0 0 0 0", "is no linear transform"),
     "a damaged ITK text": (b"#Insight Transform File V1.0\nTransform: Affine", "cannot be read as an ITK transform"),
-    "an LTA without a matrix": (b"type      = 1\nnxforms   = 1\n", "cannot be read in the form 'lta'"),
+    "an LTA without a matrix": (b"type      = 1\nnxforms   = 1\n", "cannot be read in the format 'lta'"),
     "an LTA of another type": (b"type      = 14\nnxforms   = 1\n", "holds 1 transforms of type 14, expected one of"),
     "many transforms": (b"type      = 1\nnxforms   = 2\n", "holds 2 transforms of type 1"),
 }
@@ -263,9 +263,9 @@ def test_what_needs_both_images_says_so(tmp_path: Path) -> None:
             load_linear(tmp_path / "flirt.mat", "fsl", **given)
     with pytest.raises(InputError, match=r"an LTA file .* give the fixed and the moving image too"):
         save_linear(T, tmp_path / "a.lta")
-    with pytest.raises(InputError, match=r"no name for the form 'lta', expected .lta"):
+    with pytest.raises(InputError, match=r"no name for the format 'lta', expected .lta"):
         save_linear(T, tmp_path / "a.txt", "lta", LTA_FIXED, LTA_FIXED)
-    with pytest.raises(InputError, match=r"form is 'itkk'; choose one of .* Did you mean 'itk'"):
+    with pytest.raises(InputError, match=r"format is 'itkk'; choose one of .* Did you mean 'itk'"):
         save_linear(T, tmp_path / "a.txt", "itkk")
 
 

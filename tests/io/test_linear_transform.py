@@ -79,14 +79,14 @@ def test_several_are_chained_as_ants_chains_them(tmp_path: Path) -> None:
         np.testing.assert_allclose(moved(read_linear_transforms(given, 3), POINT), expected, atol=1e-9)
 
 
-def test_forms_and_inverses_are_said_in_front_of_a_file(tmp_path: Path) -> None:
+def test_formats_and_inverses_are_said_in_front_of_a_file(tmp_path: Path) -> None:
     fixed, moving = ImageGrid(np.diag([2.0, 2, 2, 1]), (8, 8, 8)), ImageGrid(np.diag([3.0, 3, 3, 1]), (8, 8, 8))
     save_linear(MATRIX, tmp_path / "a.lta", fixed=fixed, moving=moving)
     save_linear(MATRIX, tmp_path / "a.mat", "fsl", fixed, moving)
     save_linear(MATRIX, tmp_path / "a.txt", "lps")
     for name in ("a.lta", "fsl:a.mat", "lps:a.txt"):
-        form, _, file = name.rpartition(":")
-        path = f"{form}:{tmp_path / file}" if form else str(tmp_path / file)
+        format, _, file = name.rpartition(":")
+        path = f"{format}:{tmp_path / file}" if format else str(tmp_path / file)
         found = read_linear_transforms(path, 3, fixed=fixed, moving=moving)
         np.testing.assert_allclose(found, MATRIX, atol=1e-5, err_msg=name)
         inverse = read_linear_transforms(f"inverse:{path}", 3, fixed=fixed, moving=moving)

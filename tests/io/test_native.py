@@ -69,7 +69,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
 
 
 def test_more_than_the_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The archive tells what it unpacks to."""
+    """The archive states what it unpacks to."""
     write_native(np.zeros((3, 50, 50, 50), np.float32), np.eye(4), tmp_path / "field.npz")
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "1M")
     with pytest.raises(InputError, match=r"field '.*' has 3750\d\d voxels, which take about .* of memory to read"):

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io import operations
-from monai_regplugins.io.forms import FORMS, FieldPair, load_field, save_field
+from monai_regplugins.io.formats import FORMATS, FieldPair, load_field, save_field
 from monai_regplugins.io.linear import load_linear, save_linear
 from monai_regplugins.io.operations import apply, compose, convert, inspect, invert, jacobian
 from monai_regplugins.readers.points import read_points
@@ -186,7 +186,7 @@ def test_linear_transforms_stay_linear() -> None:
         compose(["0GenericAffine.mat"], "no.nii.gz")
     with pytest.raises(InputError, match="can hold a matrix only, but the transform is not linear"):
         compose(["1Warp.nii.gz"], "no.mat")
-    with pytest.raises(InputError, match="does not tell the form of a field"):
+    with pytest.raises(InputError, match="does not name the format of a field"):
         compose(["1Warp.nii.gz"], "no.jpg")
 
 
@@ -201,30 +201,32 @@ def test_a_chain_that_does_not_meet_is_refused() -> None:
     assert not Path("no.nii.gz").exists()
 
 
-@pytest.mark.parametrize("form", [*FORMS, "vectors", "x5", "fsl_relative", "fsl_absolute"])
-def test_convert_there_and_back(form: str) -> None:
-    if form == "dicom":
+@pytest.mark.parametrize("format", [*FORMATS, "vectors", "x5", "fsl_relative", "fsl_absolute"])
+def test_convert_there_and_back(format: str) -> None:
+    if format == "dicom":
         pytest.importorskip("pydicom", reason="needs pydicom")
-    if form == "x5":
+    if format == "x5":
         pytest.importorskip("h5py", reason="needs h5py")
-    name = FORMS[form].file_name if form in FORMS else {"vectors": "a.nrrd", "x5": "a.x5"}.get(form, "a.nii.gz")
-    images = {"like": "fixed.nii.gz", "moving_image": "fixed.nii.gz" if form == "learn2reg" else "moving.nii.gz"}
-    convert("1Warp.nii.gz", name, form, **images)
-    convert(f"{form}:{name}", "back.nii.gz", "itk_nifti", **images)
+    name = (
+        FORMATS[format].file_name if format in FORMATS else {"vectors": "a.nrrd", "x5": "a.x5"}.get(format, "a.nii.gz")
+    )
+    images = {"like": "fixed.nii.gz", "moving_image": "fixed.nii.gz" if format == "learn2reg" else "moving.nii.gz"}
+    convert("1Warp.nii.gz", name, format, **images)
+    convert(f"{format}:{name}", "back.nii.gz", "itk_nifti", **images)
     displacement, affine = load_field("back.nii.gz")
     np.testing.assert_allclose(displacement, FIELD, atol=1e-4)
     np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
     exact = ("itk_nifti", "itk_h5", "slicer_nifti", "vectors", "x5")
-    assert np.array_equal(displacement, FIELD) or form not in exact
+    assert np.array_equal(displacement, FIELD) or format not in exact
 
 
 def test_convert_linear_transforms_there_and_back() -> None:
     images = {"like": "fixed.nii.gz", "moving_image": "moving.nii.gz"}
-    for form, name in [("itk", "a.tfm"), ("lta", "a.lta"), ("fsl", "b.mat"), ("ras", "r.txt"), ("lps", "l.txt")]:
-        convert("0GenericAffine.mat", name, form, **images)
-        convert(f"{form}:{name}", "back.tfm", **images)
+    for format, name in [("itk", "a.tfm"), ("lta", "a.lta"), ("fsl", "b.mat"), ("ras", "r.txt"), ("lps", "l.txt")]:
+        convert("0GenericAffine.mat", name, format, **images)
+        convert(f"{format}:{name}", "back.tfm", **images)
         np.testing.assert_allclose(load_linear("back.tfm"), T, atol=1e-8)
-    with pytest.raises(InputError, match="form 'lta' holds a matrix only"):
+    with pytest.raises(InputError, match="format 'lta' holds a matrix only"):
         operations._save_field(operations.FieldMap(FIELD, AFFINE), Path("a.lta"), "lta", None, None)
 
 
@@ -311,7 +313,7 @@ def test_inspect() -> None:
     text = str(inspect("1Warp.nii.gz"))
     length = np.linalg.norm(FIELD, axis=0)
     assert text.startswith(
-        "1Warp.nii.gz\n  form: itk_nifti\n  direction: points of the fixed image to the moving image"
+        "1Warp.nii.gz\n  format: itk_nifti\n  direction: points of the fixed image to the moving image"
     )
     for part in (
         "grid: 18 x 16 x 14 voxels of 1.4 x 1.5 x 1.3 mm, oblique, left-handed in RAS",
@@ -345,7 +347,7 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
         (lambda: apply("0GenericAffine.mat", "moving.nii.gz", "a.nii.gz"), "has no grid of its own"),
         (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fsl_relative"), "needs the moving image"),
         (lambda: convert("1Warp.nii.gz", "a.h5", "fsl_relative", moving_image="moving.nii.gz"), "is no name for"),
-        (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fls"), "form is 'fls'; choose one of"),
+        (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fls"), "format is 'fls'; choose one of"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             call()
@@ -364,13 +366,13 @@ def test_a_registration_and_apply_write_the_same(folder: Path) -> None:
         "fixed": MetaTensor(torch.zeros(1, *SHAPE), affine=torch.from_numpy(nib.load("fixed.nii.gz").affine)),
         "moving_original": MetaTensor(torch.from_numpy(VOLUME)[None], affine=nib.load("moving.nii.gz").affine),
         "ddf": ddf,
-        "prealign_matrix": torch.from_numpy(T),
+        "initial_alignment_matrix": torch.from_numpy(T),
     }
     result = WarpOriginald()(pair)
     affine = result["fixed"].affine.numpy()
-    for form in ("itk_nifti", "itk_h5", "slicer_nifti"):
-        save_field(form, result["displacement"].numpy(), affine, FORMS[form].file_name, FieldPair())
-        apply(FORMS[form].file_name, "moving.nii.gz", "warped.nii.gz", "fixed.nii.gz")
+    for format in ("itk_nifti", "itk_h5", "slicer_nifti"):
+        save_field(format, result["displacement"].numpy(), affine, FORMATS[format].file_name, FieldPair())
+        apply(FORMATS[format].file_name, "moving.nii.gz", "warped.nii.gz", "fixed.nii.gz")
         written = nib.load("warped.nii.gz").get_fdata(dtype=np.float32)
         np.testing.assert_array_equal(written, result["warped"][0].numpy())
 
@@ -381,7 +383,7 @@ def test_a_field_is_applied_in_little_more_than_its_own_memory() -> None:
     prepare = """
 import nibabel as nib, numpy as np
 from monai_regplugins.io import apply
-from monai_regplugins.io.forms import save_field
+from monai_regplugins.io.formats import save_field
 for n in (20, 200):
     field = np.broadcast_to(np.sin(np.arange(n, dtype=np.float32)), (3, n, n, n))
     save_field("itk_nifti", field, np.eye(4), f"{n}.nii.gz")
@@ -393,8 +395,8 @@ apply("20.nii.gz", "ct20.nii.gz", "out.nii.gz", "ct20.nii.gz")
     assert growth < 32 * 200**3  # one more copy of the field makes 40
 
 
-@pytest.mark.parametrize("form", ["native", "itk_h5", "itk_nifti", "vectors"])
-def test_planes(form: str) -> None:
+@pytest.mark.parametrize("format", ["native", "itk_h5", "itk_nifti", "vectors"])
+def test_planes(format: str) -> None:
     """Two-dimensional images and fields, against SimpleITK."""
     affine = oblique((-0.9, 1.5, 1.0), (0.3, 0.0), (9.0, 8.0, 0.0))
     values = gaussian_filter(np.random.default_rng(0).normal(size=(18, 16)), 1.0).astype(np.float32)
@@ -402,10 +404,10 @@ def test_planes(form: str) -> None:
         image = nib.Nifti1Image(content, affine)
         nib.save(image, f"{name}.nii.gz")
     field = field_ras(SHAPE)[:2, ..., 0]
-    name = FORMS[form].file_name if form in FORMS else "a.nrrd"
+    name = FORMATS[format].file_name if format in FORMATS else "a.nrrd"
     save_field("itk_h5", field, affine, "field.h5")
-    if form != "itk_h5":
-        convert("field.h5", name, form)
+    if format != "itk_h5":
+        convert("field.h5", name, format)
     else:
         name = "field.h5"
     apply(name, "plane.nii.gz", "warped.nii.gz", "grid.nii.gz")

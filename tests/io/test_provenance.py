@@ -32,15 +32,15 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_it_tells_files_weights_parameters_and_versions(pair: dict[str, Any], weights: Path) -> None:
-    told = json.loads(json.dumps(Provenance({"prealign": "none"}, weights).describe(pair)))
-    assert told["inputs"]["moving"]["file"] == str(Path(pair["moving"]).resolve())
-    assert told["inputs"]["moving"]["bytes"] == 5
-    assert told["inputs"]["pair_id"] == "a_to_b"
-    assert told["program"] == "monai_regplugins"
-    assert told["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest() == digest_of(weights)
-    assert told["parameters"] == {"prealign": "none"}
-    assert told["versions"]["torch"] == version("torch")
-    assert told["versions"]["monai-regplugins"] == monai_regplugins.__version__
+    reported = json.loads(json.dumps(Provenance({"initial_alignment": "none"}, weights).describe(pair)))
+    assert reported["inputs"]["moving"]["file"] == str(Path(pair["moving"]).resolve())
+    assert reported["inputs"]["moving"]["bytes"] == 5
+    assert reported["inputs"]["pair_id"] == "a_to_b"
+    assert reported["program"] == "monai_regplugins"
+    assert reported["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest() == digest_of(weights)
+    assert reported["parameters"] == {"initial_alignment": "none"}
+    assert reported["versions"]["torch"] == version("torch")
+    assert reported["versions"]["monai-regplugins"] == monai_regplugins.__version__
 
 
 def test_the_same_causes_have_the_same_fingerprint(pair: dict[str, Any], weights: Path) -> None:
@@ -147,6 +147,6 @@ def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
     before = Provenance().describe({"fixed": str(series)})
     (series / "2.dcm").write_bytes(b"slice")
     after = Provenance().describe({"fixed": str(series)})
-    assert [told["inputs"]["fixed"]["bytes"] for told in (before, after)] == [5, 10]
+    assert [reported["inputs"]["fixed"]["bytes"] for reported in (before, after)] == [5, 10]
     assert before["fingerprint"] != after["fingerprint"]
     assert before["weights"] == {"file": "", "sha256": ""}

@@ -14,7 +14,7 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import gaussian_filter
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import save_field
+from monai_regplugins.io.formats import save_field
 from monai_regplugins.io.linear import save_linear
 from monai_regplugins.io.point_map import Chain, FieldMap, LinearMap
 from monai_regplugins.io.resampling import apply_to_image, apply_to_points, displacement_on

@@ -57,8 +57,8 @@ def test_it_is_complete_while_all_files_are_there(tmp_path: Path, inputs: dict[s
     assert folder.is_complete("1")
     assert not folder.is_complete("2")
     assert sorted(contents(folder.output_dir)) == ["a_to_b/one.txt", "a_to_b/provenance.json", "a_to_b/two.txt"]
-    for spoil in (lambda path: path.write_text("3"), lambda path: path.write_text(""), Path.unlink):
-        spoil(folder.path / "two.txt")
+    for corrupt in (lambda path: path.write_text("3"), lambda path: path.write_text(""), Path.unlink):
+        corrupt(folder.path / "two.txt")
         assert not folder.is_complete("1")
 
 

@@ -1,4 +1,4 @@
-"""SHA256SUMS beside weights: what lists them is compared with them, and a list without them is told."""
+"""SHA256SUMS beside weights: what lists them is compared with them, and a list without them is reported."""
 
 from __future__ import annotations
 

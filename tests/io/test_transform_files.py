@@ -23,9 +23,9 @@ from field_cases import (
 )
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import FORMS, FieldPair, save_field
+from monai_regplugins.io.formats import FORMATS, FieldPair, save_field
 from monai_regplugins.io.linear import save_linear
-from monai_regplugins.io.transform_files import TransformSource, load_transform, transform_form, transform_source
+from monai_regplugins.io.transform_files import TransformSource, load_transform, transform_format, transform_source
 from monai_regplugins.readers.image_grid import ImageGrid
 
 T = np.array([[1.05, -0.1, 0.02, 3.0], [0.12, 0.95, -0.05, -2.0], [0.0, 0.06, 1.02, -4.0], [0, 0, 0, 1]])
@@ -51,16 +51,16 @@ def affine(tmp_path: Path) -> Path:
     return tmp_path / "0GenericAffine.mat"
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_each_form_is_a_chain_of_one(tmp_path: Path, form: str) -> None:
-    if form == "dicom":
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_is_a_chain_of_one(tmp_path: Path, format: str) -> None:
+    if format == "dicom":
         pytest.importorskip("pydicom", reason="needs pydicom")
-    path = tmp_path / FORMS[form].file_name
-    save_field(form, field_ras(), AFFINE, path, FieldPair(moving_affine=AFFINE, moving_shape=SHAPE))
-    given = {"fixed": ImageGrid(AFFINE, SHAPE)} if form == "learn2reg" else {}
+    path = tmp_path / FORMATS[format].file_name
+    save_field(format, field_ras(), AFFINE, path, FieldPair(moving_affine=AFFINE, moving_shape=SHAPE))
+    given = {"fixed": ImageGrid(AFFINE, SHAPE)} if format == "learn2reg" else {}
     np.testing.assert_allclose(moved(path, **given), FIELD, atol=1e-4)
     chain = load_transform(path, **given)
-    assert (chain.fixed_by_itk, chain.moving_by_itk) == (FORMS[form].by_itk,) * 2
+    assert (chain.fixed_by_itk, chain.moving_by_itk) == (FORMATS[format].by_itk,) * 2
 
 
 def test_the_order_is_that_of_ants(field: Path, affine: Path) -> None:
@@ -91,7 +91,7 @@ def test_itk_composites_of_any_order(tmp_path: Path, suffix: str) -> None:
         inside = POINTS[np.linalg.norm(POINTS - [-40.0, 25.0, 130.0], axis=1) < 3]  # turned ones are on the grid, too
         found = load_transform(path).move(torch.from_numpy(inside)).numpy()
         np.testing.assert_allclose(found, itk_move(sitk.ReadTransform(str(path)), inside), atol=1e-4)
-        assert transform_form(path) == "itk_h5"
+        assert transform_format(path) == "itk_h5"
 
 
 def test_inverses(tmp_path: Path, field: Path, affine: Path) -> None:
@@ -114,16 +114,16 @@ def test_names_of_files(tmp_path: Path) -> None:
     assert transform_source(str(odd)) == TransformSource(odd)
 
 
-def test_forms_of_files(tmp_path: Path, field: Path, affine: Path) -> None:
-    assert (transform_form(field), transform_form(affine)) == ("itk_nifti", "itk")
+def test_formats_of_files(tmp_path: Path, field: Path, affine: Path) -> None:
+    assert (transform_format(field), transform_format(affine)) == ("itk_nifti", "itk")
     np.savetxt(tmp_path / "a.txt", T)
-    with pytest.raises(InputError, match="do not tell what they map"):
-        transform_form(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="do not say what they map"):
+        transform_format(tmp_path / "a.txt")
     np.testing.assert_allclose(moved(f"ras:{tmp_path / 'a.txt'}"), POINTS @ T[:3, :3].T + T[:3, 3], atol=1e-9)
-    np.testing.assert_allclose(moved(tmp_path / "a.txt", form="ras"), moved(f"ras:{tmp_path / 'a.txt'}"))
+    np.testing.assert_allclose(moved(tmp_path / "a.txt", format="ras"), moved(f"ras:{tmp_path / 'a.txt'}"))
 
 
-def test_forms_that_count_voxels_of_both_images(tmp_path: Path, affine: Path) -> None:
+def test_formats_that_count_voxels_of_both_images(tmp_path: Path, affine: Path) -> None:
     fixed, moving = ImageGrid(AFFINE, SHAPE), ImageGrid(MOVING_AFFINE, MOVING_SHAPE)
     save_linear(T, tmp_path / "flirt.mat", "fsl", fixed, moving)
     source = f"fsl:{tmp_path / 'flirt.mat'}"
@@ -149,5 +149,5 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no transform is given"):
         load_transform([])
-    with pytest.raises(InputError, match=r"form is 'slicer_nift'; choose one of .* Did you mean 'slicer_nifti'"):
+    with pytest.raises(InputError, match=r"format is 'slicer_nift'; choose one of .* Did you mean 'slicer_nifti'"):
         load_transform(tmp_path / "image.nii.gz", "slicer_nift")

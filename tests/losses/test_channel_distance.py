@@ -43,6 +43,6 @@ def test_no_gradient_where_nothing_counts() -> None:
     weights[..., :4] = 0
     value, gradient = ChannelDistance(SampledImage(moving), fixed, weights).value_and_gradient(ddf)
     assert not gradient[..., :4].any()
-    spoiled = fixed + 50 * (weights == 0)
-    torch.testing.assert_close(ChannelDistance(SampledImage(moving), spoiled, weights)(ddf), value)
+    corrupted = fixed + 50 * (weights == 0)
+    torch.testing.assert_close(ChannelDistance(SampledImage(moving), corrupted, weights)(ddf), value)
     assert ChannelDistance(SampledImage(moving), fixed, torch.zeros_like(weights))(ddf) == 0

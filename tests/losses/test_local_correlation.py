@@ -59,8 +59,8 @@ def test_what_is_masked_has_no_influence() -> None:
     weights = torch.ones_like(fixed)
     weights[..., :4] = 0
     value, gradient = LocalCorrelation(fixed, 5, weights).value_and_gradient(warped)
-    spoiled = [torch.where(weights > 0, image, 1e3 * torch.rand_like(image)) for image in (warped, fixed)]
-    other, other_gradient = LocalCorrelation(spoiled[1], 5, weights).value_and_gradient(spoiled[0])
+    corrupted = [torch.where(weights > 0, image, 1e3 * torch.rand_like(image)) for image in (warped, fixed)]
+    other, other_gradient = LocalCorrelation(corrupted[1], 5, weights).value_and_gradient(corrupted[0])
     assert torch.equal(gradient[..., :4], torch.zeros(1, 1, 12, 4))
     assert (gradient[..., 4:] != 0).all()
     torch.testing.assert_close(value, other)

@@ -64,8 +64,8 @@ def test_what_is_masked_has_no_influence() -> None:
     weights[..., :4] = 0
     found = []
     for noise in (0, 50):
-        spoiled = [image + noise * (1 - weights) for image in (fixed, moving)]
-        found.append(MutualInformation(*spoiled, weights, weights > 0).value_and_gradient(spoiled[1]))
+        corrupted = [image + noise * (1 - weights) for image in (fixed, moving)]
+        found.append(MutualInformation(*corrupted, weights, weights > 0).value_and_gradient(corrupted[1]))
     assert torch.equal(found[0][1][..., :4], torch.zeros(1, 1, 12, 4, dtype=torch.float64))
     assert found[0][1][..., 4:].any()
     torch.testing.assert_close(found[0], found[1])

@@ -171,7 +171,7 @@ FIELDS = {
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", FIELDS)
 def test_slabs_count_what_the_whole_field_has(shape: tuple[int, ...], kind: str) -> None:
-    """Exactly, also where single precision cannot tell the sign."""
+    """Exactly, also where single precision cannot resolve the sign."""
     ddf = FIELDS[kind](len(shape), *shape)
     central, strict = folds_of_whole_field(ddf)
     some = torch.rand(shape) > 0.7

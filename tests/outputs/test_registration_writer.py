@@ -23,11 +23,11 @@ from PIL import Image
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io import nifti
-from monai_regplugins.io.forms import FORMS, load_field
+from monai_regplugins.io.formats import FORMATS, load_field
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.outputs import RegistrationWriter, registration_writer
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms import LoadPaird, MovingToFixedGridd
+from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
 from monai_regplugins.transforms.warp_original import resample_original
 
 SIZE = (9, 8, 10)
@@ -53,7 +53,7 @@ def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -
     pair |= {"fixed": on_grid(torch.rand(1, *size, generator=generator)), "pair_id": pair_id}
     if labels:
         pair["moving_label"] = on_grid(torch.randint(0, 5, (1, *size), generator=generator, dtype=torch.uint8) * 50)
-    item = MovingToFixedGridd(keep_original=True)(pair)
+    item = ResampleToFixedd(keep_original=True)(pair)
     ddf = torch.tensor(shift, dtype=torch.float32).reshape(-1, *[1] * len(size)).expand(-1, *size)
     targets = {key: item[key].as_tensor() for key in ("moving", "fixed")} | {"spacing": item["spacing"]}
     output = {"pred": {"ddf": ddf, "warped": targets["moving"]}, "label": targets}
@@ -106,7 +106,7 @@ def test_the_initial_alignment_is_written_beside_the_field(tmp_path: Path, no_dr
     """ITK maps a point as the matrix does; the result folder and the provenance know of it; no alignment, no file."""
     running = engine((0, 0, 0))
     turn = np.array([[0.8, -0.6, 0.0, 3.0], [0.6, 0.8, 0.0, -5.0], [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0]])
-    running.state.batch[0]["prealign_matrix"] = torch.from_numpy(turn)
+    running.state.batch[0]["initial_alignment_matrix"] = torch.from_numpy(turn)
     RegistrationWriter(tmp_path)(running)
     folder = tmp_path / "a_to_b"
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "initial_alignment.tfm"])
@@ -146,29 +146,29 @@ def test_uncertainty_as_it_is(shift: tuple[int, ...], tmp_path: Path, no_drawing
     np.testing.assert_array_equal(found, expected[0].numpy())
 
 
-def test_all_forms_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_drawing: None) -> None:
+def test_all_formats_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_drawing: None) -> None:
     running = engine((1, -2, 0))
-    RegistrationWriter(tmp_path, forms="all", inverse=True)(running)
+    RegistrationWriter(tmp_path, formats="all", inverse=True)(running)
 
     folder = tmp_path / "a_to_b"
     shift = AFFINE[:3, :3] @ [1, -2, 0]
     found = {path.name: load_field(path, AFFINE)[0] for path in folder.glob("*disp*")}
-    assert len(found) == 2 * len(FORMS)
+    assert len(found) == 2 * len(FORMATS)
     for name, displacement in found.items():
         back = name.startswith("inverse")
         expected = np.broadcast_to(shift.reshape(3, 1, 1, 1) * (-1 if back else 1), displacement.shape)
         np.testing.assert_allclose(displacement, expected, atol=1e-4, err_msg=name)
 
 
-def test_of_a_plane_all_forms_are_those_that_hold_it(tmp_path: Path, no_drawing: None) -> None:
-    RegistrationWriter(tmp_path, forms="all")(engine((0, 1), labels=False))
+def test_of_a_plane_all_formats_are_those_that_hold_it(tmp_path: Path, no_drawing: None) -> None:
+    RegistrationWriter(tmp_path, formats="all")(engine((0, 1), labels=False))
     names = sorted(path.name for path in (tmp_path / "a_to_b").glob("*disp*"))
     assert names == ["displacement.npz", "displacement_itk.h5", "displacement_itk.nii.gz"]
 
 
-def test_an_unknown_form_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="itk_nifti"):
-        RegistrationWriter(tmp_path, forms="itk_nifty")
+        RegistrationWriter(tmp_path, formats="itk_nifty")
 
 
 def test_fixed_points_come_as_voxels_of_the_moving_image(tmp_path: Path, no_drawing: None) -> None:
@@ -181,12 +181,12 @@ def test_fixed_points_come_as_voxels_of_the_moving_image(tmp_path: Path, no_draw
 
 def test_measures_and_provenance_are_written(tmp_path: Path, no_drawing: None) -> None:
     running = engine((0, 0, 0))
-    RegistrationWriter(tmp_path, provenance=Provenance({"prealign": "none"}))(running)
+    RegistrationWriter(tmp_path, provenance=Provenance({"initial_alignment": "none"}))(running)
     measures = json.loads((tmp_path / "a_to_b" / "metrics.json").read_text())
     assert measures["folding_percent"] == 0.0
     assert measures["ncc"] == pytest.approx(measures["ncc_before"])
     record = json.loads((tmp_path / "a_to_b" / "provenance.json").read_text())
-    assert record["parameters"] == {"prealign": "none"}
+    assert record["parameters"] == {"initial_alignment": "none"}
     assert record["seconds"] >= 0
     sizes = {name: entry["bytes"] for name, entry in record["files"].items()}
     assert sizes == {name: len(text) for name, text in contents(tmp_path / "a_to_b").items() if name in sizes}
@@ -202,15 +202,18 @@ def test_results_are_recognized_by_files_weights_and_configuration(tmp_path: Pat
     def writer(steps: int) -> RegistrationWriter:
         return RegistrationWriter(tmp_path / "output", provenance=Provenance({"steps": steps}))
 
-    assert not writer(0).is_done(pair)
+    def is_done(writer: RegistrationWriter) -> bool:
+        return writer.folder(pair).is_complete(writer.provenance.describe(pair)["fingerprint"])
+
+    assert not is_done(writer(0))
     state = engine((0, 0, 0)).state
     writer(0).write(RegistrationResult(state.batch[0], state.output[0], pair, seconds=1.0))
-    assert writer(0).is_done(pair)
-    assert not writer(1).is_done(pair)
+    assert is_done(writer(0))
+    assert not is_done(writer(1))
     Path(pair["fixed"]).write_bytes(b"another image")
-    assert not writer(0).is_done(pair)
+    assert not is_done(writer(0))
     (tmp_path / "output" / "a_to_b" / "provenance.json").write_text("{")
-    assert not writer(0).is_done(pair)
+    assert not is_done(writer(0))
 
 
 def test_further_parts_belong_to_the_result(tmp_path: Path, no_drawing: None) -> None:
@@ -304,7 +307,7 @@ def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
 def result_of(fixed: Path, moving: Path, d: int) -> RegistrationResult:
     """Two files with a smooth field, as a network would have made it."""
     pair = LoadPaird(spatial_dims=d)({"fixed": fixed, "moving": moving, "pair_id": "pair"})
-    item = MovingToFixedGridd(keep_original=True)(pair)
+    item = ResampleToFixedd(keep_original=True)(pair)
     shape = item["fixed"].shape[1:]
     ddf = torch.from_numpy(np.stack([0.8 * blobs(shape, 10 + k) / d for k in range(d)]))
     targets = {key: item[key].as_tensor() for key in ("moving", "fixed")} | {"spacing": item["spacing"]}

@@ -185,7 +185,7 @@ def test_files_of_someone_else_are_refused_before_anything_is_done(name: str, tm
     assert (tmp_path / "b" / name).read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = write_results(tmp_path)
     (tmp_path / "report.html").mkdir()
     with pytest.raises(InputError, match=r"report\.html"):

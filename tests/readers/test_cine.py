@@ -69,7 +69,7 @@ def test_four_axes_with_the_slice_anywhere(save, axis):
 @pytest.mark.parametrize(
     ("time", "unit", "interval"), [(400.0, "msec", 0.4), (0.0, "sec", None), (1.0, "unknown", None)]
 )
-def test_times_only_where_the_header_tells(save, time, unit, interval):
+def test_times_only_where_the_header_states(save, time, unit, interval):
     times = read_cine(save(last(values())[:, :, None], AFFINE, time, unit)).times
     assert (times is None) if interval is None else times[1] == pytest.approx(interval)
 

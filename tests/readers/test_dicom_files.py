@@ -113,7 +113,7 @@ def test_what_is_stored_otherwise_or_tells_another_series_is_no_slice(tmp_path: 
     whole = (tmp_path / "other1.dcm").read_bytes()
     (tmp_path / "other1.dcm").write_bytes(whole[:-2])
     assert set(dicom_series(tmp_path, "folder")) == set(files)
-    (tmp_path / "other1.dcm").write_bytes(whole[:200])  # cut before it tells its series
+    (tmp_path / "other1.dcm").write_bytes(whole[:200])  # cut before it names its series
     with pytest.raises(InputError, match=r"other1.dcm' is damaged and may be of the DICOM series"):
         dicom_series(tmp_path, "folder")
 

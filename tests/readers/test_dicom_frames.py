@@ -41,7 +41,7 @@ def group(**macros: dict[str, Any]) -> Dataset:
 def write_enhanced(
     path: Path, volumes: Sequence[Array], affine: Array, content: Sequence[dict[str, Any]] = ({},), **tags: Any
 ) -> Path:
-    """Volumes (X, Y, Z) of stored values, their frames in disorder; ``content`` tells of each volume's frames."""
+    """Volumes (X, Y, Z) of stored values, their frames in disorder; ``content`` states of each volume's frames."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     frames = [(v, k) for v in range(len(volumes)) for k in range(volumes[0].shape[2])]
@@ -130,7 +130,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = pydicom.dcmread(file)
     cut.PerFrameFunctionalGroupsSequence = cut.PerFrameFunctionalGroupsSequence[:3]
     cut.save_as(tmp_path / "cut")
-    with pytest.raises(InputError, match="holds 5 frames in one file and tells the places of 3"):
+    with pytest.raises(InputError, match="holds 5 frames in one file and states the places of 3"):
         read_dicom_series(tmp_path / "cut", "image", whole=False)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(InputError, match=r"many frames in one file, which needs pydicom; .* \"pydicom>=3\""):

@@ -30,7 +30,7 @@ from monai_regplugins.readers.dicom_series import (
 )
 from monai_regplugins.readers.phases import Phase
 from monai_regplugins.transforms.load import LoadPaird
-from monai_regplugins.transforms.prepare import MovingToFixedGridd, ScalePaird
+from monai_regplugins.transforms.prepare import ResampleToFixedd, ScalePaird
 
 STORED = np.random.default_rng(0).integers(-50, 900, (7, 6, 5)).astype(np.int16)
 SLOPE, INTERCEPT = 0.5, -1000.0
@@ -72,7 +72,7 @@ def test_the_moving_image_is_resampled_alike_from_all_formats(tmp_path: Path, af
     fixed = tmp_path / "fixed.nii.gz"
     nib.save(nib.Nifti1Image(VALUES[::-1, :, ::-1], affine @ np.diag([0.9, 1.1, 0.8, 1.0])), fixed)
     moved = [
-        MovingToFixedGridd()(LoadPaird()({"fixed": fixed, "moving": path}))["moving"].numpy()
+        ResampleToFixedd()(LoadPaird()({"fixed": fixed, "moving": path}))["moving"].numpy()
         for path in in_formats(tmp_path, affine).values()
     ]
     assert np.ptp(moved[0]) > 100
@@ -149,7 +149,7 @@ def test_the_identity_of_the_series_stays_with_the_images(tmp_path: Path) -> Non
     paths = in_formats(tmp_path, OBLIQUE)
     nib.save(nib.Nifti1Image(VALUES, PLAIN), tmp_path / "other.nii")
     pair = {"fixed": paths["dicom"], "moving": paths["dicom"] / "IM003.dcm"}
-    prepared = [MovingToFixedGridd(keep_original=True), ScalePaird()]
+    prepared = [ResampleToFixedd(keep_original=True), ScalePaird()]
     item = LoadPaird()(pair)
     for transform in prepared:
         item = transform(item)
@@ -296,7 +296,7 @@ MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
     ),
     "same place": (
         lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4]),
-        r"another one lies already \('IM00[34].dcm' and 'IM00[34].dcm'\), and nothing tells them apart",
+        r"another one lies already \('IM00[34].dcm' and 'IM00[34].dcm'\), and nothing states them apart",
     ),
     "nearly the same place": (
         lambda files: rewrite(files[2], ImagePositionPatient=[0, 0, 4.1]),
@@ -320,15 +320,15 @@ MISTAKES: dict[str, tuple[Callable[[list[Path]], Any], str]] = {
     "huge": (lambda files: rewrite(files[4], Rows=60_000, Columns=60_000), "60000 x 60000 pixels, more than the file"),
     "many frames": (
         lambda files: rewrite(files[4], NumberOfFrames=3, Rows=2),
-        "3 frames in one file and tells the places of 0|cannot be read as an image",
+        "3 frames in one file and states the places of 0|cannot be read as an image",
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes(tmp_path: Path, mistake: str) -> None:
-    spoil, message = MISTAKES[mistake]
-    spoil(write_volume(tmp_path, STORED, PLAIN))
+    corrupt, message = MISTAKES[mistake]
+    corrupt(write_volume(tmp_path, STORED, PLAIN))
     with pytest.raises(InputError, match=message) as error:
         read_dicom_series(tmp_path, "moving image")
     assert "\n" not in str(error.value)
@@ -388,12 +388,12 @@ def test_tilted_and_uneven_slices_lie_where_their_headers_say(
     np.testing.assert_allclose(volume.values[inner], plane_wave(places)[inner], atol=0.2)
     cosines = volume.affine[:3, :3].T @ volume.affine[:3, :3]
     np.testing.assert_allclose(cosines, np.diag(np.diag(cosines)), atol=1e-4)
-    told = [record.message for record in caplog.records]
+    reported = [record.message for record in caplog.records]
     tilted, uneven = degrees != 0, list(at) != list(range(9))
-    assert len(told) == (tilted or uneven)
-    assert ("tilted by" in "".join(told), "may be missing" in "".join(told)) == (tilted, uneven)
+    assert len(reported) == (tilted or uneven)
+    assert ("tilted by" in "".join(reported), "may be missing" in "".join(reported)) == (tilted, uneven)
     if tilted:
-        assert f"tilted by {abs(degrees):.1f} degrees" in told[0]
+        assert f"tilted by {abs(degrees):.1f} degrees" in reported[0]
 
 
 def test_all_of_a_tilted_volume_is_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The grid that a header tells is the one of the whole image."""
+"""The grid that a header states is the one of the whole image."""
 
 from __future__ import annotations
 

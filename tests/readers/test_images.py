@@ -102,7 +102,7 @@ def test_pictures(tmp_path: Path, name: str) -> None:
 
 
 def enlarged(file: Path) -> None:
-    """Let the header of a NIfTI, NRRD or MetaImage file tell of 27 GB."""
+    """Let the header of a NIfTI, NRRD or MetaImage file declare 27 GB."""
     size = (3000, 1500, 1500)
     content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     if ".nii" in file.suffixes:
@@ -119,7 +119,7 @@ def test_a_header_of_more_than_the_file_holds(tmp_path: Path, name: str) -> None
     sitk.WriteImage(sitk.ReadImage(str(tmp_path / "a.nii")), str(tmp_path / name))
     enlarged(tmp_path / name)
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"its header promises 3000 x 1500 x 1500 voxels but the file has \d+ bytes"):
+    with pytest.raises(InputError, match=r"its header declares 3000 x 1500 x 1500 voxels but the file has \d+ bytes"):
         read_scan(tmp_path / name, "image")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -230,7 +230,7 @@ NAMES = ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.png", "a.
 
 @pytest.mark.parametrize("name", NAMES)
 def test_more_than_the_memory_holds(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told by the header, before the voxels are read; the file itself is small."""
+    """By the header, before the voxels are read; the file itself is small."""
     picture = name in ("a.png", "a.bmp")
     values = np.zeros((300, 200) if picture else (200, 160, 150), np.uint8)
     values[1, 1] = 1
@@ -261,7 +261,7 @@ def test_memory_counts_what_a_voxel_becomes(tmp_path: Path, monkeypatch: pytest.
         read_scan(tmp_path / "scaled.nii", "image")
 
 
-def test_a_picture_is_one_of_the_formats_that_its_name_tells(tmp_path: Path) -> None:
+def test_a_picture_is_one_of_the_formats_that_its_name_states(tmp_path: Path) -> None:
     """Pillow knows a file by its content and runs other programs for some; ITK knows several by theirs."""
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.tif")
     (tmp_path / "a.tif").rename(tmp_path / "a.png")

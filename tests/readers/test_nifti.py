@@ -1,4 +1,4 @@
-"""Which position of a NIfTI header is taken: nibabel's rule in mm, on all kinds of headers, and what is told."""
+"""Which position of a NIfTI header is taken: nibabel's rule in mm, on all kinds of headers, and what is reported."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ def test_the_file_that_dcm2niix_has_corrected_is_named(
     names = ("a.nii", "b.nii", other)
     for name in names:
         nib.save(nib.Nifti1Image(VOLUME, np.eye(4)), tmp_path / name)
-    told = {}
+    reported = {}
     for name in names:
         caplog.clear()
         read_scan(tmp_path / name, "fixed image")
-        told[name] = [record.getMessage() for record in caplog.records]
+        reported[name] = [record.getMessage() for record in caplog.records]
     words = f"lies beside '{other}', the same scan {CORRECTED[other]}; register that one."
-    assert told.pop("a.nii") == ([f"fixed image '{tmp_path / 'a.nii'}' {words}"] if CORRECTED[other] else [])
-    assert not any(told.values())
+    assert reported.pop("a.nii") == ([f"fixed image '{tmp_path / 'a.nii'}' {words}"] if CORRECTED[other] else [])
+    assert not any(reported.values())

@@ -71,7 +71,7 @@ def test_times_are_volumes_and_one_channel_is_none(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="holds 2 values per voxel"):
         read_scan(write(tmp_path / "c.zarr", np.stack([STACK, STACK]), "czyx"), "image")
-    with pytest.raises(InputError, match="tells no spacing"):
+    with pytest.raises(InputError, match="has no spacing"):
         read_scan(write(tmp_path / "u.zarr", STACK, unit="parsec"), "image")
     with pytest.raises(InputError, match="has the axes a, y, x, expected"):
         read_scan(write(tmp_path / "a.zarr", STACK, "ayx"), "image")

@@ -25,7 +25,7 @@ OTHERS = {
 SAME: dict[str, Any] = {
     "equal": JANE,
     "no DICOM series": None,
-    "nothing told": {},
+    "nothing stated": {},
     "empty": {"PatientID": "", "PatientName": "", "PatientBirthDate": ""},
     "padded": {"PatientID": " P 17 ", "PatientName": "Doe ^ Jane ^^", "PatientBirthDate": "19700131 "},
     "upper case": {"PatientName": "DOE^JANE"},

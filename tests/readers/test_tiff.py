@@ -86,7 +86,7 @@ def test_times_are_volumes(tmp_path: Path, form: str) -> None:
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "plain.tif", STACK, photometric="minisblack")
-    with pytest.raises(InputError, match=r"tells no spacing, its voxel size is \[0.0, 0.0, 0.0\] mm"):
+    with pytest.raises(InputError, match=r"has no spacing, its voxel size is \[0.0, 0.0, 0.0\] mm"):
         read_scan(tmp_path / "plain.tif", "image")
     tifffile.imwrite(tmp_path / "color.tif", np.zeros((6, 7, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="holds 3 values per voxel, expected one real number"):
@@ -105,10 +105,10 @@ def test_other_files_that_ome_names_are_not_opened(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK[:1], **ome("mm", 1.0))
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
         text = tiff.ome_metadata
-    spoiled = text.replace('SizeZ="1"', 'SizeZ="2"').replace(
+    corrupted = text.replace('SizeZ="1"', 'SizeZ="2"').replace(
         "</Pixels>", '<TiffData FirstZ="1" IFD="0"><UUID FileName="other.tif">urn:uuid:1</UUID></TiffData></Pixels>'
     )
-    tifffile.tiffcomment(tmp_path / "a.ome.tif", spoiled.encode())
+    tifffile.tiffcomment(tmp_path / "a.ome.tif", corrupted.encode())
     values = read_scan(tmp_path / "a.ome.tif", "image").values.numpy()
     assert not (values.squeeze() == STACK[1].T).all()
     assert values.shape[:2] == (7, 6)

@@ -154,7 +154,7 @@ def test_one_of_several_files_is_too_short(folder: Path, value: str) -> None:
     """MetaIO would return memory that was never written."""
     (folder / "s002.raw").write_bytes(b"1")
     (folder / "s001.raw").write_bytes(VOXELS.tobytes())
-    with pytest.raises(InputError, match="promises 2 x 2 x 2 voxels but the 2 files of its voxels have 9 bytes"):
+    with pytest.raises(InputError, match="declares 2 x 2 x 2 voxels but the 2 files of its voxels have 9 bytes"):
         read_scan(header(folder, ".mhd", value, "s001.raw\ns002.raw\n"), "image")
 
 
@@ -201,7 +201,7 @@ def mutated(seed: int) -> tuple[str, str]:
 
 
 def test_no_spelling_leads_out_of_the_folder(folder: Path) -> None:
-    """ITK itself tells which spellings it understands: none that reaches the other file may pass."""
+    """ITK itself shows which spellings it understands: none that reaches the other file may pass."""
     passed = 0
     for seed in range(400):
         text, suffix = mutated(seed)
@@ -236,7 +236,7 @@ MANY = np.random.default_rng(0).integers(-99, 99, (12, 11, 10)).astype(np.int16)
 
 
 def compressed(folder: Path, suffix: str) -> tuple[Path, bytes, int]:
-    """A compressed MetaImage, its header's file, and what it tells of the size."""
+    """A compressed MetaImage, its header's file, and what it states of the size."""
     path = folder / f"a{suffix}"
     sitk.WriteImage(sitk.GetImageFromArray(MANY), str(path), useCompression=True)
     content = path.read_bytes()
@@ -246,12 +246,14 @@ def compressed(folder: Path, suffix: str) -> tuple[Path, bytes, int]:
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd"])
-@pytest.mark.parametrize("told", [None, 0, 1, 0.3, 0.9])
-def test_compressed_voxels_are_as_many_as_the_header_tells(tmp_path: Path, suffix: str, told: float | None) -> None:
+@pytest.mark.parametrize("stated", [None, 0, 1, 0.3, 0.9])
+def test_compressed_voxels_are_as_many_as_the_header_states(tmp_path: Path, suffix: str, stated: float | None) -> None:
     """ITK fills up with zeros what a wrong or missing size of the compressed voxels cuts off."""
     path, content, size = compressed(tmp_path, suffix)
     np.testing.assert_array_equal(read_scan(path, "image").values.numpy().T, MANY)
-    line = b"" if told is None else b"CompressedDataSize = %d\n" % (told if told in (0, 1) else int(told * size))
+    line = (
+        b"" if stated is None else b"CompressedDataSize = %d\n" % (stated if stated in (0, 1) else int(stated * size))
+    )
     path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line, content))
     with pytest.raises(InputError, match=rf"header of {MANY.nbytes} bytes of voxels, but the \d+ compressed .* hold"):
         read_scan(path, "image")

@@ -187,7 +187,7 @@ class TestRefused:
         refused(good, tmp_path / "bundles", "claims to hold more than")
 
     def test_larger_than_it_claims(self, with_members: Any, tmp_path: Path) -> None:
-        """Only as much as was announced is ever unpacked, and the sum tells the rest."""
+        """Only as much as was announced is ever unpacked, and the sum shows the rest."""
         path = with_members(("tiny/docs/zeros.txt", bytes(1000)))
         content = bytearray(path.read_bytes())
         struct.pack_into("<L", content, content.rfind(b"PK\x01\x02") + 24, 10)

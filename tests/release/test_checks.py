@@ -14,7 +14,7 @@ from released_bundles import complete_bundle, metadata, tiny_bundle, write_json
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.release import checks
-from monai_regplugins.release.checks import check_bundle, check_bundles
+from monai_regplugins.release.checks import check_bundles
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ class TestTogether:
     def test_changelog(self, tiny: Path, tmp_path: Path) -> None:
         path = tmp_path / "CHANGELOG.md"
         with pytest.raises(InputError, match=r"CHANGELOG\.md' has no heading '## \["):
-            check_bundle(tiny, path)
+            check_bundles([tiny], changelog=path)
         path.write_text("## [0.0.9]\n")
         with pytest.raises(InputError, match=r"CHANGELOG\.md' has no heading '## \["):
-            check_bundle(tiny, path)
+            check_bundles([tiny], changelog=path)

@@ -55,7 +55,7 @@ def test_colors_tell_the_differences():
 @pytest.mark.parametrize(
     ("matrix", "place"),
     [
-        (None, 0),  # the header tells nothing: as stored
+        (None, 0),  # the header states nothing: as stored
         ([[0, 0, -1], [0, -1, 0], [-1, 0, 0]], 0),  # rows down, columns back: as shown
         ([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], 1),  # columns to the front: mirrored
         ([[0, 0, 1], [0, -1, 0], [1, 0, 0]], 2),  # rows up: upside down

@@ -33,7 +33,7 @@ def positions(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pull(image: Any, where: np.ndarray, order: int = 1, mode: str = "grid-constant") -> np.ndarray:
-    """The image at the positions, by SciPy; zero outside unless told otherwise."""
+    """The image at the positions, by SciPy; zero outside unless specified otherwise."""
     return map_coordinates(np.asarray(image, dtype=float), where, order=order, mode=mode)
 
 
@@ -49,7 +49,7 @@ def test_fixed_is_moving_warped_by_the_true_field(shape: tuple[int, ...]) -> Non
     assert item["true_ddf"].shape == (len(shape), *shape)
     assert item["true_ddf"].dtype == torch.float32
     assert item["true_ddf"].norm(dim=0).max() > 1
-    assert torch.equal(item["known_ddf"], torch.tensor(1.0))
+    assert torch.equal(item["has_true_ddf"], torch.tensor(1.0))
     np.testing.assert_allclose(item["fixed"][0].numpy(), pull(item["moving"][0], where), atol=1e-4)
     # Positions half way between two voxels may be rounded either way.
     off_ties = (np.abs(where - np.floor(where) - 0.5) > 1e-3).all(axis=0)
@@ -76,14 +76,14 @@ def test_a_real_pair_stays_and_mixes_with_synthetic_ones() -> None:
     assert not item["true_ddf"].any()
     batch = list_data_collate([item, drawn(1)])
     assert batch["true_ddf"].shape == (2, 3, *SHAPE)
-    assert batch["known_ddf"].tolist() == [0.0, 1.0]
+    assert batch["has_true_ddf"].tolist() == [0.0, 1.0]
 
 
 def test_probability_is_kept() -> None:
     transform = RandSyntheticPaird(prob=0.3, **STILL).set_random_state(0)
     pair = make_pair((4, 4))
 
-    share = np.mean([float(transform(pair)["known_ddf"]) for _ in range(400)])
+    share = np.mean([float(transform(pair)["has_true_ddf"]) for _ in range(400)])
 
     assert share == pytest.approx(0.3, abs=0.08)
 

@@ -35,9 +35,9 @@ def test_items_have_their_keys_shapes_and_ranges() -> None:
     pairs = RandomPairs(SIZE, maps=[boxes()], map_share=0.5)
     for index in range(12):
         pair = pairs[index]
-        assert all(pair[key].shape == (1, *SIZE) for key in pair if key not in ("true_ddf", "known_ddf"))
+        assert all(pair[key].shape == (1, *SIZE) for key in pair if key not in ("true_ddf", "has_true_ddf"))
         assert pair["true_ddf"].shape == (3, *SIZE)
-        assert float(pair["known_ddf"]) == 1
+        assert float(pair["has_true_ddf"]) == 1
         for key in ("moving", "fixed"):
             assert pair[key].dtype == torch.float32
             assert float(pair[key].min()) >= 0

@@ -70,7 +70,7 @@ def value_of(field: GaussianField, positions: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_a_label_belongs_to_its_voxel(shape: tuple[int, ...], flip: float, fields: list[GaussianField]) -> None:
-    # An image that tells where each voxel of the window comes from.
+    # An image that shows where each voxel of the window comes from.
     x = grid(shape)
     image = torch.tensor((x * 100.0 ** np.arange(len(shape)).reshape(-1, *[1] * len(shape))).sum(axis=0)[None]).float()
     windows = RandSyntheticWindowd(labels=3, num_windows=1, next_probability=0.0, flip_probability=flip, **CLEAN)
@@ -88,7 +88,7 @@ def test_a_label_belongs_to_its_voxel(shape: tuple[int, ...], flip: float, field
     expected = sign * value_of(fields[0], origin)
     np.testing.assert_allclose(sample["true_ddf"].numpy(), expected, atol=1e-5)
     assert sample["true_ddf"].dtype == torch.float32
-    assert sample["known_ddf"] == 1
+    assert sample["has_true_ddf"] == 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -140,8 +140,8 @@ def test_the_truth_registers_moving_to_fixed(deformed: bool) -> None:
         assert error.max() < 1e-2
         assert opposite.mean() > 50
     assert jacobian_determinant(pair["true_ddf"][None]).min() > 0.3
-    assert pair["known_ddf"] == 1
-    assert set(pair) == {"moving", "fixed", "true_ddf", "known_ddf", "field"}
+    assert pair["has_true_ddf"] == 1
+    assert set(pair) == {"moving", "fixed", "true_ddf", "has_true_ddf", "field"}
 
 
 def test_noise() -> None:
@@ -299,7 +299,7 @@ def test_the_mask_of_a_pair_moves_along() -> None:
     assert torch.equal(pair["fixed"].affine, affine)
     assert torch.equal(pair["fixed_mask"].affine, affine)
     assert not isinstance(pair["true_ddf"], MetaTensor)
-    assert set(pair) == {"moving", "fixed", "true_ddf", "known_ddf", "fixed_mask", "field", "name"}
+    assert set(pair) == {"moving", "fixed", "true_ddf", "has_true_ddf", "fixed_mask", "field", "name"}
 
 
 def test_the_validation_set_is_fixed() -> None:
@@ -330,4 +330,4 @@ def test_a_batch_of_windows_fits_the_network() -> None:
     assert batch["moving"].shape == batch["fixed"].shape == (6, 1, window_size(4), window_size(4))
     network = RegNet(spatial_dims=2, dense_mode="window", width=0.25)
     assert network(torch.cat([batch["moving"], batch["fixed"]], dim=1)).shape == batch["true_ddf"].shape
-    assert batch["known_ddf"].tolist() == [1.0] * 6
+    assert batch["has_true_ddf"].tolist() == [1.0] * 6

@@ -16,7 +16,7 @@ AFFINE = torch.tensor([[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.
 
 
 def make_pair(shape: tuple[int, ...] = (9, 8, 7)) -> dict[str, Any]:
-    """A pair whose fixed image, label and field all hold the voxel number, so that each voxel tells where it was."""
+    """A pair whose fixed image, label and field all hold the voxel number, so that each voxel shows where it was."""
     d = len(shape)
     numbers = torch.arange(1.0, 1.0 + np.prod(shape)).reshape(1, *shape)
     return {

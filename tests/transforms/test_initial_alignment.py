@@ -16,10 +16,10 @@ from monai_regplugins.transforms.alignment_descent import CORRELATION, MUTUAL_IN
 from monai_regplugins.transforms.initial_alignment import (
     LINEAR,
     alignment_name,
+    center_of_mass_matrix,
     linear_alignment,
-    moments_matrix,
 )
-from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 SHAPE = (24, 24, 24)
 DRAW = np.random.default_rng(1)
@@ -79,12 +79,12 @@ def in_space(degrees: float, shift: tuple[float, ...] = (6.0, -4.0, 5.0)) -> np.
     return about_the_middle(Rotation.from_rotvec(np.deg2rad(degrees) * axis).as_matrix(), shift)
 
 
-def test_moments_recover_a_shift_of_20_mm() -> None:
+def test_centers_of_mass_recover_a_shift_of_20_mm() -> None:
     shift = 20.0 * np.array([0.6, -0.48, 0.64])  # a unit vector
     matrix, moving_affine = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
     matrix[:3, 3] = shift
     moving_affine[:3, 3] = shift + np.array([1.0, -1.0, 0.5])
-    found = moments_matrix(*image_pair(matrix, moving_affine))
+    found = center_of_mass_matrix(*image_pair(matrix, moving_affine))
     assert np.linalg.norm(found[:3, 3].numpy() - shift) < 0.5
     assert torch.equal(found[:3, :3], torch.eye(3, dtype=torch.float64))
 
@@ -121,7 +121,7 @@ def test_an_affine_map_in_space(monkeypatch: pytest.MonkeyPatch) -> None:
         Rotation.from_euler("xyz", [12, -10, 15], degrees=True).as_matrix() @ np.diag([1.1, 0.92, 1.05]), (6, -4, 5)
     )
     images = image_pair(matrix)
-    assert mean_error(moments_matrix(*images), matrix) > 2.0, "the moments alone must not be enough"
+    assert mean_error(center_of_mass_matrix(*images), matrix) > 2.0, "the centers of mass alone must not be enough"
     assert mean_error(linear_alignment(*images).matrix, matrix) < 0.4, "a fifth of a voxel"
     turned = linear_alignment(*images, "rigid").matrix[:3, :3]
     torch.testing.assert_close(turned @ turned.T, torch.eye(3).double(), atol=1e-9, rtol=0)
@@ -163,7 +163,7 @@ def test_only_what_the_masks_hold_is_compared(kind: str, both: bool) -> None:
     pair, upper = two_halves()
     masks = {"fixed_mask": upper} | ({"moving_mask": upper} if both else {})
     for shift, chosen in ((3.0, masks), (-3.0, {key: 1 - mask for key, mask in masks.items()})):
-        found = MovingToFixedGridd(prealign=kind)(pair | chosen)["prealign_matrix"]
+        found = ResampleToFixedd(initial_alignment=kind)(pair | chosen)["initial_alignment_matrix"]
         inside = world(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))[chosen["fixed_mask"][0].numpy() > 0]
         moved = inside @ found[:3, :3].numpy().T + found[:3, 3].numpy() - inside
         np.testing.assert_allclose(moved.mean(axis=0), [0.0, shift, 0.0], atol=0.5)  # a quarter of a voxel
@@ -228,15 +228,15 @@ def test_images_that_fit_in_two_ways_raise_a_doubt() -> None:
 def test_noise_raises_a_doubt() -> None:
     images = torch.rand(2, 1, 30, 30, generator=torch.Generator().manual_seed(0))
     found = linear_alignment(images[0], torch.eye(3).double(), images[1], torch.eye(3).double(), "rigid")
-    assert found.doubt != "" or found.after <= found.before, "either is told in a line"
+    assert found.doubt != "" or found.after <= found.before, "either is reported in a line"
 
 
 def test_former_names_go_on_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert [alignment_name(name) for name in ("moments", "correlation")] == ["center", "affine"]
     assert [r.getMessage() for r in caplog.records] == [
-        "prealign 'moments' is called 'center' now; the old name goes with the next release.",
-        "prealign 'correlation' is called 'affine' now; the old name goes with the next release.",
+        "initial_alignment 'moments' is called 'center' now; the old name goes with the next release.",
+        "initial_alignment 'correlation' is called 'affine' now; the old name goes with the next release.",
     ]
     with pytest.raises(InputError, match="Did you mean 'rigid'"):
         alignment_name("rigidd")

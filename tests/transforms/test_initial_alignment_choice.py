@@ -14,7 +14,7 @@ from monai_regplugins.keys import SERIES_KEY
 from monai_regplugins.transforms import initial_alignment_choice as choice
 from monai_regplugins.transforms.initial_alignment import INITIAL_ALIGNMENTS, Alignment
 from monai_regplugins.transforms.initial_alignment_choice import auto_matrix, initial_matrix, verdict
-from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 EYE = torch.eye(3, dtype=torch.float64)
 SHIFT = torch.tensor([[1.0, 0.0, 9.0], [0.0, 1.0, -4.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -31,8 +31,8 @@ def test_what_matches_no_better_is_not_used_and_says_so(after: float, caplog: py
     assert torch.equal(verdict(found(after), "rigid"), EYE)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    told = f"initial alignment 'rigid' is not used: the correlation is {after:.3f} with it and 0.600 as they lie."
-    assert record.getMessage() == told
+    reported = f"initial alignment 'rigid' is not used: the correlation is {after:.3f} with it and 0.600 as they lie."
+    assert record.getMessage() == reported
 
 
 def test_what_matches_better_is_used_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,7 +40,7 @@ def test_what_matches_better_is_used_without_a_warning(caplog: pytest.LogCapture
     assert caplog.records == []
 
 
-def test_a_doubt_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_doubt_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert torch.equal(verdict(found(0.7, doubt="the moon is full"), "affine"), SHIFT)
     assert "'affine' may be wrong: the moon is full" in caplog.text
 
@@ -66,8 +66,8 @@ def test_auto_decides_by_how_well_the_images_match(
         matrix = auto_matrix(*IMAGES, same_frame)
     assert torch.equal(matrix, SHIFT if expected == "affine" else EYE)
     frame = "one frame of reference" if same_frame else "no common frame of reference"
-    told = f"{metric} {before:.3f} as they lie, {after:.3f} with 'affine', {frame}"
-    assert caplog.records[0].getMessage() == f"initial alignment 'auto' takes '{expected}': {told}."
+    reported = f"{metric} {before:.3f} as they lie, {after:.3f} with 'affine', {frame}"
+    assert caplog.records[0].getMessage() == f"initial alignment 'auto' takes '{expected}': {reported}."
 
 
 def test_auto_brings_images_together_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def blob(center: tuple[float, float], shape: tuple[int, int] = (24, 30)) -> torc
 def test_content_that_lies_elsewhere_is_found(kind: str) -> None:
     """The grids agree; only the content says that something is to be done."""
     pair = {"fixed": MetaTensor(blob((10, 12)), affine=EYE), "moving": MetaTensor(blob((13, 17)), affine=EYE)}
-    matrix = MovingToFixedGridd(prealign=kind)(pair)["prealign_matrix"]
+    matrix = ResampleToFixedd(initial_alignment=kind)(pair)["initial_alignment_matrix"]
     torch.testing.assert_close(
         matrix[:2] @ torch.tensor([10.0, 12.0, 1.0]).double(), torch.tensor([13.0, 17.0]).double(), atol=0.3, rtol=0
     )
@@ -115,7 +115,7 @@ def test_the_pair_tells_the_frames_of_reference(same: bool, monkeypatch: pytest.
         key: MetaTensor(blob((10, 12)), affine=EYE, meta={SERIES_KEY: {"FrameOfReferenceUID": frame}})
         for key, frame in (("fixed", "1.2"), ("moving", "1.2" if same else "1.3"))
     }
-    MovingToFixedGridd(prealign="auto")(images)
+    ResampleToFixedd(initial_alignment="auto")(images)
     assert heard == [same]
 
 
@@ -123,5 +123,5 @@ def test_images_of_two_worlds_meet() -> None:
     far = EYE.clone()
     far[:2, 2] = 500.0
     pair = {"fixed": MetaTensor(blob((10, 12)), affine=EYE), "moving": MetaTensor(blob((10, 12)), affine=far)}
-    prepared = MovingToFixedGridd(prealign="auto")(pair)
+    prepared = ResampleToFixedd(initial_alignment="auto")(pair)
     torch.testing.assert_close(prepared["moving"].as_tensor(), pair["fixed"].as_tensor(), atol=0.05, rtol=0)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms.load import LoadPaird, LoadSubjectd, load_points
-from monai_regplugins.transforms.prepare import MovingToFixedGridd, resize_image
+from monai_regplugins.transforms.prepare import ResampleToFixedd, resize_image
 
 LABELS = np.arange(120, dtype=np.int16).reshape(4, 5, 6) % 7
 SLICE = np.random.default_rng(0).integers(0, 255, size=(6, 4), dtype=np.uint8)  # PNG rows, columns
@@ -175,7 +175,7 @@ def test_bad_image(pair: dict[str, Any], tmp_path: Path, data: np.ndarray[Any, A
     ("data", "affine", "message"),
     [
         (LABELS[:, :, :5], np.eye(4), "size"),
-        (LABELS, np.eye(4), "another affine than the fixed image and tells no place of its own"),
+        (LABELS, np.eye(4), "another affine than the fixed image and no position of its own"),
         (LABELS, AFFINE + 100 * np.eye(4, k=3), "lies outside of the fixed image"),
         (LABELS, AFFINE @ (np.eye(4) + 0.1 * np.eye(4, k=1)), "affine of fixed label .* is sheared"),
         (np.zeros_like(LABELS), AFFINE, "empty"),
@@ -325,7 +325,7 @@ def test_header_without_voxel_size(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOLUME, None)
     image.header["pixdim"][1:4] = [2.0, 0.0, 2.0]
     nib.save(image, path)
-    with pytest.raises(InputError, match=r"image '.*' tells no spacing, its voxel size is \[2.0, 0.0, 2.0\] mm"):
+    with pytest.raises(InputError, match=r"image '.*' has no spacing, its voxel size is \[2.0, 0.0, 2.0\] mm"):
         LoadSubjectd()({"image": path})
 
 
@@ -448,7 +448,7 @@ def test_large_and_negative_labels_survive(pair: dict[str, Any], tmp_path: Path,
     loaded = LoadPaird()({**pair, "moving_label": source, "fixed": tmp_path / "turned.nii"})
     assert loaded["moving_label"].dtype == torch.int32
     np.testing.assert_array_equal(loaded["moving_label"][0], labels)
-    moved = MovingToFixedGridd(keep_original=True)(loaded)["moving_label"][0]
+    moved = ResampleToFixedd(keep_original=True)(loaded)["moving_label"][0]
     expected = nib.Nifti1Image(labels.astype(np.int32), AFFINE).as_reoriented(reorientation)
     np.testing.assert_array_equal(moved, np.asarray(expected.dataobj))
     resized = resize_image(loaded["moving_label"].as_tensor(), [8, 10, 12], nearest=True)
@@ -482,7 +482,7 @@ def test_damaged_pairs_are_refused_in_one_line(tmp_path: Path, kind: str) -> Non
         damaged = damaged_pair(tmp_path / str(seed), kind, seed)
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
         with pytest.raises(InputError) as error:
-            MovingToFixedGridd()(LoadPaird()(damaged))
+            ResampleToFixedd()(LoadPaird()(damaged))
         assert time.perf_counter() - start < 5, "it must not hang"
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "half a gigabyte, in kB"
         assert len(str(error.value)) > 20

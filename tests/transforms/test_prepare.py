@@ -15,9 +15,10 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.memory import REGISTERING, RESAMPLING
 from monai_regplugins.transforms.prepare import (
     IsotropicSubjectd,
-    MovingToFixedGridd,
+    ResampleToFixedd,
     ResizePaird,
     ScalePaird,
+    ScaleRangePaird,
     StandardizePaird,
     resize_image,
 )
@@ -64,7 +65,7 @@ def pair() -> dict[str, Any]:
 
 
 def test_moving_on_the_fixed_grid_equals_simpleitk(pair: dict[str, Any]) -> None:
-    prepared = MovingToFixedGridd()(pair)
+    prepared = ResampleToFixedd()(pair)
     for key, interpolator, padding in (
         ("moving", sitk.sitkLinear, float(pair["moving"].min())),
         ("moving_label", sitk.sitkNearestNeighbor, 0.0),
@@ -78,17 +79,17 @@ def test_moving_on_the_fixed_grid_equals_simpleitk(pair: dict[str, Any]) -> None
         np.testing.assert_array_equal(prepared[key].affine, PLAIN)
 
 
-def test_spacing_and_identity_prealignment_are_added(pair: dict[str, Any]) -> None:
-    prepared = MovingToFixedGridd()(pair)
+def test_spacing_and_identity_initial_alignment_are_added(pair: dict[str, Any]) -> None:
+    prepared = ResampleToFixedd()(pair)
     assert torch.equal(prepared["spacing"], torch.tensor([2.0, 1.5, 2.5]))
-    assert torch.equal(prepared["prealign_matrix"], torch.eye(4, dtype=torch.float64))
+    assert torch.equal(prepared["initial_alignment_matrix"], torch.eye(4, dtype=torch.float64))
     assert prepared["fixed"] is pair["fixed"]
     assert prepared["moving"].meta["filename_or_obj"] == "image.nii"
     assert "moving_original" not in prepared
 
 
 def test_moving_points_follow_onto_the_fixed_grid(pair: dict[str, Any]) -> None:
-    prepared = MovingToFixedGridd(keep_original=True)(pair)
+    prepared = ResampleToFixedd(keep_original=True)(pair)
     moving_world = nibabel.affines.apply_affine(OBLIQUE, pair["moving_keypoints"].numpy())
     fixed_world = nibabel.affines.apply_affine(PLAIN, prepared["moving_keypoints"].numpy())
     np.testing.assert_allclose(fixed_world, moving_world, atol=1e-4)
@@ -96,7 +97,7 @@ def test_moving_points_follow_onto_the_fixed_grid(pair: dict[str, Any]) -> None:
 
 
 def test_originals_are_kept_where_asked(pair: dict[str, Any]) -> None:
-    prepared = MovingToFixedGridd(keep_original=True)(pair)
+    prepared = ResampleToFixedd(keep_original=True)(pair)
     assert prepared["moving_original"] is pair["moving"]
     assert prepared["moving_label_original"] is pair["moving_label"]
     np.testing.assert_array_equal(prepared["moving_original"].affine, OBLIQUE)
@@ -105,7 +106,7 @@ def test_originals_are_kept_where_asked(pair: dict[str, Any]) -> None:
 def test_equal_grids_are_not_sampled(pair: dict[str, Any]) -> None:
     pair["moving"] = volume((7, 10, 8), PLAIN + 5e-4 * np.eye(4, k=3))
     pair["moving_label"] = labels((7, 10, 8), PLAIN)
-    prepared = MovingToFixedGridd()(pair)
+    prepared = ResampleToFixedd()(pair)
     assert prepared["moving"].data_ptr() == pair["moving"].data_ptr()
     assert prepared["moving_label"].data_ptr() == pair["moving_label"].data_ptr()
     np.testing.assert_array_equal(prepared["moving"].affine, PLAIN)
@@ -116,22 +117,22 @@ def test_outside_the_moving_image_is_its_minimum_or_its_border() -> None:
     image = torch.arange(1.0, 65.0).reshape(1, 4, 4, 4)
     fixed = MetaTensor(torch.rand(1, 6, 4, 4), affine=torch.eye(4))
     pair = {"moving": MetaTensor(image, affine=torch.eye(4)), "fixed": fixed}
-    at_minimum, continued = (MovingToFixedGridd(outside=outside)(pair)["moving"] for outside in ("minimum", "border"))
+    at_minimum, continued = (ResampleToFixedd(outside=outside)(pair)["moving"] for outside in ("minimum", "border"))
     torch.testing.assert_close(at_minimum[0, :4].as_tensor(), image[0])
     torch.testing.assert_close(continued[0, :4].as_tensor(), image[0])
     assert (at_minimum[0, 4:] == 1).all()
     torch.testing.assert_close(continued[0, 4:].as_tensor(), image[0, -1:].expand(2, 4, 4))
     with pytest.raises(InputError, match="outside is 'zero'"):
-        MovingToFixedGridd(outside="zero")
+        ResampleToFixedd(outside="zero")
 
 
-def test_prealignment_finds_the_shifted_image() -> None:
+def test_initial_alignment_finds_the_shifted_image() -> None:
     blob = torch.zeros(1, 8, 8, 8)
     blob[0, 2:5, 3:6, 3:7] = torch.rand(3, 3, 4) + 1
     fixed = MetaTensor(blob, affine=torch.from_numpy(PLAIN))
     moving = MetaTensor(blob, affine=torch.from_numpy(PLAIN + 20.0 * np.eye(4, k=3)))
-    prepared = MovingToFixedGridd(prealign="center")({"moving": moving, "fixed": fixed})
-    torch.testing.assert_close(prepared["prealign_matrix"][:3, 3], torch.tensor([20.0, 0.0, 0.0]).double())
+    prepared = ResampleToFixedd(initial_alignment="center")({"moving": moving, "fixed": fixed})
+    torch.testing.assert_close(prepared["initial_alignment_matrix"][:3, 3], torch.tensor([20.0, 0.0, 0.0]).double())
     torch.testing.assert_close(prepared["moving"].as_tensor(), blob)
 
 
@@ -140,7 +141,7 @@ def test_slices_are_resampled_in_their_plane(size: int) -> None:
     fixed_affine, moving_affine = np.eye(size), np.diag([0.5, 2.0, *[1.0] * (size - 2)])
     moving_affine[0, -1] = 1.0
     ramp = torch.arange(12.0)[:, None] + 100 * torch.arange(6.0)
-    prepared = MovingToFixedGridd()(
+    prepared = ResampleToFixedd()(
         {
             "moving": MetaTensor(ramp[None], affine=torch.from_numpy(moving_affine)),
             "fixed": MetaTensor(torch.rand(1, 5, 7), affine=torch.from_numpy(fixed_affine)),
@@ -149,21 +150,21 @@ def test_slices_are_resampled_in_their_plane(size: int) -> None:
     expected = (2 * (torch.arange(1.0, 5.0) - 1))[:, None] + 50 * torch.arange(7.0)
     torch.testing.assert_close(prepared["moving"].as_tensor()[0, 1:], expected)
     assert prepared["spacing"].tolist() == [1.0, 1.0]
-    assert prepared["prealign_matrix"].shape == (3, 3)
+    assert prepared["initial_alignment_matrix"].shape == (3, 3)
 
 
 def test_slices_of_different_planes_are_refused() -> None:
     sagittal = torch.eye(4)[[2, 0, 1, 3]]
     moving, fixed = (MetaTensor(torch.rand(1, 5, 7), affine=affine) for affine in (sagittal, torch.eye(4)))
     with pytest.raises(InputError, match="different planes"):
-        MovingToFixedGridd()({"moving": moving, "fixed": fixed})
+        ResampleToFixedd()({"moving": moving, "fixed": fixed})
 
 
 @pytest.mark.parametrize("key", ["moving", "fixed"])
 def test_sheared_affines_are_refused(pair: dict[str, Any], key: str) -> None:
     pair[key] = volume((7, 10, 8), PLAIN + 0.3 * np.eye(4, k=1) * (np.arange(4) < 2)[:, None])
     with pytest.raises(InputError, match=f"{key} image is sheared"):
-        MovingToFixedGridd()(pair)
+        ResampleToFixedd()(pair)
 
 
 def test_images_that_do_not_overlap_are_refused(pair: dict[str, Any]) -> None:
@@ -171,12 +172,12 @@ def test_images_that_do_not_overlap_are_refused(pair: dict[str, Any]) -> None:
     far[2, 3] += 500
     pair["moving"] = volume((9, 8, 10), far)
     with pytest.raises(InputError, match="do not overlap"):
-        MovingToFixedGridd()(pair)
+        ResampleToFixedd()(pair)
 
 
-def test_unknown_prealignment_is_refused() -> None:
+def test_unknown_initial_alignment_is_refused() -> None:
     with pytest.raises(InputError, match="Did you mean 'center'"):
-        MovingToFixedGridd(prealign="centre")
+        ResampleToFixedd(initial_alignment="centre")
 
 
 def test_scale_clips_to_the_window_then_spans_zero_to_one() -> None:
@@ -311,14 +312,14 @@ def test_voxels_of_no_size() -> None:
 def test_a_grid_that_the_memory_does_not_hold(pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 7 x 10 x 8 voxels; those of the moving image do not matter."""
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{REGISTERING * 560}")
-    MovingToFixedGridd(keep_original=True)(pair)
+    ResampleToFixedd(keep_original=True)(pair)
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{REGISTERING * 560 - 1}")
-    MovingToFixedGridd()(pair)
+    ResampleToFixedd()(pair)
     with pytest.raises(InputError, match=r"grid of the fixed image has 7 x 10 x 8 voxels, .* of memory to register"):
-        MovingToFixedGridd(keep_original=True)(pair)
+        ResampleToFixedd(keep_original=True)(pair)
     monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", f"{RESAMPLING * 560 - 1}")
     with pytest.raises(InputError, match=r"grid of the fixed image has 7 x 10 x 8 voxels, .* of memory to resample"):
-        MovingToFixedGridd()(pair)
+        ResampleToFixedd()(pair)
 
 
 def test_one_bright_voxel_does_not_scale_the_rest_away() -> None:
@@ -346,7 +347,7 @@ def test_what_was_not_measured_leaves_the_masks() -> None:
     """Padding of the scanner, and fixed voxels beyond the moving image."""
     fixed, moving = torch.rand(1, 8, 8), torch.rand(1, 8, 6)
     fixed[..., 0] = moving[..., 0, :] = -3024
-    pair = MovingToFixedGridd(keep_original=True, lowest=-1024)(
+    pair = ResampleToFixedd(keep_original=True, lowest=-1024)(
         {"fixed": MetaTensor(fixed), "moving": MetaTensor(moving)}
     )
     assert pair["fixed_mask"][0].nonzero()[:, 1].unique().tolist() == [1, 2, 3, 4, 5, 6, 7]
@@ -354,3 +355,12 @@ def test_what_was_not_measured_leaves_the_masks() -> None:
     expected[0] = 0
     expected[:, 6:] = 0
     assert torch.equal(pair["moving_mask"][0].float().as_tensor(), expected)
+
+
+def test_an_interval_becomes_zero_to_one_without_clipping() -> None:
+    values = torch.linspace(-2000.0, 4000.0, 16).reshape(1, 4, 4)
+    affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0]))
+    scaled = ScaleRangePaird([-1000.0, 3095.0])({key: MetaTensor(values, affine=affine) for key in ("moving", "fixed")})
+    for image in scaled.values():
+        np.testing.assert_allclose(image.numpy(), (values.numpy() + 1000) / 4095, atol=1e-6)
+        assert torch.equal(image.affine, affine.double())

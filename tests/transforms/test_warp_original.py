@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from monai_regplugins.checks import InputError
 from monai_regplugins.fields import sample_at
 from monai_regplugins.metrics.landmarks import landmark_errors
-from monai_regplugins.transforms.prepare import MovingToFixedGridd
+from monai_regplugins.transforms.prepare import ResampleToFixedd
 from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
     inverse_displacement,
@@ -36,7 +36,7 @@ MOVING_AFFINE = np.array(
 FIXED_SHAPE, MOVING_SHAPE = (7, 8, 6), (9, 10, 11)
 
 
-def prealignment() -> np.ndarray[Any, Any]:
+def initial_alignment() -> np.ndarray[Any, Any]:
     """A rotation about the middle of the fixed image, with some scale and a shift."""
     center = (FIXED_AFFINE @ [3, 4, 3, 1])[:3]
     matrix = np.eye(4)
@@ -63,7 +63,7 @@ def on_grid(data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], is_vector:
 
 
 def composite(ddf: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any]) -> sitk.CompositeTransform:
-    """The same map built from ITK parts: the field meets the point first, then the pre-alignment."""
+    """The same map built from ITK parts: the field meets the point first, then the initial alignment."""
     lps_vectors = np.einsum("kj,jxyz->zyxk", (FLIP @ FIXED_AFFINE)[:3, :3], ddf)
     warp = sitk.DisplacementFieldTransform(on_grid(np.ascontiguousarray(lps_vectors), FIXED_AFFINE, is_vector=True))
     lps_matrix = FLIP @ matrix @ FLIP
@@ -73,11 +73,11 @@ def composite(ddf: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any]) -> sitk.C
     return sitk.CompositeTransform([affine, warp])
 
 
-@pytest.mark.parametrize("with_prealignment", [True, False])
-def test_total_displacement_equals_simpleitks_composite(with_prealignment: bool) -> None:
+@pytest.mark.parametrize("with_initial_alignment", [True, False])
+def test_total_displacement_equals_simpleitks_composite(with_initial_alignment: bool) -> None:
     ddf = RNG.normal(size=(3, *FIXED_SHAPE))
-    matrix = prealignment() if with_prealignment else np.eye(4)
-    given = torch.from_numpy(matrix) if with_prealignment else None
+    matrix = initial_alignment() if with_initial_alignment else np.eye(4)
+    given = torch.from_numpy(matrix) if with_initial_alignment else None
     displacement = total_displacement(torch.from_numpy(ddf), torch.from_numpy(FIXED_AFFINE), given).numpy()
     transform, grid = composite(ddf, matrix), geometry(FIXED_SHAPE, FIXED_AFFINE)
     for voxel in [(0, 0, 0), (6, 7, 5), (3, 2, 4), (1, 6, 0)]:
@@ -88,7 +88,7 @@ def test_total_displacement_equals_simpleitks_composite(with_prealignment: bool)
 
 def test_single_precision_is_enough_for_a_micrometer() -> None:
     ddf = torch.from_numpy(RNG.normal(size=(3, *FIXED_SHAPE)))
-    affine, matrix = torch.from_numpy(FIXED_AFFINE), torch.from_numpy(prealignment())
+    affine, matrix = torch.from_numpy(FIXED_AFFINE), torch.from_numpy(initial_alignment())
     single = total_displacement(ddf.float(), affine.float(), matrix)
     assert single.dtype == torch.float32
     assert total_displacement(ddf.half(), affine, matrix).dtype == torch.float32
@@ -96,7 +96,7 @@ def test_single_precision_is_enough_for_a_micrometer() -> None:
 
 
 def test_warping_the_original_equals_simpleitks_composite() -> None:
-    ddf, matrix = RNG.normal(size=(3, *FIXED_SHAPE)), prealignment()
+    ddf, matrix = RNG.normal(size=(3, *FIXED_SHAPE)), initial_alignment()
     moving = RNG.normal(size=MOVING_SHAPE)
     affines = torch.from_numpy(MOVING_AFFINE), torch.from_numpy(FIXED_AFFINE)
     displacement = total_displacement(torch.from_numpy(ddf), affines[1], torch.from_numpy(matrix))
@@ -121,7 +121,7 @@ def test_landmarks_through_the_exact_map_have_no_error() -> None:
     ddf = torch.from_numpy(np.einsum("kj,jxyz->kxyz", field[:, :3], np.indices(FIXED_SHAPE)) + field[:, 3:, None, None])
     x = RNG.uniform(1, 5, size=(40, 3))
     u = x @ field[:, :3].T + field[:, 3]
-    matrix, linear = prealignment(), FIXED_AFFINE[:3, :3]
+    matrix, linear = initial_alignment(), FIXED_AFFINE[:3, :3]
 
     def errors(moving_world: np.ndarray[Any, Any]) -> torch.Tensor:
         """In mm along the fixed grid, with the moving points where the preparation puts them."""
@@ -130,15 +130,15 @@ def test_landmarks_through_the_exact_map_have_no_error() -> None:
         return landmark_errors(torch.from_numpy(x), torch.from_numpy(points), np.linalg.norm(linear, axis=0), ddf)
 
     fixed_world = x @ linear.T + FIXED_AFFINE[:3, 3]
-    prealigned = fixed_world @ matrix[:3, :3].T + matrix[:3, 3]
+    aligned = fixed_world @ matrix[:3, :3].T + matrix[:3, 3]
     exact = (fixed_world + u @ linear.T) @ matrix[:3, :3].T + matrix[:3, 3]
     total = total_displacement(ddf, torch.from_numpy(FIXED_AFFINE), torch.from_numpy(matrix))
     sampled = sample_at(total[None], torch.from_numpy(x)[None])[0].numpy()
     np.testing.assert_allclose(fixed_world + sampled, exact, atol=1e-9)
     assert errors(exact).max() < 1e-9
     variant = u @ linear.T @ (np.eye(3) - matrix[:3, :3]).T @ np.linalg.inv(matrix[:3, :3]).T
-    torch.testing.assert_close(errors(prealigned + u @ linear.T), torch.from_numpy(np.linalg.norm(variant, axis=1)))
-    assert errors(prealigned + u @ linear.T).mean() > 0.3, "mm"
+    torch.testing.assert_close(errors(aligned + u @ linear.T), torch.from_numpy(np.linalg.norm(variant, axis=1)))
+    assert errors(aligned + u @ linear.T).mean() > 0.3, "mm"
 
 
 def test_padding_is_the_minimum_of_an_image_and_zero_for_a_label() -> None:
@@ -181,7 +181,7 @@ def prepared() -> dict[str, Any]:
         "moving_label": image(RNG.integers(1, 200, size=MOVING_SHAPE).astype(np.uint8), MOVING_AFFINE, "label.nii"),
         "fixed": image(RNG.normal(size=FIXED_SHAPE).astype(np.float32), FIXED_AFFINE, "fixed.nii"),
     }
-    pair = MovingToFixedGridd(keep_original=True)(pair)
+    pair = ResampleToFixedd(keep_original=True)(pair)
     return pair | {"ddf": torch.zeros(3, *FIXED_SHAPE)}
 
 
@@ -192,15 +192,15 @@ def test_warp_original_without_a_field_is_the_preparation(prepared: dict[str, An
     assert torch.equal(result["warped_label"].as_tensor(), prepared["moving_label"].as_tensor())
 
 
-def test_warp_original_samples_once_through_field_and_prealignment(prepared: dict[str, Any]) -> None:
+def test_warp_original_samples_once_through_field_and_initial_alignment(prepared: dict[str, Any]) -> None:
     prepared["ddf"] = torch.from_numpy(RNG.normal(size=(3, *FIXED_SHAPE)).astype(np.float32))
-    prepared["prealign_matrix"] = torch.from_numpy(prealignment())
+    prepared["initial_alignment_matrix"] = torch.from_numpy(initial_alignment())
     result = WarpOriginald()(prepared)
     moving, padding = prepared["moving_original"], float(prepared["moving_original"].min())
     reference = sitk.Resample(
         on_grid(np.ascontiguousarray(moving[0].numpy().T), MOVING_AFFINE),
         geometry(FIXED_SHAPE, FIXED_AFFINE),
-        composite(prepared["ddf"].double().numpy(), prealignment()),
+        composite(prepared["ddf"].double().numpy(), initial_alignment()),
         sitk.sitkLinear,
         padding,
     )
@@ -212,7 +212,9 @@ def whole_warp(pair: dict[str, Any], key: str, mode: str) -> tuple[torch.Tensor,
     """The displacement and the warped entry, each from arrays of the whole fixed grid."""
     u, image = pair["ddf"], pair[key].as_tensor()
     d, shape = len(u), u.shape[1:]
-    fixed, moving, matrix = (a.double() for a in (pair["fixed"].affine, pair[key].affine, pair["prealign_matrix"]))
+    fixed, moving, matrix = (
+        a.double() for a in (pair["fixed"].affine, pair[key].affine, pair["initial_alignment_matrix"])
+    )
     x = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij"))
 
     def affine_values(matrix: torch.Tensor) -> torch.Tensor:
@@ -238,7 +240,7 @@ def whole_warp(pair: dict[str, Any], key: str, mode: str) -> tuple[torch.Tensor,
 def test_warp_original_in_slabs_is_that_of_whole_arrays(shape: tuple[int, ...]) -> None:
     d = len(shape)
     keep = [*range(d), 3]
-    fixed, matrix = (torch.from_numpy(array)[keep][:, keep] for array in (FIXED_AFFINE, prealignment()))
+    fixed, matrix = (torch.from_numpy(array)[keep][:, keep] for array in (FIXED_AFFINE, initial_alignment()))
     fixed = fixed if d == 3 else torch.diag(torch.tensor([1.5, 1.2, 1.0], dtype=torch.float64))
     moving, size = fixed @ torch.diag(torch.tensor([*[1.1] * d, 1.0], dtype=torch.float64)), tuple(n + 3 for n in shape)
     pair = {
@@ -246,7 +248,7 @@ def test_warp_original_in_slabs_is_that_of_whole_arrays(shape: tuple[int, ...]) 
         "moving_original": MetaTensor((1000 * torch.rand(1, *size)).to(torch.float32), affine=moving),
         "moving_label_original": MetaTensor(torch.randint(0, 200, (1, *size), dtype=torch.uint8), affine=moving),
         "ddf": 3 * torch.randn(d, *shape),
-        "prealign_matrix": matrix if d == 3 else torch.eye(3).double(),
+        "initial_alignment_matrix": matrix if d == 3 else torch.eye(3).double(),
     }
     result = WarpOriginald()(pair)
     total, warped = whole_warp(pair, "moving_original", "bilinear")
@@ -276,8 +278,8 @@ def test_a_field_on_another_grid_is_refused(prepared: dict[str, Any]) -> None:
         WarpOriginald()(prepared)
 
 
-def test_a_prealignment_of_another_dimension_is_refused() -> None:
-    with pytest.raises(InputError, match=r"prealign_matrix has shape \(4, 4\), expected \(3, 3\)"):
+def test_an_initial_alignment_of_another_dimension_is_refused() -> None:
+    with pytest.raises(InputError, match=r"initial_alignment_matrix has shape \(4, 4\), expected \(3, 3\)"):
         total_displacement(torch.zeros(2, 4, 4), torch.eye(3), torch.eye(4))
 
 
@@ -297,7 +299,7 @@ def test_inverse_displacement_undoes_the_total_one() -> None:
     shape = (24, 20, 22)
     waves = np.indices(shape) / np.array(shape).reshape(3, 1, 1, 1)
     ddf = torch.from_numpy(0.8 * np.sin(2 * np.pi * waves[[1, 2, 0]]))
-    affines = [torch.from_numpy(affine) for affine in (FIXED_AFFINE, MOVING_AFFINE, prealignment())]
+    affines = [torch.from_numpy(affine) for affine in (FIXED_AFFINE, MOVING_AFFINE, initial_alignment())]
     fixed, moving, matrix = affines
     total = total_displacement(ddf, fixed, matrix)
     inverse = inverse_displacement(ddf, fixed, moving, (30, 32, 40), matrix)
@@ -312,21 +314,21 @@ def test_inverse_displacement_undoes_the_total_one() -> None:
     assert rms < 0.03
 
 
-def test_inverse_of_a_prealignment_alone_is_exact() -> None:
-    matrix = torch.from_numpy(prealignment())
+def test_inverse_of_an_initial_alignment_alone_is_exact() -> None:
+    matrix = torch.from_numpy(initial_alignment())
     fixed, moving = torch.from_numpy(FIXED_AFFINE), torch.from_numpy(MOVING_AFFINE)
     inverse = inverse_displacement(torch.zeros(3, *FIXED_SHAPE).double(), fixed, moving, MOVING_SHAPE, matrix)
     y = np.array([8.0, 9.0, 10.0, 1.0])
-    expected = np.linalg.inv(prealignment()) @ MOVING_AFFINE @ y - MOVING_AFFINE @ y
+    expected = np.linalg.inv(initial_alignment()) @ MOVING_AFFINE @ y - MOVING_AFFINE @ y
     np.testing.assert_allclose(inverse[:, 8, 9, 10].numpy(), expected[:3], atol=1e-9)
 
 
 def test_points_go_where_the_exact_map_takes_them() -> None:
     ddf = torch.zeros(3, *FIXED_SHAPE).double() + torch.tensor([0.5, -1.0, 0.25]).reshape(3, 1, 1, 1)
-    matrix, fixed = torch.from_numpy(prealignment()), torch.from_numpy(FIXED_AFFINE)
+    matrix, fixed = torch.from_numpy(initial_alignment()), torch.from_numpy(FIXED_AFFINE)
     total = total_displacement(ddf, fixed, matrix)
     moved = map_to_moving(torch.tensor([[2.0, 3.5, 4.0]]), total, fixed, torch.from_numpy(MOVING_AFFINE))
-    expected = np.linalg.inv(MOVING_AFFINE) @ prealignment() @ FIXED_AFFINE @ [2.5, 2.5, 4.25, 1.0]
+    expected = np.linalg.inv(MOVING_AFFINE) @ initial_alignment() @ FIXED_AFFINE @ [2.5, 2.5, 4.25, 1.0]
     np.testing.assert_allclose(moved[0].numpy(), expected[:3], atol=1e-9)
 
 
@@ -339,7 +341,7 @@ from monai_regplugins.transforms.warp_original import WarpOriginald
 n = 160
 affine = torch.eye(4, dtype=torch.float64)
 image, label = MetaTensor(torch.rand(1, n, n, n), affine=affine), MetaTensor(torch.ones(1, n, n, n, dtype=torch.uint8))
-pair = {"fixed": image, "moving_original": image, "moving_label_original": label, "prealign_matrix": affine}
+pair = {"fixed": image, "moving_original": image, "moving_label_original": label, "initial_alignment_matrix": affine}
 pair["ddf"] = torch.rand(3, n, n, n)
 """
     assert peak_growth(prepare, "WarpOriginald()(pair)") < (17 + 4 + 9) * 160**3

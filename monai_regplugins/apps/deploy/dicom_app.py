@@ -40,7 +40,7 @@ class SeriesPairApp(Application):
             self,
             bundle=settings.bundle,
             output_folder=settings.output_folder,
-            form="dicom",
+            format="dicom",
             pair_id="moving_to_fixed",
             overrides=settings.registration,
             name="register",

@@ -1,4 +1,4 @@
-"""What an application is given: the bundle, and the two scans among the files or series that came in."""
+"""Inputs of an application: the bundle, and the two scans among the input files or series."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class PickedSeries(NamedTuple):
-    """A DICOM series that a selection rule has picked.
+    """A DICOM series that a selection rule selected.
 
     Attributes:
         role: name of the rule.

@@ -23,13 +23,14 @@ from monai_regplugins.apps.deploy.segmentation import (
     write_segmentation,
 )
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import (
-    FORMS,
+from monai_regplugins.io.formats import (
+    FORMATS,
     INSTEAD_OF_DICOM,
     FieldPair,
     output_name,
 )
 from monai_regplugins.registration import load_bundle
+from monai_regplugins.renamed import current_names
 
 __all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]
 
@@ -57,9 +58,9 @@ class RegistrationOperator(Operator):
         fragment: the application.
         bundle: folder of the bundle.
         output_folder: where the pair's folder goes.
-        form: of the field's file, see :data:`~monai_regplugins.io.FORMS`; by default the bundle's.
+        format: of the field's file, see :data:`~monai_regplugins.io.FORMATS`; by default the bundle's.
         pair_id: name of the pair's folder, by default made of the files' names.
-        overrides: other values for keys of the bundle's ``inference.json``; ``forms`` among them replaces ``form``.
+        overrides: other values for keys of the bundle's ``inference.json``; ``formats`` among them replaces ``format``.
         **kwargs: of any operator, such as ``name``.
 
     Raises:
@@ -72,14 +73,15 @@ class RegistrationOperator(Operator):
         *args: Any,
         bundle: str | Path,
         output_folder: str | Path,
-        form: str = "",
+        format: str = "",
         pair_id: str = "",
         overrides: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._register = load_bundle(bundle, **{"forms": form, **(overrides or {})})
-        self._output_folder, self._form, self._pair_id = Path(output_folder), form, pair_id
-        super().__init__(fragment, *args, **kwargs)
+        named = current_names({"format": format, **kwargs})
+        self._output_folder, self._format, self._pair_id = Path(output_folder), named.pop("format"), pair_id
+        self._register = load_bundle(bundle, **{"formats": self._format, **current_names(overrides or {})})
+        super().__init__(fragment, *args, **named)
 
     def setup(self, spec: OperatorSpec) -> None:
         """Declare the ports."""
@@ -102,7 +104,7 @@ class RegistrationOperator(Operator):
         given = read_segmentation(label, moving) if label and label.is_file() and is_dicom(label) else label
         result = self._register(fixed, moving, moving_label=given, pair_id=self._pair_id)
         folder = result.save(self._output_folder)
-        op_output.emit(str(_field_file(folder, FieldPair(fixed, moving), self._form)), "transform")
+        op_output.emit(str(_field_file(folder, FieldPair(fixed, moving), self._format)), "transform")
         op_output.emit(str(result.verdict), "verdict")
         if (warped := result.warped_label) is not None:
             about = {"affine": warped.affine.numpy(), "fixed": fixed, "moving_label": label, "folder": folder}
@@ -195,9 +197,9 @@ class SegmentationWriterOperator(Operator):
         write_segmentation(label.asnumpy().T, about["affine"], about["fixed"], path, about["moving_label"])
 
 
-def _field_file(folder: Path, pair: FieldPair, form: str) -> Path:
-    """The file of the field in the wanted form, or in the first one that was written."""
-    names = [*(output_name(one, pair) for one in (form, *FORMS) if one), INSTEAD_OF_DICOM]
+def _field_file(folder: Path, pair: FieldPair, format: str) -> Path:
+    """The file of the field in the wanted format, or in the first one that was written."""
+    names = [*(output_name(one, pair) for one in (format, *FORMATS) if one), INSTEAD_OF_DICOM]
     return next(path for path in map(folder.joinpath, names) if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Label maps as DICOM segmentations of a series, through highdicom, which only this needs."""
+"""Read and write label maps as DICOM segmentations, by highdicom."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None) -> dict[int
 
 
 def _source_images(series: Path, thickness: float) -> list[Any]:
-    """The headers of a series, with what highdicom demands; where the segments lie, their own grid tells."""
+    """Read the headers of a series, with the attributes that highdicom requires; the segments have their own grid."""
     pydicom = import_pydicom()
     if series.is_dir():
         files = dicom_series(series, f"fixed image '{series}'")
@@ -208,7 +208,7 @@ def _check_source(header: Any, name: str) -> None:
     """What highdicom takes over of a series has to be there, and readable; what may be left out, is."""
     if not header.get("FrameOfReferenceUID"):
         raise InputError(
-            f"{name} has no frame of reference (0020,0052), so no DICOM segmentation can tell its place; export the "
+            f"{name} has no frame of reference (0020,0052), so no DICOM segmentation can state its place; export the "
             "series with it, or give no label."
         )
     check_texts({keyword: str(header.get(keyword, "")) for keyword in PATIENT_AND_STUDY}, name)

@@ -1,4 +1,4 @@
-"""Settings of an application: where things lie, and its ``app.yaml``."""
+"""Settings of an application: folders, and its ``app.yaml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACE = "HOLOSCAN_CONFIG_PATH"  # names the file in a container
 
 
 class AppPaths(Protocol):
-    """What an application's context tells: ``--input``, ``--output`` and ``--model``."""
+    """Paths of an application's context: ``--input``, ``--output`` and ``--model``."""
 
     input_path: str
     output_path: str

@@ -1,4 +1,4 @@
-"""What the app answers: propagated labels, warped images and fields of a bundle, each with where it comes from."""
+"""Answers of the app: propagated labels, warped images and fields of a bundle, with provenance."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from monai_regplugins.apps.label.requests import (
 from monai_regplugins.apps.label.series import propagate_frames, read_frames_label
 from monai_regplugins.apps.label.store import AUTO, TAGS, Store
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.forms import FORMS
+from monai_regplugins.io.formats import FORMATS
 from monai_regplugins.readers.cine import read_cine, write_series
+from monai_regplugins.renamed import current_names
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.initial_alignment import FORMER_NAMES, INITIAL_ALIGNMENTS
 
@@ -47,12 +48,12 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 TRANSFORM_TAG = "transform"
 PAIR = "answer"
 RESULT = "result.nii.gz"
-DEFAULT_FORM = "itk_nifti"  # that of the command line, where the field is 3D
-NAMED_FORMS = ("dicom", "learn2reg")  # which need the names or identities of files
+DEFAULT_FORMAT = "itk_nifti"  # that of the command line, where the field is 3D
+NAMED_FORMATS = ("dicom", "learn2reg")  # which need the names or identities of files
 
 
 class Pair(NamedTuple):
-    """What a request names: paths, ids, and the label of the moving image where it comes along."""
+    """Images of a request: paths, ids, and the label of the moving image, if any."""
 
     fixed: str
     moving: str
@@ -93,7 +94,7 @@ class Answers:
         choices: dict[str, dict[str, Any]] = {
             "propagate": {"moving_image": labelled or [""], "moving_label_tag": [AUTO, *TAGS], "save_transform": False},
             "image": {"moving_image": self.store.images() or [""]},
-            "transform": {"moving_image": self.store.images() or [""], "form": self._forms()},
+            "transform": {"moving_image": self.store.images() or [""], "format": self._formats()},
             "series": {"frame": -1, "moving_label_tag": [AUTO, *TAGS]},
         }
         return choices[kind] | self._settings()
@@ -111,8 +112,9 @@ class Answers:
             Path of a new file, and what is to be known of it, ready for JSON, without any path.
 
         Raises:
-            InputError: When something about the request is wrong; a path of the server is never told.
+            InputError: When something about the request is wrong; a path of the server is never shown.
         """
+        request = current_names(request)
         answer = {
             "propagate": self._propagate,
             "image": self._image,
@@ -143,25 +145,27 @@ class Answers:
         assert warped is not None  # since there is a moving label
         values = relabel(warped[0].numpy(), names, table)
         nib.save(nib.Nifti1Image(values, warped.affine.numpy()), folder / RESULT)
-        told = self._told(pair, saved) | {"moving_label_values": {name: value for value, name in names.items()}}
+        reported = self._about(pair, saved) | {"moving_label_values": {name: value for value, name in names.items()}}
         if request.get("save_transform"):
             (field,) = saved.glob("displacement*")
-            self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": {"registration": told}})
-        return _as_wanted(folder, request), {"label_names": table, "registration": told}
+            self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": {"registration": reported}})
+        return _as_wanted(folder, request), {"label_names": table, "registration": reported}
 
     def _image(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
         _, saved = self._register(request, pair, folder)
         (saved / "warped.nii.gz").replace(folder / RESULT)
-        return _as_wanted(folder, request), {"registration": self._told(pair, saved)}
+        return _as_wanted(folder, request), {"registration": self._about(pair, saved)}
 
     def _transform(
         self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
     ) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
-        form = chosen(request, "form", self._forms())
-        _, saved = self._register(request, pair, folder, forms=[form])
-        return _moved(saved / FORMS[form].file_name), {"registration": self._told(pair, saved) | {"form": form}}
+        format = chosen(request, "format", self._formats())
+        _, saved = self._register(request, pair, folder, formats=[format])
+        return _moved(saved / FORMATS[format].file_name), {
+            "registration": self._about(pair, saved) | {"format": format}
+        }
 
     def _series(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
         image_id = str(request.get("image_id") or "")
@@ -180,8 +184,8 @@ class Answers:
         table = self._table_with(names)
         values = relabel(carried, names, table)
         write_series(series.with_frames(values.astype(np.float32)), folder / RESULT, values.dtype)
-        told = self._told(Pair("", "", image_id, image_id, label, tag), saved) | {"frame": frame}
-        return _as_wanted(folder, request), {"label_names": table, "registration": told}
+        reported = self._about(Pair("", "", image_id, image_id, label, tag), saved) | {"frame": frame}
+        return _as_wanted(folder, request), {"label_names": table, "registration": reported}
 
     def _pair(self, request: Mapping[str, Any], hidden: dict[str, str], with_label: bool = False) -> Pair:
         """Find the two images, and with a label that of the moving one, and check their sizes."""
@@ -236,8 +240,10 @@ class Answers:
     def _settings(self) -> dict[str, Any]:
         """The settings of the bundle that a client may change, with its own values first."""
         config, settings = self.bundle.inference, dict[str, Any]()
-        if "prealign" in config:
-            settings["prealign"] = sorted(INITIAL_ALIGNMENTS, key=lambda choice: choice != config["prealign"])
+        if "initial_alignment" in config:
+            settings["initial_alignment"] = sorted(
+                INITIAL_ALIGNMENTS, key=lambda choice: choice != config["initial_alignment"]
+            )
         if isinstance(config.get("refine_steps"), int):
             settings["refine_steps"] = config["refine_steps"]
         return settings
@@ -246,19 +252,23 @@ class Answers:
         """The overrides of a request; only these, since an override may be code."""
         settings = self._settings()
         overrides: dict[str, Any] = {"device": request["device"]} if request.get("device") else {}
-        if "prealign" in settings:
-            overrides["prealign"] = chosen(request, "prealign", [*settings["prealign"], *FORMER_NAMES])
+        if "initial_alignment" in settings:
+            overrides["initial_alignment"] = chosen(
+                request, "initial_alignment", [*settings["initial_alignment"], *FORMER_NAMES]
+            )
         if "refine_steps" in settings:
             overrides["refine_steps"] = number(request, "refine_steps", settings["refine_steps"])
         return overrides
 
-    def _forms(self) -> list[str]:
-        """Forms of a field that need nothing but the field, see :data:`~monai_regplugins.io.FORMS`."""
+    def _formats(self) -> list[str]:
+        """Formats of a field that need nothing but the field, see :data:`~monai_regplugins.io.FORMATS`."""
         dims = self.bundle.spatial_dims
-        forms = [name for name, form in FORMS.items() if dims in form.spatial_dims and name not in NAMED_FORMS]
-        return sorted(forms, key=lambda name: name != DEFAULT_FORM)
+        formats = [
+            name for name, format in FORMATS.items() if dims in format.spatial_dims and name not in NAMED_FORMATS
+        ]
+        return sorted(formats, key=lambda name: name != DEFAULT_FORMAT)
 
-    def _told(self, pair: Pair, saved: Path) -> dict[str, Any]:
+    def _about(self, pair: Pair, saved: Path) -> dict[str, Any]:
         """Where an answer comes from: ids instead of files."""
         provenance = json.loads((saved / "provenance.json").read_text(encoding="utf-8"))
         wanted = ("fingerprint", "parameters", "versions", "created", "seconds")

@@ -1,4 +1,4 @@
-"""The app itself: what MONAI Label's server asks for, with ids instead of paths and errors that a client can read."""
+"""The MONAI Label app: ids instead of paths, and readable errors for clients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NamedDatastore(LocalDatastore):
     """MONAI Label's folder of images, in which no id or tag leads out of the folder."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an image, which has to be whole in its file."""
+        """Add an image, which must be contained in a single file."""
         with as_http(image_filename):
             if image_id:
                 check_name(image_id, "the image id")
@@ -51,7 +51,7 @@ class NamedDatastore(LocalDatastore):
             super().remove_image(image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label of an image, which has to be whole in its file."""
+        """Save a label of an image, which must be contained in a single file."""
         with as_http(label_filename):
             check_name(str(getattr(label_tag, "value", label_tag)), "the tag")
             self._check_image(image_id)
@@ -69,7 +69,7 @@ class RegistrationLabelApp(MONAILabelApp):
         app_dir: folder of the app, see :mod:`monai_regplugins.apps.label.__main__`; trained models are kept in it.
         studies: folder of the images, or the address of a DICOMweb server.
         conf: ``models``, names or folders of bundles, comma-separated; ``bundle_dir``, where they are;
-            ``label_names``, name to value of labels that tell no names, JSON or a file of it; ``max_voxels``, size of
+            ``label_names``, name to value of labels that have no names, JSON or a file of it; ``max_voxels``, size of
             the largest image; ``skip_trainers``.
 
     Raises:
@@ -126,7 +126,7 @@ class RegistrationLabelApp(MONAILabelApp):
         return RegistrationBatchTask()
 
     def bundle_path(self, model: str | None) -> None:
-        """Refuse a batch or a training of what there is not, before its process starts: MONAI Label asks here."""
+        """Reject a batch or a training of unknown tasks before its process starts; called by MONAI Label."""
         known = [*self._infers, *self._trainers]
         if model is not None and model not in known:
             with as_http():
@@ -190,20 +190,20 @@ class RegistrationLabelApp(MONAILabelApp):
 
 @functools.lru_cache(maxsize=1)
 def uploads() -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process for temporary files, so that uploads can be told from paths that a client makes up."""
+    """A folder of this process for temporary files, which distinguishes uploads from paths that clients make up."""
     folder = tempfile.TemporaryDirectory(prefix="monai_regplugins_")
     tempfile.tempdir = folder.name
     return folder
 
 
 def _is_upload(path: Any) -> bool:
-    """Whether this is a file that the server has been sent."""
+    """Whether this file was uploaded to the server."""
     return isinstance(path, str) and Path(path).parent == Path(uploads().name) and Path(path).is_file()
 
 
 @contextmanager
 def as_http(*sent: Any) -> Iterator[None]:
-    """Raise input errors as answers that clients can read, and remove what was sent: the server only does on success.
+    """Turn input errors into HTTP errors, and remove uploads, which the server only removes on success.
 
     Args:
         *sent: files of the request, removed on any error if they are uploads.

@@ -1,4 +1,4 @@
-"""Names and values of labels: what clients see is contiguous, 1 to N, whatever the values in the stored label maps are.
+"""Names and values of labels: clients see contiguous values, 1 to N, whatever the stored values.
 
 Clients know one list of names per model and take value k for its k-th name. So there is one table for all label maps of
 a datastore, and every answer is written in its values.
@@ -40,7 +40,7 @@ class LabelNames:
     """The names of the values in label maps.
 
     Args:
-        by_value: names of values for label maps that tell none, such as an atlas; others are called ``label_<value>``.
+        by_value: names of values for label maps that have none, such as an atlas; others are called ``label_<value>``.
     """
 
     def __init__(self, by_value: Mapping[int, str] | None = None) -> None:
@@ -54,8 +54,8 @@ class LabelNames:
             InputError: When the file cannot be read.
         """
         made = label.info.get("params") or {}
-        if told := made.get("label_names"):
-            return {int(value): str(name) for name, value in sorted(told.items(), key=lambda item: int(item[1]))}
+        if stored := made.get("label_names"):
+            return {int(value): str(name) for name, value in sorted(stored.items(), key=lambda item: int(item[1]))}
         values = self.values(label.path)
         drawn = {
             int(entry["idx"]): str(entry["name"]) for entry in label.info.get("label_info") or [] if "idx" in entry

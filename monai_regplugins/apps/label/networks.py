@@ -1,4 +1,4 @@
-"""Bundles by name, and their networks in memory for as long as their weights stay the same."""
+"""Bundles by name, and a cache of their networks that is renewed when weights change."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def find_bundles(models: str, bundle_dir: str | None, trained_dir: Path) -> dict
 
 
 class Networks:
-    """Registrations in memory; made anew as soon as the file of their weights is another one.
+    """Cache of loaded bundles; reloaded when their weights file changes.
 
     Args:
         capacity: how many are kept, those that were used last.
@@ -151,7 +151,7 @@ class Networks:
 
 
 def _version(file: Path) -> tuple[int, int] | None:
-    """What tells the states of a file apart, None if there is none."""
+    """What distinguishes the states of a file, None if there is none."""
     if not file.is_file():
         return None
     state = file.stat()

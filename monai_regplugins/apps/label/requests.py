@@ -1,4 +1,4 @@
-"""What clients ask for, checked before anything is computed or written."""
+"""Validation of client requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
 
 
 class RequestError(InputError):
-    """A mistake in a request, with the HTTP status that tells what kind of mistake.
+    """A mistake in a request, with the HTTP status of that kind of mistake.
 
     Args:
         message: one line, as of any :class:`~monai_regplugins.checks.InputError`.
@@ -31,7 +31,7 @@ class RequestError(InputError):
 
 
 def check_name(name: Any, what: str) -> str:
-    """Return an id or a tag; a path is none.
+    """Check an id or a tag; paths are rejected.
 
     Raises:
         RequestError: When it is empty, holds a slash or a backslash, or consists of dots.
@@ -114,7 +114,7 @@ def check_voxels(path: str | Path, what: str, limit: int) -> None:
 
 
 def _shape(path: Path) -> Sequence[int]:
-    """Number of voxels along each axis as the header tells, empty if it cannot be read."""
+    """Number of voxels along each axis as in the header, empty if it cannot be read."""
     try:
         return scan_shape(path, "image") or (dicom_reader(path, "image").GetSize() if path.is_file() else ())
     except InputError:
@@ -122,7 +122,7 @@ def _shape(path: Path) -> Sequence[int]:
 
 
 def without_paths(message: str, names: Mapping[str, str]) -> str:
-    """Put the names that a client knows in the place of the server's paths.
+    """Replace the server's paths in a message by names that the client knows.
 
     Args:
         message: an error message.

@@ -1,4 +1,4 @@
-"""Series of one slice over time: the label of one frame carried over to all others."""
+"""Cine series: propagate the label of one frame to all others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_frames_label(path: str | Path, series: CineSeries, frame: int = -1) -> 
 def propagate_frames(
     register: Registration, series: CineSeries, label: npt.NDArray[Any], frame: int
 ) -> tuple[npt.NDArray[Any], RegistrationResult]:
-    """Register one frame to every other one and carry its label along.
+    """Register one frame to every other frame and propagate its label.
 
     Args:
         register: a bundle of 2D images.

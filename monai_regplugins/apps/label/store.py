@@ -1,4 +1,4 @@
-"""The datastore by ids: clients never name a file of the server."""
+"""The datastore by ids, without paths of the server."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class RegistrationInferTask(InferTask):
         return True
 
     def info(self) -> dict[str, Any]:
-        """What clients are told, as the datastore is right now."""
+        """What clients see of the datastore right now."""
         labels = self.answers.label_names() if self.kind in LABEL_KINDS else {}
         return {**super().info(), "labels": labels}
 

@@ -163,7 +163,7 @@ def check_segments(frames: list[tuple[int, Array, Array]], pair: SeriesPair) -> 
 
 
 def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> None:
-    """SimpleITK finds each ball in its place, too; of several segments in one file it would tell no spacing."""
+    """SimpleITK finds each ball in its place, too; of several segments in one file it would have no spacing."""
     fixed = read_series(pair.folder / "study1" / "fixed")
     for ball in BALLS:
         one = copy.deepcopy(segmentation)
@@ -181,12 +181,12 @@ def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> Non
 def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: Path, tmp_path: Path) -> None:
     """With instance optimisation, so that the field differs from place to place."""
     pair = make_series_pair(tmp_path / "input", "sagittal", "oblong")
-    settings = "{prealign: none, refine_steps: 3}"
+    settings = "{initial_alignment: none, refine_steps: 3}"
     done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", settings)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "output" / "moving_to_fixed"
     assert not (folder / "segmentation.dcm").exists()  # no label was given
-    register = load_bundle(bundle, device="cpu", prealign="none", refine_steps=3)
+    register = load_bundle(bundle, device="cpu", initial_alignment="none", refine_steps=3)
     result = register(pair.folder / "study1" / "fixed", pair.folder / "study2" / "moving")
     assert result.ddf.std(dim=(1, 2, 3)).min() > 0.01
     field = np.swapaxes(
@@ -221,16 +221,16 @@ def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_
     change(pair.folder / "study2" / "moving", PatientID="P 18", FrameOfReferenceUID=None)
     done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", "{other_patient: true}")
     assert done.returncode == 0, done.stderr
-    told = done.stdout + done.stderr
-    assert "are of two patients by their PatientID, which other_patient allows" in told
-    assert "displacement.dcm is left out: the DICOM series of the moving image has no frame of reference" in told
+    reported = done.stdout + done.stderr
+    assert "are of two patients by their PatientID, which other_patient allows" in reported
+    assert "displacement.dcm is left out: the DICOM series of the moving image has no frame of reference" in reported
     folder = tmp_path / "output" / "moving_to_fixed"
     assert {"displacement.nii.gz", "warped.nii.gz"} <= {path.name for path in folder.iterdir()}
     assert not list(folder.glob("*.dcm"))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("corrupt", "message"),
     [
         ("fixed", "the rule 'fixed' picks 0 series, expected one"),
         ("twice", "the rule 'moving' picks 2 series"),
@@ -238,28 +238,28 @@ def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_
         ("patient", "fixed and moving image are of two patients by their PatientID, expected one"),
         ("sex", "highdicom refuses a DICOM segmentation of"),
         ("name", "PatientName of the fixed series '"),
-        ("frame", "has no frame of reference (0020,0052), so no DICOM segmentation can tell its place"),
+        ("frame", "has no frame of reference (0020,0052), so no DICOM segmentation can state its place"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_without_files(
-    run_deploy: Run, bundle: Path, tmp_path: Path, spoil: str, message: str
+    run_deploy: Run, bundle: Path, tmp_path: Path, corrupt: str, message: str
 ) -> None:
     pair = make_series_pair(tmp_path / "input", "axial", "square")
-    if spoil == "fixed":
+    if corrupt == "fixed":
         for file in pair.folder.glob("study1/fixed/*.dcm"):
             file.unlink()
-    elif spoil == "twice":
+    elif corrupt == "twice":
         make_series_pair(tmp_path / "other", "axial", "square")
         for file in (tmp_path / "other" / "study2" / "moving").glob("*.dcm"):
             scan = pydicom.dcmread(file)
             scan.SeriesInstanceUID, scan.SOPInstanceUID = f"{scan.SeriesInstanceUID}.7", f"{scan.SOPInstanceUID}.7"
             scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID
             scan.save_as(pair.folder / f"other_{file.name}")
-    elif spoil == "patient":
+    elif corrupt == "patient":
         change(pair.folder / "study2" / "moving", PatientID="P 18")
-    elif spoil in HEADERS:  # the segmentation would be refused at the very end
+    elif corrupt in HEADERS:  # the segmentation would be refused at the very end
         assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
-        change(pair.folder / "study1" / "fixed", **HEADERS[spoil])
+        change(pair.folder / "study1" / "fixed", **HEADERS[corrupt])
     else:
         assert run_deploy("-c", WRITE_SEGMENTATION, pair.folder).returncode == 0
         (file,) = pair.folder.glob("study2/labels/*.dcm")

@@ -24,11 +24,11 @@ APP = ("-m", "monai_regplugins.apps.deploy.nifti_app")
 def test_the_results_are_those_of_the_bundle_in_python(
     run_deploy: Run, bundle: Path, file_pair: Path, tmp_path: Path
 ) -> None:
-    """With the package's own settings, and told as containers tell it where things lie."""
+    """With the package's own settings, and with paths set as in containers."""
     places = {"INPUT": file_pair, "OUTPUT": tmp_path / "output", "MODEL": bundle.parent}
     done = run_deploy(*APP, **{f"HOLOSCAN_{name}_PATH": path for name, path in places.items()})
     assert done.returncode == 0, done.stderr
-    register = load_bundle(bundle, device="cpu", prealign="auto")
+    register = load_bundle(bundle, device="cpu", initial_alignment="auto")
     files = {role: file_pair / f"{role}.nii.gz" for role in ("fixed", "moving", "moving_label")}
     expected = register(**files).save(tmp_path / "expected")
     folder = tmp_path / "output" / "moving_to_fixed"
@@ -41,7 +41,7 @@ def test_the_results_are_those_of_the_bundle_in_python(
 
 
 def test_two_slices(run_deploy: Run, repository: Path, tmp_path: Path) -> None:
-    """Their field has the form that holds any plane."""
+    """Their field has the format that holds any plane."""
     shutil.copytree(repository / "bundles" / "r2n2" / "configs", tmp_path / "r2n2" / "configs")
     config = ConfigParser.load_config_file(tmp_path / "r2n2" / "configs" / "inference.json")
     settings = {"spatial_size": [32, 32], "steps": 3}

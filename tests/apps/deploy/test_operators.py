@@ -34,9 +34,9 @@ class Sink(Operator):
         label, transform = op_input.receive("label"), op_input.receive("transform")
         about = {key: str(value) for key, value in label.metadata().items() if key != "affine"}
         about["verdict"] = op_input.receive("verdict")
-        told = {"transform": transform, "affine": label.metadata()["affine"].tolist(), **about}
+        reported = {"transform": transform, "affine": label.metadata()["affine"].tolist(), **about}
         numpy.save(report + ".npy", label.asnumpy())
-        open(report, "w").write(json.dumps(told))
+        open(report, "w").write(json.dumps(reported))
 
 class Arrays(Operator):
     def setup(self, spec):
@@ -54,7 +54,7 @@ class Graph(Application):
 
     def compose(self):
         first, sink = self.first(self, CountCondition(self, 1)), Sink(self, name="sink")
-        register = RegistrationOperator(self, bundle=bundle, output_folder=output, form="itk_h5", name="register")
+        register = RegistrationOperator(self, bundle=bundle, output_folder=output, format="itk_h5", name="register")
         ports = ("fixed", "moving") + ("moving_label",) * (self.first is not Arrays)
         self.add_flow(first, register, {(port, port) for port in ports})
         self.add_flow(register, sink, {(port, port) for port in ("label", "transform", "verdict")})
@@ -75,21 +75,21 @@ def test_label_and_transform_come_out_of_their_ports(
 ) -> None:
     done = run_deploy("-c", GRAPH, file_pair, bundle, tmp_path / "output", tmp_path / "report")
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "report").read_text())
+    reported = json.loads((tmp_path / "report").read_text())
     folder = tmp_path / "output" / "moving_to_fixed"
-    assert Path(told["transform"]) == folder / "displacement_itk.h5"
-    assert Path(told["transform"]).is_file()
-    assert {key: told[key] for key in ("fixed", "moving_label", "folder")} == {
+    assert Path(reported["transform"]) == folder / "displacement_itk.h5"
+    assert Path(reported["transform"]).is_file()
+    assert {key: reported[key] for key in ("fixed", "moving_label", "folder")} == {
         "fixed": str(file_pair / "fixed.nii.gz"),
         "moving_label": str(file_pair / "moving_label.nii.gz"),
         "folder": str(folder),
     }
     register = load_bundle(bundle, device="cpu")
     result = register(
-        *(file_pair / f"{role}.nii.gz" for role in ("fixed", "moving")), moving_label=told["moving_label"]
+        *(file_pair / f"{role}.nii.gz" for role in ("fixed", "moving")), moving_label=reported["moving_label"]
     )
     assert result.warped_label is not None
     np.testing.assert_array_equal(np.load(tmp_path / "report.npy").T, result.warped_label[0])
-    assert told["verdict"] == str(result.verdict)
-    np.testing.assert_allclose(told["affine"], result.warped_label.affine)
+    assert reported["verdict"] == str(result.verdict)
+    np.testing.assert_allclose(reported["affine"], result.warped_label.affine)
     assert "expected the path of a file or of a DICOM series' folder" in done.stdout

@@ -95,10 +95,10 @@ def test_labels_are_numbered_anew_and_called_by_their_values(run_deploy: Run, tm
         assert [(one.SegmentNumber, one.SegmentLabel) for one in segments] == [(1, "Label 7"), (2, "Label 300")]
         assert {one.SegmentAlgorithmType for one in segments} == {"AUTOMATIC"}
     np.testing.assert_array_equal(np.load(tmp_path / "read.npy")[0], label)
-    told = done.stdout.splitlines()
-    assert "its frame of reference is" in told[0]
-    assert "is a DICOM file of modality CT, expected a segmentation (SEG); export one." in told[1]
-    assert "no label lies in the fixed image" in told[2]
+    reported = done.stdout.splitlines()
+    assert "its frame of reference is" in reported[0]
+    assert "is a DICOM file of modality CT, expected a segmentation (SEG); export one." in reported[1]
+    assert "no label lies in the fixed image" in reported[2]
     assert not (tmp_path / "none.dcm").exists()
 
 

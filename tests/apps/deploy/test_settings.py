@@ -28,9 +28,9 @@ config, parameters = ApplicationConfiguration(), PackageBuildParameters()
 config.read(Path(sys.argv[1]) / "app.yaml")
 for name in ("dicom_app.py", "nifti_app.py"):
     parameters.application = Path(sys.argv[1]) / name
-    told = config.populate_app_manifest(parameters)
+    reported = config.populate_app_manifest(parameters)
     resources = config.populate_package_manifest(parameters).resources
-    print(config.title(), told.version, told.command, parameters.requirements_file_path.name, resources["gpu"])
+    print(config.title(), reported.version, reported.command, parameters.requirements_file_path.name, resources["gpu"])
 """
 
 
@@ -51,7 +51,7 @@ def test_the_settings_of_the_package(paths: AppPaths) -> None:
     settings = read_settings(paths)
     assert (settings.input_folder, settings.output_folder) == (Path("in"), Path("out"))
     assert settings.bundle == Path(paths.model_path) / "ran"
-    assert settings.registration == {"prealign": "auto", "other_patient": False}
+    assert settings.registration == {"initial_alignment": "auto", "other_patient": False}
     assert [rule["name"] for rule in settings.selections] == list(ROLES)
     for rule in settings.selections:
         assert all(re.compile(pattern) for pattern in rule["conditions"].values())

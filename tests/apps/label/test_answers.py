@@ -55,19 +55,19 @@ def request(datastore: FakeDatastore, image_id: str = "day1", **more: Any) -> di
 
 
 def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
-    file, told = answers()("propagate", request(datastore, moving_image="atlas"))
+    file, reported = answers()("propagate", request(datastore, moving_image="atlas"))
     result = load_bundle(bundle_dir / "ran", device="cpu")(
         datastore.images_by_id["day1"],
         datastore.images_by_id["atlas"],
         moving_label=datastore.labels["atlas", "final"][0],
     )
-    assert told["label_names"] == {"spleen": 1, "label_7": 2}
+    assert reported["label_names"] == {"spleen": 1, "label_7": 2}
     values, image = nib.load(file), nib.load(datastore.images_by_id["day1"])
     expected = result.warped_label[0].numpy()
     assert np.array_equal(np.asarray(values.dataobj), np.select([expected == 3, expected == 7], [1, 2]))
     assert values.get_data_dtype() == np.uint8
     assert np.allclose(values.affine, image.affine)
-    about = told["registration"]
+    about = reported["registration"]
     assert about["moving_image"] == "atlas"
     assert about["moving_label_tag"] == "final"
     assert about["moving_label_values"] == {"spleen": 3, "label_7": 7}
@@ -75,8 +75,8 @@ def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert about["metrics"].keys() >= {"ncc", "ncc_before"}
     assert (about["verdict"], about["reasons"]) == (result.verdict.level, list(result.verdict.reasons))
     assert not about["trained_here"]
-    assert str(datastore.images_by_id["day1"].parent) not in str(told)
-    assert str(bundle_dir) not in str(told)
+    assert str(datastore.images_by_id["day1"].parent) not in str(reported)
+    assert str(bundle_dir) not in str(reported)
 
 
 def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
@@ -91,17 +91,17 @@ def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: Fake
 
 
 def test_image(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
-    file, told = answers()("image", request(datastore, moving_image="day2"))
+    file, reported = answers()("image", request(datastore, moving_image="day2"))
     result = load_bundle(bundle_dir / "ran", device="cpu")(
         datastore.images_by_id["day1"], datastore.images_by_id["day2"]
     )
     assert np.array_equal(nib.load(file).get_fdata(dtype=np.float32), result.warped[0].numpy())
-    assert told["registration"]["moving_image"] == "day2"
-    assert "label_names" not in told
+    assert reported["registration"]["moving_image"] == "day2"
+    assert "label_names" not in reported
 
 
 def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
-    file, told = answers()("transform", request(datastore, moving_image="day2"))
+    file, reported = answers()("transform", request(datastore, moving_image="day2"))
     result = load_bundle(bundle_dir / "ran", device="cpu")(
         datastore.images_by_id["day1"], datastore.images_by_id["day2"]
     )
@@ -109,31 +109,33 @@ def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert field.header["intent_code"] == 1007
     ras = np.moveaxis(field.get_fdata()[..., 0, :], -1, 0) * np.array([-1, -1, 1]).reshape(3, 1, 1, 1)
     assert np.allclose(ras, result.displacement.numpy(), atol=1e-5)
-    assert told["registration"]["form"] == "itk_nifti"
+    assert reported["registration"]["format"] == "itk_nifti"
 
 
 def test_second_upload(answers: Callable[..., Answers], datastore: FakeDatastore, studies: Path) -> None:
     stored, _ = answers()("image", request(datastore, moving_image="day2"))
-    uploaded, told = answers()("image", request(datastore, label=str(datastore.images_by_id["day2"])))
+    uploaded, reported = answers()("image", request(datastore, label=str(datastore.images_by_id["day2"])))
     assert np.array_equal(nib.load(stored).dataobj, nib.load(uploaded).dataobj)
-    assert told["registration"]["moving_image"] == "upload"
+    assert reported["registration"]["moving_image"] == "upload"
     label = datastore.labels.pop(("atlas", "final"))[0]
-    file, told = answers()("propagate", request(datastore, moving_image="atlas", label=str(label)))
-    assert told["label_names"] == {"spleen": 1, "label_7": 2}
-    assert told["registration"]["moving_label_tag"] == "upload"
+    file, reported = answers()("propagate", request(datastore, moving_image="atlas", label=str(label)))
+    assert reported["label_names"] == {"spleen": 1, "label_7": 2}
+    assert reported["registration"]["moving_label_tag"] == "upload"
     assert set(np.unique(nib.load(file).dataobj)) <= {0, 1, 2}
 
 
 def test_save_transform(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
-    _, told = answers()("propagate", request(datastore, moving_image="atlas", save_transform=True))
-    assert datastore.saved == [("day1", "transform", {"params": {"registration": told["registration"]}})]
+    _, reported = answers()("propagate", request(datastore, moving_image="atlas", save_transform=True))
+    assert datastore.saved == [("day1", "transform", {"params": {"registration": reported["registration"]}})]
 
 
 def test_settings(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     plain, _ = answers()("image", request(datastore, moving_image="day2"))
-    refined, told = answers()("image", request(datastore, moving_image="day2", refine_steps="2", prealign="moments"))
-    assert told["registration"]["parameters"]["refine_steps"] == 2
-    assert told["registration"]["parameters"]["prealign"] == "moments"
+    refined, reported = answers()(
+        "image", request(datastore, moving_image="day2", refine_steps="2", initial_alignment="center")
+    )
+    assert reported["registration"]["parameters"]["refine_steps"] == 2
+    assert reported["registration"]["parameters"]["initial_alignment"] == "center"
     assert not np.array_equal(nib.load(plain).dataobj, nib.load(refined).dataobj)
 
 
@@ -141,7 +143,7 @@ def test_options(answers: Callable[..., Answers], datastore: FakeDatastore) -> N
     options = answers().options("propagate")
     assert options["moving_image"] == ["atlas"]
     assert options["moving_label_tag"] == ["auto", "final", "original"]
-    assert options["prealign"][0] == "none"
+    assert options["initial_alignment"][0] == "none"
     assert answers().options("image")["moving_image"] == ["atlas", "day1", "day2", "day3", "day4"]
     datastore.labels["day3", "original"] = datastore.labels["atlas", "final"]
     assert answers().options("propagate")["moving_image"] == ["atlas", "day3"]
@@ -155,8 +157,8 @@ def test_kinds(answers: Callable[..., Answers]) -> None:
 
 
 def test_regnet(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
-    file, told = answers("regnet")("propagate", request(datastore, moving_image="atlas"))
-    assert told["registration"]["bundle"] == "regnet"
+    file, reported = answers("regnet")("propagate", request(datastore, moving_image="atlas"))
+    assert reported["registration"]["bundle"] == "regnet"
     assert nib.load(file).shape == nib.load(datastore.images_by_id["day1"]).shape
 
 
@@ -168,12 +170,12 @@ def test_series(answers: Callable[..., Answers], datastore: FakeDatastore, cine:
     nib.save(nib.Nifti1Image(drawn, series.affine), path)
     datastore.images_by_id["cine"] = cine
     datastore.labels["cine", "final"] = path, {"ts": 2}
-    file, told = answers("r2n2")("series", request(datastore, "cine", result_extension=".nrrd"))
+    file, reported = answers("r2n2")("series", request(datastore, "cine", result_extension=".nrrd"))
     values = sitk.GetArrayFromImage(sitk.ReadImage(file)).T
     assert values.shape == series.shape
     assert np.array_equal(values[..., 1], drawn[..., 1] // 3)
     assert all(values[..., frame].any() for frame in range(4))
-    assert told["registration"]["frame"] == 1
+    assert reported["registration"]["frame"] == 1
     with pytest.raises(RequestError, match="frame 2 has no label"):
         answers("r2n2")("series", request(datastore, "cine", frame=2))
 
@@ -193,9 +195,9 @@ def test_series(answers: Callable[..., Answers], datastore: FakeDatastore, cine:
         ("image", {"moving_image": "day2", "label": "x"}, 400, "give one of them"),
         ("image", {"moving_image": "day2", "refine_steps": -1}, 400, "refine_steps is -1"),
         ("image", {"moving_image": "day2", "refine_steps": "$1"}, 400, r"refine_steps is '\$1'"),
-        ("image", {"moving_image": "day2", "prealign": "$__import__('os')"}, 400, "prealign is"),
+        ("image", {"moving_image": "day2", "initial_alignment": "$__import__('os')"}, 400, "initial_alignment is"),
         ("image", {"moving_image": "day2", "result_extension": ".stl"}, 400, "expected one of .nii.gz"),
-        ("transform", {"moving_image": "day2", "form": "dicom"}, 400, "form is 'dicom'"),
+        ("transform", {"moving_image": "day2", "format": "dicom"}, 400, "format is 'dicom'"),
         ("image", {"moving_image": "flat"}, 400, "2"),
         ("image", {"moving_image": "broken"}, 400, "'broken' cannot be read"),
         ("image", {"moving_image": "huge"}, 413, "512 x 512 x 8 voxels, this server takes 1000000"),
@@ -237,3 +239,11 @@ def test_new_weights_are_served(answers: Callable[..., Answers], datastore: Fake
     _, after = made("image", request(datastore, moving_image="day2"))
     assert before["registration"]["weights_sha256"] == after["registration"]["weights_sha256"]
     assert after["registration"]["trained_here"]
+
+
+def test_retired_names_of_options(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
+    _, about = answers()(
+        "transform", request(datastore, moving_image="day2", format="native", initial_alignment="center")
+    )
+    assert about["registration"]["format"] == "native"
+    assert about["registration"]["parameters"]["initial_alignment"] == "center"

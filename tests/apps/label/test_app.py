@@ -99,10 +99,10 @@ def test_answers_equal_the_inference_config(client_run: dict[str, Any], inferenc
     field, reference = nib.load(client_run["transform"]["file"]), nib.load(inference / "displacement_itk.nii.gz")
     np.testing.assert_allclose(field.get_fdata(), reference.get_fdata(), atol=1e-3)
     assert field.header["intent_code"] == 1007
-    told = propagated["params"]["registration"]
+    reported = propagated["params"]["registration"]
     provenance = json.loads((inference / "provenance.json").read_text())
-    assert told["weights_sha256"] == provenance["weights"]["sha256"]
-    assert told["moving_image"] == "atlas"
+    assert reported["weights_sha256"] == provenance["weights"]["sha256"]
+    assert reported["moving_image"] == "atlas"
 
 
 def test_what_viewers_read(client_run: dict[str, Any]) -> None:
@@ -127,10 +127,10 @@ def test_uploads_and_sessions(client_run: dict[str, Any], label_server: LabelSer
 def test_provenance_is_stored(client_run: dict[str, Any]) -> None:
     labels = client_run["datastore"]["objects"]["day9"]["labels"]
     assert labels["original"]["info"]["model"] == "ran_propagate"
-    told = labels["original"]["info"]["params"]
-    assert told["label_names"] == {"label_3": 1, "label_7": 2}
-    assert told["registration"]["moving_image"] == "atlas"
-    assert told["registration"]["parameters"]["refine_steps"] == 30
+    reported = labels["original"]["info"]["params"]
+    assert reported["label_names"] == {"label_3": 1, "label_7": 2}
+    assert reported["registration"]["moving_image"] == "atlas"
+    assert reported["registration"]["parameters"]["refine_steps"] == 30
     assert labels["transform"]["info"]["params"]["registration"]["fixed_image"] == "day9"
     kept = nib.load(Path(client_run["folder"], "kept_transform.nii.gz"))
     assert np.array_equal(kept.get_fdata(), nib.load(client_run["transform"]["file"]).get_fdata())

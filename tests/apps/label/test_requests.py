@@ -85,7 +85,7 @@ def test_without_paths() -> None:
 
 
 def test_voxels_in_another_file(tmp_path: Path) -> None:
-    """The header alone tells the size, and no file that it names out of the folder is opened."""
+    """The header alone gives the size, and no file that it names out of the folder is opened."""
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6), np.uint8)), str(tmp_path / "a.mhd"))
     with pytest.raises(RequestError, match="the image has 6 x 5 x 4 voxels"):
         check_voxels(tmp_path / "a.mhd", "the image", 119)

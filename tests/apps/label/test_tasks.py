@@ -57,18 +57,18 @@ def test_batch(server: LabelServer) -> None:
 
 
 def test_training_and_restart(server: LabelServer, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    def told(server: LabelServer) -> dict[str, object]:
+    def reported(server: LabelServer) -> dict[str, object]:
         status, body = server.infer("ran_image", "day1", {"moving_image": "day2"})
         assert status == 200, body
         return dict(json.loads(body)["registration"])
 
-    weights, before = (bundle_dir / "ran" / "models" / "model.pt").read_bytes(), told(server)
+    weights, before = (bundle_dir / "ran" / "models" / "model.pt").read_bytes(), reported(server)
     assert not before["trained_here"]
     status, task = server.post("/train/ran", TINY)
     assert status == 200, task
     done = server.wait_for("/train/")
     assert done["status"] == "DONE", done
-    after = told(server)  # without a restart
+    after = reported(server)  # without a restart
     is_better = any(path.name == "model.pt" for path in server.app.glob("model/ran/**/*.pt"))  # else it is not kept
     assert after["trained_here"] is is_better
     assert (after["weights_sha256"] != before["weights_sha256"]) is is_better
@@ -76,7 +76,7 @@ def test_training_and_restart(server: LabelServer, bundle_dir: Path, tmp_path_fa
     server.stop()
     again = LabelServer(server.python, server.app, server.studies, bundle_dir, "ran")
     try:
-        assert told(again)["weights_sha256"] == after["weights_sha256"]
+        assert reported(again)["weights_sha256"] == after["weights_sha256"]
     finally:
         again.stop()
 

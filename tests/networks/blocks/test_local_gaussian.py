@@ -238,7 +238,7 @@ def test_gradients(d: int) -> None:
     assert gradcheck(lambda *v: fold_free(*v, 0.3), (vector, sigma, rotation), fast_mode=True)
 
 
-def test_needles_neither_explode_nor_spoil_gradients() -> None:
+def test_needles_neither_explode_nor_corrupt_gradients() -> None:
     inputs = one([0.013, 0.21], [1e-5, 0.3], [0.7], [1.0, 1.0])
     for values in inputs:
         values.requires_grad_()

@@ -1,4 +1,4 @@
-"""What is written of pairs with a known truth is what the reader of data sets finds."""
+"""What is written of pairs with a ground truth is what the reader of data sets finds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_regplugins.benchmark.known_truth import (
+from monai_regplugins.benchmark.ground_truth import (
     Subject,
     check_request,
     write_dataset,

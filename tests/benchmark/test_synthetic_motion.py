@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_regplugins.benchmark import known_motion
-from monai_regplugins.benchmark.known_motion import (
+from monai_regplugins.benchmark import synthetic_motion
+from monai_regplugins.benchmark.synthetic_motion import (
     KINDS,
     MotionPair,
     main,
@@ -22,7 +22,7 @@ from monai_regplugins.fields import warp
 from monai_regplugins.metrics.landmarks import landmark_errors
 from monai_regplugins.metrics.overlap import dice, ncc
 from monai_regplugins.synthesis.regnet_fields import smallest_determinant
-from monai_regplugins.transforms import LoadPaird, MovingToFixedGridd
+from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
 
 SIZE, AMPLITUDE = 32, 3.0
 
@@ -57,11 +57,11 @@ def test_images_field_and_landmarks_are_the_closed_form(kind: str) -> None:
 
 def test_the_smooth_field_is_as_large_as_asked_for_and_does_not_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn("smooth").ddf.norm(dim=0).max() == pytest.approx(AMPLITUDE, rel=1e-5)
-    draws, bumps = [], known_motion._random_bumps
-    monkeypatch.setattr(known_motion, "LEAST_DETERMINANT", 0.7)  # stricter, so that some draws fail
-    monkeypatch.setattr(known_motion, "_random_bumps", lambda *args: draws.append(bumps(*args)) or draws[-1])
+    draws, bumps = [], synthetic_motion._random_bumps
+    monkeypatch.setattr(synthetic_motion, "LEAST_DETERMINANT", 0.7)  # stricter, so that some draws fail
+    monkeypatch.setattr(synthetic_motion, "_random_bumps", lambda *args: draws.append(bumps(*args)) or draws[-1])
     rngs = [np.random.default_rng(seed) for seed in range(4)]
-    fields = [known_motion._random_motion(rng, SIZE, AMPLITUDE, 0.0).smooth for rng in rngs]
+    fields = [synthetic_motion._random_motion(rng, SIZE, AMPLITUDE, 0.0).smooth for rng in rngs]
     assert min(smallest_determinant(field, (SIZE,) * 3) for field in fields) >= 0.7
     assert len(draws) > 4
 
@@ -107,7 +107,7 @@ def test_the_reader_takes_the_folder_and_the_field_registers_it(kind: str, tmp_p
     listed = validation_pairs(folder)
     assert [pair["pair_id"] for pair in listed] == ["0001_to_0000", "0003_to_0002"]
     for number, files in enumerate(listed):
-        pair = MovingToFixedGridd()(LoadPaird()(files))
+        pair = ResampleToFixedd()(LoadPaird()(files))
         field = folder / "displacements" / f"disp_{2 * number:04d}_{2 * number + 1:04d}.nii.gz"
         ddf = torch.from_numpy(np.moveaxis(nib.load(field).get_fdata(dtype=np.float32), -1, 0).copy())
         torch.testing.assert_close(ddf, motion_pair((5, number), kind, SIZE, AMPLITUDE, landmarks=40).ddf)

@@ -1,4 +1,4 @@
-"""Pairs with a known truth out of one image."""
+"""Pairs with a ground truth out of one image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from monai_regplugins.benchmark.known_warp import find_sources, known_displacement, main
+from monai_regplugins.benchmark.synthetic_warp import find_sources, main, synthetic_displacement
 from monai_regplugins.checks import InputError
 from monai_regplugins.data import validation_pairs
 from monai_regplugins.metrics.landmarks import landmark_differences
 from monai_regplugins.metrics.regularity import folding
-from monai_regplugins.transforms import LoadPaird, MovingToFixedGridd
+from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
 
 SHAPE, SPACING = (24, 30, 20), (2.0, 1.5, 3.0)
 
@@ -38,11 +38,11 @@ def dataset(scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     return main([str(scan[0]), "--label", str(scan[1]), "--output_dir", str(target), *size])
 
 
-def test_the_known_displacement_registers_image_labels_and_landmarks(dataset: Path) -> None:
+def test_the_synthetic_displacement_registers_image_labels_and_landmarks(dataset: Path) -> None:
     pairs = validation_pairs(dataset)
     assert [pair["pair_id"] for pair in pairs] == ["0000_to_0001", "0000_to_0002"]
     for number, listed in enumerate(pairs, start=1):
-        pair = MovingToFixedGridd()(LoadPaird()(listed))
+        pair = ResampleToFixedd()(LoadPaird()(listed))
         ddf = nib.load(dataset / "displacements" / f"disp_{number:04d}_0000.nii.gz").get_fdata()
         at = np.indices(SHAPE) + np.moveaxis(ddf, -1, 0)
         expected = ndimage.map_coordinates(pair["moving"][0].numpy(), at, order=3, mode="nearest")
@@ -61,7 +61,7 @@ def test_the_known_displacement_registers_image_labels_and_landmarks(dataset: Pa
 
 def test_components_reach_the_largest_in_mm_and_nothing_folds() -> None:
     spacing = torch.tensor(SPACING)
-    field, ddf = known_displacement(np.random.default_rng(3), SHAPE, spacing, 4.0, 12.0)
+    field, ddf = synthetic_displacement(np.random.default_rng(3), SHAPE, spacing, 4.0, 12.0)
     millimeters = ddf * spacing.reshape(3, 1, 1, 1)
     assert 2.0 < millimeters.abs().max() <= 4.0 + 1e-4
     assert folding(ddf)[0] == 0
@@ -70,7 +70,7 @@ def test_components_reach_the_largest_in_mm_and_nothing_folds() -> None:
 
 
 def test_sources_are_moved_to_their_targets() -> None:
-    field, _ = known_displacement(np.random.default_rng(1), SHAPE, torch.ones(3), 4.0, 8.0)
+    field, _ = synthetic_displacement(np.random.default_rng(1), SHAPE, torch.ones(3), 4.0, 8.0)
     targets = torch.rand(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
     sources = find_sources(field, targets)
     torch.testing.assert_close(sources + field.at(sources), targets, atol=1e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""Every form of a displacement field says the same, on every kind of grid; what cannot be said is refused."""
+"""Every format of a displacement field says the same, on every kind of grid; what cannot be said is refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nibabel.affines import apply_affine
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import FrameOfReferenceError
-from monai_regplugins.io.forms import (
-    FORMS,
+from monai_regplugins.io.formats import (
+    FORMATS,
     FieldPair,
-    form_of,
+    format_of,
     load_field,
     output_name,
     save_field,
@@ -34,31 +34,31 @@ PLANAR = ["itk_h5", "itk_nifti", "native"]
 SHEARED = np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> str:
-    """Each form whose dependencies are there."""
+@pytest.fixture(params=FORMATS)
+def format(request: pytest.FixtureRequest) -> str:
+    """Each format whose dependencies are there."""
     name: str = request.param
     if name == "dicom":
         pytest.importorskip("pydicom", reason="needs pydicom")
     return name
 
 
-def save(form: str, folder: Path, affine: np.ndarray) -> Path:
+def save(format: str, folder: Path, affine: np.ndarray) -> Path:
     """Write the field of the tests, with both images on its grid."""
-    path = folder / FORMS[form].file_name
-    save_field(form, field_ras(), affine, path, FieldPair(moving_affine=affine, moving_shape=SHAPE))
+    path = folder / FORMATS[format].file_name
+    save_field(format, field_ras(), affine, path, FieldPair(moving_affine=affine, moving_shape=SHAPE))
     return path
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_form_samples_the_same_points_of_a_moving_image_on_another_grid(
-    tmp_path: Path, form: str, name: str
+def test_every_format_samples_the_same_points_of_a_moving_image_on_another_grid(
+    tmp_path: Path, format: str, name: str
 ) -> None:
     affine = GRIDS[name]
-    shared = form == "learn2reg"  # it knows one grid only
+    shared = format == "learn2reg"  # it knows one grid only
     moving_affine, moving_shape = (affine, SHAPE) if shared else (MOVING_AFFINE, MOVING_SHAPE)
-    path = tmp_path / FORMS[form].file_name
-    save_field(form, field_ras(), affine, path, FieldPair(moving_affine=moving_affine, moving_shape=moving_shape))
+    path = tmp_path / FORMATS[format].file_name
+    save_field(format, field_ras(), affine, path, FieldPair(moving_affine=moving_affine, moving_shape=moving_shape))
 
     displacement, grid = load_field(path, affine if shared else None)
 
@@ -67,47 +67,52 @@ def test_every_form_samples_the_same_points_of_a_moving_image_on_another_grid(
     expected = apply_affine(to_voxel, move(points, field_ras(), affine))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # voxels of the moving image
     assert (displacement.dtype, grid.dtype, grid.shape) == (np.float32, np.float64, (4, 4))
-    assert form_of(path) == form
+    assert format_of(path) == format
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("form", PLANAR)
-def test_planar_fields_come_back(tmp_path: Path, form: str) -> None:
-    displacement, path = field_ras()[:2, ..., 0], tmp_path / FORMS[form].file_name
-    save_field(form, displacement, PLANE, path)
+@pytest.mark.parametrize("format", PLANAR)
+def test_planar_fields_come_back(tmp_path: Path, format: str) -> None:
+    displacement, path = field_ras()[:2, ..., 0], tmp_path / FORMATS[format].file_name
+    save_field(format, displacement, PLANE, path)
     back, grid = load_field(path)
     points = points_inside(PLANE, SHAPE[:2])
     np.testing.assert_allclose(move(points, back, grid), move(points, displacement, PLANE), atol=1e-5)
 
 
-def test_other_forms_have_no_planar_meaning(tmp_path: Path, form: str) -> None:
-    assert (2 in FORMS[form].spatial_dims) == (form in PLANAR)
-    if form not in PLANAR:
+def test_other_formats_have_no_planar_meaning(tmp_path: Path, format: str) -> None:
+    assert (2 in FORMATS[format].spatial_dims) == (format in PLANAR)
+    if format not in PLANAR:
         with pytest.raises(InputError, match="holds 3D fields only, and this one is 2D; choose one of 'itk_h5'"):
-            save_field(form, field_ras()[:2, ..., 0], PLANE, tmp_path / FORMS[form].file_name)
+            save_field(format, field_ras()[:2, ..., 0], PLANE, tmp_path / FORMATS[format].file_name)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_written_that_cannot_be_held(tmp_path: Path, form: str) -> None:
-    path, broken = tmp_path / FORMS[form].file_name, field_ras()
+def test_nothing_is_written_that_cannot_be_held(tmp_path: Path, format: str) -> None:
+    path, broken = tmp_path / FORMATS[format].file_name, field_ras()
     broken[0, 0, 0, 0] = np.nan
     for field, affine, name, message in [
         (field_ras(), SHEARED, path, "sheared"),
         (broken, np.eye(4), path, "NaN or infinite"),
         (field_ras()[:2], np.eye(4), path, "expected \\(3, X, Y, Z\\)"),
-        (field_ras(), np.eye(4), tmp_path / "field.nrrd", f"no name for the form '{form}', expected one that ends in"),
+        (
+            field_ras(),
+            np.eye(4),
+            tmp_path / "field.nrrd",
+            f"no name for the format '{format}', expected one that ends in",
+        ),
     ]:
         with pytest.raises(InputError, match=message) as caught:
-            save_field(form, field, affine, name)
+            save_field(format, field, affine, name)
         assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_grids_and_unknown_forms_are_refused(tmp_path: Path) -> None:
+def test_two_grids_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     pair = FieldPair(moving_affine=MOVING_AFFINE, moving_shape=MOVING_SHAPE)
     with pytest.raises(InputError, match="lie on two grids"):
         save_field("learn2reg", field_ras(), np.eye(4), tmp_path / "disp.nii.gz", pair)
-    with pytest.raises(InputError, match=r"form is 'itk_h4'; choose one of .* Did you mean 'itk_h5'"):
+    with pytest.raises(InputError, match=r"format is 'itk_h4'; choose one of .* Did you mean 'itk_h5'"):
         save_field("itk_h4", field_ras(), np.eye(4), tmp_path / "field.h5")
     assert list(tmp_path.iterdir()) == []
 
@@ -125,16 +130,16 @@ def read_only_folder() -> Iterator[Path]:
         os.chmod(name, 0o755)
 
 
-def test_a_read_only_folder_is_told(form: str, read_only_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_folder_is_reported(format: str, read_only_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"cannot write '.*' \(Permission denied\)") as caught:
-        save(form, read_only_folder, GRIDS["RAS"])
+        save(format, read_only_folder, GRIDS["RAS"])
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
     assert list(read_only_folder.iterdir()) == []
 
 
-def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(form, tmp_path, GRIDS["RAS"])
+def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(format, tmp_path, GRIDS["RAS"])
     before = path.read_bytes()
 
     def half(path: Path, error: Exception) -> None:
@@ -145,16 +150,16 @@ def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, form: str, monkey
     monkeypatch.setattr("monai_regplugins.io.nifti._opened", lambda path: half(path, full))
     monkeypatch.setattr(np, "savez_compressed", lambda stream, **arrays: half(Path(stream.name), full))
     monkeypatch.setattr(sitk, "WriteTransform", lambda transform, name: half(Path(name), RuntimeError("HDF5")))
-    if form == "dicom":
+    if format == "dicom":
         monkeypatch.setattr("pydicom.Dataset.save_as", lambda dataset, path, **options: half(path, full))
     with pytest.raises(InputError, match=r"cannot write '.*' \(.*\), and what was there before is unchanged"):
-        save(form, tmp_path, GRIDS["LPS"])
+        save(format, tmp_path, GRIDS["LPS"])
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
     pair = FieldPair(moving_affine=np.eye(4), moving_shape=SHAPE)
     with pytest.raises(OSError, match=r"space|ITK"):  # who replaces a whole folder sees the system's error
-        write_field(form, field_ras(), np.eye(4), tmp_path / f"other-{path.name}", pair)
+        write_field(format, field_ras(), np.eye(4), tmp_path / f"other-{path.name}", pair)
 
 
 def test_write_field_writes_the_same(tmp_path: Path) -> None:
@@ -163,8 +168,8 @@ def test_write_field_writes_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
 
 
-def test_damaged_files_are_refused(tmp_path: Path, form: str) -> None:
-    path = save(form, tmp_path, GRIDS["oblique"])
+def test_damaged_files_are_refused(tmp_path: Path, format: str) -> None:
+    path = save(format, tmp_path, GRIDS["oblique"])
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[: len(whole) // 20], b"foreign " * 100, b""):
         path.write_bytes(content)
@@ -187,8 +192,8 @@ def test_what_is_in_a_file_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "intent", "message"),
     [
-        ((*SHAPE, 1, 3), 0, "5 axes and intent 0, as fields of AFNI and SPM have; name its form"),
-        ((*SHAPE, 3), 2006, "a field of FSL .*, which does not tell whether it is relative; name its form"),
+        ((*SHAPE, 1, 3), 0, "5 axes and intent 0, as fields of AFNI and SPM have; name its format"),
+        ((*SHAPE, 3), 2006, "a field of FSL .*, which does not state whether it is relative; name its format"),
         ((*SHAPE, 3), 1005, "intent 1005, expected a field"),
         (SHAPE, 0, "expected a field of intent"),
         ((*SHAPE, 3), 1006, "expected \\(X, Y, Z, 1, 3\\)"),
@@ -203,28 +208,30 @@ def test_other_niftis_are_refused(tmp_path: Path, shape: tuple[int, ...], intent
         load_field(tmp_path / "field.nii")
 
 
-def test_form_of_other_names(tmp_path: Path) -> None:
+def test_format_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "field.jpg").write_bytes(bytes(200))
     with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mha, .* \.npz, \.nrrd, \.tfm"):
-        form_of(tmp_path / "field.jpg")
-    assert form_of(save("itk_h5", tmp_path, GRIDS["RAS"]).rename(tmp_path / "field.HDF5")) == "itk_h5"
+        format_of(tmp_path / "field.jpg")
+    assert format_of(save("itk_h5", tmp_path, GRIDS["RAS"]).rename(tmp_path / "field.HDF5")) == "itk_h5"
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))
-    assert form_of(tmp_path / "IM0001") == "dicom"
+    assert format_of(tmp_path / "IM0001") == "dicom"
 
 
-@pytest.mark.parametrize(("name", "told"), [("NREG_TRANS", True), ("Mapping", True), ("Something", False), ("", True)])
-def test_what_a_vector_image_is_called_counts(tmp_path: Path, name: str, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "reported"), [("NREG_TRANS", True), ("Mapping", True), ("Something", False), ("", True)]
+)
+def test_what_a_vector_image_is_called_counts(tmp_path: Path, name: str, reported: bool) -> None:
     """SimpleITK, ANTs, greedy and elastix leave the name empty; NiftyReg's and SPM's vectors are something else."""
     path = save("itk_nifti", tmp_path, GRIDS["RAS"])
     image = nib.load(path)
     image.header.set_intent(1007, name=name)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
-    if told:
-        assert form_of(path) == {"NREG_TRANS": "niftyreg", "Mapping": "spm", "": "itk_nifti"}[name]
+    if reported:
+        assert format_of(path) == {"NREG_TRANS": "niftyreg", "Mapping": "spm", "": "itk_nifti"}[name]
     else:
         with pytest.raises(InputError, match="a vector image named 'Something', which no known tool writes"):
-            form_of(path)
-    displacement, _ = load_field(path, form="itk_nifti")
+            format_of(path)
+    displacement, _ = load_field(path, format="itk_nifti")
     np.testing.assert_allclose(displacement, field_ras(), atol=1e-6)
 
 
@@ -238,20 +245,20 @@ def test_a_field_with_a_place_is_not_taken_for_one_of_learn2reg(tmp_path: Path) 
     np.testing.assert_allclose(displacement, np.tensordot(GRIDS["oblique"][:3, :3], field_ras(), 1), atol=1e-5)
 
 
-def test_without_pydicom_only_dicom_is_refused(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pydicom_only_dicom_is_refused(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    if form != "dicom":
-        load_field(save(form, tmp_path, GRIDS["RAS"]), GRIDS["RAS"])
+    if format != "dicom":
+        load_field(save(format, tmp_path, GRIDS["RAS"]), GRIDS["RAS"])
         return
     with pytest.raises(InputError, match="pip install"):
-        save(form, tmp_path, GRIDS["RAS"])
+        save(format, tmp_path, GRIDS["RAS"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_in_a_folder_differ(tmp_path: Path) -> None:
-    names = [output_name(form) for form in FORMS]
-    assert len(set(names)) == len(FORMS)
-    assert all(name.endswith(form.suffixes) for name, form in zip(names, FORMS.values(), strict=True))
+    names = [output_name(format) for format in FORMATS]
+    assert len(set(names)) == len(FORMATS)
+    assert all(name.endswith(format.suffixes) for name, format in zip(names, FORMATS.values(), strict=True))
     pair = FieldPair(fixed_name="LungCT_0003_0000.nii.gz", moving_name="LungCT_0003_0001.nii.gz")
     assert output_name("learn2reg", pair) == "disp_0003_0003.nii.gz"
     with pytest.raises(InputError, match="Did you mean 'native'"):
@@ -267,7 +274,7 @@ def test_the_reader_of_a_learn2reg_field_wants_the_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("also", [False, True], ids=["alone", "beside itk_nifti"])
-def test_without_a_frame_of_reference_another_form_takes_the_place_of_dicom(
+def test_without_a_frame_of_reference_another_format_takes_the_place_of_dicom(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, also: bool
 ) -> None:
     pytest.importorskip("pydicom", reason="needs pydicom")

@@ -1,7 +1,7 @@
-"""The forms in which a displacement field goes to other tools and comes back, in one table.
+"""Table of the file formats of displacement fields, with functions to write and read them.
 
-Whatever the form, a field here is ``displacement_ras`` ``(d, *spatial)``, mm, on the fixed grid of voxel-to-RAS matrix
-``affine`` (4, 4): the point p of the fixed image's world goes to ``p + D(p)`` in the moving image's.
+Whatever the format, a field here is ``displacement_ras`` ``(d, *spatial)``, mm, on the fixed grid of voxel-to-RAS
+matrix ``affine`` (4, 4): the point p of the fixed image's world goes to ``p + D(p)`` in the moving image's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from monai_regplugins.io.field_grid import (
     displacement_of_ddf,
     in_other_worlds,
 )
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, foreign_form
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, foreign_format
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
@@ -50,10 +50,10 @@ from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 
 __all__ = [
-    "FORMS",
-    "FieldForm",
+    "FORMATS",
+    "FieldFormat",
     "FieldPair",
-    "form_of",
+    "format_of",
     "in_itk_world",
     "load_field",
     "output_name",
@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FieldPair:
-    """What some forms want to know of the two images beside the field.
+    """Information on the two images that some formats store with the field.
 
     Attributes:
         fixed_name: name or path of the fixed image, for the name of a Learn2Reg file.
@@ -96,8 +96,8 @@ Read: TypeAlias = Callable[[Path, npt.ArrayLike | None], tuple[Displacement, Gri
 
 
 @dataclass(frozen=True)
-class FieldForm:
-    """One form.
+class FieldFormat:
+    """One format.
 
     Attributes:
         tools: what opens it.
@@ -118,8 +118,8 @@ class FieldForm:
     by_itk: bool = False
 
 
-FORMS = {
-    "itk_h5": FieldForm(
+FORMATS = {
+    "itk_h5": FieldFormat(
         "SimpleITK, ITK, ANTs, 3D Slicer, nitransforms",
         "displacement_itk.h5",
         (".h5", ".hdf5", ".tfm"),
@@ -128,7 +128,7 @@ FORMS = {
         (2, 3),
         by_itk=True,
     ),
-    "itk_nifti": FieldForm(
+    "itk_nifti": FieldFormat(
         "ITK, ANTs, SimpleITK, nitransforms",
         "displacement_itk.nii.gz",
         NIFTI_SUFFIXES,
@@ -137,7 +137,7 @@ FORMS = {
         (2, 3),
         by_itk=True,
     ),
-    "slicer_nifti": FieldForm(
+    "slicer_nifti": FieldFormat(
         "3D Slicer, FreeSurfer, ITK from 5.4 on",
         "displacement_slicer.nii.gz",
         NIFTI_SUFFIXES,
@@ -145,7 +145,7 @@ FORMS = {
         lambda path, fixed_affine: load_slicer_nifti(path),
         by_itk=True,
     ),
-    "learn2reg": FieldForm(
+    "learn2reg": FieldFormat(
         "the evaluation of Learn2Reg",
         "disp_0000_0001.nii.gz",
         NIFTI_SUFFIXES,
@@ -154,7 +154,7 @@ FORMS = {
         ),
         load_learn2reg,
     ),
-    "dicom": FieldForm(
+    "dicom": FieldFormat(
         "DICOM workstations, by Deformable Spatial Registration",
         "displacement.dcm",
         (".dcm",),
@@ -163,7 +163,7 @@ FORMS = {
         ),
         lambda path, fixed_affine: load_dicom_registration(path),
     ),
-    "native": FieldForm(
+    "native": FieldFormat(
         "NumPy and this package: the ddf in voxels",
         "displacement.npz",
         (".npz",),
@@ -176,44 +176,44 @@ FORMS = {
 INSTEAD_OF_DICOM = "displacement.nii.gz"
 
 
-def output_name(form: str, pair: FieldPair = UNKNOWN) -> str:
-    """Return the name of a form's file in an output folder; ``learn2reg`` takes it from the images' names.
+def output_name(format: str, pair: FieldPair = UNKNOWN) -> str:
+    """Return the name of a format's file in an output folder; ``learn2reg`` takes it from the images' names.
 
     Raises:
-        InputError: When there is no such form.
+        InputError: When there is no such format.
     """
-    check_choice(form, FORMS, "form")
-    if form == "learn2reg":
+    check_choice(format, FORMATS, "format")
+    if format == "learn2reg":
         return learn2reg_name(pair.fixed_name, pair.moving_name)
-    return FORMS[form].file_name
+    return FORMATS[format].file_name
 
 
 def save_field(
-    form: str,
+    format: str,
     displacement_ras: npt.ArrayLike,
     affine: npt.ArrayLike,
     path: str | Path,
     pair: FieldPair = UNKNOWN,
 ) -> None:
-    """Write a displacement field in one of ``FORMS``, whole or not at all.
+    """Write a displacement field in one of ``FORMATS``, whole or not at all.
 
     Args:
-        form: a name in ``FORMS``.
+        format: a name in ``FORMATS``.
         displacement_ras: (3, X, Y, Z) or (2, X, Y), mm, components in RAS.
         affine: voxel-to-RAS matrix of the field's grid, (4, 4), in 2D too.
         path: the file; missing folders are made.
-        pair: what the form wants to know beside the field.
+        pair: what the format wants to know beside the field.
 
     Raises:
-        InputError: When there is no such form, it cannot hold this field, an argument does not fit, or the system
+        InputError: When there is no such format, it cannot hold this field, an argument does not fit, or the system
             refuses to write; what was there before is unchanged then.
     """
-    checked = _check(form, displacement_ras, affine, path, pair)
-    replace_file(path, lambda temporary: FORMS[form].write(*checked, temporary, pair))
+    checked = _check(format, displacement_ras, affine, path, pair)
+    replace_file(path, lambda temporary: FORMATS[format].write(*checked, temporary, pair))
 
 
 def write_field(
-    form: str,
+    format: str,
     displacement_ras: npt.ArrayLike,
     affine: npt.ArrayLike,
     path: str | Path,
@@ -221,18 +221,18 @@ def write_field(
 ) -> None:
     """Do what :func:`save_field` does straight into ``path``: for a folder that as a whole appears when complete.
 
-    Where a DICOM series has no frame of reference that the form ``dicom`` could name, the log says so, and the field is
-    in ``displacement.nii.gz`` instead (``itk_nifti``), unless the folder has it in that form already.
+    Where a DICOM series has no frame of reference that the format ``dicom`` could name, the log says so, and the field
+    is in ``displacement.nii.gz`` instead (``itk_nifti``), unless the folder has it in that format already.
 
     Raises:
-        InputError: When there is no such form, it cannot hold this field, or an argument does not fit.
+        InputError: When there is no such format, it cannot hold this field, or an argument does not fit.
         OSError: When the system refuses to write.
     """
-    checked, path = _check(form, displacement_ras, affine, path, pair), Path(path)
+    checked, path = _check(format, displacement_ras, affine, path, pair), Path(path)
     try:
-        FORMS[form].write(*checked, path, pair)
+        FORMATS[format].write(*checked, path, pair)
     except FrameOfReferenceError as error:
-        itk = FORMS["itk_nifti"]
+        itk = FORMATS["itk_nifti"]
         logger.warning("%s is left out: %s", path.name, error)
         if not path.with_name(itk.file_name).exists():
             instead = path.with_name(INSTEAD_OF_DICOM)
@@ -242,18 +242,18 @@ def write_field(
 def load_field(
     path: str | Path,
     fixed_affine: npt.ArrayLike | None = None,
-    form: str | None = None,
+    format: str | None = None,
     fixed: ImageGrid | None = None,
     moving: ImageGrid | None = None,
 ) -> tuple[Displacement, GridAffine]:
-    """Read a displacement field in any of ``FORMS``, or as other tools write it, see :func:`form_of`.
+    """Read a displacement field in any of ``FORMATS``, or as other tools write it, see :func:`format_of`.
 
     Args:
         path: the file.
-        fixed_affine: voxel-to-RAS matrix of the fixed image, (4, 4), for a Learn2Reg field, which tells no grid; the
-            other forms bring their own, and this one is not used.
-        form: the form of the file; None for what it says itself.
-        fixed: grid of the fixed image, which FSL's forms need; it stands in for ``fixed_affine``, too.
+        fixed_affine: voxel-to-RAS matrix of the fixed image, (4, 4), for a Learn2Reg field, which has no grid; the
+            other formats bring their own, and this one is not used.
+        format: the form of the file; None for what it says itself.
+        fixed: grid of the fixed image, which FSL's formats need; it stands in for ``fixed_affine``, too.
         moving: the same of the moving image.
 
     Returns:
@@ -262,55 +262,55 @@ def load_field(
 
     Raises:
         InputError: When the file is missing, damaged, or holds no displacement field, or holds one that is not finite
-            or whose grid has shear, or does not tell its form, or needs images that are not given.
+            or whose grid has shear, or does not state its format, or needs images that are not given.
     """
     file = check_file(path, "displacement field")
-    name = form_of(file) if form is None else form
-    check_choice(name, [*FORMS, *FOREIGN_FORMS], "form")
+    name = format_of(file) if format is None else format
+    check_choice(name, [*FORMATS, *FOREIGN_FORMS], "format")
     if name in FOREIGN_FORMS:
         displacement, affine = FOREIGN_FORMS[name].read(file, fixed, moving)
     else:
         known = fixed.affine if fixed is not None and fixed_affine is None else fixed_affine
-        displacement, affine = FORMS[name].read(file, known)
+        displacement, affine = FORMATS[name].read(file, known)
     try:
         return check_field(displacement, affine)
     except InputError as error:
         raise InputError(f"'{path}' is of no use: {error}") from error
 
 
-def form_of(path: str | Path) -> str:
-    """Tell the form of a file, by its suffix and header.
+def format_of(path: str | Path) -> str:
+    """Return the format of a file, by its suffix and header.
 
     Of NIfTI files the intent decides: 1007 is ``itk_nifti``, unless its name is that of NiftyReg or SPM, 1006
     ``slicer_nifti``, and none with 4 axes and no position of its own ``learn2reg``. A DICOM file is known by its first
     bytes too, since it often has no suffix.
 
     Raises:
-        InputError: When the file is missing, of no known form, or of a form that it does not tell.
+        InputError: When the file is missing, of no known format, or of a format that it does not state.
     """
     file = check_file(path, "displacement field")
     name = file.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
-        return _nifti_form(file)
+        return _nifti_format(file)
     if name.endswith(VECTOR_SUFFIXES):
         return "vectors"
     if name.endswith(".x5"):
         return "x5"
-    for known, form in FORMS.items():
-        if name.endswith(form.suffixes):
+    for known, format in FORMATS.items():
+        if name.endswith(format.suffixes):
             return known
     with file.open("rb") as stream:
         if stream.read(132)[128:] == b"DICM":
             return "dicom"
-    suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for form in FORMS.values() for suffix in form.suffixes)}
+    suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for format in FORMATS.values() for suffix in format.suffixes)}
     listed = ", ".join(sorted(suffixes))
-    raise InputError(f"'{path}' is in no known form, expected a file that ends in one of {listed}; export it as one.")
+    raise InputError(f"'{path}' is in no known format, expected a file that ends in one of {listed}; export it as one.")
 
 
-def _nifti_form(file: Path) -> str:
-    """The form of a NIfTI file."""
+def _nifti_format(file: Path) -> str:
+    """The format of a NIfTI file."""
     header = read_nifti_field(file)
-    if foreign := foreign_form(header, file):
+    if foreign := foreign_format(header, file):
         return foreign
     if header.intent == VECTOR:
         return "itk_nifti"
@@ -332,7 +332,7 @@ def _check_no_place(header: NiftiField, file: Path) -> None:
     if not nowhere:
         raise InputError(
             f"'{file}' has shape {header.shape}, intent 0 and a position of its own, so that it may be of Learn2Reg "
-            "(voxels) or of FSL (mm); name its form (--from, or FORM:FILE): learn2reg, fsl_relative, fsl_absolute."
+            "(voxels) or of FSL (mm); name its format (--from, or FORM:FILE): learn2reg, fsl_relative, fsl_absolute."
         )
 
 
@@ -344,18 +344,20 @@ def in_itk_world(
 
 
 def _check(
-    form: str, displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path, pair: FieldPair
+    format: str, displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, path: str | Path, pair: FieldPair
 ) -> tuple[Displacement, GridAffine]:
-    """Check a field and whether a form can hold it under this name; return it in the world of the form's readers."""
-    check_choice(form, FORMS, "form")
+    """Check a field, its format and file name; return it in the world of the format's readers."""
+    check_choice(format, FORMATS, "format")
     checked = check_field(displacement_ras, affine)
-    d, target = len(checked[0]), FORMS[form]
+    d, target = len(checked[0]), FORMATS[format]
     if d not in target.spatial_dims:
-        able = ", ".join(f"'{name}'" for name, other in FORMS.items() if d in other.spatial_dims)
-        raise InputError(f"the form '{form}' holds 3D fields only, and this one is {d}D; choose one of {able}.")
+        able = ", ".join(f"'{name}'" for name, other in FORMATS.items() if d in other.spatial_dims)
+        raise InputError(f"the format '{format}' holds 3D fields only, and this one is {d}D; choose one of {able}.")
     if not Path(path).name.endswith(target.suffixes):
         endings = " or ".join(target.suffixes)
-        raise InputError(f"'{path}' is no name for the form '{form}', expected one that ends in {endings}; change it.")
+        raise InputError(
+            f"'{path}' is no name for the format '{format}', expected one that ends in {endings}; change it."
+        )
     return in_itk_world(*checked, pair) if target.by_itk else checked
 
 

@@ -1,4 +1,4 @@
-"""Writes data sets in Learn2Reg's format whose displacements are known, for the modules that make such pairs."""
+"""Write data sets with ground-truth displacements in Learn2Reg's format."""
 
 from __future__ import annotations
 

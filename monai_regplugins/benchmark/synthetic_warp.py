@@ -1,11 +1,11 @@
-"""Make pairs with a known truth out of one image: the image under random smooth displacements, and the image itself.
+"""Make pairs with ground truth from one image: the image and its warps by random smooth displacements.
 
 The moving image of each pair is the image as it is, the fixed one ``fixed(x) = image(x + u(x))`` with a random sum of
 Gaussians u (cubic B-splines; labels by the nearest voxel), so u is the displacement that registration has to find.
 Landmarks are random points of the body, with their exact places in every fixed image. The result is a folder in
 Learn2Reg's format, which every bundle and ``python -m monai_regplugins.benchmark`` take as ``--dataset_dir``.
 
-    python -m monai_regplugins.benchmark.known_warp ct.nii.gz --label organs.nii.gz --output_dir Warped
+    python -m monai_regplugins.benchmark.synthetic_warp ct.nii.gz --label organs.nii.gz --output_dir Warped
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_regplugins.benchmark.known_truth import (
+from monai_regplugins.benchmark.ground_truth import (
     Subject,
     check_request,
     write_dataset,
@@ -36,14 +36,14 @@ from monai_regplugins.synthesis.bspline_image import bspline_warp
 from monai_regplugins.synthesis.regnet_fields import GaussianField, random_field
 from monai_regplugins.transforms.load import LoadPaird
 
-__all__ = ["find_sources", "known_displacement", "make_known_warps"]
+__all__ = ["find_sources", "make_synthetic_warps", "synthetic_displacement"]
 
 BUMPS = 80  # for an image of 322 x 246 x 348 mm, as in the smoothest fields of Sokooti et al. 2017
 ITERATIONS = 50  # of Newton's method at most; a handful is the rule
 TOLERANCE = 1e-3  # mm
 
 
-def known_displacement(
+def synthetic_displacement(
     rng: np.random.Generator, spatial_shape: Sequence[int], spacing: Tensor, largest: float, sigma: float
 ) -> tuple[GaussianField, Tensor]:
     """Draw a displacement without folding.
@@ -85,7 +85,7 @@ def find_sources(field: GaussianField, targets: Tensor) -> Tensor:
     return torch.where(missed[:, None], torch.nan, points)
 
 
-def make_known_warps(
+def make_synthetic_warps(
     dataset_dir: str | Path,
     image: str,
     label: str = "",
@@ -123,7 +123,7 @@ def make_known_warps(
     loaded = LoadPaird()(files)
     affine, shape = world_affine(loaded["moving"].affine, 3, "image"), loaded["moving"].shape[1:]
     original = _original(loaded, landmarks, rng)
-    fields = [known_displacement(rng, shape, voxel_spacing(affine, 3), largest, sigma) for _ in range(pairs)]
+    fields = [synthetic_displacement(rng, shape, voxel_spacing(affine, 3), largest, sigma) for _ in range(pairs)]
     return make_folder(target, lambda folder: _fill(folder, target.resolve().name, original, affine, fields))
 
 
@@ -174,7 +174,7 @@ def _within(points: Tensor, shape: Sequence[int]) -> Tensor:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m monai_regplugins.benchmark.known_warp",
+        prog="python -m monai_regplugins.benchmark.synthetic_warp",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -193,7 +193,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Make the data set of the command line and return its folder."""
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    return make_known_warps(
+    return make_synthetic_warps(
         args.output_dir, args.image, args.label, args.pairs, args.largest, args.sigma, args.landmarks, args.seed
     )
 

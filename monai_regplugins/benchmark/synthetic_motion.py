@@ -1,11 +1,11 @@
-"""Make pairs whose displacement is known in closed form, neither image an interpolation of the other.
+"""Make synthetic pairs with an analytic displacement, neither image an interpolation of the other.
 
 Both images of a pair are samples of one continuous function P, an anatomy drawn at random, plus noise of their own:
 ``fixed(x) = P(x + u(x)) + noise`` and ``moving(x) = P(x) + noise``, so u is the displacement that registration has to
 find. It is smooth, slides along a plane, or is zero, where all that is found is noise. Voxels are 1 mm. The result is
-a folder in Learn2Reg's format, as that of :mod:`monai_regplugins.benchmark.known_warp`.
+a folder in Learn2Reg's format, as that of :mod:`monai_regplugins.benchmark.synthetic_warp`.
 
-    python -m monai_regplugins.benchmark.known_motion --kind sliding --output_dir Sliding --pairs 3 --seed 1000
+    python -m monai_regplugins.benchmark.synthetic_motion --kind sliding --output_dir Sliding --pairs 3 --seed 1000
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from monai_regplugins.benchmark.known_truth import (
+from monai_regplugins.benchmark.ground_truth import (
     Subject,
     check_request,
     write_dataset,
@@ -37,7 +37,7 @@ from monai_regplugins.files.folders import make_folder
 from monai_regplugins.phantoms.shapes import Shape, ellipsoid
 from monai_regplugins.synthesis.regnet_fields import GaussianField, smallest_determinant
 
-__all__ = ["KINDS", "Anatomy", "Motion", "MotionPair", "make_known_motion", "motion_pair"]
+__all__ = ["KINDS", "Anatomy", "Motion", "MotionPair", "make_synthetic_motion", "motion_pair"]
 
 Array = npt.NDArray[Any]
 
@@ -263,7 +263,7 @@ def _random_places(rng: np.random.Generator, anatomy: Anatomy, motion: Motion, c
     return kept[:count]
 
 
-def make_known_motion(
+def make_synthetic_motion(
     dataset_dir: str | Path,
     kind: str = "smooth",
     pairs: int = 3,
@@ -313,7 +313,7 @@ def make_known_motion(
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m monai_regplugins.benchmark.known_motion",
+        prog="python -m monai_regplugins.benchmark.synthetic_motion",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -332,7 +332,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Make the data set of the command line and return its folder."""
     args = vars(parse_arguments(sys.argv[1:] if argv is None else argv))
-    return make_known_motion(args.pop("output_dir"), **args)
+    return make_synthetic_motion(args.pop("output_dir"), **args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Preparation of a pair for a network: one transform for training, evaluation and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.transforms import Transform
+
+from monai_regplugins.data.dicom_pair import CheckSeriesPaird
+from monai_regplugins.transforms.load import COMPANIONS, LoadPaird
+from monai_regplugins.transforms.padding import ExtendBorderd
+from monai_regplugins.transforms.prepare import ResampleToFixedd
+
+__all__ = ["PreparePaird"]
+
+Step = Callable[[Mapping[Hashable, Any]], Mapping[Hashable, Any]]
+
+
+class PreparePaird(Transform):
+    """Load a pair, resample the moving image onto the fixed grid, and scale the intensities of both images.
+
+    The steps, in :attr:`transforms`, are :class:`~monai_regplugins.transforms.LoadPaird`,
+    :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd`, with
+    ``extend_border`` :class:`~monai_regplugins.transforms.ExtendBorderd`, and ``scaling``.
+
+    Args:
+        scaling: transform of a pair that scales its intensities.
+        spatial_dims: number of spatial dimensions.
+        companions: what is loaded beside the images, see ``LoadPaird``.
+        other_patient: whether two DICOM series may be of two patients.
+        formats: file formats of the field, which a DICOM series has to allow.
+        points_space: what the numbers in files of points are, see ``LoadPaird``.
+        extend_border: replace a constant frame around each image by its nearest voxels.
+        **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment``.
+
+    Example:
+        >>> import torch
+        >>> from monai.data import MetaTensor
+        >>> from monai_regplugins.transforms import ScalePaird
+        >>> pair = {key: MetaTensor(torch.arange(64.0).reshape(8, 8)) for key in ("moving", "fixed")}
+        >>> prepared = PreparePaird(ScalePaird(), spatial_dims=2)(pair)
+        >>> prepared["fixed"].shape, float(prepared["fixed"].max())
+        (torch.Size([1, 8, 8]), 1.0)
+    """
+
+    def __init__(
+        self,
+        scaling: Step,
+        spatial_dims: int = 3,
+        companions: Sequence[str] = COMPANIONS,
+        other_patient: bool = True,
+        formats: str | Sequence[str] = (),
+        points_space: str | None = None,
+        extend_border: bool = False,
+        **resampling: Any,
+    ) -> None:
+        steps: list[Step] = [
+            LoadPaird(spatial_dims, companions, points_space=points_space),
+            CheckSeriesPaird(other_patient, formats),
+            ResampleToFixedd(**resampling),
+            ExtendBorderd(extend_border),
+            scaling,
+        ]
+        self.transforms = tuple(steps)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """Prepare a pair.
+
+        Args:
+            data: paths, arrays or tensors under ``moving`` and ``fixed``, and companions, see ``LoadPaird``.
+
+        Raises:
+            InputError: When a file, a pair or an image is not what a step expects.
+        """
+        for step in self.transforms:
+            data = step(data)
+        return data

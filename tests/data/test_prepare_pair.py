@@ -1,0 +1,82 @@
+"""Preparation of a pair: that of its steps one after the other, and the same in evaluation and inference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_regplugins.data import CheckSeriesPaird, PreparePaird
+from monai_regplugins.transforms import (
+    ExtendBorderd,
+    LoadPaird,
+    ResampleToFixedd,
+    ScalePaird,
+    StandardizePaird,
+)
+
+RNG = np.random.default_rng(2)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, str]:
+    """Files of a pair on two grids, the moving one within a frame of zeros."""
+    images = {"fixed": RNG.uniform(1, 9, (9, 8, 7)), "moving": np.pad(RNG.uniform(1, 9, (5, 6, 5)), 1)}
+    for name, values in images.items():
+        affine = np.diag([1.0, 1.0, 1.0 if name == "fixed" else 1.25, 1.0])
+        nib.save(nib.Nifti1Image(values.astype(np.float32), affine), tmp_path / f"{name}.nii")  # type: ignore[attr-defined]
+    return {name: str(tmp_path / f"{name}.nii") for name in images}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        same = torch.equal(found[key], value) if isinstance(value, torch.Tensor) else found[key] == value
+        assert same, key
+
+
+@pytest.mark.parametrize("extend_border", [False, True])
+def test_it_is_its_steps_one_after_the_other(pair: dict[str, str], extend_border: bool) -> None:
+    expected: Any = pair
+    steps = [LoadPaird(), ResampleToFixedd("center", True, "border", 2.0), ScalePaird([2, 8])]
+    for step in [*steps[:2], *([ExtendBorderd()] if extend_border else []), steps[2]]:
+        expected = step(expected)
+    settings: dict[str, Any] = {"keep_original": True, "outside": "border", "lowest": 2.0}
+    settings["initial_alignment"] = "center"
+    prepare = PreparePaird(ScalePaird([2, 8]), extend_border=extend_border, **settings)
+    assert_same(prepare(pair), expected)
+
+
+def test_settings_reach_the_steps() -> None:
+    scaling = StandardizePaird()
+    resampling: dict[str, Any] = {"initial_alignment": "affine", "keep_original": True}
+    resampling |= {"outside": "border", "lowest": -1024.0}
+    load, check, resample, extend, last = PreparePaird(
+        scaling, 2, ["label"], False, "dicom", extend_border=True, **resampling
+    ).transforms
+    assert isinstance(load, LoadPaird)
+    assert load.spatial_dims == 2
+    assert isinstance(check, CheckSeriesPaird)
+    assert (check.other_patient, check.formats) == (False, ("dicom",))
+    assert isinstance(resample, ResampleToFixedd)
+    assert (resample.initial_alignment, resample.keep_original) == ("affine", True)
+    assert (resample.outside, resample.lowest) == ("border", -1024.0)
+    assert isinstance(extend, ExtendBorderd)
+    assert extend.enabled
+    assert last is scaling
+
+
+@pytest.mark.parametrize("name", ["ran", "regnet"])
+def test_evaluation_prepares_as_inference_does(name: str, pair: dict[str, str], repository: Path) -> None:
+    prepared = []
+    for file in ("evaluate", "inference"):
+        config = json.loads((repository / "bundles" / name / "configs" / f"{file}.json").read_text())
+        settings = {**config, "window": [2, 8], "intensity_range": [0.0, 9.0], "bundle_root": str(repository)}
+        prepared.append(ConfigParser(settings).get_parsed_content("preprocessing")(pair))
+    assert_same(*prepared)
