@@ -34,7 +34,7 @@ class BatchRunner:
     A pair that fails is reported in one line, and the run continues; :meth:`run` raises an error at the end. Pairs with
     complete results are skipped, so an interrupted run can be resumed. Several processes may share a list and an output
     folder: each pair is registered by one of them. Results with a bad verdict are written like the others; :meth:`run`
-        raises an error for them at the end.
+    raises an error for them at the end.
 
     Args:
         register: registers a pair.

@@ -40,7 +40,7 @@ class DenseInferer(Inferer):
 
     The pair is resampled to isotropic voxels, padded by replication, and predicted tile by tile with valid
     convolutions: the result equals a prediction of the whole image. With several stages the network first sees images
-        reduced by the first factor, then the moving image warped by what was found, reduced by the next:
+    reduced by the first factor, then the moving image warped by what was found, reduced by the next:
 
     .. math::
         \phi_{k+1}(x) = u_{k+1}(x) + \phi_k(x + u_{k+1}(x)),
