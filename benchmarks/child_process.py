@@ -23,7 +23,7 @@ TICK = 0.005  # CPU seconds between two looks at the stack
 OTHER = "other"
 STAGES = {  # of which files the code is; the innermost that is listed counts
     "import": ("<frozen importlib",),
-    "figure": ("/outputs/figure_pair.py", "/matplotlib/figure.py"),
+    "figure": ("/monai_regplugins/figures/", "/matplotlib/figure.py"),
     "measure": ("/monai_regplugins/metrics/", "/handlers/registration_metrics.py"),
     "initial alignment": ("/transforms/initial_alignment",),
     "refinement": ("/inferers/refine.py", "/inferers/descent.py", "/inferers/observed_pair.py"),

@@ -40,6 +40,8 @@ from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
+from monai_regplugins.figures import separability_figure
+from monai_regplugins.figures.png import png_of
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.metrics.separability import (
     MotionPairs,
@@ -48,8 +50,6 @@ from monai_regplugins.metrics.separability import (
     sampled_pairs,
 )
 from monai_regplugins.networks.nets.ran import PRESETS, RANGeometry
-from monai_regplugins.outputs.figure_pair import png_of
-from monai_regplugins.outputs.figure_separability import separability_figure
 from monai_regplugins.transforms.prepare import resize_image
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "ran" / "configs" / "evaluate.json"

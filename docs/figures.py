@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from monai_regplugins import load_bundle
 from monai_regplugins.data import validation_pairs
+from monai_regplugins.figures.pair import planes_through
 from monai_regplugins.networks.blocks.local_gaussian import from_json
-from monai_regplugins.outputs.figure_pair import planes_through
 from monai_regplugins.outputs.local_transforms import local_transforms_figure
 from monai_regplugins.phantoms import abdomen_subject, cine_lung_subject, open_dataset
 from monai_regplugins.phantoms.thorax import thorax_displacement, thorax_subject

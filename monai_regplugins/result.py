@@ -7,16 +7,21 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_regplugins import fields
-from monai_regplugins.grids import map_points, offset_field, world_affine
+from monai_regplugins import figures
+from monai_regplugins.grids import map_points, world_affine
 from monai_regplugins.metrics.pair import measure_pair
-from monai_regplugins.transforms.warp_original import WarpOriginald, inverse_displacement, map_to_moving
+from monai_regplugins.transforms.warp_original import (
+    WarpOriginald,
+    inverse_displacement,
+    map_to_moving,
+    resample_aligned,
+)
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
     extents,
@@ -25,6 +30,9 @@ from monai_regplugins.verdict.evidence import (
     overlap_percent,
 )
 from monai_regplugins.verdict.judge import Verdict, judge
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["RegistrationResult"]
 
@@ -126,28 +134,36 @@ class RegistrationResult:
             return None
         return map_to_moving(points, self.displacement, self.fixed.affine, self.moving.affine)
 
-    @cached_property
+    @property
     def aligned(self) -> MetaTensor:
         """The original moving image on the fixed grid, ``(1, *fixed)``, by header and initial alignment alone."""
-        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf)}
-        found: MetaTensor = WarpOriginald(labels=False)(pair)["warped"]
-        return found
+        return resample_aligned(self.moving, self.fixed, self._alignment, "linear")
 
-    @cached_property
+    @property
     def as_given(self) -> MetaTensor:
         """The original moving image on the fixed grid, ``(1, *fixed)``, by header alone."""
-        found: MetaTensor = self._by_header["warped"] if self.is_aligned else self.aligned
-        return found
+        if not self.is_aligned:
+            return self.aligned
+        return resample_aligned(self.moving, self.fixed, torch.eye(len(self._alignment)), "linear")
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """All measures of what is written, before and after the registration, see :meth:`measure`, and evidence."""
-        return self.measure() | self.evidence
+        before = self._before()
+        return self._measured(before) | self._evidence(before)
 
     @cached_property
     def verdict(self) -> Verdict:
         """PASS, WARN or FAIL with reasons, by :attr:`metrics`, see :func:`~monai_regplugins.verdict.judge.judge`."""
         return judge(self.metrics)
+
+    @property
+    def figure(self) -> Figure:
+        """The picture of the pair with its measures and verdict, see :func:`~monai_regplugins.figures.pair_figure`."""
+        pred = dict(self.pred)
+        if self.warped_label is not None:
+            pred["warped_label"] = self.warped_label.as_tensor()
+        return figures.draw_pair(self.item, {"pred": pred, "label": self.targets}, self.metrics)
 
     def measure(
         self, labels: Sequence[int] | None = None, surface: bool = True, capture_range: float | None = None
@@ -170,56 +186,46 @@ class RegistrationResult:
             The measures of :func:`~monai_regplugins.metrics.pair_metrics`, NaN where undefined, and
             :attr:`start_values`.
         """
-        pred = {**self.pred, "ddf": self._total_ddf, "warped": self._in_window(self.warped)}
+        return self._measured(self._before(), labels, surface, capture_range)
+
+    def _measured(self, before: Mapping[str, Tensor], *how: Any) -> dict[str, float]:
+        """Measure what is written, and what was before; further arguments as of :meth:`measure`."""
+        pred = {**self.pred, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        targets = {**self.targets, **self._states()}
-        return measure_pair({"pred": pred, "label": targets}, labels, surface, capture_range) | self.start_values
+        return measure_pair({"pred": pred, "label": {**self.targets, **before}}, *how) | self.start_values
 
-    def _states(self) -> dict[str, Tensor]:
-        """The moving image, label and points before the registration, on the fixed grid."""
+    def _before(self) -> dict[str, Tensor]:
+        """The moving image, label and points before the registration, on the fixed grid, unless as in the targets."""
+        extended = self.item.get("moving_extended", False)
+        seen = self._in_window(self.aligned) if extended else self.targets["moving"]
         if not self.is_aligned:
-            extended = self.item.get("moving_extended", False)
-            return {"moving": self._in_window(self.aligned)} if extended else {}
+            return {"moving": seen}
         label, back = self.targets.get("moving_label"), self._voxels_as_given
-        found = {"moving": self._in_window(self.as_given), "aligned": self._in_window(self.aligned)}
+        found = {"moving": self._in_window(self.as_given), "aligned": seen}
         if label is not None:
-            found |= {"moving_label": self._by_header["warped_label"].as_tensor(), "aligned_label": label}
+            given = resample_aligned(self.item["moving_label_original"], self.fixed, torch.eye(len(back)), "nearest")
+            found |= {"moving_label": given.as_tensor(), "aligned_label": label}
         points = [key for key in ("moving_landmarks", "moving_keypoints") if key in self.targets]
         found |= {key: map_points(self.targets[key], back) for key in points}
-        return found | {"aligned_ddf": offset_field(back, self.fixed.shape[1:], self.ddf.dtype)}
+        return found | {"aligned_matrix": back}
 
     @cached_property
     def is_aligned(self) -> bool:
         """Whether the initial alignment moved the image."""
-        matrix = torch.as_tensor(self.item["initial_alignment_matrix"])
-        return not torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+        return not torch.equal(self._alignment, torch.eye(len(self._alignment), dtype=torch.float64))
 
     @property
     def _voxels_as_given(self) -> Tensor:
         """From fixed voxels of the aligned image to those of the image as it was given, ``A^-1 T A``."""
         affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
-        matrix: Tensor = torch.as_tensor(self.item["initial_alignment_matrix"]).double()
-        back: Tensor = torch.linalg.inv(affine) @ matrix @ affine
+        back: Tensor = torch.linalg.inv(affine) @ self._alignment @ affine
         return back
 
     @property
-    def _total_ddf(self) -> Tensor:
-        """:attr:`displacement` in voxels of the fixed grid, ``(d, *fixed)``."""
-        if not self.is_aligned:
-            return self.ddf
-        affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
-        return fields.ras_to_voxel(self.displacement.as_tensor()[None], affine)[0]
-
-    @cached_property
-    def _by_header(self) -> dict[Hashable, Any]:
-        """The pair with its original images on the fixed grid by header alone; empty without an initial alignment."""
-        if not self.is_aligned:
-            return {}
-        matrix = torch.eye(len(self._voxels_as_given), dtype=torch.float64)
-        pair: dict[Any, Any] = {**self.item, "ddf": torch.zeros_like(self.ddf), "initial_alignment_matrix": matrix}
-        found = WarpOriginald()(pair)
-        return {key: found[key] for key in ("warped", "warped_label") if key in found}
+    def _alignment(self) -> Tensor:
+        """The matrix of the initial alignment, fixed to moving world, (d + 1, d + 1), RAS mm, float64."""
+        return torch.as_tensor(self.item["initial_alignment_matrix"]).double()
 
     @property
     def start_values(self) -> dict[str, float]:
@@ -236,9 +242,9 @@ class RegistrationResult:
         flags = {key: float(self.pred[key]) for key in ("from_network", "from_search", "contrast_free")}
         return flags | {"unused_aligned": aligned, "unused": after}
 
-    @cached_property
+    @property
     def evidence(self) -> dict[str, float]:
-        """What :attr:`verdict` goes by beside the measures.
+        """What :attr:`verdict` goes by beside the measures; part of :attr:`metrics`.
 
         ``overlap_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent`` and, in each state,
         ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``, the longest side of
@@ -246,11 +252,13 @@ class RegistrationResult:
         where the inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
         first level of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
         """
+        return self._evidence(self._before())
+
+    def _evidence(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        """:attr:`evidence` by the images before the registration."""
         d, (fixed, moving) = len(self.ddf), (self.fixed, self.moving)
         fixed_affine, moving_affine = (world_affine(image.affine, d, "image") for image in (fixed, moving))
-        to_moving = (
-            torch.linalg.inv(moving_affine) @ torch.as_tensor(self.item["initial_alignment_matrix"]) @ fixed_affine
-        )
+        to_moving = torch.linalg.inv(moving_affine) @ self._alignment @ fixed_affine
         sides = [max(extents(fixed.shape[1:], fixed_affine)), max(extents(moving.shape[1:], moving_affine))]
         mask = self.targets.get("fixed_mask")
         clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
@@ -261,18 +269,18 @@ class RegistrationResult:
             "clipped_percent": max(clipped),
             "one_patient": float(self.one_patient),
             **field_evidence(self.ddf, self.targets["spacing"], mask),
-            **self._local_similarities(mask),
+            **self._local_similarities(before, mask),
             **{name: float(self.pred[name]) for name in TOLD if name in self.pred},
         }
 
-    def _local_similarities(self, mask: Tensor | None) -> dict[str, float]:
+    def _local_similarities(self, before: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, float]:
         """Local similarity of the moving image and the fixed one, before and after."""
         fixed, seen = self.fixed.as_tensor(), self.item.get("moving_mask")
         both = [torch.as_tensor(one).as_subclass(Tensor).float() for one in (mask, seen) if one is not None]
         weights = math.prod(both[1:], start=both[0]) if both else None
-        found = {"lncc_before": local_similarity(self._in_window(self.as_given), fixed, mask)}
-        if self.is_aligned:
-            found["lncc_aligned"] = local_similarity(self._in_window(self.aligned), fixed, weights)
+        found = {"lncc_before": local_similarity(before["moving"], fixed, mask)}
+        if "aligned" in before:
+            found["lncc_aligned"] = local_similarity(before["aligned"], fixed, weights)
         return found | {"lncc": local_similarity(self._in_window(self.warped), fixed, weights)}
 
     def _in_window(self, image: MetaTensor) -> Tensor:

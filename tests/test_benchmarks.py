@@ -860,7 +860,6 @@ class TestCost:
             cost.main(["--no_greedy", "--baseline", str(tmp_path)])
 
     @pytest.mark.slow
-    @pytest.mark.xfail(reason="the evidence of the verdict takes whole images: 130 bytes a voxel instead of 60")
     @pytest.mark.parametrize(("steps", "floor"), [(0, 850), (30, 1150)])
     def test_memory_of_a_large_pair(self, script, tmp_path, steps, floor):
         """Above what the imports and a small pair take (MiB), 60 bytes a voxel."""

@@ -30,6 +30,7 @@ LAYERS = [
     {"losses", "metrics", "networks", "optimizers", "readers"},
     {"io", "phantoms", "transforms"},
     {"verdict"},
+    {"figures"},
     {"data", "result", "synthesis"},
     {"inferers", "outputs"},
     {"engines", "handlers", "series"},

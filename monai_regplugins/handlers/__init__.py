@@ -1,4 +1,4 @@
-"""Handlers of training and evaluation: checkpoints, curves, metrics, progress."""
+"""Handlers of training and evaluation: checkpoints, curves, figures, metrics, progress."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from monai_regplugins.handlers.checkpoint import Checkpointing, WeightsLoader
     from monai_regplugins.handlers.curves import CurvesFigure, curves_figure
     from monai_regplugins.handlers.evaluation import evaluation_handlers
+    from monai_regplugins.handlers.figures import FieldFigure, PairFigure
     from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
     from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
     from monai_regplugins.handlers.seeding import EpochSeed
@@ -18,7 +19,9 @@ __all__ = [
     "Checkpointing",
     "CurvesFigure",
     "EpochSeed",
+    "FieldFigure",
     "LossTerms",
+    "PairFigure",
     "RegistrationMetrics",
     "TrainingProgress",
     "WeightsLoader",
@@ -31,6 +34,7 @@ export_on_demand(
     checkpoint=["Checkpointing", "WeightsLoader"],
     curves=["CurvesFigure", "curves_figure"],
     evaluation=["evaluation_handlers"],
+    figures=["FieldFigure", "PairFigure"],
     progress=["LossTerms", "TrainingProgress"],
     registration_metrics=["RegistrationMetrics"],
     seeding=["EpochSeed"],

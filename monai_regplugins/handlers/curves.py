@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from monai_regplugins.figures.png import save_figure
 from monai_regplugins.io.result_folder import check_result, write_result
-from monai_regplugins.outputs.figure_pair import save_figure
 
 __all__ = ["CurvesFigure", "curves_figure"]
 

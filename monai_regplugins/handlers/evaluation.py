@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from monai_regplugins.handlers.checkpoint import WeightsLoader
-from monai_regplugins.outputs.figure_field import FieldFigure
-from monai_regplugins.outputs.figure_pair import PairFigure
+from monai_regplugins.handlers.figures import FieldFigure, PairFigure
 from monai_regplugins.outputs.metric_table import MetricTable
 
 __all__ = ["evaluation_handlers"]

@@ -21,7 +21,7 @@ BORDER = 2  # voxels that the script leaves out on each side
 OFFSET, LOWEST, HIGHEST = 3.0, 1e-9, 1e9  # added to the determinant, then what that is clipped to
 
 
-def sdlogj_l2r(ddf: Tensor, mask: Tensor | None = None) -> float:
+def sdlogj_l2r(ddf: Tensor, mask: Tensor | None = None, volume: float = 1.0) -> float:
     r"""Spread of the volume change as Learn2Reg reports it ("SDlogJ").
 
     .. math::
@@ -34,19 +34,20 @@ def sdlogj_l2r(ddf: Tensor, mask: Tensor | None = None) -> float:
     Args:
         ddf: displacement field in voxels, shape ``(d, *spatial)``.
         mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
+        volume: determinant of a linear map that follows the field, see :func:`.regularity.central_determinants`.
 
     Returns:
         A non-negative value without unit; NaN where no voxel is left or the field is not finite.
     """
     if not is_finite(ddf):
         return math.nan
-    return pooled_deviation(determinant.log_() for determinant in _clipped_determinants(ddf, mask))
+    return pooled_deviation(determinant.log_() for determinant in _clipped_determinants(ddf, mask, volume))
 
 
-def _clipped_determinants(ddf: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+def _clipped_determinants(ddf: Tensor, mask: Tensor | None, volume: float) -> Iterator[Tensor]:
     """Yield det J + 3 of the voxels that the script looks at, clipped, slab by slab, shape (N,), in float64."""
     looked_at = torch.zeros(ddf.shape[1:], dtype=torch.bool, device=ddf.device)
     inner = (slice(BORDER, -BORDER),) * len(ddf)
     looked_at[inner] = True if mask is None else mask.reshape(looked_at.shape)[inner] > 0
-    for determinant in central_determinants(ddf, looked_at):
+    for determinant in central_determinants(ddf, looked_at, volume):
         yield determinant.add_(OFFSET).clamp_(LOWEST, HIGHEST)

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from monai_regplugins.fields import warp
+from monai_regplugins.fields import sample_at, warp
+from monai_regplugins.grids import map_points, offset_field
 from monai_regplugins.metrics.field_error import field_errors
 from monai_regplugins.metrics.landmarks import landmark_errors, landmark_statistics
 from monai_regplugins.metrics.learn2reg import sdlogj_l2r
@@ -31,13 +33,16 @@ class _State(NamedTuple):
         suffix: of the measures' names.
         image: on the fixed grid.
         label: likewise.
-        ddf: what brought it there; None as it was given.
+        ddf: the registration's field, if it is after that.
+        matrix: that of the initial alignment, fixed voxels to voxels of the image as it was given, if it is after that;
+            it follows the field.
     """
 
     suffix: str
     image: Tensor
     label: Tensor | None
-    ddf: Tensor | None
+    ddf: Tensor | None = None
+    matrix: Tensor | None = None
 
     def name(self, measure: str, label: int | None = None) -> str:
         """The name of a measure, of one label if one is given."""
@@ -56,7 +61,7 @@ def pair_metrics(
     warped_label: Tensor | None = None,
     aligned: Tensor | None = None,
     aligned_label: Tensor | None = None,
-    aligned_ddf: Tensor | None = None,
+    aligned_matrix: Tensor | None = None,
     mask: Tensor | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
@@ -73,8 +78,7 @@ def pair_metrics(
         moving: moving image as it was given, by its header.
         fixed: fixed image.
         warped: moving image after the registration.
-        ddf: displacement field in voxels of the fixed grid, shape ``(d, *spatial)``; with an initial alignment the
-            total one, from the fixed points to those of the moving image as it was given.
+        ddf: displacement field in voxels of the fixed grid, shape ``(d, *spatial)``, without the initial alignment.
         spacing: voxel size of the fixed grid along each axis in mm, shape (d,).
         moving_label: label map of the moving image.
         fixed_label: label map of the fixed image.
@@ -82,7 +86,8 @@ def pair_metrics(
             with nearest-neighbor interpolation.
         aligned: moving image after the initial alignment, if there was one.
         aligned_label: label map of the moving image after the initial alignment.
-        aligned_ddf: the initial alignment as a field like ``ddf``.
+        aligned_matrix: the initial alignment, fixed voxels to voxels of the image as it was given, (d + 1, d + 1). What
+            is measured of the field is of the field and this map behind it.
         mask: voxels that count for the correlation and the regularity; all by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
@@ -106,11 +111,12 @@ def pair_metrics(
     """
     if warped_label is None and moving_label is not None:
         warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
-    states = [_State("_before", moving, moving_label, None), _State("", warped, warped_label, ddf)]
+    states = [_State("_before", moving, moving_label), _State("", warped, warped_label, ddf, aligned_matrix)]
     if aligned is not None:
-        states.insert(1, _State("_aligned", aligned, aligned_label, aligned_ddf))
+        states.insert(1, _State("_aligned", aligned, aligned_label, matrix=aligned_matrix))
     values = {state.name("ncc"): ncc(state.image, fixed, mask) for state in states}
-    values |= {**regularity(ddf, mask), "sdlogj_l2r": sdlogj_l2r(ddf, mask)}
+    volume = 1.0 if aligned_matrix is None else float(torch.linalg.det(aligned_matrix))
+    values |= {**regularity(ddf, mask, volume), "sdlogj_l2r": sdlogj_l2r(ddf, mask, volume)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):
         values |= _landmark_values(states, fixed_points, moving_points, spacing)
     if true_ddf is not None:
@@ -139,7 +145,7 @@ def measure_pair(
         warped_label=pred.get("warped_label"),
         aligned=targets.get("aligned"),
         aligned_label=targets.get("aligned_label"),
-        aligned_ddf=targets.get("aligned_ddf"),
+        aligned_matrix=targets.get("aligned_matrix"),
         mask=targets.get("fixed_mask"),
         moving_points=_points(targets, "moving"),
         fixed_points=_points(targets, "fixed"),
@@ -167,7 +173,12 @@ def _landmark_values(
     """Mean, 95th percentile and largest error of the landmarks in each state."""
     values = {}
     for state in states:
-        errors = landmark_statistics(landmark_errors(fixed_points, moving_points, spacing, state.ddf))
+        points = fixed_points.double()
+        if state.ddf is not None:
+            points = points + sample_at(state.ddf[None], points[None])[0]
+        if state.matrix is not None:
+            points = map_points(points, state.matrix)
+        errors = landmark_statistics(landmark_errors(points, moving_points, spacing))
         for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
             values[state.name(name)] = errors[source]
     return values
@@ -181,11 +192,20 @@ def _field_values(
     capture_range: float | None,
 ) -> dict[str, float]:
     """Error of the field of each state, in all and along each axis."""
-    nothing = true_ddf.new_zeros(true_ddf.shape)
-    fields = [(state, nothing if state.ddf is None else state.ddf) for state in states]
-    errors = [(state, field_errors(ddf, true_ddf, spacing, mask, capture_range)) for state, ddf in fields]
+    errors = [
+        (state, field_errors(_field(state, true_ddf), true_ddf, spacing, mask, capture_range)) for state in states
+    ]
     names = ("mae", *(f"mae_axis_{k}" for k in range(len(true_ddf))))
     return {state.name(name): found[name] for name in names for state, found in errors}
+
+
+def _field(state: _State, like: Tensor) -> Tensor:
+    """The whole displacement of a state, ``B (x + u(x)) - x``."""
+    ddf = torch.zeros_like(like) if state.ddf is None else state.ddf
+    if state.matrix is None:
+        return ddf
+    linear = state.matrix[:-1, :-1].to(ddf)
+    return offset_field(state.matrix, like.shape[1:], ddf.dtype) + torch.einsum("kj,j...->k...", linear, ddf)
 
 
 def _label_values(

@@ -122,12 +122,13 @@ def corner_determinants(ddf: Tensor) -> Iterator[Tensor]:
     yield from _exact_determinants(_one_sided_columns(Slab(ddf, slice(None), None).double()))
 
 
-def central_determinants(ddf: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+def central_determinants(ddf: Tensor, mask: Tensor | None = None, volume: float = 1.0) -> Iterator[Tensor]:
     """Yield det J by central differences, one-sided at the border, slab by slab.
 
     Args:
         ddf: displacement field in voxels, shape ``(d, *spatial)``.
         mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
+        volume: determinant of a linear map that follows the field, such as an initial alignment.
 
     Yields:
         Determinants at the voxels of the mask in one slab after the other, shape (N,), float64.
@@ -136,10 +137,10 @@ def central_determinants(ddf: Tensor, mask: Tensor | None = None) -> Iterator[Te
         InputError: When ``ddf`` has an axis of less than 2 voxels.
     """
     for slab in _slabs(ddf, mask):
-        yield slab.chosen(next(_determinants(_central_columns(slab.double()))))
+        yield slab.chosen(next(_determinants(_central_columns(slab.double())))).mul_(volume)
 
 
-def sdlogj(ddf: Tensor, mask: Tensor | None = None) -> float:
+def sdlogj(ddf: Tensor, mask: Tensor | None = None, volume: float = 1.0) -> float:
     """Standard deviation of log det J over the voxels: 0 for any field that changes volume evenly.
 
     The determinant is clipped from below at 1e-9; the deviation is that of the population, not of a sample. What
@@ -149,6 +150,7 @@ def sdlogj(ddf: Tensor, mask: Tensor | None = None) -> float:
     Args:
         ddf: displacement field in voxels, shape ``(d, *spatial)``.
         mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
+        volume: determinant of a linear map that follows the field, see :func:`central_determinants`.
 
     Returns:
         A non-negative value without unit; NaN for an empty mask or a field that is not finite.
@@ -162,15 +164,18 @@ def sdlogj(ddf: Tensor, mask: Tensor | None = None) -> float:
     """
     if not is_finite(ddf):
         return math.nan
-    return pooled_deviation(det.clamp(min=SMALLEST_DETERMINANT).log_() for det in central_determinants(ddf, mask))
+    determinants = central_determinants(ddf, mask, volume)
+    return pooled_deviation(det.clamp(min=SMALLEST_DETERMINANT).log_() for det in determinants)
 
 
-def regularity(ddf: Tensor, mask: Tensor | None = None) -> dict[str, float]:
-    """Measure a field in all the ways of this module.
+def regularity(ddf: Tensor, mask: Tensor | None = None, volume: float = 1.0) -> dict[str, float]:
+    r"""Measure a field in all the ways of this module.
 
     Args:
         ddf: displacement field in voxels, shape ``(d, *spatial)``.
         mask: voxels to look at (above zero), shape ``(*spatial)`` or ``(1, *spatial)``; all by default.
+        volume: determinant of a linear map that follows the field, so that the measures are of both together; the
+            product rule :math:`\det(B J) = \det B \det J` spares their composition.
 
     Returns:
         ``folding_count`` and ``folding_percent`` of :func:`folding`, ``folding_strict_percent`` of
@@ -179,12 +184,13 @@ def regularity(ddf: Tensor, mask: Tensor | None = None) -> dict[str, float]:
     Raises:
         InputError: When ``ddf`` has an axis of less than 2 voxels.
     """
-    count, percent = folding(ddf, mask)
+    sign = math.copysign(1.0, volume)
+    count, percent = _count(ddf, mask, _central_columns, sign)
     return {
         "folding_count": float(count),
         "folding_percent": percent,
-        "folding_strict_percent": folding_strict(ddf, mask)[1],
-        "sdlogj": sdlogj(ddf, mask),
+        "folding_strict_percent": _count(ddf, mask, _one_sided_columns, sign)[1],
+        "sdlogj": sdlogj(ddf, mask, volume),
     }
 
 
@@ -217,7 +223,8 @@ def _moments(values: Tensor) -> tuple[int, float, float]:
 
 def is_finite(ddf: Tensor) -> bool:
     """Return whether no displacement of a field is NaN or infinite."""
-    return all(math.isfinite(extreme) for extreme in torch.aminmax(ddf.detach()))  # both pass on NaN
+    parts = (ddf[:, slab] for slab in slabs(ddf.shape[1:]))  # the whole would be copied, unless it lies in one piece
+    return all(math.isfinite(extreme) for part in parts for extreme in torch.aminmax(part.detach()))  # NaN is passed on
 
 
 def _slabs(ddf: Tensor, mask: Tensor | None) -> Iterator[Slab]:
@@ -292,25 +299,25 @@ def _exact_determinants(columns: Columns) -> Iterator[Tensor]:
         yield determinant_of(torch.stack(chosen, dim=1)[None])[0]
 
 
-def _folds(slab: Slab, derive: Callable[[Slab], Columns]) -> Tensor:
-    """Where the least determinant in a slab is not positive, ``(*spatial)``.
+def _folds(slab: Slab, derive: Callable[[Slab], Columns], sign: float) -> Tensor:
+    """Where the least determinant in a slab, times a sign, is not positive, ``(*spatial)``.
 
     Single precision decides, and double precision where the sign could be due to rounding.
     """
     columns = [tuple(side.float() for side in sides) for sides in derive(slab)]
-    least = _least(_determinants(columns))
+    least = _least(_determinants(columns), sign)
     folded, doubtful = least <= 0, ~(least.abs() > _rounding_error(columns))
     if doubtful.any():
         exact = [tuple(side[:, doubtful] for side in sides) for sides in derive(slab.double())]
-        folded[doubtful] = _least(_exact_determinants(exact)) <= 0
+        folded[doubtful] = _least(_exact_determinants(exact), sign) <= 0
     return folded
 
 
-def _least(values: Iterator[Tensor]) -> Tensor:
-    """The least of the values at each place."""
-    least = next(values)
+def _least(values: Iterator[Tensor], sign: float) -> Tensor:
+    """The least of the values, times a sign, at each place."""
+    least = next(values).mul_(sign)
     for value in values:
-        torch.minimum(least, value, out=least)
+        torch.minimum(least, value.mul_(sign), out=least)
     return least
 
 
@@ -324,12 +331,14 @@ def _rounding_error(columns: Columns) -> float:
     return 64 * torch.finfo(torch.float32).eps * (float(extremes.abs().max()) + 1) ** len(columns)
 
 
-def _count(ddf: Tensor, mask: Tensor | None, derive: Callable[[Slab], Columns]) -> tuple[float, float]:
-    """Return how many of the voxels are folded, and what percentage."""
+def _count(
+    ddf: Tensor, mask: Tensor | None, derive: Callable[[Slab], Columns], sign: float = 1.0
+) -> tuple[float, float]:
+    """Return how many of the voxels are folded, and what percentage; a sign of -1 mirrors what the field gives."""
     if not is_finite(ddf):
         return math.nan, math.nan
     count = voxels = 0
     for slab in _slabs(ddf, mask):
-        folded = slab.chosen(_folds(slab, derive))
+        folded = slab.chosen(_folds(slab, derive, sign))
         count, voxels = count + int(folded.sum()), voxels + folded.numel()
     return count, 100 * count / voxels if voxels else math.nan

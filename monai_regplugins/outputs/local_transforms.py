@@ -15,13 +15,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from monai_regplugins.figures.pair import slice_plane
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
     rotation_matrix,
     to_json,
     voxels_per_unit,
 )
-from monai_regplugins.outputs.figure_pair import slice_plane
 from monai_regplugins.result import RegistrationResult
 
 __all__ = ["LocalTransformsWriter", "local_transforms_figure"]

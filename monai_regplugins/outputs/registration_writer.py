@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.figures.png import QUICK
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.field_grid import check_plane
 from monai_regplugins.io.formats import (
@@ -30,7 +31,6 @@ from monai_regplugins.io.linear_transform import ALIGNMENT_FILE, write_linear_tr
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
-from monai_regplugins.outputs.figure_pair import QUICK, draw_pair
 from monai_regplugins.readers.dicom_series import series_of
 from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.patients import patients_differ
@@ -173,11 +173,7 @@ class RegistrationWriter:
         content = json.dumps({**result.verdict.as_json(), **finite}, indent=2)
         (folder / "metrics.json").write_text(content, encoding="utf-8")
         logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, result.verdict)
-        pred = dict(result.pred)
-        if result.warped_label is not None:
-            pred["warped_label"] = result.warped_label.as_tensor()
-        figure = draw_pair(result.item, {"pred": pred, "label": result.targets}, result.metrics)
-        figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
+        result.figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
         for write in self.parts:
             write(result, folder)
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
+from monai_regplugins.figures.png import png_of
 from monai_regplugins.io.provenance import identity_of
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
-from monai_regplugins.outputs.figure_pair import png_of
 from monai_regplugins.readers.cine import CineSeries, write_series
 from monai_regplugins.series.animation import write_animation
 from monai_regplugins.series.respiration import respiratory_curve

@@ -25,7 +25,14 @@ from monai_regplugins.grids import (
     world_affine,
 )
 
-__all__ = ["WarpOriginald", "inverse_displacement", "map_to_moving", "resample_original", "total_displacement"]
+__all__ = [
+    "WarpOriginald",
+    "inverse_displacement",
+    "map_to_moving",
+    "resample_aligned",
+    "resample_original",
+    "total_displacement",
+]
 
 
 def total_displacement(
@@ -162,8 +169,36 @@ def resample_original(
     to_voxel = torch.linalg.inv(world_affine(moving_affine, d, "moving image"))
     matrix = to_voxel @ world_affine(fixed_affine, d, "fixed image")
     if padding_value is None:
-        padding_value = 0.0 if mode == "nearest" else float(image.min())
+        padding_value = _outside(image, mode)
     return sample_affine(image, matrix, displacement.shape[1:], mode, padding_value, to_voxel[:d, :d], displacement)
+
+
+def resample_aligned(moving: MetaTensor, fixed: MetaTensor, alignment: torch.Tensor, mode: str) -> MetaTensor:
+    """Sample the original moving data once, at each fixed world point mapped by a matrix alone.
+
+    Args:
+        moving: data on the moving grid, shape ``(C, *spatial_m)``.
+        fixed: an image on the fixed grid, shape ``(C, *spatial_f)``.
+        alignment: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm.
+        mode: ``"linear"``, or ``"nearest"`` for labels; beyond the moving field of view lies the minimum, or label 0.
+
+    Returns:
+        Data on the fixed grid, shape ``(C, *spatial_f)``, dtype of ``moving``.
+
+    Raises:
+        InputError: When an affine is sheared or singular.
+    """
+    d = fixed.ndim - 1
+    to_voxel = torch.linalg.inv(world_affine(moving.affine, d, "moving image"))
+    matrix = to_voxel @ alignment.double() @ world_affine(fixed.affine, d, "fixed image")
+    image = _plain(moving)
+    moved = sample_affine(image, matrix, fixed.shape[1:], mode, _outside(image, mode))
+    return as_meta_tensor(moved, fixed.affine, moving.meta)
+
+
+def _outside(image: torch.Tensor, mode: str) -> float:
+    """What lies beyond the moving field of view."""
+    return 0.0 if mode == "nearest" else float(image.min())
 
 
 class WarpOriginald(Transform):
@@ -174,18 +209,12 @@ class WarpOriginald(Transform):
     where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
     ``(d, *spatial, RAS mm)``, ``warped`` and ``warped_label``.
 
-    Args:
-        labels: whether to warp the label too.
-
     Example:
         >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("fixed", "moving_original")}
         >>> pair |= {"ddf": torch.zeros(2, 8, 8), "initial_alignment_matrix": torch.eye(3)}
         >>> WarpOriginald()(pair)["warped"].shape
         torch.Size([1, 8, 8])
     """
-
-    def __init__(self, labels: bool = True) -> None:
-        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Warp the originals of one pair.
@@ -207,7 +236,7 @@ class WarpOriginald(Transform):
 
         pair["displacement"] = as_meta_tensor(displacement, fixed.affine, fixed.meta)
         pair["warped"] = warp(moving, "linear")
-        if self.labels and "moving_label_original" in pair:
+        if "moving_label_original" in pair:
             pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
         return pair
 

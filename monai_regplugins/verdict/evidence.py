@@ -138,5 +138,5 @@ def clipped_percent(image: Tensor) -> float:
         100.0
     """
     values = image.as_subclass(Tensor)
-    bright = values[values > values.mean(dtype=torch.float64)]
-    return 100 * float((bright == values.max()).double().mean()) if len(bright) else math.nan
+    bright = int(torch.count_nonzero(values > values.mean()))  # a sum would hold the mask as 64-bit integers
+    return 100 * int(torch.count_nonzero(values == values.max())) / bright if bright else math.nan

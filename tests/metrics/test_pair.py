@@ -145,6 +145,27 @@ def test_error_of_a_known_field_is_summed_over_the_axes() -> None:
     assert "mae" not in pair_metrics(**pair)
 
 
+def test_the_initial_alignment_follows_the_field_in_what_is_measured() -> None:
+    """Against the field of x -> B (x + u(x)), made whole."""
+    pair, rng = shifted_pair(2), np.random.default_rng(0)
+    matrix = torch.tensor([[1.1, 0.2, -1.5], [-0.1, 0.9, 2.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"))
+    whole, alone = (
+        torch.einsum("kj,j...->k...", matrix[:2, :2].float(), grid + u) + matrix[:2, 2, None, None].float() - grid
+        for u in (pair["ddf"], torch.zeros_like(pair["ddf"]))
+    )
+    points = {f"{side}_points": torch.from_numpy(rng.uniform(3, 9, (20, 2))) for side in ("fixed", "moving")}
+    known = {**points, "true_ddf": torch.from_numpy(rng.normal(size=(2, 16, 16))).float()}
+    found = pair_metrics(**pair, **known, aligned=pair["moving"], aligned_matrix=matrix)
+    after, before = (pair_metrics(**{**pair, "ddf": u}, **known) for u in (whole, alone))
+    for name in ("mae", "mae_axis_1", "tre", "tre95", "tre_max"):
+        assert found[name] == pytest.approx(after[name], rel=1e-5)
+        assert found[f"{name}_aligned"] == pytest.approx(before[name], rel=1e-5)
+        assert found[f"{name}_before"] == after[f"{name}_before"]
+    assert found["folding_percent"] == after["folding_percent"]
+    assert found["sdlogj_l2r"] == pytest.approx(after["sdlogj_l2r"], abs=1e-6)
+
+
 @pytest.mark.slow
 def test_measuring_holds_little_beyond_the_pair() -> None:
     """Less than the images, labels and the field themselves, about 30 bytes a voxel; it was 400 bytes."""

@@ -12,6 +12,7 @@ import torch
 from monai_regplugins.checks import InputError
 from monai_regplugins.fields import determinant_of, jacobian_determinant, slabs
 from monai_regplugins.metrics import folding, sdlogj
+from monai_regplugins.metrics.learn2reg import sdlogj_l2r
 from monai_regplugins.metrics.regularity import (
     central_determinants,
     corner_determinants,
@@ -247,3 +248,18 @@ def test_empty_mask_is_unknown() -> None:
     assert folding_strict(ddf, mask)[0] == 0
     assert math.isnan(folding_strict(ddf, mask)[1])
     assert math.isnan(sdlogj(ddf, mask))
+
+
+@pytest.mark.parametrize("diagonal", [(1.2, 0.9), (-1.0, 1.1), (0.8, 1.3, 1.1), (0.9, -1.2, 1.0)])
+def test_a_following_linear_map_counts_by_its_determinant(diagonal: tuple[float, ...]) -> None:
+    """Against the field of x -> B (x + u(x)), made whole; u folds in places, and B may be a reflection."""
+    d, generator = len(diagonal), torch.Generator().manual_seed(3)
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + 0.1 * torch.ones(d, d, dtype=torch.float64)
+    ddf = 0.6 * torch.randn(d, *[9] * d, generator=generator, dtype=torch.float64)
+    grid = scaling((2.0,) * d, 9).double()  # x itself
+    whole = torch.einsum("kj,j...->k...", matrix, grid + ddf) - grid
+    volume = float(torch.linalg.det(matrix))
+    found, true = regularity(ddf, volume=volume), regularity(whole)
+    assert 0 < found["folding_percent"] < 100
+    assert found == pytest.approx(true, rel=1e-9)
+    assert sdlogj_l2r(ddf, volume=volume) == pytest.approx(sdlogj_l2r(whole), rel=1e-9)

@@ -25,7 +25,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io import nifti
 from monai_regplugins.io.formats import FORMATS, load_field
 from monai_regplugins.io.provenance import Provenance
-from monai_regplugins.outputs import RegistrationWriter, registration_writer
+from monai_regplugins.outputs import RegistrationWriter
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
 from monai_regplugins.transforms.warp_original import resample_original
@@ -64,7 +64,7 @@ def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture, which takes most of the time."""
     picture = SimpleNamespace(savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
-    monkeypatch.setattr(registration_writer, "draw_pair", lambda item, output, metrics: picture)
+    monkeypatch.setattr(RegistrationResult, "figure", picture)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

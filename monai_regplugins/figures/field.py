@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ignite.engine import Events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.io.result_folder import check_result
-from monai_regplugins.metrics.pair import true_field
-from monai_regplugins.outputs.figure_pair import planes_through, save_figure
+from monai_regplugins.figures.pair import planes_through
 
-__all__ = ["FieldFigure", "field_figure"]
+__all__ = ["draw_field", "field_figure"]
 
 Array = npt.NDArray[Any]
-
-
-class FieldFigure:
-    """Save a picture of the first pair of an evaluation whose true field is known, see :func:`field_figure`.
-
-    Args:
-        path: the PNG file.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._drawn = False
-
-    def attach(self, engine: Any) -> None:
-        """Follow the evaluations of ``engine``; only its first process draws."""
-        if engine.state.rank == 0:
-            check_result(self.path)
-            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
-
-    def _begin(self, engine: Any) -> None:
-        self._drawn = False
-
-    def _draw(self, engine: Any) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if not self._drawn and true_field(output["label"]) is not None:
-                save_figure(self.path, draw_field(item, output))
-                self._drawn = True
 
 
 def draw_field(item: Mapping[str, Any], output: Mapping[str, Any]) -> Figure:

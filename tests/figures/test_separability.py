@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.figures.separability import separability_figure
 from monai_regplugins.metrics.separability import MotionSeparability
-from monai_regplugins.outputs.figure_separability import separability_figure
 
 BOUNDS = {f"q = {q}": MotionSeparability.motion_aware(q) for q in (0, 4)}
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import contourpy
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Events
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -21,64 +18,18 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from monai_regplugins.fields import jacobian_determinant, warp
-from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.pair import pair_metrics
 from monai_regplugins.verdict.judge import judge
 
-__all__ = ["PairFigure", "draw_pair", "pair_figure"]
+__all__ = ["draw_pair", "pair_figure"]
 
 Array = npt.NDArray[Any]
 
 COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
-QUICK = {"compress_level": 1}  # of Pillow; the usual 6 takes half as long again for a file that is 4 % smaller
 GRID_LINES = 24  # along the longest side of a plane
 WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more take longer and add nothing
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
-
-
-class PairFigure:
-    """Save pictures of the first pairs of an evaluation, see :func:`pair_figure`.
-
-    Args:
-        path: the PNG file of the first pair; further ones get ``_2``, ``_3``, ... before the suffix.
-        interval: draw in every so many evaluations, beginning with the first.
-        max_pairs: number of pairs.
-    """
-
-    def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 1) -> None:
-        self.path, self.interval, self.max_pairs = Path(path), interval, max_pairs
-        self._evaluations, self._drawn = 0, 0
-
-    def attach(self, engine: Any) -> None:
-        """Follow the evaluations of ``engine``; only its first process draws."""
-        if engine.state.rank == 0:
-            check_result(self.path)
-            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
-
-    def _begin(self, engine: Any) -> None:
-        self._drawn = 0 if self._evaluations % self.interval == 0 else self.max_pairs
-        self._evaluations += 1
-
-    def _draw(self, engine: Any) -> None:
-        left = self.max_pairs - self._drawn
-        for item, output in list(zip(engine.state.batch, engine.state.output, strict=True))[:left]:
-            self._drawn += 1
-            suffix = f"_{self._drawn}" if self._drawn > 1 else ""
-            save_figure(self.path.with_stem(self.path.stem + suffix), draw_pair(item, output))
-
-
-def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
-    """Write a figure as PNG into a folder of results, see :func:`~monai_regplugins.io.result_folder.write_result`."""
-    write_result(path, png_of(figure, dpi))
-
-
-def png_of(figure: Figure, dpi: int = 110) -> bytes:
-    """Return the content of a figure's PNG file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, pil_kwargs=QUICK)
-    return stream.getvalue()
 
 
 def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> Figure:
@@ -132,7 +83,7 @@ class Plane(NamedTuple):
 
     def cut(self, volume: Array) -> Array:
         """Return the plane of a volume ``(*spatial)``, rows along the height of the page."""
-        plane: Array = volume if self.normal is None else volume.take(self.position, axis=self.normal)
+        plane: Array = volume if self.normal is None else volume[(slice(None),) * self.normal + (self.position,)]
         return np.transpose(plane) if self.across < self.upward else plane
 
     def show(self, axes: Axes, spacing: Sequence[float]) -> None:
@@ -386,7 +337,7 @@ def _folds(plane: Plane, ddf: Array) -> Array:
     near, middle = ddf, 0
     if plane.normal is not None:
         first = max(plane.position - 1, 0)
-        near = ddf.take(range(first, min(plane.position + 2, ddf.shape[plane.normal + 1])), axis=plane.normal + 1)
+        near = ddf[(slice(None),) * (plane.normal + 1) + (slice(first, plane.position + 2),)]
         middle = plane.position - first
     folded = jacobian_determinant(torch.from_numpy(np.ascontiguousarray(near))[None])[0].numpy() <= 0
     return plane._replace(position=middle).cut(folded.reshape(near.shape[1:]))

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
-from PIL import Image
 
-from monai_regplugins.outputs.figure_field import FieldFigure, field_figure
+from monai_regplugins.figures.field import field_figure
 
 
 def known_pair(*size: int) -> dict[str, torch.Tensor]:
@@ -42,26 +36,3 @@ def test_only_voxels_of_the_mask_are_measured() -> None:
     mask[0, 2:4, 1:3] = 1
     error = pair["true_ddf"][0, 2:4, 1:3].abs().mean()
     assert any(f"(zero: {error:.2f})" in one.get_title() for one in field_figure(**pair, mask=mask).axes)
-
-
-def evaluation(handler: FieldFigure, outputs: list[dict[str, Any]]) -> None:
-    def step(engine: Any, output: dict[str, Any]) -> Any:
-        engine.state.batch = [{"pair_id": "a", "fixed": SimpleNamespace(affine=None)}]
-        return [output]
-
-    engine = Engine(step)
-    engine.state.rank = 0
-    handler.attach(engine)
-    engine.run(outputs)
-
-
-def test_file_is_made_for_the_first_known_field_only(tmp_path: Path) -> None:
-    pair = known_pair(6, 6)
-    real = {"pred": {"ddf": pair["ddf"]}, "label": {"fixed": pair["fixed"]}}
-    path = tmp_path / "eval" / "field.png"
-    evaluation(FieldFigure(path), [real])
-    assert not path.exists()
-    known = {"pred": {"ddf": pair["ddf"]}, "label": {"fixed": pair["fixed"], "true_ddf": pair["true_ddf"]}}
-    evaluation(FieldFigure(path), [real, known])
-    with Image.open(path) as image:
-        assert image.size[0] > 500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from PIL import Image
 
-from monai_regplugins.outputs import PairFigure, pair_figure
-from monai_regplugins.outputs import figure_pair as figure
+from monai_regplugins.figures import pair as figure
+from monai_regplugins.figures import pair_figure
 
 
 def volume_pair() -> dict[str, torch.Tensor]:
@@ -222,25 +220,3 @@ def test_a_sagittal_slice_has_the_head_on_top_and_the_front_on_the_left(head: in
     last = (shown.shape[1] - 1, shown.shape[0] - 1)
     for image in (first, *others):
         assert corner(image, *(last if direction > 0 else (0, 0))) == (False, True)
-
-
-def test_handler_draws_the_first_pairs_of_every_second_evaluation(
-    make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figure, "pair_figure", lambda *_, **__: Figure(figsize=(1, 1)))
-    training = make_training(val_handlers=(PairFigure(tmp_path / "pair.png", interval=2, max_pairs=2),))
-    drawn = []
-    for _ in range(3):
-        training.evaluator.run()
-        drawn.append(sorted(path.name for path in tmp_path.glob("*.png")))
-        for path in tmp_path.iterdir():
-            path.unlink()
-    assert drawn == [["pair.png", "pair_2.png"], [], ["pair.png", "pair_2.png"]]
-
-
-def test_handler_writes_a_picture(make_training: Any, tmp_path: Path) -> None:
-    make_training(val_handlers=(PairFigure(tmp_path / "pair.png"),)).evaluator.run()
-    with Image.open(tmp_path / "pair.png") as image:
-        pixels = np.asarray(image.convert("L"))
-    assert pixels.shape[1] > pixels.shape[0] > 300
-    assert pixels.std() > 20

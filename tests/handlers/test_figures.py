@@ -1,0 +1,61 @@
+"""Handlers that draw the pairs of an evaluation."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from matplotlib.figure import Figure
+from PIL import Image
+
+from monai_regplugins.figures import pair as figure
+from monai_regplugins.handlers import FieldFigure, PairFigure
+
+
+def test_handler_draws_the_first_pairs_of_every_second_evaluation(
+    make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figure, "pair_figure", lambda *_, **__: Figure(figsize=(1, 1)))
+    training = make_training(val_handlers=(PairFigure(tmp_path / "pair.png", interval=2, max_pairs=2),))
+    drawn = []
+    for _ in range(3):
+        training.evaluator.run()
+        drawn.append(sorted(path.name for path in tmp_path.glob("*.png")))
+        for path in tmp_path.iterdir():
+            path.unlink()
+    assert drawn == [["pair.png", "pair_2.png"], [], ["pair.png", "pair_2.png"]]
+
+
+def test_handler_writes_a_picture(make_training: Any, tmp_path: Path) -> None:
+    make_training(val_handlers=(PairFigure(tmp_path / "pair.png"),)).evaluator.run()
+    with Image.open(tmp_path / "pair.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.shape[1] > pixels.shape[0] > 300
+    assert pixels.std() > 20
+
+
+def evaluation(handler: FieldFigure, outputs: list[dict[str, Any]]) -> None:
+    def step(engine: Any, output: dict[str, Any]) -> Any:
+        engine.state.batch = [{"pair_id": "a", "fixed": SimpleNamespace(affine=None)}]
+        return [output]
+
+    engine = Engine(step)
+    engine.state.rank = 0
+    handler.attach(engine)
+    engine.run(outputs)
+
+
+def test_file_is_made_for_the_first_known_field_only(tmp_path: Path) -> None:
+    true_ddf = torch.randn(2, 6, 6)
+    pair = {"fixed": torch.rand(1, 6, 6), "ddf": true_ddf / 2, "true_ddf": true_ddf}
+    real = {"pred": {"ddf": pair["ddf"]}, "label": {"fixed": pair["fixed"]}}
+    path = tmp_path / "eval" / "field.png"
+    evaluation(FieldFigure(path), [real])
+    assert not path.exists()
+    known = {"pred": {"ddf": pair["ddf"]}, "label": {"fixed": pair["fixed"], "true_ddf": pair["true_ddf"]}}
+    evaluation(FieldFigure(path), [real, known])
+    with Image.open(path) as image:
+        assert image.size[0] > 500
