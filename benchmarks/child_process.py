@@ -25,7 +25,7 @@ STAGES = {  # of which files the code is; the innermost that is listed counts
     "import": ("<frozen importlib",),
     "figure": ("/monai_regplugins/figures/", "/matplotlib/figure.py"),
     "measure": ("/monai_regplugins/metrics/", "/handlers/registration_metrics.py"),
-    "initial alignment": ("/transforms/initial_alignment",),
+    "initial alignment": ("/transforms/initial_alignment", "/transforms/alignment_"),
     "refinement": ("/inferers/refine.py", "/inferers/descent.py", "/inferers/observed_pair.py"),
     "network": ("/monai_regplugins/networks/", "/monai_regplugins/inferers/"),
     "warp": ("/transforms/warp_original.py", "/monai_regplugins/result.py"),

@@ -133,7 +133,7 @@ def _surface_distance(a: Array, b: Array, spacing: list[float]) -> SurfaceDistan
 
 def _nearest(points: Array, others: Array) -> Array:
     """Distance of each point (N, d) to the nearest of the others (M, d), shape (N,)."""
-    distances: Array = KDTree(others, balanced_tree=False, compact_nodes=False).query(points)[0]
+    distances: Array = KDTree(others, leafsize=50, balanced_tree=False, compact_nodes=False).query(points)[0]
     return distances
 
 
