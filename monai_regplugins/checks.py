@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_minimum_size",
     "check_pair_channels",
     "check_same_size",
+    "import_optional",
     "input_error_message",
     "load_into",
     "load_weights",
@@ -70,6 +72,29 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
+
+
+def import_optional(package: str, users: str, requirement: str | None = None) -> Any:
+    """Import a package that few users need and that is no dependency.
+
+    Args:
+        package: its name.
+        users: what needs it, in the plural, such as ``"TIFF files"``.
+        requirement: what pip has to install; the package by default.
+
+    Raises:
+        InputError: When it is missing.
+
+    Example:
+        >>> import_optional("zarr9", "Zarr files")
+        Traceback (most recent call last):
+        monai_regplugins.checks.InputError: Zarr files need zarr9, which is missing; install it with: pip install zarr9.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        wanted = package if requirement is None else f"'{requirement}'"
+        raise InputError(f"{users} need {package}, which is missing; install it with: pip install {wanted}.") from error
 
 
 def check_file(path: str | Path, what: str) -> Path:

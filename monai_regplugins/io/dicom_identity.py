@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.checks import InputError, check_file, import_optional
 from monai_regplugins.readers.dicom_text import UNREADABLE, decode_text
 
 __all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "check_texts", "decode_texts", "import_pydicom", "read_dicom_file"]
@@ -130,13 +129,12 @@ def import_pydicom() -> Any:
     Raises:
         InputError: When it is missing, or older than 3.
     """
-    try:
-        pydicom = importlib.import_module("pydicom")
-    except ImportError as error:
-        raise InputError(f"DICOM registrations need pydicom, which is missing; {INSTALL}.") from error
+    pydicom = import_optional("pydicom", "DICOM registrations", REQUIREMENT)
     if int(pydicom.__version__.split(".")[0]) < 3:
-        raise InputError(f"pydicom is of version {pydicom.__version__}, expected 3 or later; {INSTALL}.")
+        raise InputError(
+            f"pydicom is of version {pydicom.__version__}, expected 3 or later; pip install '{REQUIREMENT}'."
+        )
     return pydicom
 
 
-INSTALL = "install it with: pip install 'pydicom>=3'"
+REQUIREMENT = "pydicom>=3"

@@ -22,7 +22,6 @@ alignment that was given to its registration (``initial_alignment``); apply that
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ import numpy.typing as npt
 import torch
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 from monai_regplugins.grids import LPS_TO_RAS, affine_field
 from monai_regplugins.io.displacement import VECTOR, NiftiField, read_nifti_field
 from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
@@ -281,7 +280,7 @@ def write_x5(displacement_ras: Displacement, affine: GridAffine, path: Path) -> 
     Raises:
         InputError: When h5py is missing.
     """
-    h5py, shape = _import_h5py(), displacement_ras.shape[1:]
+    h5py, shape = import_optional("h5py", "X5 files", "h5py>=3.8"), displacement_ras.shape[1:]
     with h5py.File(path, "w") as file:
         file.attrs["Format"], file.attrs["Version"] = "X5", np.uint16(1)
         group = file.create_group("TransformGroup/0")
@@ -298,7 +297,7 @@ def write_x5(displacement_ras: Displacement, affine: GridAffine, path: Path) -> 
 
 def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> tuple[Displacement, GridAffine]:
     """Nitransforms: the only field of a file."""
-    h5py = _import_h5py()
+    h5py = import_optional("h5py", "X5 files", "h5py>=3.8")
     try:
         with h5py.File(path, "r") as file:
             nodes = list(file["TransformGroup"].values()) if file.attrs.get("Format") == "X5" else []
@@ -315,18 +314,6 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
     except Exception as error:  # a damaged or foreign file can fail in any way inside HDF5
         raise InputError(f"displacement field '{path}' cannot be read as X5; copy or export it again.") from error
     return (values if relative else _minus_positions(values, affine)), affine
-
-
-def _import_h5py() -> Any:
-    """Import h5py, an optional dependency.
-
-    Raises:
-        InputError: When it is missing.
-    """
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise InputError("X5 files need h5py, which is missing; install it with: pip install 'h5py>=3.8'.") from error
 
 
 FOREIGN_FORMS = {

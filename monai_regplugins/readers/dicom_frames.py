@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 
 __all__ = ["frame_tags", "frame_values"]
 
@@ -88,10 +88,4 @@ def _float(tags: Mapping[str, str], tag: str, default: float) -> float:
 
 
 def _pydicom(name: str) -> Any:
-    try:
-        import pydicom  # an extra, and only where it is used
-    except ImportError as error:
-        raise InputError(
-            f'{name} holds many frames in one file, which needs pydicom; install it with pip install "pydicom>=3".'
-        ) from error
-    return pydicom
+    return import_optional("pydicom", f"DICOM files with many frames such as {name}", "pydicom>=3")

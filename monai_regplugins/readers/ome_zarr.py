@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 
 __all__ = ["ZARR_SUFFIXES", "ZarrImage", "open_ome_zarr"]
 
@@ -61,11 +61,7 @@ def open_ome_zarr(folder: Path) -> ZarrImage:
         InputError: When zarr is missing, or the axes are others than x, y, z, t and c.
         Exception: Whatever zarr raises on a folder that is none.
     """
-    try:
-        import zarr  # an extra
-    except ImportError as error:
-        raise InputError(f"'{folder}' is an OME-Zarr image, which needs zarr; pip install zarr.") from error
-    group = zarr.open_group(str(folder), mode="r")
+    group = import_optional("zarr", f"OME-Zarr images such as '{folder}'").open_group(str(folder), mode="r")
     attributes: Mapping[str, Any] = dict(group.attrs)
     image = attributes.get("ome", attributes)["multiscales"][0]
     level = image["datasets"][0]

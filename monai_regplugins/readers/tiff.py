@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 
 __all__ = ["TIFF_SUFFIXES", "TiffLayout", "read_tiff", "tiff_layout"]
 
@@ -98,13 +98,7 @@ def read_tiff(file: Path) -> npt.NDArray[Any]:
 
 def _open(file: Path) -> Any:
     """Open a file alone: OME's header may name others, see :mod:`~monai_regplugins.readers.voxel_files`."""
-    try:
-        import tifffile  # an extra
-    except ImportError as error:
-        raise InputError(
-            f"'{file}' is a TIFF file, which needs tifffile; install it with pip install tifffile."
-        ) from error
-    return tifffile.TiffFile(file, _multifile=False)
+    return import_optional("tifffile", f"TIFF files such as '{file}'").TiffFile(file, _multifile=False)
 
 
 def _spacing(tiff: Any) -> tuple[float, float, float] | None:

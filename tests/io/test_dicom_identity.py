@@ -58,7 +58,7 @@ def test_missing_or_old_pydicom_is_an_input_error(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match="need pydicom, which is missing; install it with: pip install"):
         import_pydicom()
     monkeypatch.setitem(sys.modules, "pydicom", SimpleNamespace(__version__="2.4.5"))
-    with pytest.raises(InputError, match=r"version 2\.4\.5, expected 3 or later; install it with: pip install"):
+    with pytest.raises(InputError, match=r"version 2\.4\.5, expected 3 or later; pip install"):
         import_pydicom()
 
 

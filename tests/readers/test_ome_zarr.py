@@ -79,5 +79,5 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="cannot be read as an image"):
         read_scan(tmp_path / "empty.zarr", "image")
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(InputError, match="is an OME-Zarr image, which needs zarr; pip install zarr"):
+    with pytest.raises(InputError, match="need zarr, which is missing; install it with: pip install zarr"):
         read_scan(tmp_path / "u.zarr", "image")

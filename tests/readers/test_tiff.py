@@ -95,7 +95,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="cannot be read as an image"):
         read_scan(tmp_path / "cut.tif", "image")
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(InputError, match="is a TIFF file, which needs tifffile; install it with pip install tifffile"):
+    with pytest.raises(InputError, match="need tifffile, which is missing; install it with: pip install tifffile"):
         read_scan(tmp_path / "plain.tif", "image")
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
@@ -57,7 +57,7 @@ def read_segmentation(path: Path, series: Path) -> MetaTensor:
         InputError: When highdicom is missing, the file is damaged or something else, its segments overlap, or it does
             not lie on the series.
     """
-    hd = _highdicom()
+    hd = import_optional("highdicom", "DICOM segmentations")
     volume = read_dicom_series(series, "moving image")
     name = f"moving label '{path}'"
     if (kind := read_dicom_file(path, "moving label").get("Modality")) != "SEG":
@@ -123,7 +123,7 @@ def check_segmentation(series: Path, origin: Path) -> None:
 
 def _segmentation(label: npt.NDArray[Any], affine: npt.NDArray[np.float64], series: Path, origin: Path | None) -> Any:
     """The segmentation, by highdicom."""
-    hd = _highdicom()
+    hd = import_optional("highdicom", "DICOM segmentations")
     source = _source_images(series, float(np.linalg.norm(affine[:3, 2])))
     try:
         segments = _segments(hd, label, origin)
@@ -225,13 +225,3 @@ def _rows_first(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _codes() -> Any:
     """The codes of DICOM and SNOMED by their meaning."""
     return importlib.import_module("pydicom.sr.codedict").codes
-
-
-def _highdicom() -> Any:
-    """Import highdicom, an optional dependency."""
-    try:
-        return importlib.import_module("highdicom")
-    except ImportError as error:
-        raise InputError(
-            "DICOM segmentations need highdicom, which is missing; install it with: pip install highdicom."
-        ) from error
