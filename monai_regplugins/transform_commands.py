@@ -36,7 +36,7 @@ def _apply(args: Namespace) -> list[str]:
         args.like,
         args.interpolation,
         args.padding,
-        args.form,
+        args.format,
         args.points_space,
         args.moving,
     )
@@ -44,25 +44,28 @@ def _apply(args: Namespace) -> list[str]:
 
 
 def _compose(args: Namespace) -> list[str]:
-    return [f"written: {operations.compose(args.transforms, args.output, args.like, args.to, args.form, args.moving)}"]
+    return [
+        f"written: {operations.compose(args.transforms, args.output, args.like, args.to, args.format, args.moving)}"
+    ]
 
 
 def _convert(args: Namespace) -> list[str]:
-    return [f"written: {operations.convert(args.transform, args.output, args.to, args.form, args.like, args.moving)}"]
+    file = operations.convert(args.transform, args.output, args.to, args.format, args.like, args.moving)
+    return [f"written: {file}"]
 
 
 def _invert(args: Namespace) -> list[str]:
-    report = operations.invert(args.transforms, args.output, args.like, args.to, args.form, args.fixed)
+    report = operations.invert(args.transforms, args.output, args.like, args.to, args.format, args.fixed)
     left = f"mean {report.mean:.4f}, largest {report.max:.4f} mm, {report.unsolved} voxels without an inverse"
     return [f"written: {args.output}", f"the transform of the inverse misses its points by: {left}"]
 
 
 def _jacobian(args: Namespace) -> list[str]:
-    return [f"written: {operations.jacobian(args.transforms, args.output, args.like, args.log, args.form)}"]
+    return [f"written: {operations.jacobian(args.transforms, args.output, args.like, args.log, args.format)}"]
 
 
 def _inspect(args: Namespace) -> list[str]:
-    return [str(operations.inspect(path, args.form)) for path in args.transforms]
+    return [str(operations.inspect(path, args.format)) for path in args.transforms]
 
 
 _COMMANDS = {

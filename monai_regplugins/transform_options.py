@@ -12,7 +12,7 @@ TRANSFORM_COMMANDS = ("apply", "compose", "invert", "convert", "jacobian", "insp
 DIRECTION = """A transform maps points of the fixed image to the moving image, which is what resampling needs: images
 and labels go from the moving to the fixed grid, points from the fixed image to the moving one. Transforms are listed in
 the order in which a point of the fixed image meets them, as in antsApplyTransforms (field first, then affine). Each is
-a FILE, FORM:FILE where the file does not state its form, or inverse:FILE.
+a FILE, FORMAT:FILE where the file does not state its format, or inverse:FILE.
 """
 FORMATS = """formats: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, vectors (.nrrd, .mha), niftyreg, spm,
 afni, fsl_relative, fsl_absolute, dipy and x5 (fields); itk (.txt, .tfm, .mat, .h5), lta, fsl, ras, lps, dicom (linear).
@@ -31,12 +31,19 @@ ABOUT = {
     "apply": ("apply transforms to images, labels or points", "Bring moving images onto the fixed grid."),
     "compose": ("make one transform of several", "Write one file of several transforms."),
     "invert": ("invert a transform", "Write the transform from points of the moving image to the fixed image."),
-    "convert": ("write a transform in another form", "Write a transform in another form or on another grid."),
+    "convert": ("write a transform in another format", "Write a transform in another format or on another grid."),
     "jacobian": (
         "map the volume change",
         "Write the Jacobian determinant: above 1 a voxel grows, at 0 or below it folds.",
     ),
-    "inspect": ("state what a transform file is", "State form, direction, units, grid, size of the motion and folds."),
+    "inspect": (
+        "state what a transform file is",
+        "State format, direction, units, grid, motion and folds.",
+    ),
+}
+FIELD_IMAGES = {
+    "like": "fixed image, whose grid a field gets",
+    "moving": "moving image, which some formats need",
 }
 
 
@@ -61,7 +68,7 @@ def add_transform_commands(
         )
         _ADD[name](parser, path)
         parser.add_argument(
-            "--from", dest="form", metavar="FORM", help="form of the transforms that do not state theirs"
+            "--from", dest="format", metavar="FORMAT", help="format of the transforms that do not state theirs"
         )
 
 
@@ -72,10 +79,22 @@ def _add_output(parser: argparse.ArgumentParser, path: Path, text: str) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", type=path, help=text)
 
 
+def _add_written(parser: argparse.ArgumentParser, path: Path) -> None:
+    """Options of what writes a transform."""
+    _add_output(parser, path, "transform file; its suffix states the format unless --to does")
+    parser.add_argument("--to", metavar="FORMAT", help="format of the output")
+
+
 def _add_transforms(parser: argparse.ArgumentParser, path: Path) -> None:
     parser.add_argument(
         "transforms", metavar="TRANSFORM", nargs="+", type=path, help="transform files, the first first"
     )
+
+
+def _add_images(parser: argparse.ArgumentParser, path: Path, **texts: str) -> None:
+    """Options that are images, with their help."""
+    for name, text in texts.items():
+        parser.add_argument(f"--{name}", metavar="IMAGE", type=path, help=text)
 
 
 def _add_apply(parser: argparse.ArgumentParser, path: Path) -> None:
@@ -91,8 +110,12 @@ def _add_apply(parser: argparse.ArgumentParser, path: Path) -> None:
         "-t", "--transform", dest="transforms", metavar="TRANSFORM", nargs="+", required=True, type=path
     )
     _add_output(parser, path, "file (NIfTI for images), or folder for several inputs")
-    parser.add_argument("--like", metavar="IMAGE", type=path, help="grid of the result: the fixed image as a rule")
-    parser.add_argument("--moving", metavar="IMAGE", type=path, help="image that points in voxels go to")
+    _add_images(
+        parser,
+        path,
+        like="grid of the result: the fixed image as a rule",
+        moving="image whose voxels moving points are written in",
+    )
     parser.add_argument(
         "-i",
         "--interpolation",
@@ -109,42 +132,30 @@ def _add_apply(parser: argparse.ArgumentParser, path: Path) -> None:
     )
 
 
-def _add_written(parser: argparse.ArgumentParser, path: Path) -> None:
-    """Options of what writes a transform."""
-    _add_output(parser, path, "transform file; its suffix states the form unless --to does")
-    parser.add_argument("--to", metavar="FORM", help="form of the output")
-
-
 def _add_compose(parser: argparse.ArgumentParser, path: Path) -> None:
     _add_transforms(parser, path)
     _add_written(parser, path)
-    parser.add_argument("--like", metavar="IMAGE", type=path, help="the fixed image, whose grid the field has")
-    parser.add_argument("--moving", metavar="IMAGE", type=path, help="the moving image, which some forms need")
+    _add_images(parser, path, **FIELD_IMAGES)
 
 
 def _add_convert(parser: argparse.ArgumentParser, path: Path) -> None:
     parser.add_argument("transform", metavar="TRANSFORM", type=path, help="transform file")
     _add_written(parser, path)
-    parser.add_argument("--like", metavar="IMAGE", type=path, help="the fixed image, whose grid a field gets")
-    parser.add_argument("--moving", metavar="IMAGE", type=path, help="the moving image, which some forms need")
+    _add_images(parser, path, **FIELD_IMAGES)
 
 
 def _add_invert(parser: argparse.ArgumentParser, path: Path) -> None:
     _add_transforms(parser, path)
     _add_written(parser, path)
-    parser.add_argument("--like", metavar="IMAGE", type=path, help="the moving image, whose grid the inverse has")
-    parser.add_argument("--fixed", metavar="IMAGE", type=path, help="the fixed image, which some forms need")
+    like, fixed = "moving image, whose grid the inverse has", "fixed image, which some formats need"
+    _add_images(parser, path, like=like, fixed=fixed)
 
 
 def _add_jacobian(parser: argparse.ArgumentParser, path: Path) -> None:
     _add_transforms(parser, path)
     _add_output(parser, path, "NIfTI file")
-    parser.add_argument("--like", metavar="IMAGE", type=path, help="grid; default: that of the first field")
+    _add_images(parser, path, like="grid; default: that of the first field")
     parser.add_argument("--log", action="store_true", help="write the natural logarithm; NaN where the field folds")
-
-
-def _add_inspect(parser: argparse.ArgumentParser, path: Path) -> None:
-    parser.add_argument("transforms", metavar="TRANSFORM", nargs="+", type=path, help="transform files")
 
 
 _ADD = {
@@ -153,5 +164,5 @@ _ADD = {
     "invert": _add_invert,
     "convert": _add_convert,
     "jacobian": _add_jacobian,
-    "inspect": _add_inspect,
+    "inspect": _add_transforms,
 }

@@ -8,7 +8,7 @@ import pytest
 
 from monai_regplugins.cli import build_parser, main
 from monai_regplugins.io.operations import WRITTEN_FORMS
-from monai_regplugins.io.transform_files import READ_FORMS
+from monai_regplugins.io.transform_files import READ_FORMATS
 from monai_regplugins.transform_options import EXAMPLES, FORMATS, TRANSFORM_COMMANDS
 
 
@@ -24,7 +24,7 @@ def test_help_says_directions_and_forms(command: str, capsys: pytest.CaptureFixt
 
 def test_help_lists_every_form() -> None:
     listed = set(re.findall(r"\b[a-z_0-9]+\b", FORMATS))
-    assert {*READ_FORMS, *WRITTEN_FORMS} <= listed
+    assert {*READ_FORMATS, *WRITTEN_FORMS} <= listed
 
 
 @pytest.mark.parametrize("command", TRANSFORM_COMMANDS)

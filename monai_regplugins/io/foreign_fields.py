@@ -44,9 +44,9 @@ from monai_regplugins.readers.nifti import nifti_place
 from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = [
-    "FOREIGN_FORMS",
+    "FOREIGN_FORMATS",
     "VECTOR_SUFFIXES",
-    "ForeignForm",
+    "ForeignFormat",
     "foreign_format",
     "write_fsl",
     "write_vectors",
@@ -68,7 +68,7 @@ READING = 16  # bytes per number
 Read = Callable[[Path, ImageGrid | None, ImageGrid | None], tuple[Displacement, GridAffine]]
 
 
-class ForeignForm(NamedTuple):
+class ForeignFormat(NamedTuple):
     """One format that another tool writes.
 
     Attributes:
@@ -83,7 +83,7 @@ class ForeignForm(NamedTuple):
 
 
 def foreign_format(header: NiftiField, path: str | Path) -> str | None:
-    """State which of ``FOREIGN_FORMS`` a NIfTI file says to be; None where it says nothing of the kind.
+    """State which of ``FOREIGN_FORMATS`` a NIfTI file says to be; None where it says nothing of the kind.
 
     Raises:
         InputError: When it is of a tool whose numbers are no field of points, or does not state its format.
@@ -107,8 +107,8 @@ def foreign_format(header: NiftiField, path: str | Path) -> str | None:
 def _unsaid(path: str | Path, what: str) -> InputError:
     """The error for a file whose format the user has to name."""
     return InputError(
-        f"'{path}' {what}; name its format (--from, or FORM:FILE): itk_nifti, slicer_nifti, learn2reg, "
-        f"{', '.join(name for name in FOREIGN_FORMS if name not in ('vectors', 'x5'))}."
+        f"'{path}' {what}; name its format (--from, or FORMAT:FILE): itk_nifti, slicer_nifti, learn2reg, "
+        f"{', '.join(name for name in FOREIGN_FORMATS if name not in ('vectors', 'x5'))}."
     )
 
 
@@ -316,13 +316,13 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
     return (values if relative else _minus_positions(values, affine)), affine
 
 
-FOREIGN_FORMS = {
-    "vectors": ForeignForm("3D Slicer, ITK, elastix, plastimatch", _read_vectors, by_itk=True),
-    "niftyreg": ForeignForm("NiftyReg", _read_niftyreg),
-    "spm": ForeignForm("SPM", _read_spm),
-    "afni": ForeignForm("AFNI", _read_afni),
-    "fsl_relative": ForeignForm("FSL", _fsl(relative=True)),
-    "fsl_absolute": ForeignForm("FSL", _fsl(relative=False)),
-    "dipy": ForeignForm("DIPY", _read_dipy),
-    "x5": ForeignForm("nitransforms", _read_x5),
+FOREIGN_FORMATS = {
+    "vectors": ForeignFormat("3D Slicer, ITK, elastix, plastimatch", _read_vectors, by_itk=True),
+    "niftyreg": ForeignFormat("NiftyReg", _read_niftyreg),
+    "spm": ForeignFormat("SPM", _read_spm),
+    "afni": ForeignFormat("AFNI", _read_afni),
+    "fsl_relative": ForeignFormat("FSL", _fsl(relative=True)),
+    "fsl_absolute": ForeignFormat("FSL", _fsl(relative=False)),
+    "dipy": ForeignFormat("DIPY", _read_dipy),
+    "x5": ForeignFormat("nitransforms", _read_x5),
 }

@@ -42,7 +42,7 @@ from monai_regplugins.io.field_grid import (
     displacement_of_ddf,
     in_other_worlds,
 )
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, foreign_format
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, foreign_format
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
@@ -252,7 +252,7 @@ def load_field(
         path: the file.
         fixed_affine: voxel-to-RAS matrix of the fixed image, (4, 4), for a Learn2Reg field, which has no grid; the
             other formats bring their own, and this one is not used.
-        format: the form of the file; None for what it says itself.
+        format: the format of the file; None for what it says itself.
         fixed: grid of the fixed image, which FSL's formats need; it stands in for ``fixed_affine``, too.
         moving: the same of the moving image.
 
@@ -266,9 +266,9 @@ def load_field(
     """
     file = check_file(path, "displacement field")
     name = format_of(file) if format is None else format
-    check_choice(name, [*FORMATS, *FOREIGN_FORMS], "format")
-    if name in FOREIGN_FORMS:
-        displacement, affine = FOREIGN_FORMS[name].read(file, fixed, moving)
+    check_choice(name, [*FORMATS, *FOREIGN_FORMATS], "format")
+    if name in FOREIGN_FORMATS:
+        displacement, affine = FOREIGN_FORMATS[name].read(file, fixed, moving)
     else:
         known = fixed.affine if fixed is not None and fixed_affine is None else fixed_affine
         displacement, affine = FORMATS[name].read(file, known)
@@ -332,7 +332,7 @@ def _check_no_place(header: NiftiField, file: Path) -> None:
     if not nowhere:
         raise InputError(
             f"'{file}' has shape {header.shape}, intent 0 and a position of its own, so that it may be of Learn2Reg "
-            "(voxels) or of FSL (mm); name its format (--from, or FORM:FILE): learn2reg, fsl_relative, fsl_absolute."
+            "(voxels) or of FSL (mm); name its format (--from, or FORMAT:FILE): learn2reg, fsl_relative, fsl_absolute."
         )
 
 

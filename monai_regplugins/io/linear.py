@@ -42,11 +42,11 @@ from monai_regplugins.readers.image_grid import ImageGrid
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["LINEAR_FORMS", "LINEAR_SUFFIXES", "fsl_matrix", "linear_format", "load_linear", "save_linear"]
+__all__ = ["LINEAR_FORMATS", "LINEAR_SUFFIXES", "fsl_matrix", "linear_format", "load_linear", "save_linear"]
 
 Matrix: TypeAlias = npt.NDArray[Any]
 
-LINEAR_FORMS = ("itk", "lta", "fsl", "ras", "lps", "dicom")
+LINEAR_FORMATS = ("itk", "lta", "fsl", "ras", "lps", "dicom")
 LINEAR_SUFFIXES = {"itk": (".txt", ".tfm", ".mat", ".h5", ".hdf5"), "lta": (".lta",), "fsl": (".mat",)}
 WRITTEN = ("itk", "lta", "fsl", "ras", "lps")
 BARE = ("fsl", "ras", "lps")
@@ -74,7 +74,7 @@ def load_linear(
 
     Args:
         path: the file.
-        format: one of ``LINEAR_FORMS``; None for what the file says, which a text of 4 x 4 numbers does not.
+        format: one of ``LINEAR_FORMATS``; None for what the file says, which a text of 4 x 4 numbers does not.
         fixed: grid of the fixed image, which ``fsl`` needs, see
             :func:`~monai_regplugins.readers.image_grid.read_image_grid`.
         moving: the same of the moving image.
@@ -93,7 +93,7 @@ def load_linear(
     """
     file = check_file(path, "transform")
     name = linear_format(file) if format is None else format
-    check_choice(name, LINEAR_FORMS, "format")
+    check_choice(name, LINEAR_FORMATS, "format")
     try:
         matrix = _READERS[name](file, _Given(fixed, moving, frames))
     except InputError:
@@ -143,7 +143,7 @@ def linear_format(path: str | Path) -> str:
     """State the format of a linear transform by the content of its file.
 
     Raises:
-        InputError: When it is none of ``LINEAR_FORMS``, or 4 x 4 numbers that may be any of three.
+        InputError: When it is none of ``LINEAR_FORMATS``, or 4 x 4 numbers that may be any of three.
     """
     file = check_file(path, "transform")
     with file.open("rb") as stream:

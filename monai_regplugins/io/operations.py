@@ -2,7 +2,7 @@
 
 Each function takes files and writes files, and is the command of the same name of ``regplugins``. A transform maps
 points of the fixed image to the moving image; images are therefore brought from the moving to the fixed grid. Several
-transforms are listed in the order in which a point of the fixed image meets them, each as ``[inverse:][FORM:]FILE``,
+transforms are listed in the order in which a point of the fixed image meets them, each as ``[inverse:][FORMAT:]FILE``,
 see :func:`~monai_regplugins.io.transform_files.load_transform`.
 """
 
@@ -96,7 +96,7 @@ def apply(
         interpolation: ``linear``, ``cubic``, or for label maps ``nearest`` or ``labels``, see
             :func:`~monai_regplugins.io.resampling.apply_to_image`.
         padding_value: outside of the moving image; None for its minimum, and 0 for labels.
-        format: form of the transforms that do not state theirs.
+        format: format of the transforms that do not state theirs.
         points_space: what the numbers of point files are, ``voxel``, ``ras`` or ``lps``; None for what they say.
         moving_image: image that points go to; those in voxels need it.
 
@@ -140,7 +140,7 @@ def compose(
             hold one; anything else becomes a field.
         like: image, the fixed one as a rule, whose grid the field has; by default that of the first field.
         to: one of ``WRITTEN_FORMS``.
-        format: form of the transforms that do not state theirs.
+        format: format of the transforms that do not state theirs.
         moving_image: the moving image; formats that count its voxels need it.
 
     Returns:
@@ -198,7 +198,7 @@ def invert(
         output: the file, as for :func:`compose`.
         like: the moving image, whose grid the inverse of a field has.
         to: one of ``WRITTEN_FORMS``.
-        format: form of the transforms that do not state theirs.
+        format: format of the transforms that do not state theirs.
         fixed_image: the fixed image; formats that count its voxels need it.
 
     Returns:
@@ -238,7 +238,7 @@ def jacobian(
         output: the file, ``.nii`` or ``.nii.gz``.
         like: image whose grid is taken; by default that of the first field.
         log: write the natural logarithm; NaN where the determinant is not positive.
-        format: form of the transforms that do not state theirs.
+        format: format of the transforms that do not state theirs.
 
     Raises:
         InputError: When a file cannot be read or written, or no grid is given.

@@ -183,7 +183,7 @@ def _sampled(
     if missed:
         raise InputError(
             "the transform leads nowhere into the moving image, expected points of it; check that image and transform "
-            "belong together, and the direction and the form of the transform."
+            "belong together, and the direction and the format of the transform."
         )
     if beyond:
         logger.warning("%d voxels of the result lie beyond the field, which goes on with its border there.", beyond)

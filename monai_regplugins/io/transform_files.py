@@ -13,20 +13,20 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import read_dicom_file
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES
 from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
-from monai_regplugins.io.linear import LINEAR_FORMS, linear_format, load_linear
+from monai_regplugins.io.linear import LINEAR_FORMATS, linear_format, load_linear
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
 from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
 
-__all__ = ["INVERSE", "READ_FORMS", "TransformSource", "load_transform", "transform_format", "transform_source"]
+__all__ = ["INVERSE", "READ_FORMATS", "TransformSource", "load_transform", "transform_format", "transform_source"]
 
 logger = logging.getLogger(__name__)
 
 INVERSE = "inverse"
-READ_FORMS = (*FORMATS, *FOREIGN_FORMS, *LINEAR_FORMS)
+READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS)
 OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # formats that count voxels of both images
 ITK_TEXT = b"#Insight Transform File"
 AS_FIELDS = (*NIFTI_SUFFIXES, *VECTOR_SUFFIXES, ".npz", ".x5")
@@ -47,7 +47,7 @@ class TransformSource(NamedTuple):
 
 
 def transform_source(text: str | Path, format: str | None = None) -> TransformSource:
-    """Take ``[inverse:][FORM:]FILE`` apart; a file of the whole name comes first.
+    """Take ``[inverse:][FORMAT:]FILE`` apart; a file of the whole name comes first.
 
     Args:
         text: what the user wrote.
@@ -59,7 +59,7 @@ def transform_source(text: str | Path, format: str | None = None) -> TransformSo
     """
     rest, inverse = str(text), False
     while not Path(rest).exists():
-        found = re.match(rf"({INVERSE}|{'|'.join(READ_FORMS)}):(.+)", rest)
+        found = re.match(rf"({INVERSE}|{'|'.join(READ_FORMATS)}):(.+)", rest)
         if found is None:
             break
         inverse, format = (True, format) if found[1] == INVERSE else (inverse, found[1])
@@ -77,8 +77,8 @@ def load_transform(
 
     Args:
         sources: the files in the order in which a point of the fixed image meets them, as ``antsApplyTransforms`` lists
-            them: first the field, then the affine. Each may be written ``[inverse:][FORM:]FILE``.
-        format: the form of the files that do not state theirs, one of ``READ_FORMS``.
+            them: first the field, then the affine. Each may be written ``[inverse:][FORMAT:]FILE``.
+        format: the format of the files that do not state theirs, one of ``READ_FORMATS``.
         fixed: grid of the fixed image; formats of FSL and Learn2Reg need it.
         moving: the same of the moving image; formats of FSL need it.
 
@@ -103,7 +103,7 @@ def load_transform(
 
 
 def transform_format(path: str | Path) -> str:
-    """State the format of a transform file, one of ``READ_FORMS``; of ITK's files ``itk`` if all in it is linear.
+    """State the format of a transform file, one of ``READ_FORMATS``; of ITK's files ``itk`` if all in it is linear.
 
     Raises:
         InputError: When it is missing, no transform, or does not state its format.
@@ -126,7 +126,7 @@ def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | No
     """The maps of one file, inverted if that is meant."""
     file = check_file(source.path, "transform")
     if source.format is not None:
-        check_choice(source.format, READ_FORMS, "format")
+        check_choice(source.format, READ_FORMATS, "format")
     name = source.format or transform_format(file)
     if among_others and name in OF_ONE_PAIR:
         raise InputError(
@@ -136,7 +136,7 @@ def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | No
     given = (moving, fixed) if source.inverse else (fixed, moving)
     maps = _maps(file, name, *given)
     by_itk = name in ("itk", "itk_h5") or (name in FORMATS and FORMATS[name].by_itk)
-    by_itk = by_itk or (name in FOREIGN_FORMS and FOREIGN_FORMS[name].by_itk)
+    by_itk = by_itk or (name in FOREIGN_FORMATS and FOREIGN_FORMATS[name].by_itk)
     if source.inverse:
         maps = _inverted(maps, file)
     return Chain(maps, by_itk, by_itk)
@@ -148,7 +148,7 @@ def _maps(file: Path, name: str, fixed: ImageGrid | None, moving: ImageGrid | No
         return _itk_maps(file)
     if name == "dicom_field" or (name == "dicom" and transform_format(file) == "dicom_field"):
         return [FieldMap(*load_field(file, format="dicom"))]
-    if name in LINEAR_FORMS:
+    if name in LINEAR_FORMATS:
         return [LinearMap(load_linear(file, name, fixed, moving).numpy())]
     return [FieldMap(*load_field(file, None, name, fixed, moving))]
 

@@ -25,7 +25,7 @@ from field_cases import (
 from nibabel.affines import apply_affine
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMS, VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
 from monai_regplugins.io.formats import format_of, load_field
 from monai_regplugins.readers.image_grid import ImageGrid
 
@@ -259,5 +259,5 @@ def test_a_header_cannot_read_files_of_elsewhere(tmp_path: Path) -> None:
 
 
 def test_each_format_says_whose_it_is() -> None:
-    assert all(format.tools for format in FOREIGN_FORMS.values())
-    assert [name for name, format in FOREIGN_FORMS.items() if format.by_itk] == ["vectors"]
+    assert all(format.tools for format in FOREIGN_FORMATS.values())
+    assert [name for name, format in FOREIGN_FORMATS.items() if format.by_itk] == ["vectors"]
