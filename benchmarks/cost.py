@@ -8,6 +8,7 @@ has the medians. Growth is the line of least squares over the voxels. A further 
 
     python benchmarks/cost.py --sizes 64 96 --repeats 3                     # a quick look
     python benchmarks/cost.py --baseline ../before --output cost.json --figure cost.png
+    python benchmarks/cost.py --baseline ../first --baseline_options="--prealign auto"      # whose options have other names
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -138,11 +140,12 @@ def choose_methods(args: argparse.Namespace) -> dict[str, Method]:
         *((f"--{key}", json.dumps(value)) for key, value in args.set),
     ]
     shared = [word for pair in settings for word in pair]
+    before = shared if args.baseline_options is None else args.baseline_options
     methods = {}
-    for name, tree in {"ran": ROOT, BASELINE: args.baseline}.items():
+    for name, tree, words in (("ran", ROOT, shared), (BASELINE, args.baseline, before)):
         for steps in args.refine_steps if tree else ():
             full = f"{name} + {steps} steps" if steps else name
-            methods[full] = Method(tree, (*shared, "--refine_steps", str(steps)))
+            methods[full] = Method(tree, (*words, "--refine_steps", str(steps)))
     return methods | ({} if args.no_greedy else {GREEDY: Method(None)})
 
 
@@ -351,6 +354,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--initial_alignment", default="auto", help="initial alignment (default: auto)")
     add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="other keys of the configuration")
     add("--baseline", type=Path, help="folder of another checkout to measure beside this one")
+    add("--baseline_options", type=shlex.split, help="options of its command, by default those of this one's")
     add("--no_greedy", action="store_true", help="leave greedy out")
     add("--output", type=Path, help="file to write, .md for the tables or .json for all values")
     add("--figure", type=Path, help="picture of time and memory over voxels to write, .png, .svg or .pdf")
