@@ -1,11 +1,13 @@
-"""What the libraries below need to find in the environment of the process."""
+"""The environment of the process: its user and the installed packages."""
 
 from __future__ import annotations
 
 import getpass
 import os
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["name_user"]
+__all__ = ["installed_version", "name_user"]
 
 
 def name_user() -> None:
@@ -23,3 +25,12 @@ def name_user() -> None:
         getpass.getuser()
     except (ImportError, KeyError, OSError):  # by version of Python and system
         os.environ["USER"] = f"uid{os.getuid()}"
+
+
+@cache
+def installed_version(package: str) -> str:
+    """Return the version of a package, empty if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

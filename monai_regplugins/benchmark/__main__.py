@@ -32,7 +32,7 @@ from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
-from monai_regplugins.io.provenance import installed_version
+from monai_regplugins.environment import installed_version
 
 DEFAULT_BASELINES = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.environment import installed_version
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
@@ -28,7 +29,6 @@ from monai_regplugins.io.dicom_identity import (
     read_dicom_file,
 )
 from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
-from monai_regplugins.io.provenance import installed_version
 
 __all__ = [
     "FrameOfReferenceError",

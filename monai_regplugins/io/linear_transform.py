@@ -23,7 +23,7 @@ from monai_regplugins.io.linear import load_linear
 from monai_regplugins.io.transform_files import transform_source
 from monai_regplugins.readers.image_grid import ImageGrid
 
-__all__ = ["ALIGNMENT_FILE", "read_linear_transforms", "write_linear_transform"]
+__all__ = ["ALIGNMENT_FILE", "files_of", "read_linear_transforms", "write_linear_transform"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -100,6 +100,22 @@ def read_linear_transforms(
     kept = [*range(spatial_dims), 3]
     chosen: Matrix = result[np.ix_(kept, kept)]
     return chosen
+
+
+def files_of(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The paths of one transform or several, without the words ``inverse:`` and ``FORMAT:`` before them.
+
+    Args:
+        files: as :func:`read_linear_transforms` takes them.
+
+    Raises:
+        InputError: When a text begins like a list and is none.
+
+    Example:
+        >>> [str(file) for file in files_of("['fsl:flirt.mat', 'inverse:a.tfm']")]
+        ['flirt.mat', 'a.tfm']
+    """
+    return [transform_source(name).path for name in _names(files)]
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:

@@ -7,8 +7,7 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ import numpy as np
 import torch
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.environment import installed_version
 from monai_regplugins.files.folders import files_in
+from monai_regplugins.io.linear_transform import files_of
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.voxel_files import voxel_files
 
-__all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of", "installed_version"]
+__all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of"]
 
 PACKAGES = ("monai-regplugins", "monai", "torch", "numpy", "nibabel", "SimpleITK")
 PROGRAM = "monai_regplugins"
@@ -53,6 +54,7 @@ NOT_SETTINGS = {
     "which pairs are allowed": ("other_patient",),
     "how the program starts": ("imports", "initialize", "inference", "run"),
 }
+FILE_SETTINGS = ("initial_transform", "features")  # the content of these files counts
 OMITTED = frozenset(key for keys in NOT_SETTINGS.values() for key in keys)
 SINGLE_FILES = (
     ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", ".png", ".jpg", ".jpeg",
@@ -76,6 +78,12 @@ class Provenance:
         self.weights = Path(weights) if weights else None
 
     @cached_property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of the files that settings name, when they were first asked for."""
+        named = [self.parameters.get(key) for key in FILE_SETTINGS]
+        return {str(file): digest_of(file) for value in named if value for file in files_of(value)}
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights when they were first asked for, empty without weights."""
         return digest_of(self.weights) if self.weights else ""
@@ -89,13 +97,15 @@ class Provenance:
         Returns:
             ``inputs``, see :func:`identity_of`; ``weights``, their file and SHA-256; ``parameters``, the settings, and
             ``components``, what the configuration makes of them; ``versions``; ``fingerprint``, equal for equal inputs,
-            weights, configuration and version of this package; ``created``, the time of the call.
+            weights, configuration and version of this package; ``created``, the time of the call. ``files``, if any,
+            are those that settings name, with their SHA-256.
         """
         cause = {
             "inputs": {key: value if key in TEXTS else identity_of(value) for key, value in inputs.items()},
             "weights": {"file": str(self.weights or ""), "sha256": self.digest},
             "parameters": self.parameters,
             "components": self.components,
+            **({"files": self.files} if self.files else {}),
         }
         cause = json.loads(json.dumps(cause, default=str))  # as it will be read again
         versions = {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}}
@@ -188,12 +198,3 @@ def digest_of(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@cache
-def installed_version(package: str) -> str:
-    """Return the version of a package, empty if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

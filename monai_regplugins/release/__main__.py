@@ -20,8 +20,8 @@ from pathlib import Path
 
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file
+from monai_regplugins.environment import installed_version
 from monai_regplugins.files.atomic import write_file
-from monai_regplugins.io.provenance import installed_version
 from monai_regplugins.release.archive import build_zip, check_zip
 from monai_regplugins.release.checks import PACKAGE, check_bundles
 from monai_regplugins.release.download import install_bundle

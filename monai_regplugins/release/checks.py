@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from monai_regplugins.checks import InputError, load_into, load_weights
-from monai_regplugins.io.provenance import installed_version
+from monai_regplugins.environment import installed_version
 from monai_regplugins.release import zoo_rules
 from monai_regplugins.release.layout import read_metadata, released_files
 

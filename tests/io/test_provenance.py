@@ -63,6 +63,16 @@ def test_any_other_cause_has_another(change: str, pair: dict[str, Any], weights:
     assert before != after
 
 
+@pytest.mark.parametrize("value", ["{}", "inverse:{}", "['fsl:{}']"])
+def test_the_content_of_a_file_that_a_setting_names_counts(value: str, pair: dict[str, Any], tmp_path: Path) -> None:
+    file, found = tmp_path / "initial.tfm", []
+    for content in (b"one", b"two", b"one"):
+        file.write_bytes(content)
+        found.append(Provenance({"initial_transform": value.format(file)}).describe(pair))
+    assert found[0]["files"] == {str(file): hashlib.sha256(b"one").hexdigest()}
+    assert found[0]["fingerprint"] == found[2]["fingerprint"] != found[1]["fingerprint"]
+
+
 def test_settings_are_resolved_and_components_kept(weights: Path) -> None:
     config = {
         "size": [2, 3],

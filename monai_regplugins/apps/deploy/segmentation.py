@@ -15,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError, import_optional
+from monai_regplugins.environment import installed_version
 from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
@@ -23,7 +24,6 @@ from monai_regplugins.io.dicom_identity import (
     import_pydicom,
     read_dicom_file,
 )
-from monai_regplugins.io.provenance import installed_version
 from monai_regplugins.readers.dicom_files import dicom_files, dicom_series
 from monai_regplugins.readers.dicom_series import read_dicom_series
 from monai_regplugins.readers.dicom_text import UNREADABLE

@@ -24,7 +24,7 @@ from monai_regplugins.apps.label.requests import RequestError, check_name, numbe
 from monai_regplugins.apps.label.store import Store
 from monai_regplugins.apps.label.tasks import RegistrationBatchTask, RegistrationInferTask, RegistrationTrainTask
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.provenance import installed_version
+from monai_regplugins.environment import installed_version
 from monai_regplugins.readers.voxel_files import check_no_other_file
 
 __all__ = ["NamedDatastore", "RegistrationLabelApp"]
