@@ -11,6 +11,7 @@ __all__ = [
     "KEPT_META",
     "LABEL_KEYS",
     "MASK_KEYS",
+    "PADDING_KEY",
     "PHASE_KEYS",
     "POINT_KEYS",
     "SERIES_KEY",
@@ -25,7 +26,8 @@ POINT_KEYS = ("moving_keypoints", "fixed_keypoints", "moving_landmarks", "fixed_
 PHASE_KEYS = ("fixed_phase", "moving_phase")  # which volume of an image with several
 SERIES_KEY = "dicom_series"  # in an image's metadata: which series it is of
 ITK_KEY = "itk_world"  # the map from this package's world to that in which ITK places the file
-KEPT_META = ("filename_or_obj", SERIES_KEY, ITK_KEY)  # metadata that hold whatever is done to the voxels
+PADDING_KEY = "padding"  # in an image's metadata: the value of voxels that were not measured, if its file states one
+KEPT_META = ("filename_or_obj", SERIES_KEY, ITK_KEY, PADDING_KEY)  # metadata that hold whatever is done to the voxels
 
 
 def present(pair: Mapping[Any, Any], *groups: tuple[str, ...]) -> Iterator[str]:

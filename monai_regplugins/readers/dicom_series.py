@@ -38,6 +38,7 @@ from monai_regplugins.readers.dicom_files import (
     without_copies,
 )
 from monai_regplugins.readers.dicom_frames import frame_tags, frame_values
+from monai_regplugins.readers.dicom_padding import is_padding
 from monai_regplugins.readers.dicom_upright import resample_upright, upright_grid
 from monai_regplugins.readers.kinds import FORMATS
 from monai_regplugins.readers.patients import patients_differ
@@ -92,11 +93,14 @@ class DicomVolume(NamedTuple):
         identity: for writers that refer to the scan, texts by DICOM keyword, empty where a tag is missing: those of
             ``IDENTITY``, and ``SOPInstanceUID`` of all slices in their order along the last axis, with backslashes in
             between, as DICOM writes several values. Texts alone, because they pass through any data loader.
+        padding: the value of voxels that are padding, see :mod:`~monai_regplugins.readers.dicom_padding`; None if there
+            are none, or if the slices were resampled, where air stands for it.
     """
 
     values: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     identity: dict[str, str]
+    padding: float | None = None
 
 
 class _Slice(NamedTuple):
@@ -136,10 +140,11 @@ def read_dicom_series(path: Path, what: str, whole: bool = True, phase: Phase | 
     slices = sorted((slices[index] for index in members), key=lambda one: float(one.position @ slices[0].axes[:, 2]))
     _check_distances(slices, name)
     check_memory((*slices[0].size, len(slices)), READING, name, "read")
-    values, affine = _on_right_angles(np.stack(list(_read_pixels(slices, what)), axis=-1), slices, name)
+    stack, padding = _with_one_padding(list(_read_pixels(slices, what)), slices)
+    values, affine = _on_right_angles(stack, padding, slices, name)
     identity = _identity(slices[0])
     identity["SOPInstanceUID"] = "\\".join(dict.fromkeys(one.tags.get(INSTANCE_UID, "") for one in slices))
-    return DicomVolume(values, affine, identity)
+    return DicomVolume(values, affine, identity, padding if values is stack else None)
 
 
 def dicom_phases(path: Path, what: str) -> list[str]:
@@ -298,7 +303,22 @@ def _check_distances(slices: Sequence[_Slice], name: str) -> None:
         )
 
 
-def _on_right_angles(values: Array, slices: Sequence[_Slice], name: str) -> tuple[npt.NDArray[np.float32], Array]:
+def _with_one_padding(
+    pixels: Sequence[npt.NDArray[np.float32]], slices: Sequence[_Slice]
+) -> tuple[npt.NDArray[np.float32], float | None]:
+    """The volume of sorted slices, whose padding has one value, and that, None without any."""
+    stack = np.stack(pixels, axis=-1)
+    found = np.stack([is_padding(values, one.tags) for values, one in zip(pixels, slices, strict=True)], axis=-1)
+    if not found.any() or found.all():
+        return stack, None
+    padding = float(min(stack[found].min(), stack[~found].min() - 1))  # that no measurement has
+    stack[found] = padding
+    return stack, padding
+
+
+def _on_right_angles(
+    values: npt.NDArray[np.float32], padding: float | None, slices: Sequence[_Slice], name: str
+) -> tuple[npt.NDArray[np.float32], Array]:
     """The values of sorted slices and their matrix; uneven or sheared ones are resampled, which the log states."""
     first = slices[0]
     if len(slices) == 1:  # as thick as its header states
@@ -310,6 +330,8 @@ def _on_right_angles(values: Array, slices: Sequence[_Slice], name: str) -> tupl
     if not (even and upright):
         logger.warning("%s %s.", name, _notice(slices, origins, grid.spacing[2], even, upright))
         check_memory(grid.shape, RESAMPLING, name, "read")
+        if padding is not None:
+            values = np.where(values == padding, values[values != padding].min(), values)
         values = resample_upright(values, origins, grid, upright)
     origin = first.position + first.axes @ (grid.origin - origins[0])
     return values, _affine(first, origin, grid.spacing)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.grids import LPS_TO_RAS, ras_affine
-from monai_regplugins.keys import SERIES_KEY
+from monai_regplugins.keys import PADDING_KEY, SERIES_KEY
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_series import dicom_phases, read_dicom_series
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
@@ -162,7 +162,9 @@ def read_scan(
     if (form := _format_of(file)) is not None:
         return _read_file(file, f"{what} '{path}'", form, exact, (phase, spatial_dims))
     volume = read_dicom_series(file, what, spatial_dims == 3, phase)
-    meta = {"filename_or_obj": str(file), SERIES_KEY: volume.identity}
+    meta: dict[str, Any] = {"filename_or_obj": str(file), SERIES_KEY: volume.identity}
+    if volume.padding is not None:
+        meta[PADDING_KEY] = volume.padding
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
 
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from monai_regplugins.checks import check_mask, check_same_size
 from monai_regplugins.grids import map_points, rescaled_affine, voxel_spacing
+from monai_regplugins.transforms.measured import is_measured
 
-__all__ = ["Scan", "center_of_mass", "coarser", "is_measured", "scan_of", "shrunk"]
+__all__ = ["Scan", "center_of_mass", "coarser", "scan_of", "shrunk"]
 
 VOXELS = 64**3  # of the images that are registered; an affine map has few parameters, so that more only take longer
 ROBUST_RANGE = (0.5, 99.5)  # percent; metal would take most of a histogram
-LOWEST = -1024  # Hounsfield units; no scanner measures less
 HALF = 0.5  # of a voxel, that it counts
 PERCENTILE_VOXELS = 100_000  # more do not change the percentiles, and sorting them takes long
 
@@ -39,18 +39,6 @@ class Scan(NamedTuple):
     def counts(self) -> torch.Tensor:
         """The voxels that are compared, boolean, ``(1, *spatial)``."""
         return self.weight > HALF
-
-
-def is_measured(image: torch.Tensor) -> torch.Tensor:
-    """Where an image holds measurements, boolean: not where CT is padded.
-
-    Values below -1024 are padding if most of them are one value, as that of DICOM's Pixel Padding Value outside of the
-    reconstructed circle; else they are taken for another unit.
-    """
-    low = image < LOWEST
-    values = image[low]
-    padded = len(values) > 0 and float((values == values.min()).double().mean()) > HALF
-    return ~low if padded else torch.ones_like(low)
 
 
 def scan_of(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor | None = None, name: str = "image") -> Scan:
@@ -121,7 +109,7 @@ def center_of_mass(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor
     """World position of the center of mass, weights ``max(image - mean, 0)``.
 
     Subtracting the mean keeps air (any offset) from pulling the center to that of the scan. Voxels that were not
-    measured, see :func:`is_measured`, do not count.
+    measured, see :func:`~monai_regplugins.transforms.measured.is_measured`, do not count.
 
     Args:
         image: intensities, shape ``(1, *spatial)``, not constant.

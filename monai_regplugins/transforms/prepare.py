@@ -42,6 +42,7 @@ from monai_regplugins.readers.dicom_series import same_frame_of_reference
 from monai_regplugins.readers.image_grid import grid_of
 from monai_regplugins.transforms.initial_alignment import alignment_name
 from monai_regplugins.transforms.initial_alignment_choice import initial_matrix
+from monai_regplugins.transforms.measured import exclude_padding
 
 __all__ = [
     "IsotropicSubjectd",
@@ -85,7 +86,8 @@ class ResampleToFixedd(Transform):
             ``<points>_original``, for a single interpolation at the end.
         outside: value outside of the moving image: its ``"minimum"``, for scans with air around the body, or
             ``"border"``, the nearest border value, for crops of the body, where the minimum would create an edge.
-        lowest: voxels below this value are padding and removed from the masks; -1024 for CT, None keeps all.
+        lowest: values below this are padding, -1024 in CT; None leaves what the file states, see
+            :func:`~monai_regplugins.transforms.measured.exclude_padding`.
         initial_transform: file of a linear transform from the fixed to the moving world, or several, the first of which
             meets a point first, see :func:`~monai_regplugins.io.linear_transform.read_linear_transforms`. The
             alignment begins there.
@@ -123,8 +125,7 @@ class ResampleToFixedd(Transform):
                 ``keep_original``, to register on.
         """
         pair: dict[Hashable, Any] = dict(data)
-        if self.lowest is not None:
-            _mask_padding(pair, self.lowest)
+        exclude_padding(pair, self.lowest)
         moving, fixed = pair["moving"], pair["fixed"]
         d = fixed.ndim - 1
         work = (REGISTERING, "register") if self.keep_original else (RESAMPLING, "resample")
@@ -133,8 +134,8 @@ class ResampleToFixedd(Transform):
         _check_common_plane(moving.affine, fixed.affine, d)
         matrix = self._initial_alignment(pair, fixed_affine, moving_affine)
         if self.keep_original:
-            kept = present(data, ("moving", "moving_label"), MOVING_POINTS)
-            pair.update({f"{key}_original": data[key] for key in kept})
+            kept = present(pair, ("moving", "moving_label"), MOVING_POINTS)
+            pair.update({f"{key}_original": pair[key] for key in kept})
         pair["initial_alignment_matrix"] = matrix
         pair["spacing"] = voxel_spacing(fixed_affine, d)
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
@@ -437,17 +438,6 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
                 f"the slices lie in different planes (normal to {'xyz'[moving]} and {'xyz'[fixed]}), expected one; "
                 "give two axial, two coronal or two sagittal slices."
             )
-
-
-def _mask_padding(pair: dict[Hashable, Any], lowest: float) -> None:
-    """Take voxels below the lowest value of the scanner out of the masks, which are made where there is none."""
-    for key in IMAGE_KEYS:
-        image = pair[key]
-        scanned = (image.as_tensor() >= lowest).to(torch.uint8)
-        if not bool(scanned.all()):
-            mask = pair.get(f"{key}_mask")
-            counts = scanned if mask is None else scanned * mask.as_tensor()
-            pair[f"{key}_mask"] = as_meta_tensor(counts, image.affine, image.meta)
 
 
 def _mask_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:

@@ -9,7 +9,7 @@ from scipy.ndimage import center_of_mass as scipys_center
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.transforms import alignment_scan
-from monai_regplugins.transforms.alignment_scan import center_of_mass, coarser, is_measured, scan_of, shrunk
+from monai_regplugins.transforms.alignment_scan import center_of_mass, coarser, scan_of, shrunk
 
 TURNED = np.array([[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -36,13 +36,6 @@ def test_padding_does_not_pull_the_center_of_mass(padding: float) -> None:
     padded = np.where((x - 20) ** 2 + (y - 20) ** 2 > 18**2, padding, image)
     centers = [center_of_mass(torch.from_numpy(one)[None], torch.eye(3)) for one in (image, padded)]
     torch.testing.assert_close(*centers, atol=0.15, rtol=0)
-
-
-def test_what_is_measured() -> None:
-    ct = torch.tensor([[-3024.0, -3024.0, -3024.0, -1500.0, -1024.0, 40.0]])
-    assert is_measured(ct).tolist() == [[False, False, False, False, True, True]]
-    phase = torch.linspace(-4096, 4095, 100)[None]  # another unit: no value is that of padding
-    assert bool(is_measured(phase).all())
 
 
 def test_padding_leaves_the_values_that_are_compared() -> None:

@@ -1,0 +1,54 @@
+"""Pixel Padding Value: pixels of a DICOM slice that were not measured.
+
+Source: DICOM PS3.3, C.7.5.1.1.2 (Pixel Padding Value and Range Limit, both stored values), C.11.1 (modality LUT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_regplugins.readers.dicom_files import tag_number
+
+__all__ = ["is_padding"]
+
+PADDING, LIMIT, SIGNED = "0028|0120", "0028|0121", "0028|0103"
+SLOPE, INTERCEPT = "0028|1053", "0028|1052"
+ROUNDING = 0.25  # of a stored value, in float32
+
+Tags = Mapping[str, str]
+
+
+def is_padding(values: npt.NDArray[Any], tags: Tags) -> npt.NDArray[np.bool_]:
+    """Where a slice is padding.
+
+    Args:
+        values: rescaled values of the slice, stored value * slope + intercept.
+        tags: its header.
+
+    Returns:
+        Boolean, of the shape of ``values``; nowhere if the header states no padding.
+
+    Example:
+        >>> is_padding(np.array([-3024.0, 0.0]), {"0028|0120": "-2000", "0028|1053": "1", "0028|1052": "-1024"})
+        array([ True, False])
+    """
+    ends = [_stored(tags, tag) for tag in (PADDING, LIMIT)]
+    known = sorted(end for end in ends if end is not None)
+    if ends[0] is None:
+        return np.zeros(values.shape, dtype=bool)
+    slope, intercept = tag_number(tags, SLOPE, 1.0) or 1.0, tag_number(tags, INTERCEPT, 0.0)
+    stored = (np.asarray(values, np.float64) - intercept) / slope
+    found: npt.NDArray[np.bool_] = (stored >= known[0] - ROUNDING) & (stored <= known[-1] + ROUNDING)
+    return found
+
+
+def _stored(tags: Tags, tag: str) -> float | None:
+    """The stored value in a tag, of the sign that the pixels have; writers put negative ones down in both ways."""
+    value = tag_number(tags, tag, np.nan)
+    if np.isnan(value):
+        return None
+    return value - 2**16 if tag_number(tags, SIGNED, 0) == 1 and value >= 2**15 else value
