@@ -8,7 +8,7 @@ has the medians. Growth is the line of least squares over the voxels. A further 
 
     python benchmarks/cost.py --sizes 64 96 --repeats 3                     # a quick look
     python benchmarks/cost.py --baseline ../before --output cost.json --figure cost.png
-    python benchmarks/cost.py --baseline ../first --baseline_options="--prealign auto"  # where they have other names
+    python benchmarks/cost.py --baseline ../first --baseline_options="--align auto"  # where they have other names
 """
 
 from __future__ import annotations
