@@ -59,6 +59,7 @@ PATH_KEYS = frozenset(
         "initial_transform",
         "pair_id",
         "pairs_file",
+        "shard",
         "series",
         "dataset_dir",
         "embedded_dir",

@@ -31,6 +31,9 @@ IMAGES = {
     "moving_phase": ("NAME", "which volume of the moving image, likewise; regplugins phases IMAGE lists them"),
     "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
 }
+LIST = {
+    "shard": ("I/N", "register the I-th of N parts alone; the same command without it then writes the report"),
+}
 SETTINGS = {
     "points_space": ("SPACE", "numbers of point files: voxel, ras or lps; default: what the file says, else voxels"),
     "initial_alignment": ("METHOD", "initial alignment: none (default), center, rigid, similarity, affine, or auto"),
@@ -104,6 +107,7 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = _inference_parser(commands, "batch", "register the pairs of a list", about)
     columns = ", ".join(("fixed", "moving", *IMAGES))
     parser.add_argument("pairs_file", metavar="PAIRS", type=_path, help=f"CSV or JSON list with the columns {columns}")
+    _add_options(parser, "which pairs of the list", LIST)
     _add_settings(parser)
 
 

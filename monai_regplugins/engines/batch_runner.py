@@ -14,6 +14,7 @@ from tqdm import tqdm
 from monai_regplugins.checks import InputError, check_choice, input_error_message
 from monai_regplugins.data.pair_list import check_pair_ids
 from monai_regplugins.engines.pair_registration import PairRegistration
+from monai_regplugins.engines.share import share_of
 from monai_regplugins.io.result_folder import remove_leftovers
 from monai_regplugins.outputs.registration_writer import RegistrationWriter
 from monai_regplugins.outputs.report import RegistrationReport
@@ -33,8 +34,9 @@ class BatchRunner:
 
     A pair that fails is reported in one line, and the run continues; :meth:`run` raises an error at the end. Pairs with
     complete results are skipped, so an interrupted run can be resumed. Several processes may share a list and an output
-    folder: each pair is registered by one of them. Results with a bad verdict are written like the others; :meth:`run`
-    raises an error for them at the end.
+    folder: each pair is registered by one of them. Processes of torchrun begin at different places of the list, and the
+    first one waits for the others and writes the report; the others leave errors to it. Results with a bad verdict are
+    written, too; :meth:`run` raises an error for them at the end.
 
     Args:
         register: registers a pair.
@@ -45,9 +47,11 @@ class BatchRunner:
         verbose: log the traceback of each error, too.
         fail_on: verdicts of a list that are an error: ``fail``, ``warn``, which is WARN and FAIL, or ``never``. The
             verdict of a single pair is one of the messages.
+        shard: ``"i/n"`` registers the i-th of n parts of the list, without a report, see
+            :func:`~monai_regplugins.engines.share.share_of`.
 
     Raises:
-        InputError: When ``fail_on`` is another one.
+        InputError: When ``fail_on`` is another one, or ``shard`` is none.
     """
 
     def __init__(
@@ -58,10 +62,12 @@ class BatchRunner:
         report: RegistrationReport | None = None,
         verbose: bool = False,
         fail_on: str = "fail",
+        shard: str = "",
     ) -> None:
         check_choice(fail_on, tuple(BAD), "fail_on")
         self.register, self.pairs, self.writer = register, pairs, writer
-        self.report = report if len(pairs) > 1 else None
+        self.share = share_of(shard)
+        self.report = report if len(pairs) > 1 and self.share.ends else None
         self.verbose, self.fail_on = verbose, fail_on
         self._failed: dict[str, str] = {}
 
@@ -81,11 +87,12 @@ class BatchRunner:
         remove_leftovers(self.writer.output_dir)
         self._failed = {}
         with _what_is_there_stays():
-            bar = tqdm(self.pairs, unit="pair", disable=len(self.pairs) == 1)
+            bar = tqdm(self.share.order(self.pairs), unit="pair", disable=len(self.pairs) == 1 or self.share.index > 0)
             busy = [pair for pair in bar if not self._take(pair)]
-            for pair in busy:  # which another process was at; it is done, unless that process has failed
+            for pair in busy if self.share.ends else ():  # done by another process, unless that has failed
                 self._take(pair, wait=True)
-        self._end()
+        if self.share.ends or self.share.is_shard:
+            self._end(self.share.order(self.pairs))
 
     def _take(self, pair: Pair, wait: bool = False) -> bool:
         """Register a pair unless it is done; return False if another process is at it."""
@@ -114,22 +121,22 @@ class BatchRunner:
         logger.error("%s: %s", pair["pair_id"], message)
         self._failed[pair["pair_id"]] = message
 
-    def _end(self) -> None:
+    def _end(self, pairs: Sequence[Pair]) -> None:
         """Write the report, and raise an error if pairs have failed or verdicts are bad."""
-        done = [pair["pair_id"] for pair in self.pairs if pair["pair_id"] not in self._failed]
+        done = [pair["pair_id"] for pair in pairs if pair["pair_id"] not in self._failed]
         if self.report is not None and done:
             self.report(done, self._failed)
         problems = []
         if self._failed:
             problems.append(
-                f"{len(self._failed)} of {len(self.pairs)} pairs failed ({_some(self._failed)}), each with its reason "
+                f"{len(self._failed)} of {len(pairs)} pairs failed ({_some(self._failed)}), each with its reason "
                 "above; the others are done. Correct them and run the same command again, it does only what is missing."
             )
         wanted = BAD[self.fail_on] if len(self.pairs) > 1 else ()
         bad = [name for name in done if wanted and self._verdict(name) in wanted]
         if bad:
             problems.append(
-                f"{len(bad)} of {len(self.pairs)} results are not to be trusted ({_some(bad)}); they are written, and "
+                f"{len(bad)} of {len(pairs)} results are not to be trusted ({_some(bad)}); they are written, and "
                 "their metrics.json state the reasons. fail_on=never does not make this an error."
             )
         if problems:

@@ -47,6 +47,7 @@ NOT_SETTINGS = {
         "embedded_dir",
         "phantom",
         "max_pairs",
+        "shard",
     ),
     "where weights lie: their digest counts": ("bundle_root", "ckpt"),
     "where results go, and what is said of them": ("output_dir", "verbose", "fail_on"),

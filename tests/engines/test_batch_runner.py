@@ -286,6 +286,42 @@ def test_a_pair_that_another_process_registers_is_waited_for(tmp_path: Path) -> 
 NAMES = ("a", "b", "A", "imagesTr", "é", "e\u0301", "$x", "@y", "%z", "a#b", "=1+1", "metrics.csv", "mean", "x" * 300)
 
 
+def test_shards_register_their_parts_and_the_same_command_without_reports(tmp_path: Path) -> None:
+    values = {name: name for name in "abcde"} | {"d": "bad"}
+    for shard, calls in (("1/2", ["a", "c", "e"]), ("2/2", ["b", "d"])):
+        report = Report()
+        runner, register = make(tmp_path, values, report=report, shard=shard)
+        with pytest.raises(InputError, match="1 of 2 pairs failed") if "d" in calls else contextlib.nullcontext():
+            runner.run()
+        assert register.calls == calls
+        assert report.ids == []
+    runner, register = make(tmp_path, values, report=report)
+    with pytest.raises(InputError, match="1 of 5 pairs failed"):
+        runner.run()
+    assert register.calls == ["d"]
+    assert report.ids == ["a", "b", "c", "e"]
+
+
+def test_processes_of_torchrun_leave_waiting_report_and_errors_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {name: name for name in "abcde"} | {"d": "bad"}
+    for rank, calls in ((1, ["b", "d", "a", "c"]), (0, ["e", "d"])):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, str(value))
+        report = Report()
+        runner, register = make(tmp_path, values, report=report)
+        if rank:  # the first process is at the last pair
+            with runner.writer.folder(runner.pairs[-1]).claimed(False):
+                runner.run()
+            assert report.ids == []
+        else:
+            with pytest.raises(InputError, match="1 of 5 pairs failed"):
+                runner.run()
+            assert report.ids == ["a", "c", "e", "b"]
+        assert register.calls == calls
+
+
 class Slow(Writer):
     """Takes its time between its files, so that a kill finds it at work."""
 
