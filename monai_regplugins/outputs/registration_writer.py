@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -121,7 +122,9 @@ class RegistrationWriter:
             InputError: When a folder of results is there that is none of the same images, or holds an input.
         """
         for pair in pairs:
-            self.folder(pair).check(self.provenance.describe(pair)["inputs"])
+            folder = self.folder(pair)
+            if os.path.lexists(folder.path):  # nothing lies in a folder that is not there
+                folder.check(self.provenance.describe(pair)["inputs"])
 
     def folder(self, pair: Mapping[str, Any]) -> ResultFolder:
         """Return the folder of a pair's results."""
