@@ -21,13 +21,14 @@ from monai_regplugins.fields import jacobian_determinant, warp
 from monai_regplugins.metrics.pair import pair_metrics
 from monai_regplugins.verdict.judge import judge
 
-__all__ = ["draw_pair", "pair_figure"]
+__all__ = ["PANELS", "draw_pair", "pair_figure", "panels_of"]
 
 Array = npt.NDArray[Any]
 
 COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
 GRID_LINES = 24  # along the longest side of a plane
 WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more take longer and add nothing
+PANELS = "Panels"  # text of a PNG file: where its panels lie, see panels_of
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
 
@@ -191,6 +192,28 @@ def pair_figure(
     )
     _write_titles(axes, rows[0], _column_titles(values), title)
     return axes.figure  # type: ignore[return-value]
+
+
+def panels_of(figure: Figure) -> dict[str, list[float]]:
+    """Return where the fixed and the warped image lie on the page, in the first row of it.
+
+    Args:
+        figure: of :func:`pair_figure`.
+
+    Returns:
+        Left, top, right and bottom of the panels ``fixed`` and ``warped``, as shares of the page; empty for a figure
+        without images.
+    """
+    shown = [image for axes in figure.axes for image in axes.images]
+    if not shown:
+        return {}
+    width, height = figure.get_size_inches()
+    panels = {}
+    for name, column in (("fixed", 0), ("warped", 2)):
+        left, right, bottom, top = shown[column].get_extent()
+        across, up = sorted((left / width, right / width)), sorted((1 - bottom / height, 1 - top / height))
+        panels[name] = [float(end) for end in (across[0], up[0], across[1], up[1])]
+    return panels
 
 
 def _labels_of(moving_label: Tensor | None, warped_label: Tensor | None, ddf: Tensor) -> list[Array]:

@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
 from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.figures.pair import PANELS, panels_of
 from monai_regplugins.figures.png import QUICK
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.field_grid import check_plane
@@ -176,7 +177,9 @@ class RegistrationWriter:
         content = json.dumps({**result.verdict.as_json(), **finite}, indent=2)
         (folder / "metrics.json").write_text(content, encoding="utf-8")
         logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, result.verdict)
-        result.figure.savefig(folder / "registration.png", pil_kwargs=QUICK)
+        figure = result.figure
+        panels = {PANELS: json.dumps(panels_of(figure))}
+        figure.savefig(folder / "registration.png", metadata=panels, pil_kwargs=QUICK)
         for write in self.parts:
             write(result, folder)
 

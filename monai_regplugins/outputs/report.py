@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
+from PIL import Image
 
-from monai_regplugins.io.result_folder import check_result, write_result
+from monai_regplugins.figures.pair import PANELS
+from monai_regplugins.io.result_folder import check_result, read_record, write_result
 from monai_regplugins.metrics.pair import finite_values
 from monai_regplugins.outputs.metric_table import STATES, SUMMARY, metrics_csv, state_values, states_of
 from monai_regplugins.verdict.judge import LEVELS
@@ -28,6 +30,7 @@ Row = Mapping[str, Any]  # "pair_id", the content of its metrics.json, and "erro
 ORDER = {"tre": -1, "dsc": 1, "ncc": 1}
 TABLE, PAGE = "metrics.csv", "report.html"
 ERROR = "ERROR"  # instead of a verdict, of a pair without result
+SIDES = ("fixed", "warped")
 BEFORE, AFTER = "#9aa5b1", "#1982c4"
 
 STYLE = """
@@ -39,7 +42,12 @@ img { max-width: 100%; height: auto }
 .FAIL, .ERROR { color: #b3261e; font-weight: 600 }
 .WARN { color: #a15c00; font-weight: 600 }
 .PASS { color: #1b7f4b }
+.slider { position: relative; width: max-content; max-width: 100%; --at: 50% }
+.slider img { display: block; width: 24rem }
+.slider .top { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)) }
+.slider input { width: 100%; margin: .4rem 0 0 }
 """
+SLIDE = "this.parentNode.style.setProperty('--at', this.value + '%')"
 
 
 class RegistrationReport:
@@ -82,7 +90,8 @@ class RegistrationReport:
             row["pair_id"]: (self.output_dir / row["pair_id"] / "registration.png").read_bytes()
             for row in [row for row in worst_first(rows) if row.get("verdict") != ERROR][: self.pictures]
         }
-        write_result(self.output_dir / PAGE, report_page(rows, shown, self.title).encode())
+        made = read_record(self.output_dir / pair_ids[0]) if pair_ids else {}
+        write_result(self.output_dir / PAGE, report_page(rows, shown, self.title, made).encode())
 
 
 def worst_first(rows: Iterable[Row]) -> list[Row]:
@@ -98,13 +107,16 @@ def _severity(row: Row) -> int:
     return len(LEVELS) if verdict == ERROR else LEVELS.index(verdict)
 
 
-def report_page(rows: Sequence[Row], pictures: Mapping[str, bytes], title: str) -> str:
+def report_page(
+    rows: Sequence[Row], pictures: Mapping[str, bytes], title: str, made: Mapping[str, Any] | None = None
+) -> str:
     """Return the page as HTML.
 
     Args:
         rows: measures of each pair.
         pictures: PNG files by pair.
         title: heading.
+        made: the provenance record of a pair, whose weights, settings and versions are those of all.
     """
     labels = _per_label(rows)
     parts = [
@@ -116,6 +128,7 @@ def report_page(rows: Sequence[Row], pictures: Mapping[str, bytes], title: str) 
         "<h2>All pairs, the worst first</h2>",
         _pairs(worst_first(rows)),
         *(_case(row, pictures[row["pair_id"]]) for row in worst_first(rows) if row["pair_id"] in pictures),
+        _settings(made or {}),
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
@@ -168,7 +181,58 @@ def _case(row: Row, picture: bytes) -> str:
     """A pair with its verdict, its reasons, its picture, and a link to its folder."""
     name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
     reported = f'<p class="{verdict}">{verdict} {escape(str(row.get("reasons", "")))}</p>' if verdict else ""
-    return f'<h3><a href="{quote(name)}/">{escape(name)}</a></h3>{reported}{_image(picture, name)}'
+    return f"<h3>{_link(name)}</h3>{reported}{_image(picture, name)}{_slider(picture, name)}"
+
+
+def _link(name: str) -> str:
+    """The name of a pair, which leads to its folder."""
+    return f'<a href="{quote(name)}/">{escape(name)}</a>'
+
+
+def _slider(picture: bytes, name: str) -> str:
+    """The fixed image, and over it the warped one to the right of a slider; nothing where the picture states neither.
+
+    The page holds all that it needs; its one line of script moves the border.
+    """
+    images = _panels(picture)
+    if len(images) < len(SIDES):
+        return ""
+    below, above = (_image(image, f"{side} image of {name}") for side, image in images.items())
+    title = f"fixed (left) and warped (right) image of {name}"
+    control = f'<input type="range" value="50" aria-label="{escape(title)}" oninput="{SLIDE}">'
+    return f'<div class="slider">{below}<div class="top">{above}</div>{control}</div>'
+
+
+def _panels(picture: bytes) -> dict[str, bytes]:
+    """The panels of a figure that its file states, each as a PNG file; none of a damaged one."""
+    try:
+        with Image.open(io.BytesIO(picture)) as page:
+            stated = json.loads(getattr(page, "text", {}).get(PANELS, "{}"))
+            return {side: _cropped(page, stated[side]) for side in SIDES if side in stated}
+    except (OSError, ValueError):
+        return {}
+
+
+def _cropped(page: Image.Image, shares: Sequence[float]) -> bytes:
+    """A part of a picture as a PNG file: left, top, right and bottom as shares of the page."""
+    left, top, right, bottom = (round(share * size) for share, size in zip(shares, page.size * 2, strict=True))
+    stream = io.BytesIO()
+    page.crop((left, top, right, bottom)).convert("RGB").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _settings(made: Mapping[str, Any]) -> str:
+    """Weights, settings and versions of a provenance record, folded up."""
+    if not made:
+        return ""
+    weights, versions = made.get("weights", {}), made.get("versions", {})
+    lines = {
+        "weights": f"{weights.get('file', '')} (SHA-256 {weights.get('sha256', '')[:12]})",
+        **{str(name): json.dumps(value) for name, value in made.get("parameters", {}).items()},
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    }
+    table = _table([["setting", "value"], *([escape(cell) for cell in line] for line in lines.items())])
+    return f"<details><summary>Weights, settings and versions</summary>{table}</details>"
 
 
 def _verdicts(rows: Sequence[Row]) -> str:
@@ -193,7 +257,9 @@ def _summary(rows: Sequence[Row]) -> str:
     lines = [["", *states]]
     for title, (name, decimals) in SUMMARY.items():
         if finite_values(rows, name):
-            lines.append([title, *(_mean_and_sd(state_values(rows, name, state), decimals) for state in states)])
+            lines.append(
+                [escape(title), *(_mean_and_sd(state_values(rows, name, state), decimals) for state in states)]
+            )
     return _table(lines)
 
 
@@ -203,7 +269,9 @@ def _pairs(rows: Sequence[Row]) -> str:
     judged = ["verdict"] if any("verdict" in row for row in rows) else []
     lines = [["pair", *judged, *columns]]
     for row in rows:
-        words = [str(row["pair_id"]), *(str(row.get(name, "")) for name in judged)]
+        name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
+        words = [escape(name) if verdict == ERROR else _link(name)]
+        words += [f'<span class="{verdict}">{verdict}</span>' for _ in judged]
         lines.append([*words, *(_cell(row, name, decimals) for name, decimals in columns.values())])
     return _table(lines)
 
@@ -228,9 +296,9 @@ def _mean_and_sd(values: Sequence[float], decimals: int) -> str:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first line is its head."""
+    """A table of HTML whose first line is its head."""
     rows = [
-        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) + "</tr>"
+        "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in line) + "</tr>"
         for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)
     ]
     return f"<table>{''.join(rows)}</table>"

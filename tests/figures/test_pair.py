@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from PIL import Image
 
 from monai_regplugins.figures import pair as figure
 from monai_regplugins.figures import pair_figure
+from monai_regplugins.figures.pair import panels_of
+from monai_regplugins.figures.png import png_of
 
 
 def volume_pair() -> dict[str, torch.Tensor]:
@@ -220,3 +224,21 @@ def test_a_sagittal_slice_has_the_head_on_top_and_the_front_on_the_left(head: in
     last = (shown.shape[1] - 1, shown.shape[0] - 1)
     for image in (first, *others):
         assert corner(image, *(last if direction > 0 else (0, 0))) == (False, True)
+
+
+FLAT = {"ncc_before": 0.0, "ncc": 0.0, "folding_percent": 0.0}
+
+
+@pytest.mark.parametrize("affine", [None, torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))])
+def test_the_panels_of_the_page_show_their_images(affine: torch.Tensor | None) -> None:
+    """The panel of an image that is white among black ones is white."""
+    black, white = torch.zeros(1, 9, 8, 7), torch.ones(1, 9, 8, 7)
+    for name, others in (("fixed", {"moving": black, "warped": black}), ("warped", {"moving": white, "fixed": black})):
+        images = {name: white, **others}
+        drawn = pair_figure(**images, ddf=torch.zeros(3, 9, 8, 7), spacing=[1.0, 2.0, 3.0], affine=affine, metrics=FLAT)
+        with Image.open(io.BytesIO(png_of(drawn))) as page:
+            pixels = np.asarray(page.convert("L"))
+        for column, (left, top, right, bottom) in panels_of(drawn).items():
+            height, width = pixels.shape
+            box = pixels[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+            assert np.unique(box[3:-3, 3:-3]).tolist() == [255 if column == name else 0]  # inside of the outline

@@ -63,7 +63,7 @@ def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture, which takes most of the time."""
-    picture = SimpleNamespace(savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
+    picture = SimpleNamespace(axes=[], savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
     monkeypatch.setattr(RegistrationResult, "figure", picture)
 
 
