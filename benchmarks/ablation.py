@@ -6,7 +6,7 @@ the validation pairs where ``val_pairs`` leaves some out, so all variants meet t
 
     python benchmarks/ablation.py --config bundles/ran/configs/train.json --set max_epochs=4 --seeds 0 1 2 \
         --variant full --variant "one head: network_def#num_heads=1" \
-        --variant "plain: head_weighting=softmax; preset=ran0" --runs runs/ablation --output ablation.md
+        --variant "plain: head_weighting=softmax; geometry=ran0" --runs runs/ablation --output ablation.md
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     found: dict[str, Found] = {}
     for preset, ckpt in args.runs:
         overrides = given(args, ("dataset_dir", "spatial_size", "head_weighting", "val_pairs"))
-        parser = ConfigParser(read_config(args.config, {**overrides, "preset": preset, "ckpt": ckpt}))
+        parser = ConfigParser(read_config(args.config, {**overrides, "geometry": preset, "ckpt": ckpt}))
         found[preset] = estimate(parser, args)
         about["data_set"] = Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name
         about["grid_of_the_network"] = parser.get_parsed_content("spatial_size")

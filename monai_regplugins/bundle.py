@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import os
+import pydoc
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names
+from monai_regplugins.settings import settle
 
 __all__ = [
     "LANGUAGE",
@@ -66,12 +68,16 @@ PATH_KEYS = frozenset(
         "output_dir",
         "ckpt",
         "ckpt_dir",
+        "preset",
     )
 )
 
 LANGUAGE = ("$", "@", "%")  # what expressions, references and copies of the configuration language begin with
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
-STOPPED = "stopped; what was written is complete, and the same command goes on from there."
+STOPPED = (
+    "stopped; what was written is complete: a list goes on by the same command, a training with --ckpt and its "
+    "checkpoint.pt."
+)
 
 
 def bundle_root() -> str:
@@ -101,13 +107,15 @@ def start(seed: int | None = None) -> None:
     """Initialize a run; the first item of ``initialize`` in every configuration.
 
     From here on an :class:`~monai_regplugins.checks.InputError` that ends the program is shown as one line instead of
-    a traceback (exit status 1 stays), and unknown overrides end it at once.
+    a traceback (exit status 1 stays), and unknown overrides end it at once. What was not typed is taken from the preset
+    and from the weights, see :func:`~monai_regplugins.settings.settle`.
 
     Args:
         seed: fixes all random numbers (Python, NumPy, PyTorch); None leaves them free.
 
     Raises:
-        InputError: When an override names a key that the configuration does not have.
+        InputError: When an override names a key that the configuration does not have, there is no such preset, or the
+            weights are those of another network.
     """
     _show_input_errors_in_one_line()
     _end_in_one_line_when_terminated()
@@ -115,6 +123,7 @@ def start(seed: int | None = None) -> None:
     check_overrides()
     _take_current_names()
     _take_names_as_text()
+    _take_settings()
     if seed is not None:
         set_determinism(seed)
 
@@ -124,7 +133,7 @@ def check_overrides() -> None:
 
     MONAI accepts any name and lets a mistyped one have no effect. Keys are compared with the files, since overrides
     have already entered the parsed configuration. A new argument of an existing component
-    (``--optimizer#weight_decay 1e-4``) passes, the component itself refuses what it does not know. Without an
+    (``--optimizer#weight_decay 1e-4``) passes if the component has it. Without an
     enclosing ``create_workflow`` there is nothing to compare, and the check is silent.
 
     Raises:
@@ -152,7 +161,9 @@ def check_keys(keys: Iterable[str], config: Mapping[str, Any], config_file: str 
     Raises:
         InputError: When there are unknown keys; the message gives the closest key of each.
     """
-    unknown = [key for key in keys if not _names_a_key(key, config)]
+    given = list(keys)
+    others = tuple(key.removesuffix("_target_") for key in given if key.endswith(("#_target_", "::_target_")))
+    unknown = [key for key in given if not (key.startswith(others) or _names_a_key(key, config))]
     if unknown:
         raise InputError(_phrase_unknown(unknown, config, config_file))
 
@@ -207,6 +218,17 @@ def _take_names_as_text() -> None:
         if text := str(overrides[key]) if written is None else written:
             config[key] = literal_name(key, text)
             parser.ref_resolver.items[key] = ConfigItem(config[key], key)  # in place of what was made of it before
+
+
+def _take_settings() -> None:
+    """Take settings from the preset and the weights; overrides, and all files but the first, count as typed."""
+    call, parser = _creating_call(), enclosing_parser()
+    if call is None or parser is None:
+        return
+    files = call.f_locals["config_file"]
+    overlays = [] if isinstance(files, str) else list(files or ())[1:]
+    overrides = [OPTIONS.get(key, key) for key in {**call.f_locals["kwargs"], **call.f_locals["_args"]}]
+    settle(parser, [*overrides, *(key for file in overlays for key in ConfigParser.load_config_file(file))])
 
 
 class LiteralPath(type(Path())):  # type: ignore[misc]
@@ -316,7 +338,17 @@ def _names_a_key(key: str, config: Mapping[str, Any]) -> bool:
     parent, last = _parent_of(key, config)
     if not isinstance(parent, Mapping):  # inside a list or a replaced item: MONAI has already found the place
         return True
-    return last in parent or last in LANGUAGE_KEYS or "_target_" in parent
+    return last in parent or last in LANGUAGE_KEYS or ("_target_" in parent and last in _arguments(parent, [last]))
+
+
+def _arguments(component: Mapping[str, Any], otherwise: Sequence[str] = ()) -> list[str]:
+    """Return the names of a component's arguments; ``otherwise`` if it takes any, or is not known by its full name."""
+    try:
+        parameters = inspect.signature(pydoc.locate(str(component["_target_"]))).parameters  # type: ignore[arg-type]
+    except (pydoc.ErrorDuringImport, TypeError, ValueError):
+        return list(otherwise)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return list(otherwise) if takes_any else list(parameters)
 
 
 def _parent_of(key: str, config: Mapping[str, Any]) -> tuple[Any, str]:
@@ -348,7 +380,8 @@ def _hint(key: str, config: Mapping[str, Any]) -> str:
     """Suggest the closest existing id for ``key``."""
     parent, last = _parent_of(key, config)
     path = key[: len(key) - len(last)]
-    return suggest(key, [path + str(name) for name in parent])
+    arguments = _arguments(parent) if isinstance(parent, Mapping) and "_target_" in parent else []
+    return suggest(key, [path + str(name) for name in (*parent, *arguments)])
 
 
 def _show_input_errors_in_one_line() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,15 +94,18 @@ def all_bundles() -> dict[str, Path]:
     return found
 
 
-def presets_of(root: Path) -> list[str]:
+def presets_of(root: Path, config: Collection[str] = ()) -> list[str]:
     """Return the names of the configurations that only change settings of a bundle's inference.
 
     Args:
         root: folder of the bundle.
+        config: keys of a configuration, such as that of training; what only changes settings of it counts, too.
     """
     settings = read_json(root / CONFIG).keys()
-    others = (file for file in files_in(root / "configs", "*.json") if file.name != CONFIG.name)
-    return [file.stem for file in others if _changes_only(read_json(file), settings)]
+    others = {file.stem: read_json(file) for file in files_in(root / "configs", "*.json") if file.name != CONFIG.name}
+    return [
+        name for name, content in others.items() if any(_changes_only(content, keys) for keys in (settings, config))
+    ]
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -139,6 +142,7 @@ def _bundles_in(folder: Path) -> Iterator[Path]:
             yield root
 
 
-def _changes_only(overlay: dict[str, Any], settings: Any) -> bool:
-    """Whether a configuration holds nothing but other values of settings, or of what is inside of them."""
-    return bool(overlay) and all(key.replace("::", "#").partition("#")[0] in settings for key in overlay)
+def _changes_only(overlay: dict[str, Any], settings: Collection[str]) -> bool:
+    """Whether a configuration is no run of its own, and holds nothing but values of settings, or inside of these."""
+    names = {key.replace("::", "#").partition("#")[0] for key in overlay}
+    return bool(names) and "initialize" not in names and names <= {*settings}

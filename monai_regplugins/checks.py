@@ -305,7 +305,7 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
         path: where they came from, for the message.
 
     Raises:
-        InputError: When names or shapes differ, as they do for a checkpoint of another preset, or a weight is NaN or
+        InputError: When names or shapes differ, as they do for a checkpoint of another network, or a weight is NaN or
             infinite, as after a training that diverged.
     """
     expected = network.state_dict()
@@ -319,7 +319,7 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
     if found:
         raise InputError(
             f"checkpoint '{path}' does not fit {type(network).__name__}: weights {', '.join(found)}; "
-            "it belongs to another preset or network, so give the preset it was trained with, or another checkpoint."
+            "it belongs to another network, so give the settings it was trained with, or another checkpoint."
         )
     if wrong := [key for key in expected if not bool(torch.isfinite(state[key]).all())]:
         raise InputError(

@@ -13,8 +13,9 @@ from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform
 __all__ = ["build_parser", "main", "split_overrides"]
 
 AUTO = "auto"
+DESCRIBING = ("--labels", "--time")
 OPTION = re.compile(r"--[a-zA-Z]")
-OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto")
+OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto", *DESCRIBING)
 
 # keys of the inference configurations that most users need: what their value is, and what they do
 IMAGES = {
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_register(commands)
     _add_batch(commands)
     _add_phases(commands)
+    _add_describe(commands)
     add_transform_commands(commands, _path)
     commands.add_parser("bundles", help="list the bundles that are found", description=BUNDLES)
     commands.add_parser("doctor", help="check the installation and register a test pair", description=DOCTOR)
@@ -89,6 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
 BUNDLES = "List the registration bundles with their versions, folders, weights and presets."
 DOCTOR = "Report versions, devices, memory and bundles, and register a phantom; the exit status is 1 if anything fails."
 PHASES = "Print a list of pairs for regplugins batch: all volumes of one image, such as a 4D-CT, onto one of them."
+DESCRIBE = """Check shapes, voxel sizes, intensities, labels and duplicates of a folder of images, write the file that
+makes it a data set, and print a command that trains on it."""
 FORMATS = "NIfTI, NRRD, MetaImage, MGH, TIFF or PNG file, or folder of a DICOM series"
 
 
@@ -116,6 +120,18 @@ def _add_phases(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("phases", help="list the pairs of an image with several volumes", description=PHASES)
     parser.add_argument("image", metavar="IMAGE", type=_path, help=f"image with several volumes: {FORMATS}")
     parser.add_argument("--onto", default="", metavar="NAME", help="the fixed volume; default: the first one")
+
+
+def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that describes a folder of images."""
+    parser = commands.add_parser("describe", help="check a folder of images to train on", description=DESCRIBE)
+    parser.add_argument(
+        "images", metavar="IMAGES", type=_path, help="folder of images, or a data set with such folders"
+    )
+    parser.add_argument("--labels", metavar="LABELS", type=_path, help="folder of label maps of the same names")
+    parser.add_argument("--time", action="store_true", help="train two steps and report the minutes of an epoch")
+    place = "folder of the data set's file; default: datasets/NAME"
+    parser.add_argument("-o", "--output_dir", "--output-dir", metavar="OUT", type=_path, help=place)
 
 
 def _inference_parser(
@@ -228,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_transform_command(parser.parse_args(words))
     own, overrides = split_overrides(words)
     args = parser.parse_args(own)
-    if args.command in ("bundles", "doctor", "phases"):
+    if args.command in ("bundles", "describe", "doctor", "phases"):
         if overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
         return _report_command(args)()
@@ -244,6 +260,10 @@ def _report_command(args: argparse.Namespace) -> Callable[[], int]:
         from monai_regplugins.doctor import run_doctor
 
         return run_doctor
+    if args.command == "describe":
+        from monai_regplugins.describe import run_describe
+
+        return lambda: run_describe(args.images, args.labels, args.output_dir, args.time)
     from monai_regplugins.commands import list_bundles, list_phases
 
     return list_bundles if args.command == "bundles" else lambda: list_phases(args.image, args.onto)

@@ -17,7 +17,6 @@ from monai_regplugins.bundle_folders import (
     presets_of,
     read_json,
 )
-from monai_regplugins.checks import check_choice
 from monai_regplugins.data.pair_list import phase_list, read_pair_list
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.images import scan_shape
@@ -60,16 +59,11 @@ def inference_words(root: Path, args: Namespace, overrides: Sequence[str]) -> li
         args: as for :func:`run_inference`.
         overrides: as for :func:`run_inference`.
 
-    Raises:
-        InputError: When the bundle has no such preset.
     """
-    config = str(root / CONFIG)
-    if args.preset is not None:
-        check_choice(args.preset, presets_of(root), f"preset of the bundle {root.name}")
-        config = str([config, str(root / "configs" / f"{args.preset}.json")])
-    keys = ("fixed", "moving") if args.command == "register" else ("pairs_file",)
-    pair = [word for key in keys for word in (f"--{key}", getattr(args, key))]
-    return ["run", "inference", "--config_file", config, *pair, "--output_dir", args.output_dir, *overrides]
+    keys = ["fixed", "moving"] if args.command == "register" else ["pairs_file"]
+    given = [*keys, "preset"] if args.preset is not None else keys
+    pair = [word for key in given for word in (f"--{key}", getattr(args, key))]
+    return ["run", "inference", "--config_file", str(root / CONFIG), *pair, "--output_dir", args.output_dir, *overrides]
 
 
 def choose_bundle(fixed: str) -> tuple[str, str]:
@@ -136,13 +130,15 @@ def describe_bundle(root: Path) -> str:
     """Return a few lines about a bundle: name, version, task, folder, weights and presets."""
     metadata = read_json(root / "configs" / "metadata.json")
     weights = [f"{file.name} ({file.stat().st_size / MEBIBYTE:.1f} MiB)" for file in files_in(root / "models", "*.pt")]
-    presets = presets_of(root)
+    presets, training = presets_of(root), read_json(root / "configs" / "train.json")
+    of_training = [name for name in presets_of(root, training) if name not in presets]
     configs = [file.stem for file in files_in(root / "configs", "*.json")]
-    others = [name for name in configs if name not in (*presets, "inference", "metadata")]
+    others = [name for name in configs if name not in (*presets, *of_training, "inference", "metadata")]
     lines = {
         "folder": str(root),
         "weights": ", ".join(weights) or "none",
         "presets": ", ".join(presets) or "none",
+        "presets of a training": ", ".join(of_training) or "none",
         "other configurations": ", ".join(others) or "none",
     }
     title = f"{root.name} {metadata.get('version', '(no version)')}: {metadata.get('task', 'no task is given')}"

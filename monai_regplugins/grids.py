@@ -27,6 +27,7 @@ __all__ = [
     "grid_distance",
     "grids_overlap",
     "inside_mask",
+    "linear_kind",
     "map_points",
     "offset_field",
     "plane_axis",
@@ -42,6 +43,7 @@ __all__ = [
 
 SAME_GRID_TOLERANCE = 1e-2  # voxels; headers in float32 or written as text round below this
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
+ROUNDING = 1e-6  # of a matrix: what is nearer to a rotation is one
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D slice may leave its world plane
 
 
@@ -91,6 +93,29 @@ def plane_axis(affine: torch.Tensor, name: str) -> int:
             "or sagittal one; reset the orientation in its header."
         )
     return axis
+
+
+def linear_kind(matrix: torch.Tensor) -> str:
+    """What a map of the world does: ``none``, ``translation``, ``rigid``, ``similarity`` or ``affine``.
+
+    Args:
+        matrix: (d + 1, d + 1), mm.
+
+    Example:
+        >>> linear_kind(torch.diag(torch.tensor([2.0, 2.0, 1.0])))
+        'similarity'
+    """
+    matrix = matrix.double()
+    part, identity = matrix[:-1, :-1], torch.eye(len(matrix) - 1, dtype=torch.float64)
+    product = part.T @ part
+    scale = product.trace() / len(part)
+    if torch.equal(matrix, torch.eye(len(matrix), dtype=torch.float64)):
+        return "none"
+    if torch.allclose(part, identity, atol=ROUNDING):
+        return "translation"
+    if torch.det(part) <= 0 or not torch.allclose(product, scale * identity, atol=ROUNDING * float(scale)):
+        return "affine"
+    return "rigid" if abs(float(scale) - 1) < ROUNDING else "similarity"
 
 
 def voxel_spacing(affine: torch.Tensor, spatial_dims: int) -> torch.Tensor:

@@ -70,8 +70,8 @@ class RegisterPair(Transform):
         """Register a pair.
 
         Args:
-            fixed: the image that stays: a path, a :class:`~monai.data.MetaTensor`, or an array or tensor of shape
-                ``(*spatial)`` or ``(1, *spatial)``.
+            fixed: the image that stays: a path, a :class:`~monai.data.MetaTensor`, an image of nibabel, SimpleITK or
+                TorchIO, or an array or tensor of shape ``(*spatial)`` or ``(1, *spatial)``.
             moving: the image that is warped onto it.
             **companions: labels, points, mask and more, see :class:`~monai_regplugins.registration.Registration`.
 
@@ -96,15 +96,17 @@ class RegisterPaird(MapTransform, InvertibleTransform):
     inverse of the displacement: linear under the key of the image, nearest under that of the label map.
 
     Args:
-        fixed_key: key of the fixed image: a path, a MetaTensor, or an array or tensor; so are all others.
+        fixed_key: key of the fixed image: a path, a MetaTensor, an image of nibabel, SimpleITK or TorchIO, or an array
+            or tensor; so are all others.
         moving_key: key of the moving image.
         bundle: see :class:`RegisterPair`.
         fixed_label_key: key of the fixed label map, to measure the overlap with.
         moving_label_key: key of the moving label map.
-        mask_key: key of a mask of the fixed image.
+        mask_key: key of a mask of the fixed image, the voxels that count.
+        moving_mask_key: key of a mask of the moving image.
         displacement_key: key of the displacement, to be added.
         metrics_key: key of the metrics, to be added.
-        allow_missing_keys: whether label maps and mask may be missing.
+        allow_missing_keys: whether label maps and masks may be missing.
         **settings: see :class:`RegisterPair`.
 
     Raises:
@@ -131,6 +133,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         fixed_label_key: str | None = None,
         moving_label_key: str | None = None,
         mask_key: str | None = None,
+        moving_mask_key: str | None = None,
         displacement_key: str = "displacement",
         metrics_key: str = "metrics",
         allow_missing_keys: bool = False,
@@ -139,7 +142,8 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         super().__init__([key for key in (moving_key, moving_label_key) if key], allow_missing_keys)
         self.registrar = RegisterPair(bundle, **settings)
         self.fixed_key, self.moving_key, self.moving_label_key = fixed_key, moving_key, moving_label_key
-        self.companion_keys = {"fixed_label": fixed_label_key, "moving_label": moving_label_key, "mask": mask_key}
+        labels = {"fixed_label": fixed_label_key, "moving_label": moving_label_key}
+        self.companion_keys = {**labels, "fixed_mask": mask_key, "moving_mask": moving_mask_key}
         self.displacement_key, self.metrics_key = displacement_key, metrics_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,13 +29,15 @@ from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.keys import PHASE_KEYS
+from monai_regplugins.readers.held_images import as_meta_tensor
 from monai_regplugins.readers.images import as_scan, in_memory
 from monai_regplugins.renamed import current_names
-from monai_regplugins.result import RegistrationResult
+from monai_regplugins.result import Part, RegistrationResult
+from monai_regplugins.settings import settle
 
 __all__ = ["CONFIG", "Registration", "find_bundle", "load_bundle"]
 
-Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor"
+Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor | Any"  # or an image of another library
 Config: TypeAlias = dict[str, Any]
 
 NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
@@ -49,6 +50,7 @@ def load_bundle(
     *,
     bundle_dir: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
+    preset: str = "",
     **overrides: Any,
 ) -> Registration:
     """Load a bundle of this package as a function that registers two images.
@@ -62,20 +64,24 @@ def load_bundle(
         bundle_dir: folder of bundles; by default ``bundles`` in the working directory, then the folder that
             ``monai.bundle download`` uses by default, then those that come with this package.
         device: where to compute, by default a GPU if there is one.
+        preset: settings of the bundle by name, such as ``"hippocampus"`` of RAN; ``regplugins bundles`` lists them.
         **overrides: keys of the configuration with other values, such as ``refine_steps=30``,
-            ``initial_alignment="auto"`` or ``ckpt="mine/model.pt"``. Text is taken as it is: expressions belong into a
-            configuration file.
+            ``initial_alignment="auto"`` or ``ckpt="mine/model.pt"``; they overrule the preset, which overrules the
+            settings that come with the weights. Text is taken as it is: expressions belong into a configuration file.
 
     Raises:
-        InputError: When there is no such bundle, an override is unknown, or the weights are missing, do not fit or are
-            not those of ``SHA256SUMS``.
+        InputError: When there is no such bundle or preset, an override is unknown, or the weights are missing, do not
+            fit or are not those of ``SHA256SUMS``.
 
     Example:
         >>> register = load_bundle("ran", refine_steps=30)  # doctest: +SKIP
         >>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.ddf, result.warped, result.metrics["ncc"]  # doctest: +SKIP
     """
-    root, overrides = find_bundle(name_or_dir, bundle_dir), current_names(overrides)
+    root, overrides = (
+        find_bundle(name_or_dir, bundle_dir),
+        current_names(overrides | ({"preset": preset} if preset else {})),
+    )
     file = root / CONFIG
     with _in_plain_words():
         config = _read(file)
@@ -90,6 +96,7 @@ def load_bundle(
             except (LookupError, ValueError) as error:  # inside of something that is not there
                 hint = suggest(ReferenceResolver.split_id(key)[0], config)
                 raise InputError(f"unknown override '{key}', {file} has no such place.{hint}") from error
+        settle(parser, literal)
         return Registration(parser.get())
 
 
@@ -135,12 +142,14 @@ class Registration:
         moving_phase: str | int = "",
         spacing: Sequence[float] | None = None,
         pair_id: str = "",
+        output_dir: str | os.PathLike[str] | None = None,
     ) -> RegistrationResult:
         """Register a pair.
 
         Each image is a path as on the command line (NIfTI, NRRD, MetaImage, PNG, a DICOM series ...), a
-        :class:`~monai.data.MetaTensor` with its affine (voxels to RAS mm), or an array or tensor without one, of shape
-        ``(*spatial)`` or ``(1, *spatial)``, in the unit that the bundle was trained on, such as HU.
+        :class:`~monai.data.MetaTensor` with its affine (voxels to RAS mm), an image of nibabel, SimpleITK or TorchIO
+        with its geometry, or an array or tensor without one, of shape ``(*spatial)`` or ``(1, *spatial)``, in the unit
+        that the bundle was trained on, such as HU.
 
         Args:
             fixed: the image that stays.
@@ -156,9 +165,11 @@ class Registration:
             moving_phase: which one of the moving image, likewise.
             spacing: voxel size along each axis in mm of images that have none; by default 1.
             pair_id: name of the pair, and of its folder when it is saved; by default made of the files' names.
+            output_dir: where the result is going to be saved, to be checked before anything is registered.
 
         Raises:
-            InputError: When something about the pair is wrong, in the words of the command line.
+            InputError: When something about the pair is wrong, in the words of the command line, or its folder in
+                ``output_dir`` holds anything else than results of these images.
         """
         images: dict[str, Source] = {"fixed": fixed, "moving": moving}
         others = {
@@ -170,7 +181,9 @@ class Registration:
             "fixed_mask": fixed_mask,
             "moving_mask": moving_mask,
         }
-        given = images | {column: source for column, source in others.items() if source is not None}
+        with _in_plain_words():
+            images = {side: as_meta_tensor(image) for side, image in images.items()}
+            given = images | {column: as_meta_tensor(one) for column, one in others.items() if one is not None}
         if spacing is not None:
             given |= _placed(images, spacing)
         files = {key: os.fspath(source) for key, source in given.items() if isinstance(source, str | os.PathLike)}
@@ -180,12 +193,16 @@ class Registration:
             named = named_pair(files, pair_id=pair_id or ("" if {"fixed", "moving"} <= files.keys() else UNNAMED))
             pair = {**{COLUMNS[column]: source for column, source in given.items()}, **named}
             record = self._provenance.describe(pair)
-            return RegistrationResult.saved_by(self._register(pair), partial(self._save, record))
+            if output_dir is not None:
+                ResultFolder(Path(output_dir), str(pair["pair_id"])).check(record["inputs"])
+            return RegistrationResult.saved_by(self._register(pair), self._save, record)
 
-    def _save(self, record: Mapping[str, Any], result: RegistrationResult, output_dir: Path) -> Path:
-        """Write a result; ``record`` is what was known of the pair when it was read."""
+    def _save(
+        self, result: RegistrationResult, output_dir: Path, more: Mapping[str, Any], parts: Sequence[Part]
+    ) -> Path:
+        """Write a result, with what was known of the pair when it was read."""
         with _in_plain_words(), ResultFolder(output_dir, result.pair_id).claimed(wait=True):
-            folder: Path = self._writer.write(result, record, output_dir)
+            folder: Path = self._writer.write(result, {**result.record, **more}, output_dir, parts)
             return folder
 
 

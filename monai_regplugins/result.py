@@ -7,21 +7,17 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
-from monai_regplugins.grids import map_points, world_affine
+from monai_regplugins.grids import linear_kind, map_points, world_affine
 from monai_regplugins.metrics.pair import measure_pair
-from monai_regplugins.transforms.warp_original import (
-    WarpOriginald,
-    inverse_displacement,
-    map_to_moving,
-    resample_aligned,
-)
+from monai_regplugins.transforms.warp_original import WarpOriginald, map_to_moving, resample_aligned, solved_inverse
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
     extents,
@@ -36,9 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RegistrationResult"]
 
+FAILED = 0.1  # voxels that an inverse misses by
 TOLD = ("working_voxels", "refined_voxels", "network_folding")  # by an inferer
 
-Save = Callable[["RegistrationResult", Path], Path]
+Part: TypeAlias = "Callable[[RegistrationResult, Path], object]"
+Save: TypeAlias = "Callable[[RegistrationResult, Path, Mapping[str, Any], Sequence[Part]], Path]"
 
 
 class RegistrationResult:
@@ -65,11 +63,17 @@ class RegistrationResult:
         self.pair_id: str = str(item["pair_id"])
         self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
         self.seconds, self.one_patient = seconds, one_patient
+        self.record: Mapping[str, Any] = {}
         self._save: Save | None = None
 
-    def saved_by(self, save: Save) -> RegistrationResult:
-        """Let :meth:`save` call a function of result and output folder; returns the result."""
-        self._save = save
+    def saved_by(self, save: Save, record: Mapping[str, Any] | None = None) -> RegistrationResult:
+        """Let :meth:`save` call a function of its arguments, and keep what is known of the pair; returns the result.
+
+        Args:
+            save: called with result, output folder, further entries of the provenance and further writers.
+            record: what :class:`~monai_regplugins.io.Provenance` says of the pair.
+        """
+        self._save, self.record = save, record or {}
         return self
 
     @property
@@ -91,11 +95,27 @@ class RegistrationResult:
     @cached_property
     def inverse_displacement(self) -> MetaTensor:
         """The inverse of :attr:`displacement`, ``(d, *moving)``, mm in RAS, on the original moving grid."""
-        moving = self.moving
-        inverse = inverse_displacement(
-            self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], self.item["initial_alignment_matrix"]
-        )
-        return MetaTensor(inverse, affine=moving.affine)
+        return MetaTensor(self._inverse[0], affine=self.moving.affine)
+
+    @property
+    def inverse_metrics(self) -> dict[str, float]:
+        """By how much :attr:`inverse_displacement` misses, in voxels of the fixed grid.
+
+        ``inverse_residual99`` is the 99th percentile over the moving voxels, ``inverse_residual_max`` the largest, and
+        ``inverse_failed_percent`` the share of voxels beyond a tenth of a voxel.
+        """
+        left = self._inverse[1].double().numpy()
+        return {
+            "inverse_residual99": float(np.percentile(left, 99)),
+            "inverse_residual_max": float(left.max()),
+            "inverse_failed_percent": 100 * float((left > FAILED).mean()),
+        }
+
+    @cached_property
+    def _inverse(self) -> tuple[Tensor, Tensor]:
+        """The inverse displacement and its residual at each moving voxel."""
+        moving, matrix = self.moving, self.item["initial_alignment_matrix"]
+        return solved_inverse(self.ddf, self.fixed.affine, moving.affine, moving.shape[1:], matrix)
 
     @property
     def fixed(self) -> MetaTensor:
@@ -122,9 +142,14 @@ class RegistrationResult:
 
     @property
     def uncertainty(self) -> Tensor | None:
-        """Standard deviation of the displacement, ``(1, *fixed)``, voxels, if the bundle was asked for it."""
+        """Standard deviation of the network's displacement, ``(1, *fixed)``, voxels, if the bundle was asked for it."""
         found: Tensor | None = self.pred.get("uncertainty")
         return found
+
+    @property
+    def of_network(self) -> str:
+        """What the names of files begin with that describe the network's own field: ``network_`` beside another one."""
+        return "network_" if "refinement" in self.pred else ""
 
     @cached_property
     def fixed_points_in_moving(self) -> Tensor | None:
@@ -216,6 +241,11 @@ class RegistrationResult:
         return not torch.equal(self._alignment, torch.eye(len(self._alignment), dtype=torch.float64))
 
     @property
+    def initial_alignment(self) -> str:
+        """What the initial alignment was by its matrix, see :func:`~monai_regplugins.grids.linear_kind`."""
+        return linear_kind(self._alignment)
+
+    @property
     def _voxels_as_given(self) -> Tensor:
         """From fixed voxels of the aligned image to those of the image as it was given, ``A^-1 T A``."""
         affine = world_affine(self.fixed.affine, len(self.ddf), "fixed image")
@@ -289,7 +319,9 @@ class RegistrationResult:
         values = image.as_tensor().float()
         return values if window is None else values.clamp(*window.tolist())
 
-    def save(self, output_dir: str | os.PathLike[str]) -> Path:
+    def save(
+        self, output_dir: str | os.PathLike[str], more: Mapping[str, Any] | None = None, parts: Sequence[Part] = ()
+    ) -> Path:
         """Write what the command line writes, see :class:`~monai_regplugins.outputs.RegistrationWriter`.
 
         Overrides of :func:`~monai_regplugins.load_bundle` such as ``formats="all"`` and ``inverse=True`` say what that
@@ -297,6 +329,8 @@ class RegistrationResult:
 
         Args:
             output_dir: where the folder of the pair goes; it is made.
+            more: further entries of ``provenance.json``.
+            parts: further writers, called with result and folder when all other files are in it.
 
         Returns:
             The pair's folder, ``<output_dir>/<pair_id>``. If it holds an earlier result of the same images, that is
@@ -308,7 +342,7 @@ class RegistrationResult:
         """
         if self._save is None:
             raise TypeError("this result does not know how to be saved; use RegistrationWriter.write")
-        return self._save(self, Path(output_dir))
+        return self._save(self, Path(output_dir), more or {}, parts)
 
     @cached_property
     def _total(self) -> dict[Hashable, Any]:

@@ -16,8 +16,10 @@ from monai.bundle import ConfigParser
 
 from monai_regplugins.bundle import enclosing_parser
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.learn2reg import Learn2RegDataset
+from monai_regplugins.settings import training_record
 
-__all__ = ["check_settings", "labeled", "log_commands"]
+__all__ = ["check_settings", "labeled", "log_commands", "record", "shown"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
 
 # A training and the use of its result may differ in these: how many pairs are validated meanwhile and go together, and
 # the noise, which regularizes the one and measures the uncertainty of the other.
-NOT_FOLLOWED = ("val_pairs", "batch_size", "noise_std")
+NOT_FOLLOWED = ("val_pairs", "batch_size", "noise_std", "preset")
 
 PLAIN_WORD = re.compile(r"[\w./~-]+")  # anything else may be a list, a number or an expression to the command line
 
@@ -35,11 +37,11 @@ def check_settings() -> None:
     """Reject invalid training settings; part of ``initialize`` of every training configuration.
 
     They are read from the configuration that is being evaluated; without one the check is silent. Checked are those it
-    has of the following: counts, the learning rate and its divisor, all ``*_weight`` and ``*_probability``, and that an
-    epoch validates at all.
+    has of the following: counts, the time, the learning rate and its divisor, all ``*_weight`` and ``*_probability``,
+    and that the data set has the dimensions of the network.
 
     Raises:
-        InputError: When one is no number or out of its range.
+        InputError: When one is no number or out of its range, or the data set has other dimensions.
     """
     parser = enclosing_parser()
     if parser is None:
@@ -49,12 +51,7 @@ def check_settings() -> None:
         expected, is_good = _rule(name) or ("", bool)
         if isinstance(value, bool) or not isinstance(value, int | float) or not is_good(value):
             raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
-    interval, epochs = values.get("val_interval", 0), values.get("max_epochs", math.inf)
-    if interval > epochs:
-        raise InputError(
-            f"val_interval is {interval} and max_epochs {epochs}, so no epoch would validate and no best model be "
-            f"kept; give a --val_interval of at most {epochs}, or more epochs."
-        )
+    _check_dimensions(parser)
 
 
 def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence[Mapping[str, Any]]:
@@ -72,11 +69,24 @@ def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence
     return pairs
 
 
+def record() -> dict[str, Any]:
+    """Return what the weights of the training that is being evaluated are to say of themselves; empty without one.
+
+    See :func:`~monai_regplugins.settings.training_record`.
+
+    Example:
+        >>> record()
+        {}
+    """
+    parser = enclosing_parser()
+    return {} if parser is None else training_record(parser)
+
+
 def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
     """Log the commands that evaluate the result of a training and register with it; the last is the log's last line.
 
-    They carry every setting that the configurations of training, evaluation and inference share and in which the
-    training differs from the one that is to be run, such as ``--spatial_size``.
+    They carry every setting that the configurations of training and of the task share, in which these differ, and that
+    does not come with the weights, such as ``--measure``.
 
     Args:
         weights: the result.
@@ -90,11 +100,17 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
     texts = {"evaluating": "Evaluate it", "inference": "Register with it, your own images by --fixed and --moving"}
     for task, text in texts.items():
         files = [Path(parser.get_parsed_content("bundle_root"), "configs", f"{name}.json") for name in names[task]]
-        places = {"ckpt": _shown(weights), "output_dir": _shown(outputs[task]), **_data_set(parser)}
+        places = {"ckpt": shown(weights), "output_dir": shown(outputs[task]), **_data_set(parser)}
         command = ["python", "-m", "monai.bundle", "run", task, "--config_file", _config_word(files)]
         for name, value in {**places, **_settings_to_follow(parser, files)}.items():
             command += [f"--{name}", _word(value)]
         logger.info("%s:\n%s", text, shlex.join(command))
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as it is typed: from the working directory where that is above it, else in full."""
+    full = Path(os.path.abspath(path))
+    return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full)
 
 
 def _rule(name: str) -> tuple[str, Callable[[float], bool]] | None:
@@ -105,11 +121,25 @@ def _rule(name: str) -> tuple[str, Callable[[float], bool]] | None:
         return "a whole number of at least 0", lambda value: isinstance(value, int) and value >= 0
     if name == "learning_rate_divisor":
         return "a finite number above 0", lambda value: math.isfinite(value) and value > 0
-    if name == "learning_rate" or name.endswith("_weight"):
+    if name in ("learning_rate", "max_minutes") or name.endswith("_weight"):
         return "a finite number of at least 0", lambda value: math.isfinite(value) and value >= 0
     if name.endswith("_probability"):
         return "a number from 0 to 1", lambda value: 0 <= value <= 1
     return None
+
+
+def _check_dimensions(parser: ConfigParser) -> None:
+    """Refuse a data set of the user's that is 2D where the network is 3D, or the reverse."""
+    places = [_keys(parser).count(name) and parser.get_parsed_content(name) for name in ("dataset_dir", "embedded_dir")]
+    if not places[0] or places[0] == places[1] or not Path(places[0]).is_dir():
+        return
+    dims, found = parser.get_parsed_content("spatial_dims"), Learn2RegDataset(places[0]).spatial_dims
+    if dims != found:
+        bundle = {2: "r2n2", 3: "ran"}[found]
+        raise InputError(
+            f"the data set '{places[0]}' is {found}D and spatial_dims {dims}; train the bundle {bundle}, which is "
+            f"{found}D, or give --spatial_dims {found} and a grid of {found} numbers."
+        )
 
 
 def _keys(parser: ConfigParser) -> list[str]:
@@ -120,7 +150,8 @@ def _keys(parser: ConfigParser) -> list[str]:
 def _settings_to_follow(parser: ConfigParser, files: Sequence[Path]) -> dict[str, Any]:
     """Return the training's values of plain settings for which the configuration of ``files`` has another one."""
     config = ConfigParser.load_config_files([str(file) for file in files])
-    shared = [name for name in _keys(parser) if name not in NOT_FOLLOWED and _is_plain(config.get(name, {}))]
+    with_weights = {*training_record(parser)["settings"], *NOT_FOLLOWED}
+    shared = [name for name in _keys(parser) if name not in with_weights and _is_plain(config.get(name, {}))]
     values = {name: parser.get_parsed_content(name) for name in shared}
     return {name: value for name, value in values.items() if value != config[name]}
 
@@ -128,7 +159,7 @@ def _settings_to_follow(parser: ConfigParser, files: Sequence[Path]) -> dict[str
 def _data_set(parser: ConfigParser) -> dict[str, str]:
     """Return the data set of a training if it is not the embedded one."""
     given, embedded = (parser.get_parsed_content(name) for name in ("dataset_dir", "embedded_dir"))
-    return {} if given == embedded else {"dataset_dir": _shown(given)}
+    return {} if given == embedded else {"dataset_dir": shown(given)}
 
 
 def _is_plain(value: Any) -> bool:
@@ -138,16 +169,10 @@ def _is_plain(value: Any) -> bool:
     return not isinstance(value, Mapping) and not str(value).startswith(("$", "@", "%"))
 
 
-def _shown(path: str | Path) -> str:
-    """Return a path as it is typed: from the working directory where that is above it, else in full."""
-    full = Path(os.path.abspath(path))
-    return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full)
-
-
 def _config_word(files: Sequence[Path]) -> str:
     """Return one file as it is, several as a list."""
-    shown = [_shown(file) for file in files]
-    return shown[0] if len(shown) == 1 else repr(shown).replace(" ", "")
+    names = [shown(file) for file in files]
+    return names[0] if len(names) == 1 else repr(names).replace(" ", "")
 
 
 def _word(value: Any) -> str:

@@ -177,7 +177,7 @@ class TestWeights:
             load_weights(tmp_path / "model.pt")
 
     def test_another_shape_is_another_preset(self) -> None:
-        with raises(r"model\.pt' does not fit Linear: weights 1 of another shape \(first 'weight'\).*another preset"):
+        with raises(r"model\.pt' does not fit Linear: weights 1 of another shape \(first 'weight'\).*another network"):
             load_into(torch.nn.Linear(3, 3), torch.nn.Linear(2, 3).state_dict(), "model.pt")
 
     def test_other_names_are_another_network(self) -> None:

@@ -129,16 +129,9 @@ def test_words_of_a_pair(repository: Path) -> None:
 def test_words_of_a_list_and_a_preset(repository: Path) -> None:
     root = repository / "bundles" / "ran"
     words = inference_words(root, *arguments("batch pairs.csv -o out --preset hippocampus"))
-    files = [str(root / "configs" / f"{name}.json") for name in ("inference", "hippocampus")]
-    assert words == [
-        "run",
-        "inference",
-        "--config_file",
-        str(files),
-        *["--pairs_file", "pairs.csv", "--output_dir", "out"],
-    ]
-    with pytest.raises(InputError, match=r"^preset of the bundle ran is 'train'; choose one of 'hippocampus'"):
-        inference_words(root, *arguments("batch pairs.csv -o out --preset train"))
+    config = str(root / "configs" / "inference.json")
+    expected = f"run inference --config_file {config} --pairs_file pairs.csv --preset hippocampus --output_dir out"
+    assert words == expected.split()
 
 
 # --- the same results
@@ -235,7 +228,8 @@ def test_bundles_are_listed(repository: Path, monkeypatch: pytest.MonkeyPatch, t
     text = capsys.readouterr().out
     assert "ran 0.1.0: Deformable registration of 3D images\n" in text
     assert f"  folder: {repository / 'bundles' / 'regnet'}\n" in text
-    assert "  presets: hippocampus, shapes\n" in text
+    assert "  presets: hippocampus, hippocampus_labels, shapes\n" in text
+    assert "  presets of a training: finetune, paper, volume\n" in text
 
 
 def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:

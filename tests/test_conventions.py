@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import pydoc
 import re
 import subprocess
 import sys
@@ -26,18 +27,30 @@ JSON_FILES = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("models/
 METADATA_FILES = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 LAYERS = [
-    {"bundle_folders", "checks", "environment", "fields", "files", "grids", "keys", "lazy", "memory", "renamed"},
+    {
+        "bundle_folders",
+        "checks",
+        "environment",
+        "fields",
+        "files",
+        "grids",
+        "inversion",
+        "keys",
+        "lazy",
+        "memory",
+        "renamed",
+    },
     {"losses", "metrics", "networks", "optimizers", "readers"},
     {"io", "phantoms", "transforms"},
     {"verdict"},
     {"figures"},
-    {"data", "result", "synthesis"},
+    {"data", "result", "settings", "synthesis"},
     {"inferers", "outputs"},
     {"engines", "handlers", "series"},
     {"bundle"},
     {"training"},
     {"apps", "benchmark", "registration", "release"},
-    {"commands", "doctor", "register_transform", "transform_commands", "transform_options"},
+    {"commands", "describe", "doctor", "register_transform", "transform_commands", "transform_options"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -144,6 +157,12 @@ def test_public_names_are_documented(path: Path) -> None:
     assert [
         getattr(node, "name", "module") for node in [module, *public, *methods] if not ast.get_docstring(node)
     ] == []
+
+
+@pytest.mark.parametrize("path", JSON_FILES, ids=relative)
+def test_targets_of_configurations_exist(path: Path) -> None:
+    targets = set(re.findall(r'"_target_": "(monai_regplugins\.[\w.]+)"', path.read_text(encoding="utf-8")))
+    assert {target for target in targets if pydoc.locate(target) is None} == set()
 
 
 @pytest.mark.parametrize("path", JSON_FILES, ids=relative)

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.networks.blocks import Warp
 from nibabel.affines import apply_affine
 from peak_memory import peak_growth
+from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 from torch.autograd import gradcheck
 from torch.nn import functional
@@ -443,6 +444,56 @@ def test_jacobian_is_numpy_gradient(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(det, np.linalg.det(np.moveaxis(J, (1, 2), (-2, -1))), atol=1e-12)
 
 
+# ----------------------------------------------------------------------------------------------- exponential, logarithm
+
+
+def whirl(shape: tuple[int, ...], amplitude: float) -> torch.Tensor:
+    """A smooth velocity that is zero at the border, ``(1, d, *shape)``, float64."""
+    x = fields.identity_grid(shape, dtype=torch.float64)
+    unit = torch.stack([math.pi * one / (n - 1) for one, n in zip(x, shape, strict=True)])
+    bump = unit.sin().square().prod(dim=0)
+    return amplitude * torch.stack([bump * (unit[k - 1] + k).cos() for k in range(len(shape))])[None]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_exponential_of_a_linear_velocity_is_that_of_its_matrix(d: int) -> None:
+    generator = 0.2 * np.random.default_rng(d).normal(size=(d, d))
+    x = fields.identity_grid((17,) * d, dtype=torch.float64) - 8
+    velocity, expected = (
+        torch.einsum("kj,j...->k...", torch.from_numpy(matrix), x)
+        for matrix in (generator, expm(generator) - np.eye(d))
+    )
+    inner = (slice(None), *[slice(5, 12)] * d)
+    found = [fields.exponential(velocity[None], step)[0][inner] for step in (1 / 8, 1 / 256)]
+    np.testing.assert_allclose(found[1], expected[inner], atol=2e-3)
+    np.testing.assert_allclose(found[0], expected[inner], atol=0.1)
+
+
+def test_exponentials_of_opposite_velocities_are_inverse() -> None:
+    velocity = whirl((40, 38, 36), 3.0)
+    u = fields.exponential(velocity)
+    left = fields.compose(u, fields.exponential(-velocity))
+    assert u.abs().max() > 1.5
+    assert left.abs().max() < 0.05
+    assert fields.compose(u, -u).abs().max() > 0.3
+    assert torch.equal(fields.exponential(torch.zeros(1, 2, 4, 4)), torch.zeros(1, 2, 4, 4))
+    assert fields.exponential(torch.full((1, 2, 4, 4), torch.nan)).isnan().all()
+
+
+def test_logarithm_undoes_the_exponential() -> None:
+    velocity = whirl((40, 44), 6.0)
+    u = fields.exponential(velocity)
+    found = fields.logarithm(u)
+    assert (found - velocity).abs().max() < 0.1 < 0.5 < (u - velocity).abs().max()
+    assert (fields.exponential(found) - u).abs().max() < 0.05
+
+
+def test_logarithm_of_a_folding_field_is_the_closest_that_was_met() -> None:
+    u = 6 * torch.randn(1, 2, 12, 12)
+    found = fields.exponential(fields.logarithm(u))
+    assert (found - u).square().mean() <= (fields.exponential(u) - u).square().mean()
+
+
 # ------------------------------------------------------------------------------------------------------------ gradients
 
 
@@ -464,6 +515,7 @@ OPERATORS: dict[str, Operator] = {
     "resize": lambda u: fields.resize(u, [n + 1 for n in u.shape[2:]]),
     "resize, align_corners": lambda u: fields.resize(u, [n + 1 for n in u.shape[2:]], align_corners=True),
     "jacobian_determinant": fields.jacobian_determinant,
+    "exponential": lambda v: fields.exponential(0.3 + 0.4 * v),  # between voxels
     "voxel_to_ras": lambda u: fields.voxel_to_ras(u, oblique(-1.0, u.shape[1])),
 }
 

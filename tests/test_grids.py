@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 from monai.utils import SpaceKeys
+from scipy.spatial.transform import Rotation
 
 from monai_regplugins import grids, transforms
 from monai_regplugins.checks import InputError
@@ -308,3 +309,22 @@ def test_no_transform_forgets_which_series_an_image_is_of(name: str) -> None:
         assert found == {"PatientID": found["PatientID"], "SeriesInstanceUID": "1.2"}
         assert found["PatientID"] in made_of(name, key), key
         assert result[key].meta["filename_or_obj"] == f"{found['PatientID']}.dcm"
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        (np.eye(3), "translation"),
+        (Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix(), "rigid"),
+        (1.1 * Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix(), "similarity"),
+        (np.diag([1.0, 1.0, 1.01]), "affine"),
+        (np.diag([1.0, 1.0, -1.0]), "affine"),
+    ],
+)
+def test_kinds_of_linear_maps(part: np.ndarray[Any, Any], kind: str) -> None:
+    matrix = torch.eye(4, dtype=torch.float64)
+    assert grids.linear_kind(matrix) == "none"
+    matrix[:3, :3], matrix[:3, 3] = torch.from_numpy(part), torch.tensor([1.0, 2.0, 3.0])
+    assert grids.linear_kind(matrix) == kind
+    if kind != "translation":
+        assert grids.linear_kind(matrix.float()) == kind  # rounded

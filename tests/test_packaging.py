@@ -7,10 +7,12 @@ import sys
 import tarfile
 import textwrap
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 from package_source import copy_source
+from packaging.requirements import Requirement
 
 WRITTEN_BY_RUNS = (
     "bundles/ran/data/abdomen/imagesTr/a.nii.gz",
@@ -84,3 +86,18 @@ def test_the_import_takes_less_than_a_second_beyond_monai(repository: Path) -> N
         print(time.process_time() - start)
     """
     assert min(float(python("-c", textwrap.dedent(code), folder=repository)) for _ in range(2)) < 1.0
+
+
+@pytest.mark.parametrize("app", ["label", "deploy"])
+def test_containers_are_pinned_and_run_without_rights(app: str, repository: Path) -> None:
+    pins = (repository / "containers" / f"{app}.txt").read_text(encoding="utf-8").split()
+    pinned = {name.lower(): version for name, version in (pin.split("==") for pin in pins)}
+    for need in map(Requirement, requires("monai-regplugins") or []):
+        if need.marker is None or need.marker.evaluate({"extra": app}):
+            assert need.specifier.contains(pinned[need.name.lower()]), need
+    text = (repository / "containers" / f"{app}.Containerfile").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert all(":3.11.14-" in line for line in lines if line.startswith("FROM"))
+    assert [line for line in lines if line.startswith("USER")] == ["USER 4711:4711"]
+    assert "exec " in lines[-1]  # the program itself gets the signal that stops a container
+    assert f"torch=={pinned['torch']}" in text

@@ -44,7 +44,17 @@ def test_a_shift_in_closed_form() -> None:
     assert torch.equal(result.displacement.affine, AFFINE)
     assert torch.equal(result.inverse_displacement.affine, AFFINE)
     assert result.metrics["folding_percent"] == 0.0
+    assert list(result.inverse_metrics.values()) == [0.0, 0.0, 0.0]
     assert (result.warped_label, result.fixed_points_in_moving, result.uncertainty) == (None, None, None)
+
+
+def test_where_the_field_folds_the_inverse_says_that_it_misses() -> None:
+    result = make()
+    result.ddf[0] = -torch.arange(SIZE[0]).view(-1, 1, 1)  # all goes to the first plane
+    found = result.inverse_metrics
+    assert found["inverse_residual_max"] > 0.5
+    assert 0 < found["inverse_failed_percent"] < 100
+    assert found["inverse_residual99"] <= found["inverse_residual_max"]
 
 
 @pytest.mark.parametrize("kind", ["keypoints", "landmarks"])
@@ -63,7 +73,7 @@ def test_what_was_made_once_is_kept() -> None:
 def test_saving_is_left_to_a_function(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="RegistrationWriter"):
         make().save(tmp_path)
-    result = make().saved_by(lambda result, folder: folder / result.pair_id)
+    result = make().saved_by(lambda result, folder, *_: folder / result.pair_id)
     assert result.save(str(tmp_path)) == tmp_path / "a_to_b"
 
 

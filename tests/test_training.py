@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from monai_regplugins.checks import InputError, input_error_message
+from monai_regplugins.settings import training_record
 from monai_regplugins.training import check_settings, labeled, log_commands
 
 BUNDLES = ["ran", "r2n2", "regnet"]
@@ -58,7 +63,7 @@ class TestSettings:
             ({"smoothness_weight": -1.0}, "smoothness_weight is -1.0"),
             ({"label_weight": float("nan")}, "label_weight is nan"),
             ({"flip_probability": 1.5}, "flip_probability is 1.5, expected a number from 0 to 1"),
-            ({"max_epochs": 3, "val_interval": 4}, "val_interval is 4 and max_epochs 3, so no epoch would validate"),
+            ({"max_minutes": -1}, "max_minutes is -1"),
         ],
     )
     def test_what_is_refused(self, settings: dict[str, Any], expected: str) -> None:
@@ -154,28 +159,26 @@ class TestCommands:
             ),
         }
 
-    def test_other_settings_follow(self, commands: Any, repository: Path) -> None:
-        changes = {"spatial_size": [32, 40, 32], "window": [], "preset": "ran0", "initial_alignment": "auto", "seed": 3}
-        for words in commands(repository, "ran", [], **changes, dataset_dir="/data/My Data").values():
+    def test_other_settings_come_with_the_weights(self, commands: Any, repository: Path) -> None:
+        changes = {"spatial_size": [32, 40, 32], "window": [], "geometry": "ran0", "initial_alignment": "auto"}
+        for words in commands(repository, "ran", [], **changes, seed=3, dataset_dir="/data/My Data").values():
             settings = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
-            assert settings == {**changes, "dataset_dir": "/data/My Data"}
-
-    def test_the_grid_and_the_steps_of_a_training_from_scratch(self, commands: Any, repository: Path) -> None:
-        for words in commands(repository, "r2n2", []).values():
-            assert words["--spatial_size"] == "[64,64]"
-            assert words["--steps"] == "8"
-            assert "--noise_std" not in words
+            assert settings == {"seed": 3, "dataset_dir": "/data/My Data"}
 
     @pytest.mark.parametrize(("name", "overlay"), [("r2n2", "volume"), ("regnet", "planar")])
     def test_an_overlay_follows(self, commands: Any, repository: Path, name: str, overlay: str) -> None:
-        """With it the settings are those of the overlay itself on top of the configuration."""
+        """What the weights do not bring, such as the phantom, follows in the command."""
         folder = repository / "bundles" / name / "configs"
-        over = json.loads((folder / f"{overlay}.json").read_text())
+        files = [str(folder / f"{one}.json") for one in ("train", overlay)]
+        training = ConfigParser({**ConfigParser.load_config_files(files), "bundle_root": str(folder.parent)})
+        over = {**training_record(training)["settings"]}
+        own = json.loads((folder / f"{overlay}.json").read_text())
         for task, words in commands(repository, name, [overlay]).items():
             plain = json.loads((folder / f"{ {'evaluating': 'evaluate'}.get(task, task) }.json").read_text())
-            shared = {key for key in over.keys() & plain.keys() if over[key] != plain[key]} - {"val_pairs"}
-            assert {f"--{key}" for key in shared} <= words.keys()
-            assert {key: DefaultParseValue(words[f"--{key}"]) for key in shared} == {key: over[key] for key in shared}
+            follow = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
+            shared = {key for key in own.keys() & plain.keys() if own[key] != plain[key]} - {"val_pairs", "batch_size"}
+            assert {key: {**over, **follow}[key] for key in shared} == {key: own[key] for key in shared}
+            assert not over.keys() & follow.keys()
 
     def test_a_series(self, commands: Any, repository: Path) -> None:
         words = commands(repository, "r2n2", ["train_series"], series="cine,1.nii.gz", fixed_frame=3)["inference"]
@@ -191,3 +194,25 @@ class TestCommands:
     def test_without_a_configuration_it_is_silent(self, caplog: pytest.LogCaptureFixture) -> None:
         log_commands("model.pt", "out")
         assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dims", "message"),
+    [
+        ("png", 3, r"Set' is 2D and spatial_dims 3; train the bundle r2n2, which is 2D, or give --spatial_dims 2 and"),
+        ("nii", 2, r"Set' is 3D and spatial_dims 2; train the bundle ran, which is 3D, or give --spatial_dims 3 and"),
+        ("png", 2, None),
+    ],
+)
+def test_data_of_other_dimensions_are_told_before_the_first_batch(
+    tmp_path: Path, suffix: str, dims: int, message: str | None
+) -> None:
+    (folder := tmp_path / "Set" / "images").mkdir(parents=True)
+    file = str(folder / f"a.{suffix}")
+    if suffix == "png":
+        Image.fromarray(np.zeros((4, 5), dtype=np.uint8)).save(file)
+    else:
+        nib.save(nib.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4)), file)
+    said = checked(dataset_dir=str(folder.parent), embedded_dir="phantom", spatial_dims=dims)
+    assert said is None if message is None else re.search(message, said or "")
+    assert checked(dataset_dir=str(folder.parent), embedded_dir=str(folder.parent), spatial_dims=dims) is None

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.renamed import current_names
+from monai_regplugins.settings import settle
 
 __all__ = [
     "check_output",
@@ -100,6 +101,8 @@ def peak_of_this_process() -> float:
 def read_config(file: Path, overrides: Mapping[str, Any], *overlays: Path) -> dict[str, Any]:
     """Return a bundle's configuration with overlays and overrides in it, its ``bundle_root`` that of the file.
 
+    What neither sets is taken from the preset and the weights, see :func:`~monai_regplugins.settings.settle`.
+
     Raises:
         InputError: When there is no such file, or an override has no such key in it.
     """
@@ -109,7 +112,10 @@ def read_config(file: Path, overrides: Mapping[str, Any], *overlays: Path) -> di
     for key in settings:
         if key not in config:
             raise InputError(f"'{files[-1]}' has no key '{key}' to set.{suggest(key, config)}")
-    return config | settings
+    parser = ConfigParser(config | settings)
+    settle(parser, [*overrides, *(key for overlay in overlays for key in ConfigParser.load_config_file(overlay))])
+    read: dict[str, Any] = parser.get()
+    return read
 
 
 def given(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Data sets in Learn2Reg's format: one ``<Name>_dataset.json``, NIfTI or PNG images, pairs of them.
+"""Data sets in Learn2Reg's format: one ``<Name>_dataset.json``, NIfTI or PNG images, pairs of them; or plain folders.
 
 Source: the json files of the Learn2Reg challenges, https://learn2reg.grand-challenge.org. A pair is a dictionary of
 paths, ``moving`` and ``fixed``, with ``moving_label``, ``fixed_mask``, ``fixed_landmarks`` ... where there are such
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_file, suggest
+from monai_regplugins.data.plain_folders import content_of_layout
 from monai_regplugins.files.folders import files_in
 
 __all__ = ["Learn2RegDataset", "training_pairs", "validation_pairs"]
@@ -32,7 +33,8 @@ class Learn2RegDataset:
     """A Learn2Reg data set on disk.
 
     Args:
-        dataset_dir: folder with one ``*_dataset.json``.
+        dataset_dir: folder with one ``*_dataset.json``, or without one in a layout of
+            :func:`~monai_regplugins.data.plain_folders.content_of_layout`.
 
     Attributes:
         name: name of the data set.
@@ -47,8 +49,9 @@ class Learn2RegDataset:
 
     def __init__(self, dataset_dir: str | Path) -> None:
         self._folder = Path(dataset_dir).absolute()
-        self._json = _find_json(self._folder)
-        self._content = _read_json(self._json)
+        plain = None if files_in(self._folder, "*_dataset.json") else content_of_layout(self._folder)
+        self._json = _find_json(self._folder) if plain is None else self._folder
+        self._content = _read_json(self._json) if plain is None else plain
         self.name: str = str(self._content.get("name", self._json.name.removesuffix("_dataset.json")))
         self.spatial_dims: int = self._read_spatial_dims()
         self.label_names: dict[int, str] = self._read_label_names()
@@ -289,9 +292,17 @@ def _find_json(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"dataset_dir '{folder}' is no folder; give the folder of a Learn2Reg data set.")
     found = files_in(folder, "*_dataset.json")
-    if len(found) != 1:
-        listed = f"{len(found)} of them ({', '.join(file.name for file in found)})" if found else "none"
-        raise InputError(f"dataset_dir '{folder}' should hold one '*_dataset.json', found {listed}; keep exactly one.")
+    if not found:
+        raise InputError(
+            f"dataset_dir '{folder}' should hold one '*_dataset.json', or 'images' and 'labels', found none; "
+            f"write one with: regplugins describe '{folder}'."
+        )
+    if len(found) > 1:
+        listed = ", ".join(file.name for file in found)
+        raise InputError(
+            f"dataset_dir '{folder}' should hold one '*_dataset.json', found {len(found)} of them ({listed}); keep "
+            "exactly one."
+        )
     return found[0]
 
 

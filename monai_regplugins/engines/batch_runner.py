@@ -19,7 +19,7 @@ from monai_regplugins.io.result_folder import remove_leftovers
 from monai_regplugins.outputs.registration_writer import RegistrationWriter
 from monai_regplugins.outputs.report import RegistrationReport
 
-__all__ = ["BatchRunner"]
+__all__ = ["BAD", "BatchRunner"]
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
     from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
     from monai_regplugins.handlers.seeding import EpochSeed
+    from monai_regplugins.handlers.validation import TimeLimit, Validation
 
 __all__ = [
     "Checkpointing",
@@ -23,7 +24,9 @@ __all__ = [
     "LossTerms",
     "PairFigure",
     "RegistrationMetrics",
+    "TimeLimit",
     "TrainingProgress",
+    "Validation",
     "WeightsLoader",
     "curves_figure",
     "evaluation_handlers",
@@ -38,4 +41,5 @@ export_on_demand(
     progress=["LossTerms", "TrainingProgress"],
     registration_metrics=["RegistrationMetrics"],
     seeding=["EpochSeed"],
+    validation=["TimeLimit", "Validation"],
 )

@@ -27,6 +27,7 @@ from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
 from monai_regplugins.handlers.validation_set import validation_fingerprint
 from monai_regplugins.io.sums import check_weights
+from monai_regplugins.settings import with_record
 
 __all__ = ["Checkpointing", "WeightsLoader"]
 
@@ -47,9 +48,10 @@ class Checkpointing:
 
     ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
     ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
-    ``best_epoch``, ``start_metric`` and ``validation``, see
+    ``best_epoch``, ``start_metric``, ``record`` and ``validation``, see
     :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
-    to be shipped. Both load with ``weights_only=True``.
+    to be shipped, with the record of its settings and its score as an attribute, see
+    :func:`~monai_regplugins.settings.with_record`. Both load with ``weights_only=True``.
 
     *What counts as better.* A score has to beat the best one so far, that of doing nothing (the evaluator's metric
     ``<score_name>_before``, of the same pairs) and, if the training starts from given weights, theirs, which are
@@ -80,6 +82,7 @@ class Checkpointing:
         lr_scheduler: its learning rate schedule, if any.
         ckpt: what to start from: a ``checkpoint.pt`` resumes everything, a bare state dict gives initial weights only.
         score_name: the evaluator's metric that decides; ``evaluator.metric_cmp_fn`` says what is better.
+        record: what the weights are to say of themselves, see :func:`~monai_regplugins.training.record`.
 
     Raises:
         InputError: When ``ckpt`` does not exist, or ``ckpt_dir`` holds the weights of another training.
@@ -93,13 +96,14 @@ class Checkpointing:
         lr_scheduler: Any = None,
         ckpt: str | Path | None = None,
         score_name: str = "score",
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.checkpoint_path = Path(ckpt_dir) / "checkpoint.pt"
         self.model_path = Path(ckpt_dir) / "model.pt"
         self.last_path = Path(ckpt_dir) / "model_last.pt"
         self.network = bare(network)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.ckpt, self.score_name = ckpt, score_name
+        self.ckpt, self.score_name, self.record = ckpt, score_name, dict(record or {})
         self._best: Best | None = None
         self._start_score: float | None = None
         self._validate_start = False
@@ -121,7 +125,7 @@ class Checkpointing:
             evaluator: engine that validates during the training; its best metric is set when resuming.
 
         Raises:
-            InputError: When ``ckpt`` cannot be read, fits another preset, optimizer or schedule, was scored on other
+            InputError: When ``ckpt`` cannot be read, fits another network, optimizer or schedule, was scored on other
                 pairs or by another measure, or has already reached ``max_epochs``.
         """
         self._evaluator = evaluator
@@ -212,7 +216,7 @@ class Checkpointing:
             return
         beside = Path(self.ckpt or "").with_name("model.pt")
         if best.epoch == state["trainer"]["epoch"]:
-            write_file(self.model_path, serialized(state["model"]))
+            write_file(self.model_path, serialized(state["model"], state.get("record")))
         elif not beside.is_file():
             logger.warning("The best model of '%s' (epoch %d) is gone; its score is forgotten.", self.ckpt, best.epoch)
             self._best = None
@@ -278,7 +282,7 @@ class Checkpointing:
         state = self._state(trainer)
         write_file(self.checkpoint_path, serialized(state))
         if improved:
-            write_file(self.model_path, serialized(state["model"]))
+            write_file(self.model_path, serialized(state["model"], state["record"]))
 
     def _state(self, trainer: Any) -> dict[str, Any]:
         """Return the content of ``checkpoint.pt``."""
@@ -293,7 +297,13 @@ class Checkpointing:
             "best_epoch": self._best.epoch if self._best else None,
             "start_metric": self._start_score,
             "validation": self._validation,
+            "record": self._record(trainer.state.epoch),
         } | ({} if scaler is None else {"scaler": scaler.state_dict()})
+
+    def _record(self, epoch: int) -> dict[str, Any]:
+        """Return the record of the weights of an epoch; empty without one."""
+        score = {"epoch": epoch, "score": self._score(epoch), "before": self._floor(), "validation": self._validation}
+        return {**self.record, **score} if self.record else {}
 
     def _score(self, epoch: int) -> float | None:
         """Return the score of this epoch's validation, None if there was none in this epoch."""
@@ -319,7 +329,7 @@ class Checkpointing:
         """Log what the training has reached, and keep the last weights if none were good."""
         floor = ", ".join(f"{name} {score:.4g}" for name, score in self._floor().items()) or "all before"
         if self._best is None:
-            write_file(self.last_path, serialized(self._model_state()))
+            write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
             text = "No validation score was better than what was there before (%s); the last weights are in '%s'."
             logger.warning(text, floor, self.last_path)
             return
@@ -353,7 +363,7 @@ class WeightsLoader:
         """Load the weights, those that the ``SHA256SUMS`` of their bundle lists if there is one.
 
         Raises:
-            InputError: When the file is missing, damaged, of another preset, or not the listed one.
+            InputError: When the file is missing, damaged, of another network, or not the listed one.
         """
         if not Path(self.ckpt).exists():
             raise InputError(
@@ -395,10 +405,10 @@ def model_part(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return model if isinstance(model, Mapping) else state
 
 
-def serialized(state: Any) -> bytes:
-    """Return the bytes of a file that ``torch.load(weights_only=True)`` reads."""
-    buffer = io.BytesIO()
-    torch.save(plain(state), buffer)
+def serialized(state: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> bytes:
+    """Return the bytes of a file that ``torch.load(weights_only=True)`` reads, with the record of weights if any."""
+    buffer, content = io.BytesIO(), plain(state)
+    torch.save(with_record(content, plain(record)) if record else content, buffer)
     return buffer.getvalue()
 
 

@@ -1,17 +1,23 @@
-"""Progress bar of a training, and the loss terms for progress bar, log and TensorBoard."""
+"""Progress bar of a training, what it is, time left, and the loss terms for progress bar, log and TensorBoard."""
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from ignite.engine import Events
 from tqdm import tqdm
 
 __all__ = ["LossTerms", "TrainingProgress"]
 
+logger = logging.getLogger(__name__)
+
+TIMED_STEPS = 5  # after the first one, which is slower
 SECONDS_BETWEEN_LOG_LINES = 60.0  # without a terminal each refresh is a new line, so refresh rarely
 
 
@@ -38,7 +44,8 @@ class TrainingProgress:
     """A progress bar over all iterations of all epochs, with losses, last validation score and time left.
 
     A resumed training starts where it had stopped. Without a terminal the bar is refreshed once a minute, so that a
-    log stays short. Only the first process shows it.
+    log stays short. At the start device, threads, pairs, images and steps are logged, and after some steps how long
+    the training takes, without its validations. Only the first process shows it.
 
     Args:
         output_transform: maps the trainer's output to values by name, e.g. :class:`LossTerms`.
@@ -52,16 +59,20 @@ class TrainingProgress:
         self.output_transform = output_transform
         self.evaluator, self.score_name = evaluator, score_name
         self._bar: Any = None
+        self._started = (0, 0.0)
 
     def attach(self, trainer: Any) -> None:
         """Follow ``trainer``."""
         if trainer.state.rank == 0:
             trainer.add_event_handler(Events.STARTED, self._open)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, self._estimate)
             trainer.add_event_handler(Events.COMPLETED, self._close)
 
     def _open(self, trainer: Any) -> None:
         state = trainer.state
+        logger.info("Training on %s", _described(trainer))
+        self._started = (state.iteration, 0.0)
         interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
         self._bar = tqdm(
             total=state.max_epochs * state.epoch_length if state.epoch_length else None,
@@ -81,5 +92,32 @@ class TrainingProgress:
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
         self._bar.update()
 
+    def _estimate(self, trainer: Any) -> None:
+        """Log the time left once, as the steps after the first one foretell it."""
+        state, (before, since) = trainer.state, self._started
+        steps = state.iteration - before
+        if steps == 1:
+            self._started = (before, time.monotonic())
+        elif steps == 1 + TIMED_STEPS and state.epoch_length:
+            seconds = (time.monotonic() - since) / TIMED_STEPS
+            left = seconds * (state.max_epochs * state.epoch_length - state.iteration) / 60
+            logger.info("%.2g s a step: about %.1f minutes left, validations not counted.", seconds, left)
+
     def _close(self, trainer: Any) -> None:
         self._bar.close()
+
+
+def _described(trainer: Any) -> str:
+    """Say in one line where a training runs, on what, and how long."""
+    state, loader = trainer.state, trainer.data_loader
+    items = getattr(getattr(loader, "dataset", None), "data", None) or []
+    files = [[item[key] for key in ("moving", "fixed", "image") if isinstance(item.get(key), str)] for item in items]
+    images = len({file for names in files for file in names})
+    kinds = {0: "made pairs", 1: f"{images} images", 2: f"{len(items)} pairs of {images} images"}
+    data = kinds[max(map(len, files), default=0)]
+    threads = torch.get_num_threads()
+    size = getattr(loader, "batch_size", None) or 1
+    return (
+        f"{state.device} with {threads} thread{'s' * (threads > 1)}: {data}; {state.max_epochs} epochs of "
+        f"{state.epoch_length} steps, {size} a step, from epoch {state.epoch + 1} on."
+    )

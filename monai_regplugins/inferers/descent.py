@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
 from monai_regplugins.losses.slabs import SlabLoss
@@ -20,7 +21,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Descent(NamedTuple):
-    """Where a descent led: the best residual field, and the loss before each step and after the last one.
+    """Where a descent led: the best residual field or velocity, and the loss before each step and after the last one.
 
     Example:
         >>> Descent(torch.zeros(1, 2, 8, 8), [0.5]).losses
@@ -86,26 +87,88 @@ class NodeDescent:
             The residual ``W v`` of the lowest loss seen, zero if no step lowered it.
         """
         size = start.shape[2:]
-        weights = [interpolation_matrix(n, -(-n // self.spacing), start) for n in size]
-        of_nodes = objective.of_nodes if isinstance(objective, SlabLoss) else partial(_by_autograd, objective)
-        value_and_gradient = of_nodes(start, weights)
+        weights = self._weights(size, start)
         nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights))
+        best, losses = self._minimize(_of_nodes(objective, start, weights), nodes, size.numel())
+        return Descent(along_axes(best, weights), losses)
+
+    def of_velocity(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor, size: list[int]) -> Descent:
+        r"""Descend over stationary velocities at the nodes: minimize the loss of :math:`W \exp(v)`.
+
+        The exponential is that of :func:`~monai_regplugins.fields.exponential` on the grid of the nodes.
+
+        Args:
+            objective: the loss of a field, a scalar.
+            start: the velocity to start at, ``(1, d, *nodes)`` in voxels of the nodes' grid, see :meth:`nodes`.
+            size: of the field.
+
+        Returns:
+            The velocity of the lowest loss seen, ``(1, d, *nodes)``.
+        """
+        growth = _growth(start, size)
+        still = start.new_zeros(1).expand(1, len(size), *size)
+        of_field = _of_nodes(objective, still, self._weights(size, start))
+        best, losses = self._minimize(_of_exponential(of_field, growth), start * growth, math.prod(size))
+        return Descent(best / growth, losses)
+
+    def nodes(self, size: Sequence[int]) -> list[int]:
+        """Number of nodes along each axis of a grid."""
+        return [-(-n // self.spacing) for n in size]
+
+    def _weights(self, size: Sequence[int], like: Tensor) -> list[Tensor]:
+        """W along each axis."""
+        return [interpolation_matrix(n, m, like) for n, m in zip(size, self.nodes(size), strict=True)]
+
+    def _minimize(
+        self, value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, voxels: int
+    ) -> tuple[Tensor, list[float]]:
+        """Descend from nodes; return those of the lowest loss, and the losses."""
+        nodes = start.clone()
         adam = _Adam(nodes, self.learning_rate)
-        best, losses = torch.zeros_like(nodes), list[float]()
+        best, losses = start, list[float]()
         while True:
             value, gradient = value_and_gradient(nodes)
             losses.append(value.item())
             if losses[-1] < min(losses[:-1], default=math.inf):
                 best = nodes.clone()
             if len(losses) > self.steps or not math.isfinite(losses[-1]) or self._stalls(losses):
-                return Descent(along_axes(best, weights), losses)
+                return best, losses
             # Losses are means over voxels; per voxel, Adam's epsilon means the same for images of any size.
-            adam.step(gradient * size.numel())
+            adam.step(gradient * voxels)
 
     def _stalls(self, losses: Sequence[float]) -> bool:
         """Whether the loss has all but stopped to change."""
         recent = losses[-self.patience - 1 :]
         return len(losses) > self.patience and _range(recent) <= self.smallest_change * _range(losses)
+
+
+def _growth(nodes: Tensor, size: Sequence[int]) -> Tensor:
+    """Voxels from node to node along each axis, to be multiplied with a field ``(1, d, *nodes)``."""
+    ratios = [n / m for n, m in zip(size, nodes.shape[2:], strict=True)]
+    return nodes.new_tensor(ratios).view(1, -1, *[1] * len(ratios))
+
+
+def _of_nodes(
+    objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor, weights: Sequence[Tensor]
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The loss of ``start + W nodes`` and its gradient, as functions of the nodes."""
+    of_nodes = objective.of_nodes if isinstance(objective, SlabLoss) else partial(_by_autograd, objective)
+    return of_nodes(start, weights)
+
+
+def _of_exponential(
+    of_field: Callable[[Tensor], tuple[Tensor, Tensor]], growth: Tensor
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function of nodes and its gradient, as functions of the velocity whose exponential they are, voxels."""
+
+    def value_and_gradient(velocity: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            variable = velocity.detach().requires_grad_()
+            field = fields.exponential(variable / growth) * growth
+        value, gradient = of_field(field.detach())
+        return value, torch.autograd.grad(field, variable, gradient)[0]
+
+    return value_and_gradient
 
 
 def _by_autograd(

@@ -104,10 +104,18 @@ class ObservedPair:
         del fixed  # as large as the image
         return list(zip(self._moving_at(sizes, self.smoothing), at_sizes, strict=True))
 
-    def loss_of_contrast(self, loss: InstanceLoss) -> InstanceLoss:
-        """The loss with the similarity that suits the intensities that count."""
+    def loss_of_pair(self, loss: InstanceLoss) -> InstanceLoss:
+        """The loss with the similarity that suits the intensities, and its weight the share of voxels that count."""
         moving, fixed = (self._moving, self._moving_mask), (self._fixed, self._used)
-        return loss.of_contrast(WeightedImage(*moving), WeightedImage(*fixed))
+        loss = loss.of_contrast(WeightedImage(*moving), WeightedImage(*fixed))
+        return loss.of_share(self._share(loss.compared(self._fixed)))
+
+    def _share(self, compared: Tensor) -> float:
+        """How many of some voxels count in both images, as a share; 1 where none does, and nothing is lost."""
+        counts = compared & (self._used | self._unused)
+        if self._moving_mask is not None:
+            counts &= self._moving_mask
+        return int(torch.count_nonzero(counts)) / max(1, int(torch.count_nonzero(compared))) or 1.0
 
     def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
         """A function that judges fields of this size by the voxels that were held out, resized to it."""

@@ -6,20 +6,29 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
-from torch.nn import functional
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
 from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.inferers.refined import (
+    AtSize,
+    OfField,
+    Refined,
+    RefinedDisplacement,
+    RefinedVelocity,
+    outside_inference,
+    resized_field,
+    zero_field,
+)
 from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
@@ -32,45 +41,12 @@ logger = logging.getLogger(__name__)
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
-OfField: TypeAlias = Callable[[Tensor], Tensor]
-AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
+TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
 FEW = 0.01  # of the voxels above the threshold
-
-
-class _Refined(NamedTuple):
-    """A refined pair: where it started, what was added on the last level, and the loss there before and after.
-
-    Attributes:
-        start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
-        residual: field at the size of the last level.
-        before: loss of the start as the last level sees it.
-        after: loss of start and residual.
-        steps: of all levels.
-    """
-
-    start: Tensor | None
-    residual: Tensor
-    before: float
-    after: float
-    steps: int
-
-    def __str__(self) -> str:
-        return f"loss {self.before:.4g} -> {self.after:.4g} in {self.steps} steps"
-
-    def at(self, size: list[int]) -> Tensor:
-        """The field at a size."""
-        residual = _resized(self.residual, size)
-        return residual if self.start is None else _resized(self.start, size) + residual
-
-    def outputs(self, size: Sequence[int]) -> dict[str, Tensor]:
-        """What becomes part of the result, on the image's grid."""
-        ddf = _zero(self.residual, size) if self.start is None else self.start.clone()
-        _add_resized(ddf, self.residual)
-        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
 
 
 class RefinedInferer(Inferer):
@@ -96,6 +72,19 @@ class RefinedInferer(Inferer):
     one with the higher similarity on held-out voxels, see
     :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
     pair is replaced by zero displacement.
+
+    With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
+    exponential,
+
+    .. math::
+        \hat v = \arg\min_v L(W \exp(v)), \qquad v_0 = \log(1 + f),
+
+    see :func:`~monai_regplugins.fields.exponential` (Arsigny et al. 2006, MICCAI, LNCS 4190, 924; Ashburner 2007,
+    NeuroImage 38, 95). The start is the approximate :func:`~monai_regplugins.fields.logarithm` of the network's field
+    at the nodes of the first level, so that the result is a single exponential, as its inverse is.
+
+    With an ``InstanceLoss`` a field of either transform is smoothed where it folds, until it does not, see
+    :func:`~monai_regplugins.inferers.unfold.unfold`.
 
     Any other loss is one of a training, called as ``loss(pred, targets)``. ``pred`` has ``ddf``, ``warped`` and
     ``sequence``, the field as a sequence of one; ``targets`` has ``moving``, ``fixed`` and the tensors among the
@@ -123,6 +112,7 @@ class RefinedInferer(Inferer):
             voxels of the first level; 0 is none.
         never_worse: with an ``InstanceLoss``, choose the better start and discard results that are worse than the
             aligned pair; with 0 steps log such a field. False starts from the network's field and keeps every result.
+        transform: ``displacement`` or ``velocity``, what the nodes hold.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -148,9 +138,12 @@ class RefinedInferer(Inferer):
         never_worse: bool = True,
         full_resolution: bool = False,
         search: int = 0,
+        transform: str = "displacement",
     ) -> None:
         super().__init__()
+        check_choice(transform, TRANSFORMS, "transform")
         self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change)
+        self.transform = transform
         if levels < 1:
             raise InputError(f"levels is {levels}, expected at least 1.")
         if search < 0:
@@ -197,7 +190,7 @@ class RefinedInferer(Inferer):
         device = image.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
-            targets = {key: _outside_inference(value) for key, value in targets.items()}
+            targets = {key: outside_inference(value) for key, value in targets.items()}
             pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
             warped = result.pop("warped")  # as large as an image, and made anew
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
@@ -238,20 +231,20 @@ class RefinedInferer(Inferer):
         """Refine one pair from the better start; return zero displacement if the result is worse."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
-        loss = observed.loss_of_contrast(loss)
+        loss = observed.loss_of_pair(loss)
         _report_few_voxels(loss, pair["fixed"])
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
         judge = observed.judge(loss, size, self.inferer.padding)
-        aligned, predicted = judge(_zero(ddf, size)), judge(_resized(ddf, size))
+        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         if self.steps == 0:
             _report_worse(aligned, predicted)
             return _outcome(ddf, loss, NETWORK, (aligned, predicted, predicted)) | seen
         start, refined = self._from_better_start(loss, ddf, observed, judge)
         found = judge(refined.at(size))
         if self.never_worse and not found.similarity > aligned.similarity:
-            refined = refined._replace(start=None, residual=torch.zeros_like(refined.residual))
+            refined = refined.still()
             found = aligned
         logger.info(
             "refined: %s by %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
@@ -262,11 +255,11 @@ class RefinedInferer(Inferer):
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
-        return refined.outputs(native) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
+        return refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
-    ) -> tuple[str, _Refined]:
+    ) -> tuple[str, Refined]:
         """Descend the first level from each start, the others from the best; return what that is called, too."""
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
@@ -287,7 +280,7 @@ class RefinedInferer(Inferer):
             best = name if judgement.is_better_than(judged[best]) else best
         refined = coarse[best]
         if levels[1:]:
-            refined = self._descend_levels(at, ddf, refined.start, levels[1:], refined)
+            refined = self._descend_levels(at, ddf, None, levels[1:], refined)
         return best, refined
 
     def _starts(self, ddf: Tensor, pair: tuple[WeightedImage, WeightedImage]) -> dict[str, Tensor | None]:
@@ -300,22 +293,14 @@ class RefinedInferer(Inferer):
         return starts
 
     def _descend_levels(
-        self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: _Refined | None = None
-    ) -> _Refined:
-        """Optimize level by level; keep the start if it has the lower loss on the last level."""
-        residual = coarser.residual if coarser else _zero(like, sizes[0])
-        steps = coarser.steps if coarser else 0
-        for size in sizes:
-            objective = at(size)
-            began = _zero(like, size) if start is None else _resized(start, size)
-            added, losses = self.descend(objective, began + _resized(residual, size))
-            residual, steps = _resized(residual, size) + added, steps + len(losses) - 1
-        before, after = losses[0], min(losses)
-        if coarser or len(sizes) > 1:  # what the levels before made of the start, the last may like less
-            before = float(objective(began))
-            if not after < before:
-                residual, after = torch.zeros_like(residual), before
-        return _Refined(start, residual, before, after, steps)
+        self, at: AtSize, like: Tensor, start: Tensor | None, sizes: list[list[int]], coarser: Refined | None = None
+    ) -> Refined:
+        """Optimize level by level, from a start or from a coarser level."""
+        if self.transform == "velocity":
+            refined = coarser or RefinedVelocity.begun(like, start, self.descend.nodes(sizes[0]))
+        else:
+            refined = coarser or RefinedDisplacement.begun(like, start, sizes[0])
+        return refined.descended(self.descend, at, sizes)
 
     def _sizes(self, native: list[int]) -> list[list[int]]:
         """The size of each level."""
@@ -396,31 +381,6 @@ def _computable(loss: Loss, names: set[str]) -> Loss:
             "one that takes 'warped' or 'moving'; give such a loss, or take 0 refinement steps."
         )
     return WeightedSum(kept)
-
-
-def _zero(like: Tensor, size: Sequence[int]) -> Tensor:
-    """No displacement at a size."""
-    return like.new_zeros(1, len(size), *size)
-
-
-def _resized(ddf: Tensor, size: list[int]) -> Tensor:
-    """Resize a field, unless it has that size; of inference mode, a copy."""
-    return _outside_inference(ddf) if list(ddf.shape[2:]) == size else fields.resize(ddf, size)
-
-
-def _outside_inference(values: Tensor) -> Tensor:
-    """A copy of a tensor that was made in inference mode, which no gradient may pass; any other as it is."""
-    return values.clone() if values.is_inference() else values
-
-
-def _add_resized(ddf: Tensor, residual: Tensor) -> None:
-    """Add a field of another size in place; by components, since all at once take the memory of as many images."""
-    size, mode = ddf.shape[2:], "bilinear" if ddf.ndim == 4 else "trilinear"
-    for k, (old, new) in enumerate(zip(residual.shape[2:], size, strict=True)):
-        component = residual[:, k : k + 1]
-        if residual.shape != ddf.shape:
-            component = functional.interpolate(component, size=size, mode=mode, align_corners=False).mul_(new / old)
-        ddf[:, k : k + 1] += component
 
 
 def _at_size(values: Tensor, native: list[int], size: list[int]) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import LPS_TO_RAS, affine_field, map_points, world_affine
+from monai_regplugins.inversion import solve
 from monai_regplugins.io.field_grid import Displacement, GridAffine
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ __all__ = ["Chain", "FieldMap", "InverseMap", "ItkMap", "LinearMap", "PointMap",
 
 Array = npt.NDArray[Any]
 
-STEPS = 60  # of an inversion, at most
 TOLERANCE = 1e-4  # mm, at which an inversion of points stops
-UPDATE = 1e-2  # of the length of a step: what a change has to state for an update of the inverse Jacobian
 SAMPLES = 4000  # points that a linear map is fitted to
 
 
@@ -134,11 +133,8 @@ class ItkMap:
 class InverseMap:
     r"""The inverse of a map ``T``, point by point: x with :math:`T(x) = y`.
 
-    x starts at :math:`L^{-1} y`, with ``L`` the linear map that is closest to ``T``, and moves by
-    :math:`s B (y - T(x))`. ``B`` begins as :math:`L^{-1}` and learns the inverse Jacobian from each step (Broyden 1965,
-    Math. Comp. 19, 577, in the format of Sherman and Morrison); ``s`` is halved where a step leads astray. This
-    converges for large rotations and where ``T`` stretches by more than a factor of two, where the plain fixed point
-    does not.
+    x starts at :math:`L^{-1} y`, with ``L`` the linear map that is closest to ``T``, whose inverse is the first inverse
+    Jacobian, see :func:`~monai_regplugins.inversion.solve`.
 
     Attributes:
         forward: ``T``.
@@ -162,32 +158,8 @@ class InverseMap:
     def solve(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Move points (N, d); return them and the distances (N,), mm, that ``T`` leaves between them and the given."""
         A, b = self._linear
-        found = (points - b) @ torch.linalg.inv(A)
-        left = points - self.forward.move(found)
-        B = torch.linalg.inv(A).T.expand(len(points), *A.shape).clone()
-        step = points.new_ones(len(points), 1)
-        for _ in range(STEPS):
-            active = (left.norm(dim=1) > TOLERANCE).nonzero()[:, 0]
-            if not len(active):
-                break
-            move = step[active] * torch.einsum("nij,nj->ni", B[active], left[active])
-            still = points[active] - self.forward.move(found[active] + move)
-            B[active] = _updated(B[active], move, left[active] - still)
-            better = (still.norm(dim=1) < left[active].norm(dim=1))[:, None]
-            found[active] += torch.where(better, move, 0.0)
-            left[active] = torch.where(better, still, left[active])
-            step[active] = torch.where(better, (2 * step[active]).clamp(max=1.0), step[active] / 2)
-        return found, left.norm(dim=1)
-
-
-def _updated(B: torch.Tensor, move: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """Broyden's update of inverse Jacobians (N, d, d): afterwards they take ``change`` of the values to ``move``."""
-    row = torch.einsum("ni,nij->nj", move, B)
-    scale = (row * change).sum(dim=1)
-    wrong = move - torch.einsum("nij,nj->ni", B, change)
-    update = torch.einsum("ni,nj->nij", wrong, row) / scale[:, None, None]
-    sound = scale.abs() > UPDATE * move.square().sum(dim=1)
-    return torch.where(sound[:, None, None], B + update, B)
+        inverse = torch.linalg.inv(A)
+        return solve(self.forward.move, points, (points - b) @ inverse, inverse.T, TOLERANCE)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ NOT_SETTINGS = {
         "shard",
     ),
     "where weights lie: their digest counts": ("bundle_root", "ckpt"),
+    "a name of settings: these count": ("preset",),
     "where results go, and what is said of them": ("output_dir", "verbose", "fail_on"),
     "which machine computes": ("device",),
     "which pairs are allowed": ("other_patient",),

@@ -151,6 +151,25 @@ class InstanceLoss:
         distance = contrast_distance(_counted(moving), _counted(fixed))
         return self._with("mind" if distance > UNLIKE else self.same_contrast)
 
+    def of_share(self, share: float) -> InstanceLoss:
+        """The loss of images of which masks leave a share, from 0 to 1: the similarity weight times that.
+
+        The similarity is a mean over what counts, the smoothness one over all voxels. With this weight a voxel that
+        counts has the same influence against the smoothness as without masks.
+
+        Example:
+            >>> InstanceLoss(similarity_weight=2.0).of_share(0.25).weights["similarity"]
+            0.5
+        """
+        other = copy.copy(self)
+        other.weights = {**self.weights, "similarity": share * self.weights["similarity"]}
+        return other
+
+    def compared(self, fixed: Tensor) -> Tensor:
+        """The voxels of a fixed image that are compared where no mask is given, bool."""
+        above = -torch.inf if self.threshold is None or self.similarity != "lncc" else self.threshold
+        return fixed > above
+
     def of_single_voxels(self) -> InstanceLoss:
         """The loss with a similarity that voxels have without their neighbors: for descriptors, ``nmi``."""
         return self._with("nmi") if self.similarity in ("mind", "features") else self

@@ -22,6 +22,7 @@ __all__ = [
     "corner_determinants",
     "folding",
     "folding_strict",
+    "folds_strict",
     "is_finite",
     "pooled_deviation",
     "regularity",
@@ -102,6 +103,24 @@ def folding_strict(ddf: Tensor, mask: Tensor | None = None) -> tuple[float, floa
         InputError: When ``ddf`` has an axis of less than 2 voxels.
     """
     return _count(ddf, mask, _one_sided_columns)
+
+
+def folds_strict(ddf: Tensor) -> Tensor:
+    """Where :func:`folding_strict` counts a voxel, bool ``(*spatial)``; nowhere in a field that is not finite.
+
+    Args:
+        ddf: displacement field in voxels, shape ``(d, *spatial)``.
+
+    Raises:
+        InputError: When ``ddf`` has an axis of less than 2 voxels.
+
+    Example:
+        >>> bool(folds_strict(torch.zeros(2, 8, 8)).any())
+        False
+    """
+    if not is_finite(ddf):
+        return torch.zeros(ddf.shape[1:], dtype=torch.bool, device=ddf.device)
+    return torch.cat([_folds(slab, _one_sided_columns, 1.0) for slab in _slabs(ddf, None)])
 
 
 def corner_determinants(ddf: Tensor) -> Iterator[Tensor]:

@@ -35,7 +35,8 @@ class LocalTransformsWriter:
     Needs an inferer that returns the local transformations, ``SequenceInferer(transforms=True)``. The file lists,
     step by step, the normalized parameters of
     :class:`~monai_regplugins.networks.blocks.local_gaussian.LocalTransforms`, from which the field can be made again
-    on any grid.
+    on any grid. Where instance optimization changed the field, they are still those of the network, and the files are
+    named ``network_transformations.json`` and ``network_transformations.png``.
 
     It is one of the ``parts`` of a :class:`RegistrationWriter`.
     """
@@ -44,10 +45,11 @@ class LocalTransformsWriter:
         """Write both files of a result into its folder."""
         pred, fixed = result.pred, result.targets["fixed"]
         transforms = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
-        (folder / "transformations.json").write_text(json.dumps(to_json(transforms), indent=1), encoding="utf-8")
+        name = f"{result.of_network}transformations"
+        (folder / f"{name}.json").write_text(json.dumps(to_json(transforms), indent=1), encoding="utf-8")
         spacing = [float(s) for s in result.targets["spacing"]]
         figure = local_transforms_figure(transforms, fixed, spacing, getattr(result.fixed, "affine", None))
-        figure.savefig(folder / "transformations.png", dpi=110)
+        figure.savefig(folder / f"{name}.png", dpi=110)
 
 
 def local_transforms_figure(

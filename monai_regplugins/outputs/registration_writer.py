@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.readers.dicom_series import series_of
 from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.patients import patients_differ
-from monai_regplugins.result import RegistrationResult
+from monai_regplugins.result import Part, RegistrationResult
 
-__all__ = ["RegistrationWriter"]
+__all__ = ["RegistrationWriter", "write_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,11 @@ class RegistrationWriter:
     * ``initial_alignment.tfm``, where there was one: ITK's affine transform from the fixed to the moving world, which
       the total field holds already;
     * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
-    * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels;
+    * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels; named
+      ``network_uncertainty.nii.gz`` where instance optimization changed the field that it belongs to;
     * ``metrics.json``: ``verdict`` and its ``reasons``, see :class:`~monai_regplugins.verdict.judge.Verdict`, and
-      :attr:`~monai_regplugins.result.RegistrationResult.metrics`, null where undefined; and ``registration.png``;
+      :attr:`~monai_regplugins.result.RegistrationResult.metrics`, null where undefined, with an inverse also
+      :attr:`~monai_regplugins.result.RegistrationResult.inverse_metrics`; and ``registration.png``;
     * ``provenance.json``: inputs, weights, configuration, versions, seconds, and the files of the folder.
 
     The folder is written atomically. An existing folder is only updated if its ``provenance.json`` lists the same
@@ -85,7 +87,7 @@ class RegistrationWriter:
         formats: str | Sequence[str] = (),
         inverse: bool = False,
         provenance: Provenance | None = None,
-        parts: Sequence[Callable[[RegistrationResult, Path], object]] = (),
+        parts: Sequence[Part] = (),
     ) -> None:
         self.output_dir, self.inverse, self.parts = Path(output_dir), inverse, tuple(parts)
         self.formats = ensure_tuple(formats) if formats else ()
@@ -132,7 +134,11 @@ class RegistrationWriter:
         return ResultFolder(self.output_dir, pair["pair_id"])
 
     def write(
-        self, result: RegistrationResult, record: Mapping[str, Any] | None = None, output_dir: Path | None = None
+        self,
+        result: RegistrationResult,
+        record: Mapping[str, Any] | None = None,
+        output_dir: Path | None = None,
+        parts: Sequence[Part] = (),
     ) -> Path:
         """Write the folder of a pair, which has to be claimed.
 
@@ -141,6 +147,7 @@ class RegistrationWriter:
             record: what :class:`~monai_regplugins.io.Provenance` said of the pair when it was read; by default what it
                 says now.
             output_dir: where the folder goes, if elsewhere.
+            parts: additional writers for this result alone.
 
         Returns:
             The folder.
@@ -152,7 +159,7 @@ class RegistrationWriter:
         known = record or self.provenance.describe(result.given or self._in_memory(result))
         folder = ResultFolder(output_dir or self.output_dir, result.pair_id)
         record = {**known, **_other_patient(result), **_initial_alignment(result), "seconds": round(result.seconds, 3)}
-        folder.write(record, lambda place: self._write(place, result))
+        folder.write(record, lambda place: self._write(place, result, parts))
         logger.info("Wrote %s", folder.path)
         return folder.path
 
@@ -161,30 +168,49 @@ class RegistrationWriter:
         """The images of a result whose files are unknown."""
         return {"fixed": result.fixed, "moving": result.moving, "pair_id": result.pair_id}
 
-    def _write(self, folder: Path, result: RegistrationResult) -> None:
+    def _write(self, folder: Path, result: RegistrationResult, parts: Sequence[Part]) -> None:
         """Write all files of one pair into a new folder."""
-        _save(result.warped, folder / "warped.nii.gz")
+        write_image(result.warped, folder / "warped.nii.gz")
         if result.warped_label is not None:
-            _save(result.warped_label, folder / "warped_label.nii.gz")
+            write_image(result.warped_label, folder / "warped_label.nii.gz")
         if result.uncertainty is not None:
-            _save(MetaTensor(result.uncertainty, affine=result.fixed.affine), folder / "uncertainty.nii.gz")
-        self._write_fields(folder, result)
+            name = f"{result.of_network}uncertainty.nii.gz"
+            write_image(MetaTensor(result.uncertainty, affine=result.fixed.affine), folder / name)
+        self.write_fields(folder, result)
         _write_alignment(folder, result)
         if result.fixed_points_in_moving is not None:
             path = folder / "fixed_points_in_moving.csv"
             np.savetxt(path, result.fixed_points_in_moving.numpy(), fmt="%.6f", delimiter=",")
-        finite = {name: value if math.isfinite(value) else None for name, value in result.metrics.items()}
+        values = {**result.metrics, **(self._of_inverse(result) if self.inverse else {})}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         content = json.dumps({**result.verdict.as_json(), **finite}, indent=2)
         (folder / "metrics.json").write_text(content, encoding="utf-8")
         logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, result.verdict)
         figure = result.figure
         panels = {PANELS: json.dumps(panels_of(figure))}
         figure.savefig(folder / "registration.png", metadata=panels, pil_kwargs=QUICK)
-        for write in self.parts:
+        for write in (*self.parts, *parts):
             write(result, folder)
 
-    def _write_fields(self, folder: Path, result: RegistrationResult) -> None:
-        """Write the field, and the inverse one, in all formats."""
+    @staticmethod
+    def _of_inverse(result: RegistrationResult) -> dict[str, float]:
+        """How exact the inverse is; a line of the log where it is not."""
+        found = result.inverse_metrics
+        if found["inverse_failed_percent"] > 0:
+            logger.warning(
+                "%s: the field has no inverse at %.2g %% of the moving voxels, by up to %.2g voxels: it folds there",
+                result.pair_id,
+                found["inverse_failed_percent"],
+                found["inverse_residual_max"],
+            )
+        return found
+
+    def write_fields(self, folder: Path, result: RegistrationResult) -> None:
+        """Write the field, and the inverse one if it is wanted, in all formats, straight into a folder.
+
+        Raises:
+            InputError: When a format cannot hold the field.
+        """
         fixed, moving = result.displacement, result.moving
         names = {side: result.given.get(side) for side in ("fixed", "moving")}
         dicom = {"fixed": _identity(result.fixed), "moving": _identity(moving)}
@@ -225,9 +251,10 @@ def _other_patient(result: RegistrationResult) -> dict[str, str]:
     return {"other_patient": differences} if differences else {}
 
 
-def _initial_alignment(result: RegistrationResult) -> dict[str, list[list[float]]]:
-    """The matrix of the initial alignment, fixed to moving world, RAS mm, for the provenance; nothing of identity."""
-    return {"initial_alignment": result.item["initial_alignment_matrix"].tolist()} if result.is_aligned else {}
+def _initial_alignment(result: RegistrationResult) -> dict[str, Any]:
+    """The initial alignment for the provenance: its kind, and unless that is none its matrix, fixed to moving world."""
+    kind, matrix = result.initial_alignment, result.item["initial_alignment_matrix"]
+    return {"initial_alignment_taken": kind, **({"initial_alignment": matrix.tolist()} if result.is_aligned else {})}
 
 
 def _write_alignment(folder: Path, result: RegistrationResult) -> None:
@@ -243,7 +270,7 @@ def _write_alignment(folder: Path, result: RegistrationResult) -> None:
     write_linear_transform(result.item["initial_alignment_matrix"].numpy(), folder / ALIGNMENT_FILE, *worlds)
 
 
-def _save(image: MetaTensor, path: Path) -> None:
+def write_image(image: MetaTensor, path: Path) -> None:
     """Save ``(1, *spatial)`` as NIfTI, its values and affine as they are, as sform and qform, for readers of either."""
     values = image.as_tensor().numpy()[0]
     saved = nib.Nifti1Image(values, image.affine.numpy(), dtype=values.dtype)  # int64 has to be asked for

@@ -44,6 +44,7 @@ __all__ = [
     "as_scan",
     "check_readable",
     "in_memory",
+    "itk_image_affine",
     "read_scan",
     "real_values",
     "scan_phases",
@@ -111,7 +112,7 @@ class SimpleITKReader(ImageReader):
         array = sitk.GetArrayFromImage(img)
         order = tuple(range(img.GetDimension()))[::-1]
         array = array.transpose(order if channels == 1 else (*order, array.ndim - 1))
-        return array, {"affine": _ras_affine(img), "spatial_shape": np.asarray(img.GetSize())}
+        return array, {"affine": itk_image_affine(img), "spatial_shape": np.asarray(img.GetSize())}
 
 
 def check_readable(path: PathLike, what: str, folder: bool = False) -> Path:
@@ -516,8 +517,12 @@ _FORMATS = {
 _FOLDERS = {ZARR_SUFFIXES: _Format(_zarr_header, _decode_zarr)}
 
 
-def _ras_affine(img: sitk.Image) -> Array:
-    """Voxel-to-RAS matrix of an ITK image, 4 x 4; slices lie in the plane z = 0, a fourth axis has no place."""
+def itk_image_affine(img: sitk.Image) -> Array:
+    """Return the voxel-to-RAS matrix of an ITK image, 4 x 4; slices lie in the plane z = 0, a fourth axis is left out.
+
+    Args:
+        img: the image.
+    """
     size = img.GetDimension()
     d, affine = min(size, 3), np.eye(4)
     axes = np.reshape(img.GetDirection(), (size, size)) * np.asarray(img.GetSpacing())

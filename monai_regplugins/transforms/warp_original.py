@@ -24,6 +24,7 @@ from monai_regplugins.grids import (
     sample_affine,
     world_affine,
 )
+from monai_regplugins.inversion import inverse_at
 
 __all__ = [
     "WarpOriginald",
@@ -31,6 +32,7 @@ __all__ = [
     "map_to_moving",
     "resample_aligned",
     "resample_original",
+    "solved_inverse",
     "total_displacement",
 ]
 
@@ -76,13 +78,25 @@ def inverse_displacement(
     moving_shape: Sequence[int],
     initial_alignment_matrix: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    """The displacement of :func:`solved_inverse`, which takes the same arguments, without its residual."""
+    return solved_inverse(ddf, fixed_affine, moving_affine, moving_shape, initial_alignment_matrix)[0]
+
+
+def solved_inverse(
+    ddf: torch.Tensor,
+    fixed_affine: torch.Tensor,
+    moving_affine: torch.Tensor,
+    moving_shape: Sequence[int],
+    initial_alignment_matrix: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Displacement from the moving to the fixed world, on the moving grid: it undoes :func:`total_displacement`.
 
-    With :math:`v` the inverse of u, :math:`x + v(x)` that of :math:`x + u(x)`, and :math:`y` a moving voxel,
+    With a moving voxel :math:`y` and the point :math:`z` that u has to reach,
 
-    .. math:: q + D^{-1}(q) = A (x + v(x)), \qquad q = A_m y, \qquad x = (T A)^{-1} q.
+    .. math:: q + D^{-1}(q) = A (z + v(z)), \qquad q = A_m y, \qquad z = (T A)^{-1} q, \qquad v(z) + u(z + v(z)) = 0,
 
-    Beyond the fixed grid v continues as at its edge.
+    solved for each moving voxel by itself, see :func:`~monai_regplugins.inversion.inverse_at`. Beyond the fixed grid u
+    continues as at its edge.
 
     Args:
         ddf: field on the fixed grid, shape ``(d, *spatial)``, voxels.
@@ -92,7 +106,9 @@ def inverse_displacement(
         initial_alignment_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm; None for identity.
 
     Returns:
-        The displacement at the voxels of the moving grid, shape ``(d, *moving_shape)``, RAS mm, float32 or better.
+        The displacement at the voxels of the moving grid, shape ``(d, *moving_shape)``, RAS mm, float32 or better; and
+        the distance, in voxels of the fixed grid, between z and where u takes the point that was found, shape
+        ``moving_shape``: above 0.001 where no inverse was found, as where the field folds.
 
     Raises:
         InputError: When an affine is sheared, singular, or does not fit the field.
@@ -103,14 +119,14 @@ def inverse_displacement(
     identity = torch.eye(d + 1, dtype=torch.float64)
     matrix = identity if initial_alignment_matrix is None else _plain(initial_alignment_matrix).double().cpu()
     to_fixed = torch.linalg.inv(matrix @ fixed) @ moving
-    inverse, _ = fields.invert(u[None])
-    undone, shape = u.new_empty(d, *moving_shape), tuple(moving_shape)
+    undone, left, shape = u.new_empty(d, *moving_shape), u.new_empty(*moving_shape), tuple(moving_shape)
     for slab in fields.slabs(shape):
-        x = affine_field(to_fixed, shape, u.dtype, slab).to(u.device)
-        v = fields.sample_at(inverse, x.flatten(1).T[None])[0].T.view_as(x)
+        z = affine_field(to_fixed, shape, u.dtype, slab).to(u.device)
+        v, missed = inverse_at(u[None], z.flatten(1).T)
         back = affine_field(fixed @ to_fixed - moving, shape, u.dtype, slab).to(u.device)
-        undone[:, slab] = back + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v)
-    return undone
+        undone[:, slab] = back + torch.einsum("kj,j...->k...", fixed[:d, :d].to(u), v.T.view_as(z))
+        left[slab] = missed.view_as(z[0])
+    return undone, left
 
 
 def map_to_moving(

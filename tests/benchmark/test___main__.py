@@ -143,14 +143,14 @@ class TestChoice:
 class TestArguments:
     def test_each_bundle_gets_its_own(self, ran: list[str], repository: Path) -> None:
         words = [*ran, *ran, "--bundle", str(repository / "bundles" / "r2n2"), "--ckpt", "a.pt", "b.pt", "c.pt"]
-        words += ["--set", "steps=3", "preset=ran0", "--dataset_dir", "elsewhere", "--pairs", "4"]
+        words += ["--set", "steps=3", "geometry=ran0", "--dataset_dir", "elsewhere", "--pairs", "4"]
         configs = command.read_bundles(command.parse_arguments(words))
         assert {name: config["ckpt"] for name, config in configs.items()} == {
             "ran": "a.pt",
             "ran-2": "b.pt",
             "r2n2": "c.pt",
         }
-        assert (configs["ran"]["preset"], configs["r2n2"]["steps"]) == ("ran0", 3)
+        assert (configs["ran"]["geometry"], configs["r2n2"]["steps"]) == ("ran0", 3)
         assert "steps" not in configs["ran"]
         assert {(config["dataset_dir"], config["val_pairs"]) for config in configs.values()} == {("elsewhere", 4)}
 

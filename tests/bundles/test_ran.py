@@ -376,7 +376,7 @@ def test_two_workflows_do_not_disturb_each_other(
     first, second = (copy_bundle("ran", tmp_path / name) for name in ("first", "second"))
     workflows = [
         create(configs(bundle, "train"), bundle, **changes)
-        for bundle, changes in ((first, {"preset": "ran0"}), (second, {}))
+        for bundle, changes in ((first, {"geometry": "ran0"}), (second, {}))
     ]
     for workflow in reversed(workflows):
         workflow.run()

@@ -83,7 +83,7 @@ class TestNetwork:
             image = torch.rand(1, 2, *size)
             with torch.no_grad():
                 torch.testing.assert_close(scripted(image), eager(image), rtol=1e-4, atol=1e-5)
-        assert json.loads(extra["inference.json"])["preset"] == "ran4_released"
+        assert json.loads(extra["inference.json"])["geometry"] == "ran4_released"
 
     def test_monai_loads_it_with_its_weights(self, bundle: Path) -> None:
         network = load("ran", bundle_dir=str(bundle.parent), device="cpu")

@@ -381,7 +381,6 @@ class TestBadInput:
             ({"next_probability": 2.0}, "next_probability"),
             ({"images_per_epoch": 0}, "images_per_epoch"),
             ({"max_epochs": 0}, "max_epochs is 0"),
-            ({"max_epochs": 2, "val_interval": 3}, "val_interval is 3 and max_epochs 2"),
             ({"val_interval": 0}, "val_interval is 0"),
             ({"batch_size": 0}, "batch_size is 0"),
             ({"learning_rate": "$float('nan')"}, "learning_rate is nan"),

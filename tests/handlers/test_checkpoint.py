@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -23,6 +24,7 @@ from monai_regplugins.handlers import (
     RegistrationMetrics,
     WeightsLoader,
 )
+from monai_regplugins.settings import record_of
 
 
 class Killed(BaseException):
@@ -49,9 +51,9 @@ def start(make_training: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that makes a training with checkpoints in a folder and a script of scores."""
 
     def begin(folder: Path, scores: list[float] | None = None, ckpt: Path | None = None, **kwargs: Any) -> Any:
-        metric = None if scores is None else ScriptedScore(scores)
+        metric, record = None if scores is None else ScriptedScore(scores), kwargs.pop("record", None)
         training = make_training(metric=metric, train_handlers=(EpochSeed(3),), **kwargs)
-        saver = Checkpointing(folder, training.network, training.optimizer, training.scheduler, ckpt)
+        saver = Checkpointing(folder, training.network, training.optimizer, training.scheduler, ckpt, record=record)
         saver.attach(training.trainer, training.evaluator)
         return training
 
@@ -117,6 +119,24 @@ def test_best_model_follows_strict_improvement(start: Any, tmp_path: Path) -> No
     assert (checkpoint["best_metric"], checkpoint["best_epoch"]) == (0.6, 2)
     assert checkpoint["trainer"] == {"epoch": 5, "iteration": 15}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+def test_weights_carry_their_record(start: Any, tmp_path: Path) -> None:
+    """With the score of their own epoch, also where a resumed training makes the file from the checkpoint."""
+    record = {"version": 1, "settings": {"steps": 2}}
+    start(tmp_path, [0.3, 0.6, 0.1], max_epochs=3, record=record).trainer.run()
+    best, last = (record_of(tmp_path / f"{name}.pt", tmp_path) or {} for name in ("model", "checkpoint"))
+    assert record.items() <= best.items()
+    assert [(one["epoch"], one["score"], one["validation"]["measure"]) for one in (best, last)] == [
+        (2, 0.6, "score"),
+        (3, 0.1, "score"),
+    ]
+    assert type(load(tmp_path / "model.pt")) is OrderedDict
+    start(tmp_path, [0.9], tmp_path / "checkpoint.pt", max_epochs=4, record=record).trainer.run()
+    (tmp_path / "model.pt").unlink()
+    start(tmp_path, [], tmp_path / "checkpoint.pt", max_epochs=5)
+    again = record_of(tmp_path / "model.pt", tmp_path) or {}
+    assert (again["epoch"], again["score"], again["settings"]) == (4, 0.9, {"steps": 2})
 
 
 def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None:
@@ -275,7 +295,7 @@ class TestFloor:
         scores: list[float],
         best: int | None,
     ) -> None:
-        training = start(tmp_path, scores, max_epochs=2)
+        training = start(tmp_path, scores, max_epochs=2, record={"version": 1})
         if before is not None:
             training.evaluator.state.metrics["score_before"] = before
         with caplog.at_level("INFO"):
@@ -287,6 +307,7 @@ class TestFloor:
         assert (tmp_path / "model_last.pt").exists() is (best is None)
         if best is None:
             assert same(load(tmp_path / "model_last.pt"), training.network.state_dict())
+            assert (record_of(tmp_path / "model_last.pt", tmp_path) or {})["epoch"] == 2
         (line,) = (text for text in caplog.messages if "weights" in text)
         floor = "all before" if before is None else f"doing nothing {before:.4g}"
         assert (f"({floor}); the last weights" if best is None else f"of epoch {best}, score") in line

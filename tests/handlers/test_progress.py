@@ -53,3 +53,35 @@ def test_log_without_terminal_stays_short(make_training: Any, capsys: pytest.Cap
     TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
     training.trainer.run()
     assert len(re.findall("it/s|s/it", capsys.readouterr().err)) <= 2
+
+
+def test_what_a_training_is_and_how_long_it_takes(
+    make_training: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A clock on which each of its looks takes ten seconds: five steps are two seconds each."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    training = make_training(max_epochs=20)
+    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
+    with caplog.at_level("INFO", logger=progress.__name__):
+        training.trainer.run()
+    threads = torch.get_num_threads()
+    assert [record.message for record in caplog.records if record.name == progress.__name__] == [
+        f"Training on cpu with {threads} thread{'s' if threads > 1 else ''}: made pairs; "
+        "20 epochs of 3 steps, 1 a step, from epoch 1 on.",
+        "2 s a step: about 1.8 minutes left, validations not counted.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([{"moving": "a", "fixed": "b"}, {"moving": "b", "fixed": "a"}], "2 pairs of 2 images"),
+        ([{"image": "a"}, {"image": "b"}, {"image": "c"}], "3 images"),
+        ([{"moving": torch.zeros(1), "fixed": torch.zeros(1)}], "made pairs"),
+    ],
+)
+def test_its_data(make_training: Any, items: list[dict[str, Any]], text: str) -> None:
+    training = make_training(max_epochs=2)
+    training.trainer.data_loader.dataset.data = items
+    assert f": {text}; 2 epochs of 3 steps, 1 a step" in progress._described(training.trainer)

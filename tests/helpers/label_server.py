@@ -130,6 +130,13 @@ class LabelServer:
         path = f"/infer/{quote(model)}?{urlencode({'image': image_id, 'output': output})}"
         return self.call("POST", path, body + f"--{limit}--\r\n".encode(), f"multipart/form-data; boundary={limit}")
 
+    def upload(self, image_id: str, file: Path) -> tuple[int, bytes]:
+        """Add an image to the datastore."""
+        head = f'--limit\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n\r\n'
+        body = head.encode() + file.read_bytes() + b"\r\n--limit--\r\n"
+        kind = "multipart/form-data; boundary=limit"
+        return self.call("PUT", f"/datastore/?{urlencode({'image': image_id})}", body, kind)
+
     def wait_for(self, path: str) -> dict[str, Any]:
         """Wait for a task in the background and return how it ended."""
         for _ in range(600):

@@ -70,6 +70,46 @@ def test_folding_counts_first_and_similarity_second() -> None:
     assert not Judgement(0.5, 0.0).is_better_than(Judgement(0.5, 0.0))
 
 
+def test_a_voxel_pulls_as_hard_against_the_smoothness_within_a_small_mask_as_without_one() -> None:
+    """Where all voxels next to it count, the gradient of the loss is that of the whole image."""
+    moving, fixed = torch.rand(2, 1, 1, 24, 24, dtype=torch.float64)
+    ddf = torch.rand(1, 2, 24, 24, dtype=torch.float64)
+    fixed_mask = torch.zeros(1, 1, 24, 24)
+    fixed_mask[..., 4:12, 6:16] = 1
+
+    def gradient(**masks: torch.Tensor) -> torch.Tensor:
+        observed = ObservedPair(moving, fixed, **masks)
+        loss = observed.loss_of_pair(InstanceLoss("mse", smoothness_weight=0.3, similarity_weight=2.0))
+        variable = ddf.clone().requires_grad_()
+        loss.of_pair(*observed.at([[24, 24]])[0])(variable).backward()
+        assert variable.grad is not None
+        return variable.grad[..., 5:11, 7:15]
+
+    torch.testing.assert_close(gradient(fixed_mask=fixed_mask), gradient(), rtol=1e-9, atol=0)
+    assert torch.equal(gradient(fixed_mask=torch.ones_like(fixed_mask)), gradient())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "similarity", "share"), [(None, "lncc", 0.125), (0.5, "lncc", 0.25), (0.5, "mse", 0.125)]
+)
+def test_the_share_is_that_of_the_voxels_that_are_compared(
+    threshold: float | None, similarity: str, share: float
+) -> None:
+    """The threshold leaves half of the image, of which one mask leaves a half, too, and both leave a quarter."""
+    fixed, fixed_mask, moving_mask = torch.zeros(3, 1, 1, 16, 16)
+    fixed[..., :8, :] = 1
+    fixed_mask[..., :4, :] = 1
+    moving_mask[..., 8:] = 1
+    loss = InstanceLoss(similarity, threshold=threshold, similarity_weight=2.0)
+    found = ObservedPair(fixed, fixed, fixed_mask, moving_mask).loss_of_pair(loss)
+    assert found.weights == {**loss.weights, "similarity": 2 * share}
+    assert ObservedPair(fixed, fixed).loss_of_pair(loss).weights == loss.weights
+    assert (
+        ObservedPair(fixed, fixed, 1 - fixed, 1 - fixed).loss_of_pair(InstanceLoss(threshold=0.5)).weights["similarity"]
+        == 1
+    )
+
+
 def test_masks_without_a_common_voxel_are_refused() -> None:
     image, mask = torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1

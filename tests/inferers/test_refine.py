@@ -39,6 +39,8 @@ from monai_regplugins.losses import (
     Term,
     WeightedSum,
 )
+from monai_regplugins.losses.instance import WeightedImage
+from monai_regplugins.metrics import folding_strict
 from monai_regplugins.networks.nets import R2N2, RegNet
 
 Tensors = Mapping[str, torch.Tensor]
@@ -597,6 +599,7 @@ class TestLoss:
         ({"steps": -1}, "steps, spacing and patience are -1, 2 and 10"),
         ({"spacing": 0}, "steps, spacing and patience are 10, 0 and 10"),
         ({"levels": 0}, "levels is 0, expected at least 1"),
+        ({"transform": "affine"}, "transform is 'affine'"),
         ({"search": -1}, "search is -1, expected voxels of the first level"),
         ({"patience": 0}, "expected at least 0, 1 and 1"),
         ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
@@ -687,6 +690,44 @@ class TestNeverWorseThanAligned:
             assert torch.equal(found["ddf"], ddf)
             assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
             assert all("the network's field is worse than the aligned pair" in line for line in caplog.messages)
+
+    @pytest.mark.parametrize("size", [(48, 48), (24, 26, 22)])
+    def test_velocity_finds_the_field_as_displacements_do(self, size: tuple[int, ...]) -> None:
+        image, true_ddf = known_pair(size)
+        found = [
+            refined(InstanceLoss(), 30, transform=transform, levels=2, spatial_size=[12] * len(size))(image, no_motion)[
+                "ddf"
+            ]
+            for transform in ("displacement", "velocity")
+        ]
+        errors = [error(ddf, true_ddf) for ddf in found]
+        assert errors[1] < 1.1 * errors[0] < 0.5 * error(0 * true_ddf, true_ddf)
+        assert not torch.equal(*found)
+
+    @pytest.mark.parametrize("transform", ["displacement", "velocity"])
+    def test_no_field_folds(self, transform: str) -> None:
+        """Noise without smoothness: each voxel goes where it likes."""
+        image = torch.rand(1, 2, 32, 32)
+        loss = InstanceLoss("mse", smoothness_weight=0.0)
+        inferer = refined(loss, 20, transform=transform, never_worse=False, spacing=1, learning_rate=0.5)
+        assert folding_strict(inferer(image, no_motion)["ddf"][0])[0] == 0
+        pair = WeightedImage(image[:, :1]), WeightedImage(image[:, 1:])
+        rough = inferer.descend(loss.of_pair(*pair), torch.zeros(1, 2, 32, 32)).residual
+        assert folding_strict(rough[0])[0] > 100
+
+    def test_a_velocity_begins_at_a_good_network(self) -> None:
+        image, ddf = known_pair((32, 34))
+        found = refined(InstanceLoss(), 2, transform="velocity", **self.options())(image, always(ddf))
+        assert found["from_network"] == 1
+        assert error(found["ddf"], ddf) < 0.25 * error(0 * ddf, ddf)
+
+    def test_a_velocity_in_slabs_is_that_of_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        image, _ = known_pair((40, 36))
+        inferer = refined(InstanceLoss(), 5, transform="velocity", never_worse=False, full_resolution=True)
+        whole = inferer(image, no_motion)["ddf"]
+        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", 100)
+        monkeypatch.setattr("monai_regplugins.losses.slabs.SLAB_VOXELS", 36 * 8)
+        torch.testing.assert_close(inferer(image, no_motion)["ddf"], whole, atol=1e-3, rtol=0)
 
     def test_masks_of_both_images_shut_out_what_was_planted(self) -> None:
         """A bright table in the fixed and an implant in the moving image, both outside of their masks."""

@@ -17,6 +17,7 @@ from monai_regplugins.metrics.regularity import (
     central_determinants,
     corner_determinants,
     folding_strict,
+    folds_strict,
     pooled_deviation,
     regularity,
 )
@@ -113,6 +114,15 @@ def test_corners_average_to_the_determinant_of_central_differences(shape: tuple[
     ddf = 0.6 * torch.randn(len(shape), *shape, dtype=torch.float64)
     torch.testing.assert_close(torch.stack(list(corner_determinants(ddf))).mean(0), jacobian_determinant(ddf[None])[0])
     assert folding_strict(ddf)[0] > folding(ddf)[0] > 0
+
+
+@pytest.mark.parametrize("shape", [(40, 2000), (30, 60, 50)])
+def test_strict_folds_are_where_a_corner_folds(shape: tuple[int, ...]) -> None:
+    ddf = 0.6 * torch.randn(len(shape), *shape)
+    least = torch.stack(list(corner_determinants(ddf))).amin(dim=0)
+    assert torch.equal(folds_strict(ddf), least <= 0)
+    ddf[0, 0] = torch.nan
+    assert not folds_strict(ddf).any()
 
 
 @pytest.mark.parametrize("factors", [(1.5, 0.5), (0.9, 1.1, 2.0)])

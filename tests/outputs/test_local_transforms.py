@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle_files import files_of
 
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
 from monai_regplugins.outputs.local_transforms import LocalTransformsWriter, _contour, local_transforms_figure
@@ -31,6 +32,15 @@ def test_files_of_a_pair(tmp_path: Path) -> None:
     read = from_json(json.loads((tmp_path / "transformations.json").read_text()))
     torch.testing.assert_close(field(read, [30, 30]), field(found, [30, 30]))
     assert (tmp_path / "transformations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_beside_an_optimized_field_they_are_named_as_those_of_the_network(tmp_path: Path) -> None:
+    pred = {name: values[0] for name, values in transforms()._asdict().items()}
+    targets = {"fixed": torch.rand(1, 20, 24), "spacing": torch.tensor([1.0, 2.0])}
+    refined = {**pred, "refinement": torch.tensor([0.5, 0.4])}
+    item = {"pair_id": "b_to_a", "fixed": targets["fixed"]}
+    LocalTransformsWriter()(RegistrationResult(item, {"pred": refined, "label": targets}), tmp_path)
+    assert files_of(tmp_path) == ["network_transformations.json", "network_transformations.png"]
 
 
 def test_ellipse_of_one_gaussian() -> None:

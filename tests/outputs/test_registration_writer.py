@@ -134,14 +134,14 @@ def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
     np.testing.assert_allclose(read(tmp_path / "a_to_b" / "warped.nii.gz")[:, :-1], moving[:, 1:], atol=2e-2)
 
 
-@pytest.mark.parametrize("shift", [(0, 1), (1, -2, 0)])
-def test_uncertainty_as_it_is(shift: tuple[int, ...], tmp_path: Path, no_drawing: None) -> None:
+@pytest.mark.parametrize(("shift", "refined"), [((0, 1), False), ((1, -2, 0), True)])
+def test_uncertainty_as_it_is(shift: tuple[int, ...], refined: bool, tmp_path: Path, no_drawing: None) -> None:
     running = engine(shift)
     expected = torch.rand(1, *SIZE[: len(shift)])
-    running.state.output[0]["pred"]["uncertainty"] = expected
+    running.state.output[0]["pred"] |= {"uncertainty": expected} | ({"refinement": expected[0, 0]} if refined else {})
     RegistrationWriter(tmp_path)(running)
 
-    found = read(tmp_path / "a_to_b" / "uncertainty.nii.gz")
+    found = read(tmp_path / "a_to_b" / f"{'network_' if refined else ''}uncertainty.nii.gz")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected[0].numpy())
 
@@ -331,6 +331,22 @@ def agrees(theirs: np.ndarray[Any, Any], ours: torch.Tensor, inside: float) -> N
     found = np.isfinite(theirs)
     assert found.mean() > inside
     np.testing.assert_allclose(theirs[found], ours.numpy()[found], atol=2e-3 * float(ours.max() - ours.min()))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_measures_state_how_exact_a_written_inverse_is(
+    inverse: bool, tmp_path: Path, no_drawing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = engine((1, -2, 0))
+    ddf = running.state.output[0]["pred"]["ddf"].clone()
+    ddf[0] = -torch.arange(ddf.shape[1]).view(-1, 1, 1)  # all goes to the first plane
+    running.state.output[0]["pred"]["ddf"] = ddf
+    RegistrationWriter(tmp_path, inverse=inverse)(running)
+    values = json.loads((tmp_path / "a_to_b" / "metrics.json").read_text())
+    assert ("inverse_residual99" in values) == ("inverse_failed_percent" in values) == inverse
+    assert any("the field has no inverse at" in line for line in caplog.messages) == inverse
+    if inverse:
+        assert values["inverse_residual_max"] > 0.5
 
 
 # each kind of header once for either image, by a fixed draw

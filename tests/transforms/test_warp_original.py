@@ -22,6 +22,7 @@ from monai_regplugins.transforms.warp_original import (
     inverse_displacement,
     map_to_moving,
     resample_original,
+    solved_inverse,
     total_displacement,
 )
 
@@ -312,6 +313,23 @@ def test_inverse_displacement_undoes_the_total_one() -> None:
     back = map_to_moving(y[inside], inverse, moving, fixed)
     rms = float((back - x[inside]).square().sum(1).mean().sqrt())
     assert rms < 0.03
+
+
+def test_inverse_is_solved_at_the_moving_voxels() -> None:
+    """A shear by two voxels from voxel to voxel, to which the plain fixed point finds no inverse, on a finer grid."""
+    x = np.indices((20, 24, 22)).astype(float)
+    ddf = np.stack([3 * np.sin(0.8 * x[1]), 0.2 * np.sin(0.5 * x[2]), 0.2 * np.sin(0.5 * x[0])])
+    fixed = np.diag([3.0, 3.0, 3.0, 1.0])
+    moving = np.diag([2.0, 1.9, 2.1, 1.0])
+    moving[:3, 3] = 9.3, 8.8, 9.1
+    shape = (16, 22, 20)
+    inverse, left = solved_inverse(torch.from_numpy(ddf), torch.from_numpy(fixed), torch.from_numpy(moving), shape)
+    assert left.shape == shape
+    assert left.max() < 1e-3
+    q = moving[:3, :3] @ np.indices(shape).reshape(3, -1) + moving[:3, 3:]
+    found = (q + inverse.flatten(1).numpy()) / 3.0
+    moved = np.stack([map_coordinates(u, found, order=1, mode="nearest") for u in ddf])
+    np.testing.assert_allclose(3.0 * (found + moved), q, atol=4e-3)
 
 
 def test_inverse_of_an_initial_alignment_alone_is_exact() -> None:

@@ -8,20 +8,23 @@ Spatial Registration, and ``segmentation.dcm``, beside what the command line wri
 from __future__ import annotations
 
 import json
+import sys
 
 from monai.deploy.conditions import CountCondition
-from monai.deploy.core import Application, init_app_context
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
 from monai_regplugins.apps.deploy.inputs import ROLES
-from monai_regplugins.apps.deploy.operators import PairSeriesOperator, RegistrationOperator, SegmentationWriterOperator
-from monai_regplugins.apps.deploy.settings import read_settings
-from monai_regplugins.bundle import start
+from monai_regplugins.apps.deploy.operators import (
+    PairApplication,
+    PairSeriesOperator,
+    RegistrationOperator,
+    SegmentationWriterOperator,
+)
 
 __all__ = ["SeriesPairApp"]
 
 
-class SeriesPairApp(Application):
+class SeriesPairApp(PairApplication):
     """Registers the pair of series among the DICOM files of the input folder."""
 
     def compose(self) -> None:
@@ -30,28 +33,28 @@ class SeriesPairApp(Application):
         Raises:
             InputError: When the settings or the bundle are not fit for use.
         """
-        settings = read_settings(init_app_context(self.argv))
+        settings = self.settings
         rules = json.dumps({"selections": settings.selections})
         load = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=settings.input_folder, name="load")
         # all_matched: two series that fit are an error, not a choice of the first one
         select = DICOMSeriesSelectorOperator(self, rules=rules, all_matched=True, name="select")
         pair = PairSeriesOperator(self, name="pair")
-        register = RegistrationOperator(
+        self.register = RegistrationOperator(
             self,
             bundle=settings.bundle,
             output_folder=settings.output_folder,
             format="dicom",
             pair_id="moving_to_fixed",
             overrides=settings.registration,
+            tags=settings.tags["registration"],
             name="register",
         )
-        write = SegmentationWriterOperator(self, name="write")
+        write = SegmentationWriterOperator(self, tags=settings.tags["segmentation"], name="write")
         self.add_flow(load, select, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(select, pair, {("study_selected_series_list", "study_selected_series_list")})
-        self.add_flow(pair, register, {(role, role) for role in ROLES})
-        self.add_flow(register, write, {("label", "label")})
+        self.add_flow(pair, self.register, {(role, role) for role in ROLES})
+        self.add_flow(self.register, write, {("label", "label")})
 
 
 if __name__ == "__main__":
-    start()
-    SeriesPairApp().run()
+    sys.exit(SeriesPairApp.main())

@@ -6,17 +6,15 @@ formats have other suffixes. The pair's folder in ``OUT`` is that of the command
 
 from __future__ import annotations
 
-from monai.deploy.core import Application, init_app_context
+import sys
 
 from monai_regplugins.apps.deploy.inputs import ROLES
-from monai_regplugins.apps.deploy.operators import PairFolderOperator, RegistrationOperator
-from monai_regplugins.apps.deploy.settings import read_settings
-from monai_regplugins.bundle import start
+from monai_regplugins.apps.deploy.operators import PairApplication, PairFolderOperator, RegistrationOperator
 
 __all__ = ["FilePairApp"]
 
 
-class FilePairApp(Application):
+class FilePairApp(PairApplication):
     """Registers the pair of files in the input folder."""
 
     def compose(self) -> None:
@@ -25,18 +23,18 @@ class FilePairApp(Application):
         Raises:
             InputError: When the settings or the bundle are not fit for use.
         """
-        settings = read_settings(init_app_context(self.argv))
+        settings = self.settings
         pair = PairFolderOperator(self, input_folder=settings.input_folder, name="pair")
-        register = RegistrationOperator(
+        self.register = RegistrationOperator(
             self,
             bundle=settings.bundle,
             output_folder=settings.output_folder,
             overrides=settings.registration,
+            tags=settings.tags["registration"],
             name="register",
         )
-        self.add_flow(pair, register, {(role, role) for role in ROLES})
+        self.add_flow(pair, self.register, {(role, role) for role in ROLES})
 
 
 if __name__ == "__main__":
-    start()
-    FilePairApp().run()
+    sys.exit(FilePairApp.main())

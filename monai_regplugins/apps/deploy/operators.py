@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from monai.data import MetaTensor
 from monai.deploy.conditions import CountCondition
-from monai.deploy.core import ConditionType, Fragment, Image, Operator, OperatorSpec
+from monai.deploy.core import Application, ConditionType, Fragment, Image, Operator, OperatorSpec, init_app_context
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
+from monai.deploy.exceptions import ItemNotExistsError
 
 from monai_regplugins.apps.deploy.inputs import (
     ROLES,
@@ -22,6 +26,10 @@ from monai_regplugins.apps.deploy.segmentation import (
     read_segmentation,
     write_segmentation,
 )
+from monai_regplugins.apps.deploy.settings import AppSettings, exit_status, read_settings
+from monai_regplugins.apps.deploy.sources import check_room, header_of, source_of
+from monai_regplugins.apps.deploy.tags import OBJECTS, comment_of, describe_file
+from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.formats import (
     FORMATS,
@@ -31,8 +39,16 @@ from monai_regplugins.io.formats import (
 )
 from monai_regplugins.registration import load_bundle
 from monai_regplugins.renamed import current_names
+from monai_regplugins.result import RegistrationResult
+from monai_regplugins.verdict.judge import LEVELS
 
-__all__ = ["PairFolderOperator", "PairSeriesOperator", "RegistrationOperator", "SegmentationWriterOperator"]
+__all__ = [
+    "PairApplication",
+    "PairFolderOperator",
+    "PairSeriesOperator",
+    "RegistrationOperator",
+    "SegmentationWriterOperator",
+]
 
 
 class RegistrationOperator(Operator):
@@ -48,11 +64,12 @@ class RegistrationOperator(Operator):
 
     Named outputs:
         transform: path of the field's file, in the pair's folder with all results.
-        verdict: text, ``PASS``, or the reasons of another verdict, which is logged and in ``metrics.json``, too; see
-            :class:`~monai_regplugins.verdict.judge.Verdict`.
+        verdict: text, ``PASS``, or the reasons of another verdict, see
+            :class:`~monai_regplugins.verdict.judge.Verdict`; it is in the log, in ``metrics.json``, in
+            ``provenance.json`` and in the DICOM objects, too.
         label: only with ``moving_label``: :class:`~monai.deploy.core.Image` of the label on the fixed grid, (slices,
             rows, columns), whose metadata hold ``affine`` (of (columns, rows, slices) to RAS mm), the paths ``fixed``
-            and ``moving_label``, and ``folder``, that of the pair.
+            and ``moving_label``, ``folder``, that of the pair, and ``verdict``.
 
     Args:
         fragment: the application.
@@ -61,6 +78,8 @@ class RegistrationOperator(Operator):
         format: of the field's file, see :data:`~monai_regplugins.io.FORMATS`; by default the bundle's.
         pair_id: name of the pair's folder, by default made of the files' names.
         overrides: other values for keys of the bundle's ``inference.json``; ``formats`` among them replaces ``format``.
+        tags: of a DICOM registration, value by keyword, checked by
+            :func:`~monai_regplugins.apps.deploy.tags.check_tags`.
         **kwargs: of any operator, such as ``name``.
 
     Raises:
@@ -76,8 +95,11 @@ class RegistrationOperator(Operator):
         format: str = "",
         pair_id: str = "",
         overrides: dict[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.level = "PASS"  # the worst verdict so far
+        self._tags = OBJECTS["registration"] if tags is None else tags
         named = current_names({"format": format, **kwargs})
         self._output_folder, self._format, self._pair_id = Path(output_folder), named.pop("format"), pair_id
         self._register = load_bundle(bundle, **{"formats": self._format, **current_names(overrides or {})})
@@ -101,14 +123,28 @@ class RegistrationOperator(Operator):
         fixed, moving, label = (_path(op_input.receive(port), port) for port in ROLES)
         if fixed is None or moving is None:
             raise InputError("the operator needs the paths of both images; connect its ports fixed and moving.")
+        start = time.perf_counter()
+        check_room(self._output_folder, fixed)
         given = read_segmentation(label, moving) if label and label.is_file() and is_dicom(label) else label
-        result = self._register(fixed, moving, moving_label=given, pair_id=self._pair_id)
-        folder = result.save(self._output_folder)
+        result = self._register(
+            fixed, moving, moving_label=given, pair_id=self._pair_id, output_dir=self._output_folder
+        )
+        self.level = max(self.level, result.verdict.level, key=LEVELS.index)
+        sources = {role: source_of(path) for role, path in zip(ROLES, (fixed, moving, label), strict=True) if path}
+        seconds = {"seconds_total": round(time.perf_counter() - start, 3)}
+        record = {"sources": sources, **result.verdict.as_json(), **seconds}
+        folder = result.save(self._output_folder, record, [self._describe])
         op_output.emit(str(_field_file(folder, FieldPair(fixed, moving), self._format)), "transform")
         op_output.emit(str(result.verdict), "verdict")
-        if (warped := result.warped_label) is not None:
-            about = {"affine": warped.affine.numpy(), "fixed": fixed, "moving_label": label, "folder": folder}
-            op_output.emit(Image(warped.as_tensor().numpy()[0].T, about), "label")
+        if result.warped_label is not None:
+            about = {"fixed": fixed, "moving_label": label, "folder": folder, "verdict": str(result.verdict)}
+            op_output.emit(_label_image(result.warped_label, about), "label")
+
+    def _describe(self, result: RegistrationResult, folder: Path) -> None:
+        """Let a DICOM registration say what it is, and what is to be thought of it."""
+        if (file := folder / FORMATS["dicom"].file_name).is_file():
+            fixed = header_of(Path(result.given["fixed"]))
+            describe_file(file, self._tags, comment_of(str(result.verdict)), fixed)
 
 
 class PairFolderOperator(Operator):
@@ -179,7 +215,17 @@ class SegmentationWriterOperator(Operator):
 
     Named input:
         label: of the registration.
+
+    Args:
+        fragment: the application.
+        tags: of the segmentation, value by keyword, checked by
+            :func:`~monai_regplugins.apps.deploy.tags.check_tags`.
+        **kwargs: of any operator, such as ``name``.
     """
+
+    def __init__(self, fragment: Fragment, *args: Any, tags: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self._tags = tags
+        super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
         """Declare the port."""
@@ -194,7 +240,43 @@ class SegmentationWriterOperator(Operator):
         label = op_input.receive("label")
         about = label.metadata()
         path = about["folder"] / "segmentation.dcm"
-        write_segmentation(label.asnumpy().T, about["affine"], about["fixed"], path, about["moving_label"])
+        content = label.asnumpy().T, about["affine"], about["fixed"]
+        write_segmentation(*content, path, about["moving_label"], self._tags, comment_of(about["verdict"]))
+
+
+class PairApplication(Application):
+    """Base of the applications that register one pair.
+
+    Attributes:
+        register: the operator that does it, once the graph is made.
+    """
+
+    register: RegistrationOperator
+
+    @cached_property
+    def settings(self) -> AppSettings:
+        """Its settings, see :func:`~monai_regplugins.apps.deploy.settings.read_settings`."""
+        return read_settings(init_app_context(self.argv))
+
+    @classmethod
+    def main(cls) -> int:
+        """Run it as a program; return the exit status, see :func:`~monai_regplugins.apps.deploy.settings.exit_status`.
+
+        Raises:
+            InputError: When something about settings, bundle or pair is wrong; the status is 1 then.
+        """
+        start()
+        app = cls()
+        try:
+            app.run()
+        except ItemNotExistsError as error:  # of the SDK's loader
+            raise InputError(f"'{app.settings.input_folder}' holds no DICOM series; give the folder of two.") from error
+        return exit_status(app.register.level, app.settings.fail_on)
+
+
+def _label_image(label: MetaTensor, about: Mapping[str, Any]) -> Image:
+    """A label map as the SDK has images: (slices, rows, columns), with its affine in the metadata."""
+    return Image(label.as_tensor().numpy()[0].T, {"affine": label.affine.numpy(), **about})
 
 
 def _field_file(folder: Path, pair: FieldPair, format: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
+from monai_regplugins.apps.deploy.tags import OBJECTS, describe
 from monai_regplugins.checks import InputError, import_optional
 from monai_regplugins.environment import installed_version
 from monai_regplugins.files.atomic import replace_file
@@ -24,6 +25,7 @@ from monai_regplugins.io.dicom_identity import (
     import_pydicom,
     read_dicom_file,
 )
+from monai_regplugins.io.result_folder import RECORD, write_result
 from monai_regplugins.readers.dicom_files import dicom_files, dicom_series
 from monai_regplugins.readers.dicom_series import read_dicom_series
 from monai_regplugins.readers.dicom_text import UNREADABLE
@@ -83,9 +85,17 @@ def read_segmentation(path: Path, series: Path) -> MetaTensor:
 
 
 def write_segmentation(
-    label: npt.NDArray[Any], affine: npt.NDArray[np.float64], series: Path, path: Path, origin: Path | None = None
+    label: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64],
+    series: Path,
+    path: Path,
+    origin: Path | None = None,
+    tags: Mapping[str, Any] | None = None,
+    comment: str = "",
 ) -> None:
     """Write a label map as a binary DICOM segmentation of a series, whole or not at all.
+
+    Where there is a ``provenance.json`` beside the file, it lists the file.
 
     Segments are numbered from 1 in the order of the labels. They are described as in ``origin``, if that is a DICOM
     segmentation, and otherwise called after their label.
@@ -96,11 +106,18 @@ def write_segmentation(
         series: a file of the series on whose grid it lies, or its folder.
         path: the file.
         origin: where the labels came from.
+        tags: what it says of itself, value by keyword; by default :data:`~monai_regplugins.apps.deploy.tags.OBJECTS`.
+        comment: such as the verdict on the registration.
 
     Raises:
         InputError: When highdicom is missing, there is no label, or the system refuses to write.
     """
-    replace_file(path, _segmentation(label, affine, series, origin).save_as)
+    segmentation = _segmentation(label, affine, series, origin)
+    describe(segmentation, OBJECTS["segmentation"] if tags is None else tags, comment)
+    if (path.parent / RECORD).is_file():
+        write_result(path, segmentation.save_as)
+    else:
+        replace_file(path, segmentation.save_as)
 
 
 def check_segmentation(series: Path, origin: Path) -> None:

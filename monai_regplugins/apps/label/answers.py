@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from monai_regplugins.apps.label.labels import (
 from monai_regplugins.apps.label.networks import LabelBundle, Networks
 from monai_regplugins.apps.label.requests import (
     RequestError,
+    check_known,
     check_voxels,
     chosen,
     first_of,
@@ -31,12 +34,15 @@ from monai_regplugins.apps.label.series import propagate_frames, read_frames_lab
 from monai_regplugins.apps.label.store import AUTO, TAGS, Store
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.formats import FORMATS
+from monai_regplugins.outputs.registration_writer import RegistrationWriter, write_image
 from monai_regplugins.readers.cine import read_cine, write_series
 from monai_regplugins.renamed import current_names
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms.initial_alignment import FORMER_NAMES, INITIAL_ALIGNMENTS
 
 __all__ = ["KINDS", "Answers"]
+
+logger = logging.getLogger(__name__)
 
 KINDS = {
     "propagate": "carries the label of a prior scan or atlas, moving_image, over to this image",
@@ -46,6 +52,7 @@ KINDS = {
 }
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 TRANSFORM_TAG = "transform"
+DEFAULT_ALIGNMENT = "auto"  # as in the apps for MONAI Deploy: prior scans and atlases seldom lie as the image does
 PAIR = "answer"
 RESULT = "result.nii.gz"
 DEFAULT_FORMAT = "itk_nifti"  # that of the command line, where the field is 3D
@@ -114,58 +121,68 @@ class Answers:
         Raises:
             InputError: When something about the request is wrong; a path of the server is never shown.
         """
-        request = current_names(request)
+        start, request = time.perf_counter(), current_names(request)
         answer = {
             "propagate": self._propagate,
             "image": self._image,
             "transform": self._transform,
             "series": self._series,
         }[kind]
+        self._check(kind, request)
         hidden = {str(request.get("image") or ""): str(request.get("image_id") or "upload")}
         hidden |= {str(request.get("label") or ""): "second upload", str(self.bundle.root): self.bundle.name}
         hidden |= {str(self.bundle.trained_dir): f"trained {self.bundle.name}"}
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return answer(request, Path(folder), hidden)
+                file, reported = answer(request, Path(folder), hidden)
             except InputError as error:
                 raise RequestError(without_paths(str(error), hidden), getattr(error, "status", 400)) from error
+        reported["registration"]["seconds_total"] = round(time.perf_counter() - start, 3)
+        return file, reported
+
+    def _check(self, kind: str, request: Mapping[str, Any]) -> None:
+        """Check the options of a request, so that nothing is computed or written for one that is wrong."""
+        check_known(request, self.options(kind))
+        chosen(request, "result_extension", SUFFIXES)
+        self._overrides(request)
+        if request.get("save_transform") and not request.get("image_id"):
+            raise RequestError("save_transform needs an image of the datastore, and this one was uploaded.")
 
     def _propagate(
         self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
     ) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden, with_label=True)
-        if request.get("save_transform") and not pair.fixed_id:
-            raise RequestError("save_transform needs an image of the datastore, and this one was uploaded.")
         names = self.names(pair.label or StoredLabel("", {}))
         if not names:
             raise RequestError(f"the label of '{pair.moving_id}' is empty, nothing to propagate; choose another image.")
-        registered, saved = self._register(request, pair, folder)
+        registered = self._register(request, pair)
         table = self._table_with(names)
         warped = registered.warped_label
         assert warped is not None  # since there is a moving label
         values = relabel(warped[0].numpy(), names, table)
         nib.save(nib.Nifti1Image(values, warped.affine.numpy()), folder / RESULT)
-        reported = self._about(pair, saved) | {"moving_label_values": {name: value for value, name in names.items()}}
+        reported = self._about(pair, registered)
+        reported["registration"]["moving_label_values"] = {name: value for value, name in names.items()}
         if request.get("save_transform"):
-            (field,) = saved.glob("displacement*")
-            self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": {"registration": reported}})
-        return _as_wanted(folder, request), {"label_names": table, "registration": reported}
+            field = _field(registered, self._formats()[0], folder)
+            self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": reported})
+        return _as_wanted(folder, request), {"label_names": table, **reported}
 
     def _image(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
-        _, saved = self._register(request, pair, folder)
-        (saved / "warped.nii.gz").replace(folder / RESULT)
-        return _as_wanted(folder, request), {"registration": self._about(pair, saved)}
+        registered = self._register(request, pair)
+        write_image(registered.warped, folder / RESULT)
+        return _as_wanted(folder, request), self._about(pair, registered)
 
     def _transform(
         self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
     ) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
         format = chosen(request, "format", self._formats())
-        _, saved = self._register(request, pair, folder, formats=[format])
-        return _moved(saved / FORMATS[format].file_name), {
-            "registration": self._about(pair, saved) | {"format": format}
-        }
+        registered = self._register(request, pair, formats=[format])
+        reported = self._about(pair, registered)
+        reported["registration"]["format"] = format
+        return _moved(_field(registered, format, folder)), reported
 
     def _series(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
         image_id = str(request.get("image_id") or "")
@@ -180,12 +197,12 @@ class Answers:
         names = self.names(label)
         network = self.networks(self.bundle, **self._overrides(request))
         carried, registered = propagate_frames(network, series, drawn, frame)
-        saved = registered.save(folder)
         table = self._table_with(names)
         values = relabel(carried, names, table)
         write_series(series.with_frames(values.astype(np.float32)), folder / RESULT, values.dtype)
-        reported = self._about(Pair("", "", image_id, image_id, label, tag), saved) | {"frame": frame}
-        return _as_wanted(folder, request), {"label_names": table, "registration": reported}
+        reported = self._about(Pair("", "", image_id, image_id, label, tag), registered)
+        reported["registration"]["frame"] = frame
+        return _as_wanted(folder, request), {"label_names": table, **reported}
 
     def _pair(self, request: Mapping[str, Any], hidden: dict[str, str], with_label: bool = False) -> Pair:
         """Find the two images, and with a label that of the moving one, and check their sizes."""
@@ -221,14 +238,11 @@ class Answers:
         hidden[label.path] = f"{tag} label of {image_id}"
         return label, tag
 
-    def _register(
-        self, request: Mapping[str, Any], pair: Pair, folder: Path, **overrides: Any
-    ) -> tuple[RegistrationResult, Path]:
-        """Register, and write what the command line writes; return both and the folder."""
+    def _register(self, request: Mapping[str, Any], pair: Pair, **overrides: Any) -> RegistrationResult:
+        """Register; nothing is written."""
         network = self.networks(self.bundle, **self._overrides(request), **overrides)
         label = pair.label.path if pair.label else None
-        registered = network(pair.fixed, pair.moving, moving_label=label, pair_id=PAIR)
-        return registered, registered.save(folder)
+        return network(pair.fixed, pair.moving, moving_label=label, pair_id=PAIR)
 
     def _table_with(self, names: Mapping[int, str]) -> dict[str, int]:
         """The table of all labels; those of an uploaded label may be new."""
@@ -238,12 +252,10 @@ class Answers:
         return table
 
     def _settings(self) -> dict[str, Any]:
-        """The settings of the bundle that a client may change, with its own values first."""
+        """The settings of the bundle that a client may change, with the default first."""
         config, settings = self.bundle.inference, dict[str, Any]()
         if "initial_alignment" in config:
-            settings["initial_alignment"] = sorted(
-                INITIAL_ALIGNMENTS, key=lambda choice: choice != config["initial_alignment"]
-            )
+            settings["initial_alignment"] = sorted(INITIAL_ALIGNMENTS, key=lambda choice: choice != DEFAULT_ALIGNMENT)
         if isinstance(config.get("refine_steps"), int):
             settings["refine_steps"] = config["refine_steps"]
         return settings
@@ -268,22 +280,32 @@ class Answers:
         ]
         return sorted(formats, key=lambda name: name != DEFAULT_FORMAT)
 
-    def _about(self, pair: Pair, saved: Path) -> dict[str, Any]:
-        """Where an answer comes from: ids instead of files."""
-        provenance = json.loads((saved / "provenance.json").read_text(encoding="utf-8"))
-        wanted = ("fingerprint", "parameters", "versions", "created", "seconds")
-        measures = json.loads((saved / "metrics.json").read_text(encoding="utf-8"))
-        return {
+    def _about(self, pair: Pair, registered: RegistrationResult) -> dict[str, Any]:
+        """The verdict on an answer, and where it comes from: ids instead of files."""
+        record, verdict = registered.record, registered.verdict
+        if verdict.level != "PASS":
+            logger.warning("%s of '%s': %s", self.bundle.name, pair.fixed_id or "upload", verdict)
+        metrics = {name: value if math.isfinite(value) else None for name, value in registered.metrics.items()}
+        about = {
             "bundle": self.bundle.name,
             "fixed_image": pair.fixed_id or "upload",
             "moving_image": pair.moving_id or "upload",
             **({"moving_label_tag": pair.tag} if pair.tag else {}),
-            "weights_sha256": provenance["weights"]["sha256"],
+            "weights_sha256": record["weights"]["sha256"],
             "trained_here": self.bundle.ckpt.is_relative_to(self.bundle.trained_dir),
-            **{key: provenance[key] for key in wanted},
-            **{key: measures.pop(key) for key in ("verdict", "reasons")},
-            "metrics": measures,
+            **{key: record[key] for key in ("fingerprint", "parameters", "versions", "created")},
+            "initial_alignment_taken": registered.initial_alignment,
+            "seconds": round(registered.seconds, 3),
+            **verdict.as_json(),
+            "metrics": metrics,
         }
+        return {**verdict.as_json(), "registration": about}
+
+
+def _field(registered: RegistrationResult, format: str, folder: Path) -> Path:
+    """Write the field in a format; return its file."""
+    RegistrationWriter(folder, [format]).write_fields(folder, registered)
+    return folder / FORMATS[format].file_name
 
 
 def _as_wanted(folder: Path, request: Mapping[str, Any]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +16,25 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.utils import background_tasks, processes
 
 from monai_regplugins.apps.label.answers import Answers
 from monai_regplugins.apps.label.labels import LabelNames, read_names
 from monai_regplugins.apps.label.networks import Networks, find_bundles
-from monai_regplugins.apps.label.requests import RequestError, check_name, number
+from monai_regplugins.apps.label.requests import RequestError, check_name, check_suffix, number
 from monai_regplugins.apps.label.store import Store
-from monai_regplugins.apps.label.tasks import RegistrationBatchTask, RegistrationInferTask, RegistrationTrainTask
+from monai_regplugins.apps.label.tasks import (
+    LastSample,
+    RegistrationBatchTask,
+    RegistrationInferTask,
+    RegistrationTrainTask,
+)
+from monai_regplugins.apps.label.temporary import end_with_parent, own_folder
+from monai_regplugins.apps.label.worker import Worker
 from monai_regplugins.checks import InputError
 from monai_regplugins.environment import installed_version
 from monai_regplugins.readers.voxel_files import check_no_other_file
@@ -34,32 +46,65 @@ SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
 class NamedDatastore(LocalDatastore):
-    """MONAI Label's folder of images, in which no id or tag leads out of the folder."""
+    """MONAI Label's folder of images, in which no id or tag leads out of the folder.
+
+    Several threads may use it: what reads and what changes the list of images takes turns, as MONAI Label empties that
+    list for a moment when a file has come.
+    """
+
+    turn = threading.RLock()
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an image, which must be contained in a single file."""
-        with as_http(image_filename):
+        """Add an image, which must be contained in a single file and not take the place of one that has labels."""
+        with as_http(image_filename), self.turn:
             if image_id:
                 check_name(image_id, "the image id")
-            check_no_other_file(Path(image_filename), "the image")
+            if tags := sorted(self.get_labels_by_image_id(image_id)):
+                raise RequestError(
+                    f"image '{image_id}' is there and has labels ({', '.join(tags)}), which would not be of the new "
+                    "one; give it another id, or remove the image first.",
+                    409,
+                )
+            _check_single(image_filename, "the image")
             return str(super().add_image(image_id, image_filename, image_info))
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels."""
-        with as_http():
+        with as_http(), self.turn:
             self._check_image(image_id)
             super().remove_image(image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label of an image, which must be contained in a single file."""
-        with as_http(label_filename):
+        with as_http(label_filename), self.turn:
             check_name(str(getattr(label_tag, "value", label_tag)), "the tag")
             self._check_image(image_id)
-            check_no_other_file(Path(label_filename), "the label")
+            _check_single(label_filename, "the label")
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
 
     def _check_image(self, image_id: str) -> None:
         Store(lambda: self).image(image_id, "the image")
+
+
+def _in_turn(name: str) -> Any:
+    """A method of MONAI Label's datastore that waits for others to end."""
+    method = getattr(LocalDatastore, name)
+
+    @functools.wraps(method)
+    def waiting(self: NamedDatastore, *arguments: Any, **named: Any) -> Any:
+        with self.turn:
+            return method(self, *arguments, **named)
+
+    return waiting
+
+
+IN_TURN = (  # what reads the list of images, and what changes it
+    "datalist", "get_image_info", "get_image_uri", "get_label_info", "get_label_uri", "get_labeled_images",
+    "get_labels_by_image_id", "get_unlabeled_images", "json", "list_images", "status",
+    "_init_from_datastore_file", "refresh", "remove_label", "update_image_info", "update_label_info",
+)  # fmt: skip
+for _name in IN_TURN:
+    setattr(NamedDatastore, _name, _in_turn(_name))
 
 
 class RegistrationLabelApp(MONAILabelApp):
@@ -77,7 +122,7 @@ class RegistrationLabelApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        uploads()  # before anything is uploaded
+        own_folder()  # before anything is uploaded
         conf = dict(conf or {})
         self._bundles = find_bundles(conf.get("models", ""), conf.get("bundle_dir"), Path(app_dir, "model"))
         self._label_names = LabelNames(read_names(conf["label_names"]) if conf.get("label_names") else None)
@@ -121,16 +166,40 @@ class RegistrationLabelApp(MONAILabelApp):
             if bundle.training
         }
 
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Make the ways to choose the next sample; the first one is what viewers offer."""
+        return {"first": First(), "last": LastSample(), "random": Random()}
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the next sample."""
+        with as_http():
+            if (wanted := request.get("strategy") or "first") not in self._strategies:
+                known = ", ".join(self._strategies)
+                raise RequestError(f"there is no strategy '{wanted}'; there are {known}.", 404)
+            result: dict[str, Any] = super().next_sample({**request, "strategy": wanted})
+            return result
+
+    def on_init_complete(self) -> None:
+        """Get the server ready; called by MONAI Label in its own process, not in those of tasks."""
+        super().on_init_complete()
+        server = importlib.import_module("monai_regplugins.apps.label.server")  # MONAI Label's, which imports this app
+        server.compute_in(worker := Worker())
+        server.end_in_order(worker)
+        earlier = filter(None, (bundle.runs.last() for bundle in self._bundles.values()))
+        background_tasks["train"] = sorted(earlier, key=lambda state: str(state["start_ts"]))
+
     def init_batch_infer(self) -> RegistrationBatchTask:
         """Make the task of batches."""
         return RegistrationBatchTask()
 
     def bundle_path(self, model: str | None) -> None:
-        """Reject a batch or a training of unknown tasks before its process starts; called by MONAI Label."""
+        """Refuse a batch or a training that cannot be before its process starts; called by MONAI Label."""
         known = [*self._infers, *self._trainers]
-        if model is not None and model not in known:
-            with as_http():
+        with as_http():
+            if model is not None and model not in known:
                 raise RequestError(f"there is no model '{model}'; there are {', '.join(known)}.", 404)
+            if model in self._trainers and not processes("train"):  # those of this server take turns
+                self._bundles[str(model)].runs.check_free()
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Answer one request.
@@ -148,7 +217,7 @@ class RegistrationLabelApp(MONAILabelApp):
                 raise RequestError("label is a path, expected an uploaded file.")
             for path, what in ((request.get("image"), "the image"), (request.get("label"), "the second upload")):
                 if path is not None and _is_upload(path):
-                    check_no_other_file(Path(path), what)
+                    _check_single(path, what)
             if task.tag:
                 checked["label_tag"] = task.tag
             elif checked.get("label_tag"):
@@ -158,9 +227,22 @@ class RegistrationLabelApp(MONAILabelApp):
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Answer the same request for many images."""
+        self._end_with_server()
         with as_http():
             result: dict[str, Any] = super().batch_infer(dict(request), datastore)
             return result
+
+    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Train a bundle."""
+        self._end_with_server()
+        with as_http():
+            result: dict[str, Any] = super().train(dict(request))
+            return result
+
+    def _end_with_server(self) -> None:
+        """Let the process of a task end with the server that started it."""
+        if not self._server_mode:
+            end_with_parent()
 
     def _image_id(self, request: Mapping[str, Any]) -> str:
         """The id of the image, empty for one that this very server has been sent.
@@ -188,17 +270,15 @@ class RegistrationLabelApp(MONAILabelApp):
         return bool(found and found.image == request.get("image"))
 
 
-@functools.lru_cache(maxsize=1)
-def uploads() -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process for temporary files, which distinguishes uploads from paths that clients make up."""
-    folder = tempfile.TemporaryDirectory(prefix="monai_regplugins_")
-    tempfile.tempdir = folder.name
-    return folder
+def _check_single(path: str, what: str) -> None:
+    """Check that an upload states its format, and that it is whole in one file."""
+    check_suffix(path, what)
+    check_no_other_file(Path(path), what)
 
 
 def _is_upload(path: Any) -> bool:
     """Whether this file was uploaded to the server."""
-    return isinstance(path, str) and Path(path).parent == Path(uploads().name) and Path(path).is_file()
+    return isinstance(path, str) and Path(path).parent == own_folder() and Path(path).is_file()
 
 
 @contextmanager

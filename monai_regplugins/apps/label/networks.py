@@ -13,6 +13,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_regplugins.apps.label.runs import Runs
 from monai_regplugins.checks import InputError
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.registration import (
@@ -50,13 +51,10 @@ class LabelBundle:
         trained = self.trained_dir / WEIGHTS
         return trained if trained.is_file() else self.root / WEIGHTS
 
-    def new_run(self) -> Path:
-        """Make the folder of one more training, ``runs/<number>``."""
-        runs = self.trained_dir / "runs"
-        taken = [int(path.name) for path in runs.glob("*") if path.name.isdigit()]
-        folder = runs / str(max(taken, default=0) + 1)
-        folder.mkdir(parents=True)
-        return folder
+    @property
+    def runs(self) -> Runs:
+        """Its trainings in the app."""
+        return Runs(self.trained_dir)
 
     def serve(self, run: Path) -> bool:
         """Serve the best model of a training from now on; False if none was better than what was there before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,28 @@ from monai_regplugins.checks import InputError, suggest
 from monai_regplugins.readers.dicom_files import dicom_reader
 from monai_regplugins.readers.images import scan_shape
 
-__all__ = ["RequestError", "check_name", "check_voxels", "chosen", "first_of", "number", "without_paths"]
+__all__ = [
+    "RequestError",
+    "check_known",
+    "check_name",
+    "check_suffix",
+    "check_voxels",
+    "chosen",
+    "first_of",
+    "number",
+    "without_paths",
+]
 
 NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
+
+
+# what MONAI Label, its client and the viewers send beside the options of a model
+OF_CLIENTS = (
+    "background", "client_id", "description", "device", "foreground", "gpus", "image", "image_id", "images",
+    "label", "label_info", "label_tag", "labels", "largest_cc", "logging", "max_batch_size", "max_workers", "model",
+    "multi_gpu", "output", "restore_label_idx", "result_compress", "result_dtype", "result_extension",
+    "result_write_to_file", "save_label", "session", "studyInstanceUID", "timeout", "user",
+)  # fmt: skip
 
 
 class RequestError(InputError):
@@ -39,6 +58,35 @@ def check_name(name: Any, what: str) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     raise RequestError(f"{what} is {name!r}, expected the name of one, not a path; take it from the server's list.")
+
+
+def check_known(request: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Check that a request holds nothing but options of its model and what clients always send.
+
+    Raises:
+        RequestError: When an option is unknown: it would change nothing, and nobody would notice.
+    """
+    known = sorted(options)
+    for key in request:
+        if key not in OF_CLIENTS and key not in known and key[:1] != "_":  # those are of MONAI Label's batches
+            raise RequestError(f"there is no option '{key}', expected one of {', '.join(known)}.{suggest(key, known)}")
+
+
+def check_suffix(path: str | Path, what: str) -> None:
+    """Check that the name of an upload states its format; DICOM files need none.
+
+    Raises:
+        RequestError: When it does not.
+    """
+    file = Path(path)
+    if file.suffix or not file.is_file():
+        return
+    with file.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            raise RequestError(
+                f"{what} was sent under a name without suffix, which would state its format; send it as NAME.nii.gz or "
+                "with the suffix that it has."
+            )
 
 
 def chosen(request: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:

@@ -47,7 +47,10 @@ def read_frames_label(path: str | Path, series: CineSeries, frame: int = -1) -> 
     if not drawn:
         raise RequestError("the label of the series is empty, nothing to propagate; draw on one frame.")
     if frame < 0 and len(drawn) > 1:
-        raise RequestError(f"frames {', '.join(map(str, drawn))} have labels; say by 'frame' which one is to be used.")
+        raise RequestError(
+            f"frames {', '.join(map(str, drawn))} have labels; say by 'frame' which one is to be used. If this is a 3D "
+            "image and no series of one slice over time, choose a model of 3D images."
+        )
     number = drawn[0] if frame < 0 else chosen_frame(series, frame)
     if number not in drawn:
         raise RequestError(f"frame {number} has no label, frames {', '.join(map(str, drawn))} have; choose one.")

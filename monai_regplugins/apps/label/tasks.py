@@ -11,6 +11,7 @@ import torch
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, device_map
 
@@ -25,7 +26,7 @@ from monai_regplugins.apps.label.requests import (
 )
 from monai_regplugins.apps.label.store import Store
 
-__all__ = ["RegistrationBatchTask", "RegistrationInferTask", "RegistrationTrainTask"]
+__all__ = ["LastSample", "RegistrationBatchTask", "RegistrationInferTask", "RegistrationTrainTask"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,18 @@ class RegistrationInferTask(InferTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Answer a request, see :class:`~monai_regplugins.apps.label.answers.Answers`."""
         return self.answers(self.kind, {**request, "device": device_of(request)})
+
+
+class LastSample(Strategy):
+    """The next sample is the last image by name that has no final label; MONAI Label has the first one and any."""
+
+    def __init__(self) -> None:
+        super().__init__("Get Last Sample")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, str] | None:
+        """The id of the sample, None if all images have labels."""
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        return {"id": max(images)} if images else None
 
 
 class RegistrationBatchTask(BatchInferTask):
@@ -126,7 +139,8 @@ class RegistrationTrainTask(TrainTask):
         """Train; the model that comes of it is served from then on, if it is better than the one it started from.
 
         Raises:
-            InputError: When a number is none, there are too few images, or the bundle refuses them.
+            InputError: When a number is none, there are too few images, the bundle refuses them, or it is being trained
+                already.
         """
         bundle = self.bundle
         dataset = write_dataset(bundle.trained_dir / "dataset", self.store.training_entries(), bundle.spatial_dims)
@@ -138,16 +152,17 @@ class RegistrationTrainTask(TrainTask):
         if "val_interval" in numbers:  # only an epoch that validates makes a model
             numbers["val_interval"] = max(1, min(numbers["val_interval"], numbers["max_epochs"]))
         start = bundle.ckpt if request.get("pretrained", True) and bundle.ckpt.is_file() else ""
-        folder = bundle.new_run()
-        monai.bundle.run(
-            config_file=str(bundle.train_file),
-            bundle_root=str(bundle.root),
-            dataset_dir=str(dataset),
-            output_dir=str(folder),
-            ckpt=str(start),
-            device=torch.device(device_of(request)),
-            **numbers,
-        )
+        device = torch.device(device_of(request))
+        with bundle.runs.begun(request) as folder:
+            monai.bundle.run(
+                config_file=str(bundle.train_file),
+                bundle_root=str(bundle.root),
+                dataset_dir=str(dataset),
+                output_dir=str(folder),
+                ckpt=str(start),
+                device=device,
+                **numbers,
+            )
         served = bundle.serve(folder)
         if not served:
             logger.warning("No epoch of '%s' was better than what is served, which stays; see its eval.", folder)

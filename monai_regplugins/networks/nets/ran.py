@@ -176,7 +176,7 @@ class RAN(nn.Module):
         **geometry: Any,
     ) -> None:
         super().__init__()
-        check_choice(preset, list(PRESETS), "preset")
+        check_choice(preset, list(PRESETS), "geometry preset")
         check_choice(head_weighting, list(HEAD_WEIGHTINGS), "head_weighting")
         check_pair_channels(spatial_dims, in_channels, out_channels, "RAN")
         lists_as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in geometry.items()}

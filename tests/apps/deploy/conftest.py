@@ -135,6 +135,10 @@ def make_series_pair(folder: Path, plane: str, pixels: str) -> SeriesPair:
             SeriesInstanceUID=f"{SERIES}.{number}",
             StudyInstanceUID=f"{SERIES}.{number}.1",
             FrameOfReferenceUID=f"{SERIES}.{number}.2",
+            StudyDate="20240611",
+            StudyTime="1012",
+            StudyID="7",
+            BodyPartExamined="ABDOMEN",
         )
     np.save(folder / "moving_label.npy", labels(world(moving, MOVING_SHAPE) - shift))  # (columns, rows, slices)
     return SeriesPair(folder, fixed, shift)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import shutil
+import subprocess
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_names import CHARACTER_SETS
+from dicom_series import SERIES
 from pydicom.pixels.utils import pack_bits
 
 from monai_regplugins.registration import load_bundle
@@ -54,11 +60,18 @@ HEADERS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_app(run_deploy: Run, bundle: Path, pair: Path, output: Path, registration: str = "{}") -> Any:
+def run_app(
+    run_deploy: Run,
+    bundle: Path,
+    pair: Path,
+    output: Path,
+    registration: str = "{initial_alignment: none}",
+    tags: str = "{}",
+) -> Any:
     """Run the application with the package's rules and other settings."""
     rules = (Path(__file__).parents[3] / "monai_regplugins/apps/deploy/app.yaml").read_text().split("selections:")[1]
     config = output.with_name("app.yaml")
-    config.write_text(f"registration: {registration}\nselections:{rules}")
+    config.write_text(f"registration: {registration}\ntags: {tags}\nselections:{rules}")
     return run_deploy(*APP, "-i", pair, "-o", output, "-m", bundle, HOLOSCAN_CONFIG_PATH=config)
 
 
@@ -128,6 +141,50 @@ def test_segmentation_and_registration_of_a_pair(
     assert segmentation.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Spleen"
     check_segments(frames_of(segmentation), series_pair)
     check_with_simpleitk(segmentation, series_pair, tmp_path / "one.dcm")
+    check_description(folder)
+    check_provenance(folder, series_pair)
+
+
+def check_description(folder: Path) -> None:
+    """Both objects say what they are and what is to be thought of them, and dciodvfy finds nothing."""
+    verdict = json.loads((folder / "metrics.json").read_text())
+    for file, (number, words) in {"displacement": (9001, "Deformable"), "segmentation": (9002, "Labels")}.items():
+        written = pydicom.dcmread(folder / f"{file}.dcm")
+        assert written.SeriesNumber == number
+        assert written.SeriesDescription.startswith(words)
+        assert written.SeriesDate == written.ContentDate == f"{datetime.now():%Y%m%d}"
+        assert len(written.SeriesTime) == 6
+        said = "; ".join(verdict["reasons"]) or "PASS"
+        assert written.CommentsOnThePerformedProcedureStep == f"Verdict on the registration: {said}"
+        if program := shutil.which("dciodvfy"):
+            done = subprocess.run([program, folder / f"{file}.dcm"], capture_output=True, text=True, check=False)
+            found = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("Error", "Warning"))]
+            assert found == []
+
+
+def check_provenance(folder: Path, pair: SeriesPair) -> None:
+    """Provenance lists what went in and all that came out."""
+    record = json.loads((folder / "provenance.json").read_text())
+    for number, role in enumerate(("fixed", "moving"), 1):
+        files = sorted((pair.folder / f"study{number}" / role).glob("*.dcm"))
+        digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        assert record["sources"][role] == {
+            "StudyInstanceUID": f"{SERIES}.{number}.1",
+            "SeriesInstanceUID": f"{SERIES}.{number}",
+            "files": len(files),
+            "bytes": sum(file.stat().st_size for file in files),
+            "sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        }
+    label = pair.folder / "study2" / "labels" / "1.dcm"
+    assert record["sources"]["moving_label"]["SeriesInstanceUID"] == pydicom.dcmread(label).SeriesInstanceUID
+    assert record["sources"]["moving_label"]["sha256"] == hashlib.sha256(label.read_bytes()).hexdigest()
+    assert {file.name for file in folder.iterdir()} == {*record["files"], "provenance.json"}
+    for name, entry in record["files"].items():
+        assert entry["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    assert record["initial_alignment_taken"] in ("none", "affine", "rigid")
+    assert ("initial_alignment" in record) is (record["initial_alignment_taken"] != "none")
+    assert record["verdict"] == json.loads((folder / "metrics.json").read_text())["verdict"]
+    assert record["seconds_total"] > record["seconds"] > 0
 
 
 def check_registration(registration: Any, fixed: Any, pair: SeriesPair) -> None:
@@ -207,11 +264,14 @@ def test_names_in_other_alphabets_are_those_of_both_objects(
     name = CHARACTER_SETS[charset]
     change(pair.folder / "study1" / "fixed", SpecificCharacterSet=charset.split("\\"), PatientName=name)
     change(pair.folder / "study2" / "moving", SpecificCharacterSet="ISO_IR 192", PatientName=name)
-    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output")
+    tags = "{registration: {SeriesDescription: 向こう}, segmentation: {SeriesNumber: 5, SeriesDescription: größer}}"
+    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", tags=tags)
     assert done.returncode == 0, done.stderr
     for file in ("displacement.dcm", "segmentation.dcm"):
         written = pydicom.dcmread(tmp_path / "output" / "moving_to_fixed" / file)
         assert (str(written.PatientName), written.SpecificCharacterSet) == (name, "ISO_IR 192")
+        number, words = (9001, "向こう") if file == "displacement.dcm" else (5, "größer")
+        assert (written.SeriesNumber, written.SeriesDescription) == (number, words)
 
 
 def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_not_invented(
@@ -219,7 +279,9 @@ def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_
 ) -> None:
     pair = make_series_pair(tmp_path / "input", "axial", "square")
     change(pair.folder / "study2" / "moving", PatientID="P 18", FrameOfReferenceUID=None)
-    done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", "{other_patient: true}")
+    done = run_app(
+        run_deploy, bundle, pair.folder, tmp_path / "output", "{initial_alignment: none, other_patient: true}"
+    )
     assert done.returncode == 0, done.stderr
     reported = done.stdout + done.stderr
     assert "are of two patients by their PatientID, which other_patient allows" in reported
@@ -232,6 +294,7 @@ def test_another_patient_is_allowed_by_the_settings_and_a_frame_of_reference_is_
 @pytest.mark.parametrize(
     ("corrupt", "message"),
     [
+        ("all", "holds no DICOM series; give the folder of two."),
         ("fixed", "the rule 'fixed' picks 0 series, expected one"),
         ("twice", "the rule 'moving' picks 2 series"),
         ("label", "is no segmentation of the moving series"),
@@ -245,7 +308,10 @@ def test_bad_input_ends_with_one_line_and_without_files(
     run_deploy: Run, bundle: Path, tmp_path: Path, corrupt: str, message: str
 ) -> None:
     pair = make_series_pair(tmp_path / "input", "axial", "square")
-    if corrupt == "fixed":
+    if corrupt == "all":
+        shutil.rmtree(pair.folder)
+        pair.folder.mkdir()
+    elif corrupt == "fixed":
         for file in pair.folder.glob("study1/fixed/*.dcm"):
             file.unlink()
     elif corrupt == "twice":

@@ -27,7 +27,7 @@ def test_the_results_are_those_of_the_bundle_in_python(
     """With the package's own settings, and with paths set as in containers."""
     places = {"INPUT": file_pair, "OUTPUT": tmp_path / "output", "MODEL": bundle.parent}
     done = run_deploy(*APP, **{f"HOLOSCAN_{name}_PATH": path for name, path in places.items()})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # behind the initial alignment, that displacement is one too many
     register = load_bundle(bundle, device="cpu", initial_alignment="auto")
     files = {role: file_pair / f"{role}.nii.gz" for role in ("fixed", "moving", "moving_label")}
     expected = register(**files).save(tmp_path / "expected")
@@ -69,3 +69,27 @@ def test_bad_input_ends_with_one_line_and_without_files(
     assert done.returncode == 1
     assert "moving.nii.gz' cannot be read as an image" in done.stderr.splitlines()[-1], done.stderr
     assert not list(tmp_path.glob("output/*"))
+
+
+def test_results_that_are_not_to_be_trusted_have_an_exit_status_of_their_own(
+    run_deploy: Run, bundle: Path, file_pair: Path, tmp_path: Path
+) -> None:
+    fixed = nib.load(file_pair / "fixed.nii.gz")
+    noise = np.random.default_rng(0).uniform(-160, 240, fixed.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, fixed.affine), file_pair / "fixed.nii.gz")
+    words = (*APP, "-i", file_pair, "-o", tmp_path / "output", "-m", bundle)
+    done = run_deploy(*words)
+    assert done.returncode == 3, done.stderr
+    folder = tmp_path / "output" / "moving_to_fixed"
+    record = json.loads((folder / "provenance.json").read_text())
+    assert record["verdict"] == "FAIL"
+    assert any("the images still look unlike each other" in reason for reason in record["reasons"])
+    assert "; ".join(record["reasons"]) in done.stdout + done.stderr
+    assert record["sources"]["fixed"]["files"] == 1
+    (folder / "provenance.json").unlink()  # now the folder is somebody else's
+    before = sorted(path.stat().st_mtime_ns for path in folder.iterdir())
+    done = run_deploy(*words)
+    assert done.returncode == 1
+    assert "holds other things than results of these images" in done.stderr.splitlines()[-1]
+    assert "initial alignment" not in done.stdout + done.stderr  # it was refused before anything was registered
+    assert sorted(path.stat().st_mtime_ns for path in folder.iterdir()) == before

@@ -13,8 +13,10 @@ from packaging.requirements import Requirement
 
 import monai_regplugins
 from monai_regplugins.apps.deploy.inputs import ROLES
-from monai_regplugins.apps.deploy.settings import APP_YAML, AppPaths, read_settings
+from monai_regplugins.apps.deploy.settings import APP_YAML, AppPaths, exit_status, read_settings
+from monai_regplugins.apps.deploy.tags import OBJECTS
 from monai_regplugins.checks import InputError
+from monai_regplugins.verdict.judge import LEVELS
 
 from .conftest import Run
 
@@ -51,7 +53,8 @@ def test_the_settings_of_the_package(paths: AppPaths) -> None:
     settings = read_settings(paths)
     assert (settings.input_folder, settings.output_folder) == (Path("in"), Path("out"))
     assert settings.bundle == Path(paths.model_path) / "ran"
-    assert settings.registration == {"initial_alignment": "auto", "other_patient": False}
+    assert settings.registration == {"initial_alignment": "auto", "other_patient": False, "fail_on": "fail"}
+    assert settings.tags == OBJECTS
     assert [rule["name"] for rule in settings.selections] == list(ROLES)
     for rule in settings.selections:
         assert all(re.compile(pattern) for pattern in rule["conditions"].values())
@@ -64,11 +67,37 @@ def test_a_file_of_ones_own(paths: AppPaths, tmp_path: Path, monkeypatch: pytest
         read_settings(paths)
     file.write_text("registration: {refine_steps: 3}")
     settings = read_settings(paths)
-    assert settings.registration == {"refine_steps": 3}
+    assert settings.registration == {"initial_alignment": "auto", "refine_steps": 3}
     assert settings.selections == []
+    assert (settings.tags, settings.fail_on) == (OBJECTS, "fail")
+    file.write_text("registration: {prealign: none, fail_on: warn}\ntags: {registration: {SeriesNumber: 5}}")
+    settings = read_settings(paths)
+    assert settings.registration == {"initial_alignment": "none", "fail_on": "warn"}
+    assert settings.tags["registration"] == {"SeriesDescription": "Deformable registration", "SeriesNumber": 5}
 
 
-@pytest.mark.parametrize("text", ["registration: {", "- 1", "registration: 3", "selections: [fixed]"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("registration: {fail_on: always}", "fail_on"),
+        ("tags: {registration: {SeriesNumbr: 5}}", "no keyword 'SeriesNumbr'.*Did you mean 'SeriesNumber'"),
+    ],
+)
+def test_settings_that_are_wrong(
+    paths: AppPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "app.yaml").write_text(text)
+    monkeypatch.setenv("HOLOSCAN_CONFIG_PATH", str(tmp_path / "app.yaml"))
+    with pytest.raises(InputError, match=message):
+        read_settings(paths)
+
+
+def test_the_exit_status_says_what_is_to_be_thought_of_the_results() -> None:
+    bad = {fail_on: [exit_status(level, fail_on) for level in LEVELS] for fail_on in ("never", "fail", "warn")}
+    assert bad == {"never": [0, 0, 0], "fail": [0, 0, 3], "warn": [0, 3, 3]}
+
+
+@pytest.mark.parametrize("text", ["registration: {", "- 1", "registration: 3", "selections: [fixed]", "tags: 3"])
 def test_a_damaged_file(paths: AppPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "app.yaml").write_text(text)
     monkeypatch.setenv("HOLOSCAN_CONFIG_PATH", str(tmp_path / "app.yaml"))

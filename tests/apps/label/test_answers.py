@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,9 @@ from monai_regplugins.apps.label.labels import LabelNames
 from monai_regplugins.apps.label.networks import LabelBundle, Networks
 from monai_regplugins.apps.label.requests import RequestError
 from monai_regplugins.apps.label.store import Store
-from monai_regplugins.registration import load_bundle
+from monai_regplugins.outputs.registration_writer import RegistrationWriter
+from monai_regplugins.registration import Registration, load_bundle
+from monai_regplugins.result import RegistrationResult
 
 pytestmark = pytest.mark.bundle
 
@@ -56,7 +59,7 @@ def request(datastore: FakeDatastore, image_id: str = "day1", **more: Any) -> di
 
 def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("propagate", request(datastore, moving_image="atlas"))
-    result = load_bundle(bundle_dir / "ran", device="cpu")(
+    result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
         datastore.images_by_id["day1"],
         datastore.images_by_id["atlas"],
         moving_label=datastore.labels["atlas", "final"][0],
@@ -73,10 +76,34 @@ def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert about["moving_label_values"] == {"spleen": 3, "label_7": 7}
     assert len(about["weights_sha256"]) == 64
     assert about["metrics"].keys() >= {"ncc", "ncc_before"}
-    assert (about["verdict"], about["reasons"]) == (result.verdict.level, list(result.verdict.reasons))
+    for said in (about, reported):
+        assert (said["verdict"], said["reasons"]) == (result.verdict.level, list(result.verdict.reasons))
+    assert 0 < about["seconds"] < about["seconds_total"]
     assert not about["trained_here"]
     assert str(datastore.images_by_id["day1"].parent) not in str(reported)
     assert str(bundle_dir) not in str(reported)
+
+
+def test_a_doubtful_answer_says_so(
+    answers: Callable[..., Answers], datastore: FakeDatastore, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = nib.load(datastore.images_by_id["day1"])
+    values = np.random.default_rng(0).uniform(-160, 240, noise.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, noise.affine), path := datastore.images_by_id["day1"].with_name("noise.nii.gz"))
+    datastore.images_by_id["noise"] = path
+    _, reported = answers()("image", request(datastore, "noise", moving_image="day2", refine_steps=0))
+    assert reported["verdict"] == "FAIL"
+    assert "look unlike each other" in reported["reasons"][0]
+    assert f"ran of 'noise': {'; '.join(reported['reasons'])}" in caplog.messages
+
+
+def test_nothing_is_made_for_files_that_nobody_gets(
+    answers: Callable[..., Answers], datastore: FakeDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RegistrationWriter, "write", mock.Mock(side_effect=AssertionError("a folder of results")))
+    monkeypatch.setattr(RegistrationResult, "figure", property(mock.Mock(side_effect=AssertionError("a picture"))))
+    for kind in ("propagate", "image", "transform"):
+        answers()(kind, request(datastore, moving_image="atlas"))
 
 
 def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
@@ -92,7 +119,7 @@ def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: Fake
 
 def test_image(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("image", request(datastore, moving_image="day2"))
-    result = load_bundle(bundle_dir / "ran", device="cpu")(
+    result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
         datastore.images_by_id["day1"], datastore.images_by_id["day2"]
     )
     assert np.array_equal(nib.load(file).get_fdata(dtype=np.float32), result.warped[0].numpy())
@@ -102,7 +129,7 @@ def test_image(answers: Callable[..., Answers], datastore: FakeDatastore, bundle
 
 def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("transform", request(datastore, moving_image="day2"))
-    result = load_bundle(bundle_dir / "ran", device="cpu")(
+    result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
         datastore.images_by_id["day1"], datastore.images_by_id["day2"]
     )
     field = nib.load(file)
@@ -126,7 +153,8 @@ def test_second_upload(answers: Callable[..., Answers], datastore: FakeDatastore
 
 def test_save_transform(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     _, reported = answers()("propagate", request(datastore, moving_image="atlas", save_transform=True))
-    assert datastore.saved == [("day1", "transform", {"params": {"registration": reported["registration"]}})]
+    del reported["label_names"], reported["registration"]["seconds_total"]
+    assert datastore.saved == [("day1", "transform", {"params": reported})]
 
 
 def test_settings(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
@@ -143,7 +171,7 @@ def test_options(answers: Callable[..., Answers], datastore: FakeDatastore) -> N
     options = answers().options("propagate")
     assert options["moving_image"] == ["atlas"]
     assert options["moving_label_tag"] == ["auto", "final", "original"]
-    assert options["initial_alignment"][0] == "none"
+    assert options["initial_alignment"][0] == "auto"
     assert answers().options("image")["moving_image"] == ["atlas", "day1", "day2", "day3", "day4"]
     datastore.labels["day3", "original"] = datastore.labels["atlas", "final"]
     assert answers().options("propagate")["moving_image"] == ["atlas", "day3"]
@@ -197,6 +225,16 @@ def test_series(answers: Callable[..., Answers], datastore: FakeDatastore, cine:
         ("image", {"moving_image": "day2", "refine_steps": "$1"}, 400, r"refine_steps is '\$1'"),
         ("image", {"moving_image": "day2", "initial_alignment": "$__import__('os')"}, 400, "initial_alignment is"),
         ("image", {"moving_image": "day2", "result_extension": ".stl"}, 400, "expected one of .nii.gz"),
+        (
+            "propagate",
+            {"moving_image": "atlas", "result_extension": ".stl", "save_transform": True},
+            400,
+            "expected one of .nii.gz",
+        ),
+        ("transform", {"moving_image": "day2", "result_extension": ".stl"}, 400, "expected one of .nii.gz"),
+        ("transform", {"moving_image": "day2", "format": "nifti"}, 400, "format is 'nifti', expected one of itk_nifti"),
+        ("image", {"moving_image": "day2", "refine_step": 9}, 400, "no option 'refine_step'.*mean 'refine_steps'"),
+        ("image", {"moving_image": "day2", "save_transform": True}, 400, "no option 'save_transform'"),
         ("transform", {"moving_image": "day2", "format": "dicom"}, 400, "format is 'dicom'"),
         ("image", {"moving_image": "flat"}, 400, "2"),
         ("image", {"moving_image": "broken"}, 400, "'broken' cannot be read"),
@@ -221,8 +259,12 @@ def test_bad_requests(
     temporary = studies.parent / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    made = answers()
+    register = mock.create_autospec(Registration.__call__, side_effect=Registration.__call__)
+    monkeypatch.setattr(Registration, "__call__", register)
     with pytest.raises(RequestError, match=message) as caught:
-        answers()(kind, request(datastore, **more))
+        made(kind, request(datastore, **more))
+    assert register.called is ("flat" in more.values() or "broken" in more.values())  # what a reader finds out
     assert caught.value.status == status
     assert "\n" not in str(caught.value)
     assert not re.search(r"/\w+/", str(caught.value).replace("/etc/passwd", "").replace("../studies/", "")), "a path"

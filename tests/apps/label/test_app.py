@@ -56,6 +56,7 @@ def inference(
     settings = {"fixed": studies / "day1.nii.gz", "moving": studies / "atlas.nii.gz", "moving_label": label}
     flags = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     command = [label_python, "-m", "monai.bundle", "run", "inference", "--output_dir", str(output), *flags]
+    command += ["--initial_alignment", "auto"]
     config = bundle_dir / "ran" / "configs" / "inference.json"
     run = subprocess.run(
         [*command, "--config_file", str(config)], capture_output=True, text=True, cwd=output, check=False
@@ -80,6 +81,16 @@ def test_info(client_run: dict[str, Any]) -> None:
         for value in model["config"].values():  # 3D Slicer makes drop-downs of texts, and takes the first
             assert not isinstance(value, list) or (value and all(isinstance(item, str) for item in value))
     assert set(client_run["info"]["trainers"]) == {"ran", "r2n2"}
+
+
+def test_strategies(label_server: LabelServer, client_run: dict[str, Any]) -> None:
+    assert list(label_server.get("/info/")["strategies"]) == ["first", "last", "random"]
+    unlabelled = "cine", "day1", "day3", "day4", "day9", "huge"
+    found = {name: label_server.post(f"/activelearning/{name}")[1]["id"] for name in ("first", "last", "random")}
+    assert (found["first"], found["last"]) == (min(unlabelled), max(unlabelled))
+    assert found["random"] in unlabelled
+    status, answer = label_server.post("/activelearning/best")
+    assert (status, answer["detail"]) == (404, "there is no strategy 'best'; there are first, last, random.")
 
 
 def test_the_list_of_labelled_images_is_live(client_run: dict[str, Any]) -> None:
@@ -156,6 +167,15 @@ BAD = [
         "",
     ),
     ("ran_propagate", "day1", {"moving_image": "atlas", "save_label": True, "label_tag": "../x"}, 400, "not a path"),
+    ("ran_propagate", "day1", {"moving_image": "atlas", "refine_step": 3}, 400, "there is no option 'refine_step'"),
+    (
+        "ran_propagate",
+        "day1",
+        {"moving_image": "atlas", "save_label": True, "save_transform": True, "result_extension": ".stl"},
+        400,
+        "result_extension is '.stl'",
+    ),
+    ("r2n2_series", "atlas", {}, 400, "choose a model of 3D images"),
     ("ran_propagate", "", {"moving_image": "atlas"}, 500, ""),  # MONAI Label's own answer
 ]
 
@@ -207,9 +227,29 @@ def test_bad_uploads(label_server: LabelServer, client_run: dict[str, Any], tmp_
     assert files_of(*watched) == before
 
 
+def test_uploads_that_would_lose_or_be_lost(
+    label_server: LabelServer, client_run: dict[str, Any], tmp_path: Path
+) -> None:
+    bare = tmp_path / "scan"
+    shutil.copy(label_server.studies / "day1.nii.gz", bare)
+    watched = label_server.studies, label_server.app.parent / "temporary"
+    before = files_of(*watched)
+    status, body = label_server.upload("atlas", label_server.studies / "day1.nii.gz")
+    assert status == 409
+    assert "image 'atlas' is there and has labels (final)" in json.loads(body)["detail"]
+    for status, body in (
+        label_server.upload("new", bare),
+        label_server.infer("ran_propagate", "", {"moving_image": "atlas"}, files={"file": bare}),
+    ):
+        assert status == 400
+        assert "without suffix" in json.loads(body)["detail"]
+    assert files_of(*watched) == before
+
+
 def test_concurrent_requests(label_server: LabelServer, client_run: dict[str, Any]) -> None:
     def ask(number: int) -> tuple[int, bytes]:
-        return label_server.infer("ran_propagate", f"day{number % 2 + 1}", {"moving_image": "atlas"}, "image")
+        request = {"moving_image": "atlas", "initial_alignment": "none"}
+        return label_server.infer("ran_propagate", f"day{number % 2 + 1}", request, "image")
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(ask, range(6)))

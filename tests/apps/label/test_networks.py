@@ -38,7 +38,10 @@ def test_bundle(bundle: LabelBundle) -> None:
 
 
 def test_a_training_is_served_if_it_has_a_best_model(bundle: LabelBundle) -> None:
-    runs = [bundle.new_run() for _ in range(3)]
+    runs = []
+    for _ in range(3):
+        with bundle.runs.begun({}) as run:
+            runs.append(run)
     assert runs == [bundle.trained_dir / "runs" / str(number) for number in (1, 2, 3)]
     assert not bundle.serve(runs[0])
     assert bundle.ckpt == bundle.root / "models" / "model.pt"

@@ -10,7 +10,9 @@ import SimpleITK as sitk
 
 from monai_regplugins.apps.label.requests import (
     RequestError,
+    check_known,
     check_name,
+    check_suffix,
     check_voxels,
     chosen,
     first_of,
@@ -89,3 +91,22 @@ def test_voxels_in_another_file(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6), np.uint8)), str(tmp_path / "a.mhd"))
     with pytest.raises(RequestError, match="the image has 6 x 5 x 4 voxels"):
         check_voxels(tmp_path / "a.mhd", "the image", 119)
+
+
+def test_known_options() -> None:
+    check_known({"image": "a", "result_dtype": "uint8", "client_id": "x", "_id": 0, "frame": 3}, ["frame", "format"])
+    with pytest.raises(
+        RequestError, match=r"no option 'fromat', expected one of format, frame\. Did you mean 'format'"
+    ):
+        check_known({"fromat": "native"}, ["frame", "format"])
+
+
+def test_suffixes(tmp_path: Path) -> None:
+    bare = tmp_path / "scan"
+    check_suffix(bare, "the image")  # its reader says that it is missing
+    bare.write_bytes(bytes(128) + b"DICM")
+    check_suffix(bare, "the image")
+    bare.write_bytes(bytes(200))
+    with pytest.raises(RequestError, match="the image was sent under a name without suffix"):
+        check_suffix(bare, "the image")
+    check_suffix(bare.rename(tmp_path / "scan.nii.gz"), "the image")

@@ -41,13 +41,14 @@ def test_bad_tasks(server: LabelServer) -> None:
 
 
 def test_batch(server: LabelServer) -> None:
-    status, task = server.post("/batch/infer/ran_propagate?images=unlabeled", {"moving_image": "atlas"})
+    request = {"moving_image": "atlas", "initial_alignment": "none"}
+    status, task = server.post("/batch/infer/ran_propagate?images=unlabeled", request)
     assert status == 200, task
     done = server.wait_for("/batch/infer")
     assert done["status"] == "DONE", done
     found = sorted(path.name for path in server.studies.glob("labels/original/*"))
     assert found == [f"day{number}.nii.gz" for number in range(1, 5)]
-    _, body = server.infer("ran_propagate", "day3", {"moving_image": "atlas"}, "image")
+    _, body = server.infer("ran_propagate", "day3", request, "image")
     copy = server.app.parent / "day3.nii.gz"
     copy.write_bytes(body)
     stored = server.studies / "labels" / "original" / "day3.nii.gz"
@@ -77,6 +78,8 @@ def test_training_and_restart(server: LabelServer, bundle_dir: Path, tmp_path_fa
     again = LabelServer(server.python, server.app, server.studies, bundle_dir, "ran")
     try:
         assert reported(again)["weights_sha256"] == after["weights_sha256"]
+        found = again.get("/train/")  # of the server before
+        assert (found["status"], found["id"], found["request"]["max_epochs"]) == ("DONE", "ran-1", 1)
     finally:
         again.stop()
 

@@ -1,0 +1,116 @@
+"""Data sets without a ``*_dataset.json``: ``images`` and ``labels``, nnU-Net, the Medical Segmentation Decathlon.
+
+Sources: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md (``imagesTr/<case>_<channel>``,
+``labelsTr/<case>``, ``dataset.json`` with ``labels`` by name) and http://medicaldecathlon.com (``dataset.json`` that
+lists ``training`` and has ``labels`` by value).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.files.folders import files_in
+from monai_regplugins.readers.images import scan_shape
+from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
+
+__all__ = ["content_of_folders", "content_of_layout"]
+
+FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", *PICTURE_SUFFIXES)
+CHANNEL = re.compile(r"_(\d{4})$")  # at the end of the name of an image of nnU-Net, which its label lacks
+
+
+def content_of_layout(folder: Path) -> dict[str, Any] | None:
+    """Return what a data set's json file would say of a folder with a known layout; None of any other folder.
+
+    Args:
+        folder: holds ``images`` and perhaps ``labels``, or ``imagesTr`` and ``labelsTr`` with the ``dataset.json`` of
+            nnU-Net or of the Medical Segmentation Decathlon.
+
+    Raises:
+        InputError: When its images cannot be read.
+    """
+    about = _about(folder / "dataset.json")
+    for images, labels in FOLDERS:
+        if (folder / images).is_dir():
+            content = content_of_folders(folder / images, folder / labels, str(about.get("name", folder.name)))
+            return _with_names(_first_channel(content, about), about)
+    return None
+
+
+def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str, Any]:
+    """Return what a data set's json file would say of images and label maps of the same names.
+
+    Args:
+        images: folder of images.
+        labels: folder of label maps, if there is one.
+        name: name of the data set.
+
+    Returns:
+        The content of a ``*_dataset.json`` of Learn2Reg, with absolute paths.
+
+    Raises:
+        InputError: When there are no images, or the first of them cannot be read.
+    """
+    files = [file for file in files_in(images.absolute()) if _stem(file) is not None]
+    if not files:
+        raise InputError(f"'{images}' holds no images; give a folder of files such as NIfTI, NRRD, MetaImage or PNG.")
+    by_stem = {_stem(file): file for file in files_in(labels.absolute())} if labels is not None else {}
+    found = {file: by_stem.get(_stem(file)) or by_stem.get(CHANNEL.sub("", _stem(file) or "")) for file in files}
+    entries = [{"image": str(file)} | ({"label": str(label)} if label else {}) for file, label in found.items()]
+    return {
+        "name": name,
+        "tensorImageSize": {"0": f"{spatial_dims_of(files[0])}D"},
+        "labels": {},
+        "training": entries,
+    }
+
+
+def spatial_dims_of(image: Path) -> int:
+    """Return whether an image has 2 or 3 dimensions, by its header alone; an axis of one voxel does not count."""
+    shape = scan_shape(image, "image")
+    flat = image.name.lower().endswith(PICTURE_SUFFIXES) or len(shape) == 2 or 1 in shape[:3]
+    return 2 if flat else 3
+
+
+def _stem(file: Path) -> str | None:
+    """Return the name of an image without its suffix; None of a file that is no image."""
+    suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
+    return None if suffix is None else file.name[: -len(suffix)]
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """Read a ``dataset.json``; empty if there is none.
+
+    Raises:
+        InputError: When it is damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"'{file}' is not valid JSON ({error}); correct it, or remove it to do without.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _first_channel(content: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the first channel of each case where nnU-Net's file names several."""
+    channels = about.get("channel_names", about.get("modality", {}))
+    if "training" in about or len(channels) < 2:  # the Decathlon keeps the channels of a case in one file
+        return content
+    first = [entry for entry in content["training"] if (_stem(Path(entry["image"])) or "").endswith("_0000")]
+    return {**content, "training": first}
+
+
+def _with_names(content: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the names of the labels, which nnU-Net lists by name and the Decathlon by value."""
+    labels = about.get("labels", {})
+    if not isinstance(labels, Mapping):
+        return content
+    pairs = ((key, name) if str(key).isdigit() else (name, key) for key, name in labels.items())
+    names = {str(value): str(name) for value, name in pairs if str(value).isdigit()}
+    return {**content, "labels": {"0": names} if names else {}}

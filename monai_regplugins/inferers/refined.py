@@ -1,0 +1,218 @@
+"""A pair that is being refined: displacements, or a velocity, that were found so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from monai_regplugins import fields
+from monai_regplugins.inferers.descent import NodeDescent
+from monai_regplugins.inferers.unfold import SIGMA, unfold, unfolded_field
+
+__all__ = [
+    "AtSize",
+    "OfField",
+    "Refined",
+    "RefinedDisplacement",
+    "RefinedVelocity",
+    "outside_inference",
+    "resized_field",
+    "zero_field",
+]
+
+OfField: TypeAlias = Callable[[Tensor], Tensor]
+AtSize: TypeAlias = Callable[[list[int]], OfField]
+
+
+class Refined(Protocol):
+    """What was found so far, and the loss on the last level before and after."""
+
+    @property
+    def after(self) -> float:
+        """The loss of what was found."""
+
+    def at(self, size: list[int]) -> Tensor:
+        """The field at a size, ``(1, d, *size)``."""
+
+    def still(self) -> Refined:
+        """The same for no displacement."""
+
+    def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> Refined:
+        """Optimize at some sizes, one after the other; keep the start if the last of them has a lower loss for it.
+
+        Args:
+            descend: the optimizer.
+            at: returns the loss of a field at a size.
+            sizes: of the levels.
+        """
+
+    def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
+        """What becomes part of the result, on the image's grid; on request without folds."""
+
+
+@dataclass(frozen=True)
+class RefinedDisplacement:
+    """A start, and what was added.
+
+    Attributes:
+        start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
+        residual: field at the size of the last level.
+        before: loss of the start as the last level sees it.
+        after: loss of start and residual.
+        steps: of all levels; 0 if there was none.
+
+    Example:
+        >>> refined = RefinedDisplacement.begun(torch.zeros(1, 2, 16, 16), None, [8, 8])
+        >>> refined.descended(NodeDescent(5), lambda size: lambda u: (u - 1).square().mean(), [[8, 8]]).after < 1
+        True
+    """
+
+    start: Tensor | None
+    residual: Tensor
+    before: float = math.nan
+    after: float = math.nan
+    steps: int = 0
+
+    @staticmethod
+    def begun(like: Tensor, start: Tensor | None, size: list[int]) -> RefinedDisplacement:
+        """Begin at a field, of which ``like`` has the type."""
+        return RefinedDisplacement(start, zero_field(like, size))
+
+    def __str__(self) -> str:
+        return _summary(self.before, self.after, self.steps)
+
+    def at(self, size: list[int]) -> Tensor:
+        """The field at a size."""
+        residual = resized_field(self.residual, size)
+        return residual if self.start is None else resized_field(self.start, size) + residual
+
+    def still(self) -> RefinedDisplacement:
+        """The same for no displacement."""
+        return replace(self, start=None, residual=torch.zeros_like(self.residual))
+
+    def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> RefinedDisplacement:
+        """Optimize at some sizes."""
+        residual, steps = self.residual, self.steps
+        for size in sizes:
+            objective = at(size)
+            began = zero_field(residual, size) if self.start is None else resized_field(self.start, size)
+            added, losses = descend(objective, began + resized_field(residual, size))
+            residual, steps = resized_field(residual, size) + added, steps + len(losses) - 1
+        before, after = losses[0], min(losses)
+        if self.steps or len(sizes) > 1:  # what the levels before made of the start, the last may like less
+            before = float(objective(began))
+            if not after < before:
+                residual, after = torch.zeros_like(residual), before
+        return RefinedDisplacement(self.start, residual, before, after, steps)
+
+    def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
+        """What becomes part of the result, on the image's grid; on request without folds."""
+        ddf = zero_field(self.residual, size) if self.start is None else self.start.clone()
+        _add_resized(ddf, self.residual)
+        if unfolds:
+            finer = sum(n / m for n, m in zip(size, self.residual.shape[2:], strict=True)) / len(size)
+            unfold(ddf, SIGMA * max(1.0, finer))
+        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
+
+
+@dataclass(frozen=True)
+class RefinedVelocity:
+    """A stationary velocity at nodes; between them its exponential is interpolated linearly.
+
+    Attributes:
+        start: velocity at the nodes of the first level, ``(1, d, *nodes)`` in units of their grid.
+        velocity: that at the nodes of the last level.
+        before: loss of the start as the last level sees it.
+        after: loss of the velocity.
+        steps: of all levels; 0 if there was none.
+
+    Example:
+        >>> refined = RefinedVelocity.begun(torch.zeros(1, 2, 16, 16), None, [4, 4])
+        >>> refined.descended(NodeDescent(5), lambda size: lambda u: (u - 1).square().mean(), [[8, 8]]).after < 1
+        True
+    """
+
+    start: Tensor
+    velocity: Tensor
+    before: float = math.nan
+    after: float = math.nan
+    steps: int = 0
+
+    @staticmethod
+    def begun(like: Tensor, start: Tensor | None, nodes: list[int]) -> RefinedVelocity:
+        """Begin at the logarithm of a field."""
+        velocity = zero_field(like, nodes) if start is None else fields.logarithm(resized_field(start, nodes))
+        return RefinedVelocity(velocity, velocity)
+
+    def __str__(self) -> str:
+        return _summary(self.before, self.after, self.steps)
+
+    def at(self, size: list[int]) -> Tensor:
+        """The field at a size."""
+        return _field_of(self.velocity, size)
+
+    def still(self) -> RefinedVelocity:
+        """The same for no displacement."""
+        return replace(self, velocity=torch.zeros_like(self.velocity))
+
+    def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> RefinedVelocity:
+        """Optimize at some sizes."""
+        velocity, steps = self.velocity, self.steps
+        for size in sizes:
+            objective, nodes = at(size), descend.nodes(size)
+            velocity, losses = descend.of_velocity(objective, resized_field(velocity, nodes), size)
+            steps += len(losses) - 1
+        before, after = losses[0], min(losses)
+        if self.steps or len(sizes) > 1:
+            began = resized_field(self.start, nodes)
+            before = float(objective(_field_of(began, size)))
+            if not after < before:
+                velocity, after = began, before
+        return RefinedVelocity(self.start, velocity, before, after, steps)
+
+    def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
+        """What becomes part of the result, on the image's grid; on request without folds."""
+        ddf = self.at(list(size))
+        if unfolds:
+            ddf = unfolded_field(self.velocity, lambda velocity: _field_of(velocity, list(size)))
+        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
+
+
+def zero_field(like: Tensor, size: Sequence[int]) -> Tensor:
+    """No displacement at a size, ``(1, d, *size)``."""
+    return like.new_zeros(1, len(size), *size)
+
+
+def resized_field(ddf: Tensor, size: list[int]) -> Tensor:
+    """Resize a field, unless it has that size; of inference mode, a copy."""
+    return outside_inference(ddf) if list(ddf.shape[2:]) == size else fields.resize(ddf, size)
+
+
+def outside_inference(values: Tensor) -> Tensor:
+    """A copy of a tensor that was made in inference mode, which no gradient may pass; any other as it is."""
+    return values.clone() if values.is_inference() else values
+
+
+def _field_of(velocity: Tensor, size: list[int]) -> Tensor:
+    """The field of a velocity at nodes, at a size."""
+    return fields.resize(fields.exponential(velocity), size)
+
+
+def _summary(before: float, after: float, steps: int) -> str:
+    return f"loss {before:.4g} -> {after:.4g} in {steps} steps"
+
+
+def _add_resized(ddf: Tensor, residual: Tensor) -> None:
+    """Add a field of another size in place; by components, since all at once take the memory of as many images."""
+    size, mode = ddf.shape[2:], "bilinear" if ddf.ndim == 4 else "trilinear"
+    for k, (old, new) in enumerate(zip(residual.shape[2:], size, strict=True)):
+        component = residual[:, k : k + 1]
+        if residual.shape != ddf.shape:
+            component = functional.interpolate(component, size=size, mode=mode, align_corners=False).mul_(new / old)
+        ddf[:, k : k + 1] += component

@@ -1,0 +1,261 @@
+"""Settings that a configuration takes from a preset of its bundle, or that come with the weights it loads.
+
+A training writes a record into its weights, as an attribute of the state dict: PyTorch keeps it, loads it without
+running code, and every other reader of the file sees a bare state dict. Published weights without a record are
+recognized by their content; their settings are those of the preset, or of ``inference.json``, that names them.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor
+
+from monai_regplugins.bundle_folders import CONFIG, presets_of, read_json
+from monai_regplugins.checks import InputError, check_choice, check_file
+from monai_regplugins.environment import installed_version
+from monai_regplugins.io.provenance import NOT_SETTINGS
+
+__all__ = ["record_of", "settle", "training_record", "with_record"]
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTE = "monai_regplugins"  # of a state dict
+VERSION = 1
+NETWORK = "network_def"
+COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
+CODE = ("$", "@", "%", "_")  # what code, references and components of the configuration's language begin with
+
+# Settings of one run, and noise, which regularizes a training and measures the uncertainty of a registration.
+OF_A_RUN = frozenset({"seed", "amp", "noise_std", *(key for keys in NOT_SETTINGS.values() for key in keys)})
+
+
+def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
+    """Let a configuration take the settings of its ``preset`` and, below these, those of the weights ``ckpt``.
+
+    Args:
+        parser: the configuration, with all that was typed in it; it is changed, unless it has no weights.
+        typed: the keys that were typed, which nothing replaces. Those that differ from the weights' settings are
+            logged in one line.
+
+    Raises:
+        InputError: When there is no such preset, or the weights are those of another network.
+    """
+    if not {"bundle_root", "ckpt"} <= parser.get().keys():
+        return
+    root = Path(parser.get_parsed_content("bundle_root"))
+    kept = {*map(_same_id, typed)}
+    kept |= _take(parser, _preset_settings(parser, root, kept))
+    ckpt = parser.get_parsed_content("ckpt")
+    if not ckpt or not Path(ckpt).is_file():
+        return
+    record = record_of(ckpt, root)
+    if record is None:
+        logger.warning("The weights '%s' come without settings; those of the configuration hold.", ckpt)
+        return
+    _check_network(parser, record, ckpt)
+    settings = record["settings"].items()
+    values = {key: (_value(parser, key), new) for key, new in settings if key.split("#")[0] in parser.get()}
+    differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+    overruled = {key: pair for key, pair in differing.items() if _is_among(key, kept)}
+    taken = {key: new for key, (_, new) in differing.items() if key not in overruled}
+    _take(parser, taken)
+    _tell(ckpt, taken, overruled)
+
+
+def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
+    """Return what weights say of themselves; None if they come without settings.
+
+    Args:
+        weights: an existing file: a state dict, or a checkpoint of a training.
+        root: folder of the bundle; its published weights are recognized by their content, wherever they lie.
+
+    Returns:
+        ``settings``, values by key, plain ones; in weights of a training also ``version``, ``bundle``, ``network``
+        (its class), and what they were scored with.
+
+    Raises:
+        InputError: When the record is one of a later version of this package.
+    """
+    state = _read(Path(weights))
+    record = state.get("record") if isinstance(state, Mapping) and "optimizer" in state else None
+    record = record or getattr(state, "__dict__", {}).get(ATTRIBUTE)
+    if not isinstance(record, Mapping):
+        return _published(Path(weights), root)
+    if record.get("version") != VERSION:
+        raise InputError(
+            f"the settings in the weights '{weights}' have version {record.get('version')}, expected {VERSION}; update "
+            "monai_regplugins."
+        )
+    given = record.get("settings")
+    settings = given.items() if isinstance(given, Mapping) else ()
+    return {**record, "settings": {str(key): value for key, value in settings if _is_setting(str(key), value)}}
+
+
+def with_record(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
+    """Return a state dict with a record as its attribute, to be written by ``torch.save``.
+
+    Example:
+        >>> state = with_record({"weight": torch.ones(2)}, {"version": 1})
+        >>> list(state), vars(state)
+        (['weight'], {'monai_regplugins': {'version': 1}})
+    """
+    carrying = OrderedDict(state)
+    if record:
+        vars(carrying)[ATTRIBUTE] = dict(record)
+    return carrying
+
+
+def training_record(parser: ConfigParser) -> dict[str, Any]:
+    """Return the record of a training: the settings that its bundle's inference shares, and its network's arguments.
+
+    Settings that training has not, such as those of the refinement, are those of the weights it starts from.
+
+    Args:
+        parser: configuration of the training.
+    """
+    root, ckpt = Path(parser.get_parsed_content("bundle_root")), parser.get_parsed_content("ckpt")
+    before = (record_of(ckpt, root) or {}) if ckpt and Path(ckpt).is_file() else {}
+    config = parser.get()
+    own = {name: _value(parser, name) for name in _trained_settings(root) if name in config}
+    network = {key: _value(parser, key) for key in _changed_arguments(config, root)}
+    settings = {**before.get("settings", {}), **own, **network}
+    return {
+        "version": VERSION,
+        "package": installed_version("monai-regplugins"),
+        "bundle": root.name,
+        "network": _network(config),
+        "settings": {key: value for key, value in settings.items() if _is_setting(key, value)},
+    }
+
+
+def _preset_settings(parser: ConfigParser, root: Path, typed: Collection[str]) -> dict[str, Any]:
+    """Return the settings of the chosen preset that the configuration has and nobody typed."""
+    name, config = str(parser.get().get("preset", "")), parser.get()
+    if not name:
+        return {}
+    known = presets_of(root, config)
+    if not known:
+        raise InputError(f"preset is '{name}', but the bundle {root.name} has none for this; leave it out.")
+    check_choice(name, known, f"preset of the bundle {root.name}")
+    content = read_json(root / "configs" / f"{name}.json")
+    settings = {_same_id(key): value for key, value in content.items()}
+    return {key: new for key, new in settings.items() if key.split("#")[0] in config and not _is_among(key, typed)}
+
+
+def _published(weights: Path, root: Path) -> dict[str, Any] | None:
+    """Return the settings of a bundle's published weights, None if these are others."""
+    config = read_json(root / CONFIG)
+    shared = {name: config[name] for name in _trained_settings(root)}
+    overlays = {name: read_json(root / "configs" / f"{name}.json") for name in presets_of(root)}
+    for content in (*overlays.values(), {"ckpt": config.get("ckpt", "")}):
+        if _is_same_file(weights, content.get("ckpt", ""), root):
+            own = {_same_id(key): value for key, value in content.items() if key not in OF_A_RUN}
+            return {"settings": shared | own}
+    return None
+
+
+def _is_same_file(weights: Path, ckpt: str, root: Path) -> bool:
+    """Whether weights are those that a configuration of a bundle names."""
+    named = Path(ConfigParser({"bundle_root": str(root), "ckpt": ckpt}).get_parsed_content("ckpt"))
+    return named.is_file() and filecmp.cmp(weights, named, shallow=False)
+
+
+def _trained_settings(root: Path) -> list[str]:
+    """Return the names of plain settings that training and inference of a bundle share."""
+    training, inference = read_json(root / "configs" / "train.json"), read_json(root / CONFIG)
+    return [key for key in inference if key in training and _is_setting(key, inference[key])]
+
+
+def _changed_arguments(config: Mapping[str, Any], root: Path) -> list[str]:
+    """Return the keys of the network's arguments that are others than in the bundle's training."""
+    before = read_json(root / "configs" / "train.json").get(NETWORK, {})
+    return [f"{NETWORK}#{key}" for key, value in config[NETWORK].items() if key not in before or before[key] != value]
+
+
+def _check_network(parser: ConfigParser, record: Mapping[str, Any], ckpt: Any) -> None:
+    """Refuse weights of another network."""
+    found = _network(parser.get())
+    if (expected := record.get("network", found)) != found:
+        raise InputError(
+            f"the weights '{ckpt}' were trained in the bundle '{record.get('bundle')}' for the network {expected}, "
+            f"expected {found}; use that bundle, other weights, or, for a network of your own, "
+            f"--{NETWORK}#_target_ {expected}."
+        )
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    """Return the class of a configuration's network."""
+    network = config.get(NETWORK)
+    return str(network.get("_target_", "")) if isinstance(network, Mapping) else ""
+
+
+def _take(parser: ConfigParser, settings: Mapping[str, Any]) -> set[str]:
+    """Set values of a configuration that may be in the middle of its evaluation; return their keys."""
+    for key, value in settings.items():
+        parser[key] = value
+    if settings:
+        parser.parse(reset=True)
+    return {*settings}
+
+
+def _value(parser: ConfigParser, key: str) -> Any:
+    """Return a setting of a configuration, evaluated; None if it has none of this name."""
+    try:
+        return _as_lists(parser.get_parsed_content(key))
+    except KeyError:
+        return None
+
+
+def _as_lists(value: Any) -> Any:
+    """Return tuples as lists, since a command line gives either."""
+    return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _is_setting(key: str, value: Any) -> bool:
+    """Whether a value may come with weights: no code, no component, no path, nothing of one run alone."""
+    top, _, argument = key.partition("#")
+    is_argument = top in COMPONENTS and bool(argument) and not argument.startswith(CODE)
+    return (is_argument or not argument) and top not in OF_A_RUN and _is_plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, a name, or a list of such."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and value[:1] not in CODE)
+
+
+def _is_among(key: str, typed: Collection[str]) -> bool:
+    """Whether a key, what it is inside of, or something inside of it was typed."""
+    return any(f"{key}#".startswith(f"{one}#") or f"{one}#".startswith(f"{key}#") for one in typed)
+
+
+def _same_id(key: str) -> str:
+    """Write an id in the one of its two spellings that this module compares."""
+    return key.replace("::", "#").removeprefix("+")
+
+
+def _tell(ckpt: Any, taken: Mapping[str, Any], overruled: Mapping[str, tuple[Any, Any]]) -> None:
+    """Log which settings come with weights, and which were typed in their place."""
+    if taken:
+        listed = ", ".join(f"{key} {value}" for key, value in taken.items())
+        logger.info("The weights '%s' bring %s.", ckpt, listed)
+    if overruled:
+        listed = ", ".join(f"{key} {old} overrules {new}" for key, (old, new) in overruled.items())
+        logger.warning("Other settings than those of the weights '%s': %s.", ckpt, listed)
+
+
+def _read(weights: Path) -> Any:
+    """Read a file of weights; None if it is none, which their loader will say."""
+    try:
+        return torch.load(check_file(weights, "checkpoint"), map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a damaged or foreign file can fail in any way inside the unpickler
+        return None

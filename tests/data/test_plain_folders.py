@@ -1,0 +1,116 @@
+"""Data sets of plain folders: images and labels, nnU-Net's layout, the Decathlon's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.data.learn2reg import Learn2RegDataset
+from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout, spatial_dims_of
+
+Put = Callable[..., Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Return a function that writes small images into a folder of a data set."""
+
+    def write(folder: str, *names: str, shape: tuple[int, ...] = (4, 5, 6), about: Any = None) -> Path:
+        place = tmp_path / "Set" / folder
+        place.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if name.endswith(".png"):
+                Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(place / name)
+            else:
+                nib.save(nib.Nifti1Image(np.zeros(shape, dtype=np.uint8), np.eye(4)), place / name)
+        if about is not None:
+            (place.parent / "dataset.json").write_text(json.dumps(about))
+        return place.parent
+
+    return write
+
+
+def named(folder: Path) -> list[dict[str, str]]:
+    """The subjects of a data set, by the names of their files."""
+    return [
+        {key: Path(path).relative_to(folder).as_posix() for key, path in entry.items()}
+        for entry in Learn2RegDataset(folder).subjects
+    ]
+
+
+def test_images_and_labels(put: Put) -> None:
+    put("images", "a.nii.gz", "b.nii.gz", "c.nii.gz", "._a.nii.gz")
+    folder = put("labels", "a.nii.gz", "b.nii")
+    (folder / "images" / "notes.txt").write_text("no image")
+    data = Learn2RegDataset(folder)
+    assert (data.name, data.spatial_dims, data.label_names) == ("Set", 3, {})
+    assert named(folder) == [
+        {"image": "images/a.nii.gz", "label": "labels/a.nii.gz"},
+        {"image": "images/b.nii.gz", "label": "labels/b.nii"},
+        {"image": "images/c.nii.gz"},
+    ]
+
+
+def test_nnunet(put: Put) -> None:
+    """Labels lack the number of the channel; of several channels the first is taken."""
+    about = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "liver": 2}, "numTraining": 2}
+    put("imagesTr", *(f"case_{case}_000{channel}.nii.gz" for case in (1, 2) for channel in (0, 1)), about=about)
+    folder = put("labelsTr", "case_1.nii.gz", "case_2.nii.gz")
+    assert Learn2RegDataset(folder).label_names == {0: "background", 2: "liver"}
+    cases = [(f"imagesTr/case_{case}_0000.nii.gz", f"labelsTr/case_{case}.nii.gz") for case in (1, 2)]
+    assert named(folder) == [{"image": image, "label": label} for image, label in cases]
+
+
+def test_the_decathlon(put: Put) -> None:
+    training = [{"image": f"./imagesTr/x_{case}.nii.gz", "label": f"./labelsTr/x_{case}.nii.gz"} for case in (1, 2)]
+    about = {"name": "X", "tensorImageSize": "3D", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "l"}}
+    put("imagesTr", "x_1.nii.gz", "x_2.nii.gz", about={**about, "training": training})
+    folder = put("labelsTr", "x_1.nii.gz", "x_2.nii.gz")
+    data = Learn2RegDataset(folder)
+    assert (data.name, data.label_names) == ("X", {0: "background", 1: "l"})
+    assert named(folder) == [{key: path[2:] for key, path in entry.items()} for entry in training]
+    assert {pair["pair_id"] for pair in data.validation_pairs()} == {"x_1_to_x_2", "x_2_to_x_1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dims"),
+    [
+        ("a.png", (8, 9), 2),
+        ("a.nii", (8, 9), 2),
+        ("a.nii", (8, 9, 1), 2),
+        ("a.nii", (8, 1, 9), 2),
+        ("a.nii", (2, 8, 9), 3),
+    ],
+)
+def test_dimensions(put: Put, name: str, shape: tuple[int, ...], dims: int) -> None:
+    folder = put("images", name, shape=shape)
+    assert spatial_dims_of(folder / "images" / name) == dims
+    assert Learn2RegDataset(folder).spatial_dims == dims
+
+
+def test_a_json_file_in_its_format_comes_first(put: Put) -> None:
+    folder = put("images", "a.nii.gz", "b.nii.gz")
+    content = content_of_folders(folder / "images", None, "Own")
+    (folder / "Own_dataset.json").write_text(json.dumps({**content, "training": content["training"][:1]}))
+    assert (Learn2RegDataset(folder).name, len(named(folder))) == ("Own", 1)
+
+
+def test_what_is_none(put: Put, tmp_path: Path) -> None:
+    assert content_of_layout(tmp_path) is None
+    with pytest.raises(InputError, match=r"or 'images' and 'labels', found none; write one with: regplugins describe"):
+        Learn2RegDataset(tmp_path)
+    with pytest.raises(InputError, match="holds no images; give a folder of files"):
+        content_of_layout(put("images"))
+    folder = put("imagesTr", "a.nii")
+    (folder / "dataset.json").write_text("{")
+    (folder / "images").rmdir()
+    with pytest.raises(InputError, match=r"dataset\.json' is not valid JSON"):
+        content_of_layout(folder)

@@ -1,0 +1,74 @@
+"""What was found of a pair so far, as displacements and as a velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from monai_regplugins import fields
+from monai_regplugins.inferers.descent import NodeDescent
+from monai_regplugins.inferers.refined import Refined, RefinedDisplacement, RefinedVelocity
+from monai_regplugins.metrics.regularity import folding_strict
+
+START = torch.full((1, 2, 16, 16), 1.5)
+
+
+def begun(form: str, start: torch.Tensor | None) -> RefinedDisplacement | RefinedVelocity:
+    like = torch.zeros(1, 2, 16, 16)
+    if form == "velocity":
+        return RefinedVelocity.begun(like, start, [4, 4])
+    return RefinedDisplacement.begun(like, start, [8, 8])
+
+
+def towards(target: float) -> Callable[[list[int]], Callable[[torch.Tensor], torch.Tensor]]:
+    """The loss of a field at a size; the target is in voxels of the image."""
+    return lambda size: lambda u: (u - target * size[0] / 16).square().mean()
+
+
+@pytest.mark.parametrize("form", ["displacement", "velocity"])
+class TestForms:
+    def test_it_begins_at_the_field(self, form: str) -> None:
+        refined = begun(form, START)
+        torch.testing.assert_close(refined.at([16, 16]), START)
+        torch.testing.assert_close(refined.at([8, 8]), START[..., :8, :8] / 2)
+        assert not begun(form, None).at([16, 16]).any()
+        assert not refined.still().at([16, 16]).any()
+
+    def test_levels_lead_to_the_minimum(self, form: str) -> None:
+        descend = NodeDescent(60, smallest_change=0)
+        found = begun(form, START).descended(descend, towards(3.0), [[8, 8], [16, 16]])
+        assert (found.before, found.steps) == (pytest.approx(1.5**2), 120)
+        assert found.after < 1e-3
+        output = found.outputs([16, 16])
+        torch.testing.assert_close(output["ddf"], torch.full_like(START, 3.0), atol=0.05, rtol=0)
+        torch.testing.assert_close(output["refinement"], torch.tensor([[found.before, found.after]]))
+
+    def test_a_start_that_the_last_level_likes_better_is_kept(self, form: str) -> None:
+        """The levels disagree: the first one leads away from where the last one wants to be."""
+
+        def at(size: list[int]) -> Callable[[torch.Tensor], torch.Tensor]:
+            return towards(9.0)(size) if size == [8, 8] else towards(1.5)(size)
+
+        found = begun(form, START).descended(NodeDescent(5), at, [[8, 8], [16, 16]])
+        assert found.after == found.before == pytest.approx(0, abs=1e-6)
+        torch.testing.assert_close(found.at([16, 16]), START)
+
+    def test_folds_leave_the_result_on_request_alone(self, form: str) -> None:
+        refined: Refined
+        if form == "displacement":
+            refined = RefinedDisplacement(None, 5 * torch.randn(1, 2, 8, 8))
+        else:
+            velocity = 5 * torch.randn(1, 2, 8, 8)
+            refined = RefinedVelocity(velocity, velocity)
+        folds = [folding_strict(refined.outputs([16, 16], unfolds=unfolds)["ddf"][0])[0] for unfolds in (False, True)]
+        assert folds[0] > 0 == folds[1]
+
+
+def test_a_velocity_begins_at_the_logarithm() -> None:
+    x = torch.pi * fields.identity_grid((16, 16))[None] / 15
+    start = 2.0 * x.sin().square().prod(dim=1, keepdim=True) * torch.tensor([1.0, -0.7]).view(1, 2, 1, 1)
+    refined = RefinedVelocity.begun(start, start, [16, 16])
+    assert (fields.exponential(start) - start).abs().max() > 0.3
+    assert (refined.at([16, 16]) - start).abs().max() < 0.05

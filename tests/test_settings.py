@@ -1,0 +1,212 @@
+"""Settings that come from a preset or with weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_regplugins.checks import InputError
+from monai_regplugins.settings import record_of, settle, training_record, with_record
+
+Log = pytest.LogCaptureFixture
+PUBLISHED = {"hippocampus": "model_hippocampus", "hippocampus_labels": "model_hippocampus_labels"}
+PUBLISHED |= {"shapes": "model_shapes"}
+
+
+@pytest.fixture
+def bundle(repository: Path) -> Path:
+    """The folder of RAN."""
+    return repository / "bundles" / "ran"
+
+
+def configuration(root: Path, name: str = "inference", **typed: Any) -> ConfigParser:
+    """Return a configuration with typed values, before it takes settings from elsewhere."""
+    config = ConfigParser.load_config_file(root / "configs" / f"{name}.json")
+    parser = ConfigParser({**config, "bundle_root": str(root)})
+    for key, value in typed.items():
+        parser[key] = value
+    parser.parse()
+    return parser
+
+
+def settled(root: Path, name: str = "inference", **typed: Any) -> ConfigParser:
+    """Return it afterwards."""
+    parser = configuration(root, name, **typed)
+    settle(parser, typed)
+    return parser
+
+
+def weights_with(path: Path, **record: Any) -> str:
+    """Write weights with a record."""
+    torch.save(with_record({"weight": torch.ones(2)}, {"version": 1, **record}), path)
+    return str(path)
+
+
+@pytest.fixture
+def said(caplog: Log) -> Iterator[Log]:
+    """What is logged."""
+    with caplog.at_level(logging.INFO):
+        yield caplog
+
+
+class TestPublishedWeights:
+    """The file alone brings the settings of its preset."""
+
+    @pytest.mark.parametrize("name", ["inference", "evaluate", "train"])
+    @pytest.mark.parametrize("preset", PUBLISHED)
+    def test_they_and_their_preset_are_the_same(self, preset: str, name: str, bundle: Path, tmp_path: Path) -> None:
+        ckpt = shutil.copy(bundle / "models" / f"{PUBLISHED[preset]}.pt", tmp_path / "renamed.pt")
+        overlay = json.loads((bundle / "configs" / f"{preset}.json").read_text())
+        by_weights, by_preset = settled(bundle, name, ckpt=ckpt), settled(bundle, name, preset=preset)
+        shared = [key for key in overlay if key != "ckpt" and key.split("#")[0] in by_weights.get()]
+        assert [by_weights[key] for key in shared] == [by_preset[key] for key in shared]
+        assert [by_weights[key] for key in shared] == [overlay[key] for key in shared]
+        assert Path(by_preset.get_parsed_content("ckpt")).read_bytes() == Path(ckpt).read_bytes()
+
+    @pytest.mark.parametrize("name", ["ran", "r2n2", "regnet"])
+    def test_those_of_the_bundle_change_nothing(self, name: str, repository: Path, said: Log) -> None:
+        root = repository / "bundles" / name
+        for task in ("inference", "evaluate"):
+            assert settled(root, task).get() == configuration(root, task).get()
+        assert not said.messages
+
+    def test_fine_tuning_them_takes_their_grid_and_steps(self, repository: Path) -> None:
+        root = repository / "bundles" / "r2n2"
+        parser = settled(root, "train", ckpt=str(root / "models" / "model.pt"))
+        assert (parser["spatial_size"], parser["steps"], parser["noise_std"]) == ([96, 96], 12, 0.0)
+
+    def test_the_two_of_the_hippocampus_differ_in_nothing_else(self, bundle: Path) -> None:
+        one, other = (json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in list(PUBLISHED)[:2])
+        assert {**one, "ckpt": ""} == {**other, "ckpt": ""}
+        assert one["ckpt"] != other["ckpt"]
+
+
+class TestPrecedence:
+    """What was typed overrules the preset, the preset the weights, and these the configuration."""
+
+    def test_typed_values_stay(self, bundle: Path, tmp_path: Path, said: Log) -> None:
+        settings = {"spatial_size": [8, 8, 8], "window": [0, 1], "extend_border": True}
+        ckpt = weights_with(tmp_path / "own.pt", settings=settings)
+        parser = settled(bundle, ckpt=ckpt, spatial_size=(16, 16, 16), window=(0, 1))
+        assert (parser["spatial_size"], parser["window"], parser["extend_border"]) == ((16, 16, 16), (0, 1), True)
+        assert said.messages == [
+            f"The weights '{ckpt}' bring extend_border True.",
+            f"Other settings than those of the weights '{ckpt}': spatial_size [16, 16, 16] overrules [8, 8, 8].",
+        ]
+
+    def test_the_preset_is_in_between(self, bundle: Path, tmp_path: Path, said: Log) -> None:
+        ckpt = weights_with(tmp_path / "own.pt", settings={"window": [0, 1], "lncc_window": 7})
+        parser = settled(bundle, ckpt=ckpt, preset="hippocampus", refine_folding=2.0)
+        found = [parser[key] for key in ("window", "lncc_window", "refine_folding", "spatial_size")]
+        assert found == [[], 7, 2.0, [36, 48, 36]]
+        assert parser.get_parsed_content("ckpt") == ckpt
+        assert said.messages[-1].endswith("window [] overrules [0, 1].")
+
+    def test_inside_of_components(self, bundle: Path, tmp_path: Path) -> None:
+        settings = {"network_def#num_heads": 1, "registration#passes": 3}
+        ckpt = weights_with(tmp_path / "own.pt", settings=settings)
+        parser = settled(bundle, ckpt=ckpt, **{"registration::passes": 2})
+        assert (parser["network_def#num_heads"], parser["registration#passes"]) == (1, 2)
+        assert parser.get_parsed_content("registration").passes == 2
+
+
+class TestRecord:
+    """What weights say of themselves."""
+
+    def test_it_is_that_of_the_training(self, bundle: Path, tmp_path: Path) -> None:
+        changes = {"spatial_size": [16, 16, 16], "geometry": "ran0", "network_def#num_heads": 1, "seed": 3}
+        record = training_record(configuration(bundle, "train", **changes))
+        assert record["network"] == "monai_regplugins.networks.nets.RAN"
+        settings = record["settings"]
+        assert {key: settings[key] for key in list(changes)[:3]} == {key: changes[key] for key in list(changes)[:3]}
+        assert settings.keys() >= {"window", "initial_alignment", "extend_border", "mask_threshold", "spatial_dims"}
+        assert not settings.keys() & {"seed", "ckpt", "preset", "device", "amp", "max_epochs", "network_def#_target_"}
+        torch.save(with_record({"weight": torch.ones(2)}, record), file := tmp_path / "own.pt")
+        assert record_of(file, bundle) == record
+        assert list(torch.load(file, weights_only=True)) == ["weight"]
+
+    def test_what_training_has_not_is_handed_down(self, bundle: Path) -> None:
+        ckpt = str(bundle / "models" / "model_hippocampus.pt")
+        settings = training_record(settled(bundle, "train", ckpt=ckpt, window=[0, 9]))["settings"]
+        found = [settings[key] for key in ("refine_smoothing", "refine_folding", "window", "spatial_size")]
+        assert found == [0.0, 1.0, [0, 9], [36, 48, 36]]
+
+    def test_of_a_checkpoint(self, bundle: Path, tmp_path: Path) -> None:
+        record = {"version": 1, "settings": {"steps": 2}}
+        torch.save({"model": {}, "optimizer": {}, "record": record}, tmp_path / "checkpoint.pt")
+        assert record_of(tmp_path / "checkpoint.pt", bundle) == record
+
+    def test_code_paths_and_components_are_no_settings(self, bundle: Path, tmp_path: Path) -> None:
+        evil = {
+            "window": "$[].clear()",
+            "features": "@ckpt",
+            "output_dir": "elsewhere",
+            "writer": {"_target_": "os.system"},
+            "network_def#_target_": "os.system",
+            "writer#output_dir": "elsewhere",
+            "lncc_window": ["%x"],
+        }
+        parser = settled(bundle, ckpt=weights_with(tmp_path / "own.pt", settings=evil))
+        before = configuration(bundle)
+        assert {**parser.get(), "ckpt": ""} == {**before.get(), "ckpt": ""}
+
+    @pytest.mark.parametrize(
+        ("record", "message"),
+        [
+            ({"version": 2}, "settings in the weights '.*' have version 2, expected 1; update"),
+            (
+                {"network": "monai_regplugins.networks.nets.R2N2", "bundle": "r2n2"},
+                r"trained in the bundle 'r2n2' for the network \S+R2N2, expected \S+RAN; use that bundle",
+            ),
+        ],
+    )
+    def test_what_cannot_fit_is_refused(
+        self, record: dict[str, Any], message: str, bundle: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            settled(bundle, ckpt=weights_with(tmp_path / "own.pt", **record))
+
+    @pytest.mark.parametrize("content", ["weights", "text"])
+    def test_weights_without_one(self, content: str, bundle: Path, tmp_path: Path, said: Log) -> None:
+        file = tmp_path / "own.pt"
+        file.write_text("no weights") if content == "text" else torch.save({"a": torch.ones(1)}, file)
+        settled(bundle, ckpt=str(file))
+        assert said.messages == [f"The weights '{file}' come without settings; those of the configuration hold."]
+
+    def test_a_configuration_without_weights(self) -> None:
+        parser = ConfigParser({"window": [0, 1], "preset": "hippocampus"})
+        settle(parser)
+        assert parser.get() == {"window": [0, 1], "preset": "hippocampus"}
+
+    def test_weights_that_are_not_there(self, bundle: Path, said: Log) -> None:
+        settled(bundle, ckpt="nowhere.pt")
+        assert not said.messages
+
+
+class TestPresets:
+    """A name that stands for settings of a bundle."""
+
+    def test_of_a_training(self, repository: Path) -> None:
+        parser = settled(repository / "bundles" / "r2n2", "train", preset="volume", channels=[4, 8])
+        assert [parser[key] for key in ("phantom", "spatial_dims", "channels")] == ["thorax", 3, [4, 8]]
+        assert parser.get_parsed_content("embedded_dir").endswith("/data/thorax")
+
+    @pytest.mark.parametrize(
+        ("name", "preset", "message"),
+        [
+            ("ran", "hipocampus", "preset of the bundle ran is 'hipocampus'; .*Did you mean 'hippocampus'"),
+            ("ran", "pretrain", "choose one of 'hippocampus', 'hippocampus_labels', 'shapes'"),
+            ("r2n2", "paper", "preset is 'paper', but the bundle r2n2 has none for this; leave it out"),
+        ],
+    )
+    def test_unknown(self, name: str, preset: str, message: str, repository: Path) -> None:
+        with pytest.raises(InputError, match=message):
+            settled(repository / "bundles" / name, preset=preset)
