@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from monai_regplugins.checks import InputError, suggest
 from monai_regplugins.files.folders import files_in
@@ -54,7 +53,15 @@ def search_folders(bundle_dir: str | os.PathLike[str] | None = None) -> list[Pat
     """
     if bundle_dir is not None:
         return [Path(bundle_dir)]
-    return [Path("bundles"), Path(torch.hub.get_dir(), "bundle"), packaged_bundles()]
+    return [Path("bundles"), _hub() / "bundle", packaged_bundles()]
+
+
+def _hub() -> Path:
+    """The folder that ``torch.hub.get_dir`` returns, without PyTorch where that is not imported yet."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return Path(torch.hub.get_dir())
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")), "hub").expanduser()
 
 
 def find_bundle(name_or_dir: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] | None = None) -> Path:

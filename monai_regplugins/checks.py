@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "InputError",
@@ -191,7 +193,7 @@ def check_finite_field(ddf: torch.Tensor, network: object) -> None:
     """
     low, high = (float(extreme) for extreme in ddf.detach().aminmax())  # both carry NaN, and one of them any infinity
     if not (math.isfinite(low) and math.isfinite(high)):
-        wrong = ddf.numel() - int(torch.isfinite(ddf).sum())
+        wrong = ddf.numel() - int(ddf.isfinite().sum())
         weights = getattr(network, "weights_file", "")
         named = f" with the weights '{weights}'" if weights else ""
         raise InputError(
@@ -280,6 +282,8 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: When the file is missing, damaged, not a PyTorch checkpoint, or holds no dictionary.
     """
+    import torch  # seconds, which who only checks a path does not have to wait for
+
     file = check_file(path, "checkpoint")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -321,7 +325,7 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
             f"checkpoint '{path}' does not fit {type(network).__name__}: weights {', '.join(found)}; "
             "it belongs to another network, so give the settings it was trained with, or another checkpoint."
         )
-    if wrong := [key for key in expected if not bool(torch.isfinite(state[key]).all())]:
+    if wrong := [key for key in expected if not bool(state[key].isfinite().all())]:
         raise InputError(
             f"checkpoint '{path}' holds weights that are not finite (NaN or infinity, first '{wrong[0]}'), as a "
             "training leaves them that diverged; take an earlier checkpoint or the published weights."
@@ -331,7 +335,7 @@ def load_into(network: torch.nn.Module, state: Mapping[str, Any], path: str | Pa
 
 def _same_shape(expected: torch.Tensor, value: Any) -> bool:
     """Whether ``value`` is a tensor of the same shape."""
-    return isinstance(value, torch.Tensor) and value.shape == expected.shape
+    return isinstance(value, type(expected.detach())) and value.shape == expected.shape
 
 
 def _times(size: Iterable[int]) -> str:

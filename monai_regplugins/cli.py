@@ -248,6 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
         return _report_command(args)()
+    from monai_regplugins.early_checks import early_error
+
+    if error := early_error(args, overrides):
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     from monai_regplugins.commands import run_inference
 
     run_inference(args, overrides)

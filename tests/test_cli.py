@@ -90,8 +90,10 @@ def test_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[s
     assert message in capsys.readouterr().err
 
 
-def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").touch()
     monkeypatch.setattr(commands, "run_inference", lambda args, overrides: seen.append((vars(args), overrides)))
     monkeypatch.setattr(commands, "list_bundles", lambda: 3)
     monkeypatch.setattr(doctor, "run_doctor", lambda: 4)

@@ -50,7 +50,7 @@ LAYERS = [
     {"bundle"},
     {"training"},
     {"apps", "benchmark", "registration", "release"},
-    {"commands", "describe", "doctor", "register_transform", "transform_commands", "transform_options"},
+    {"commands", "describe", "doctor", "early_checks", "register_transform", "transform_commands", "transform_options"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,72 @@
+"""What is wrong with a command line, before PyTorch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from monai_regplugins.bundle_folders import packaged_bundles, search_folders
+from monai_regplugins.early_checks import early_error
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> Namespace:
+    for name in ("a.nii", "b.nii"):
+        (tmp_path / name).touch()
+    return Namespace(bundle="auto", fixed=str(tmp_path / "a.nii"), moving=str(tmp_path / "b.nii"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--refine_steps", "3"],
+        ["--refine-steps=3", "--other_patient", "True"],
+        ["--prealign", "auto"],  # another name of an option
+        ["--inferer#spacing", "2", "--registration::spatial_size", "[8,8,8]"],
+        ["--run_id", "inference", "--tracking", "x.json"],  # of monai.bundle
+        ["--zzz", "3"],  # unlike any option: what says so is the inference
+        ["--steps", "8"],  # of R2N2, which may be chosen
+    ],
+)
+def test_nothing_is_wrong(words: list[str], args: Namespace) -> None:
+    assert early_error(args, words) == ""
+
+
+def test_options_that_look_like_others_are_mistyped(args: Namespace) -> None:
+    assert early_error(args, ["--refin_steps", "3"]).endswith("has no such key. Did you mean 'refine_steps'?")
+    args.bundle = "ran"
+    assert early_error(args, ["--windov=[0,1]"]).startswith("unknown override 'windov', ")
+    args.bundle = "rann"
+    assert early_error(args, []).startswith("there is no bundle 'rann', ")
+
+
+@pytest.mark.parametrize(("key", "what"), [("fixed", "fixed image"), ("moving", "moving image")])
+def test_missing_images(key: str, what: str, args: Namespace) -> None:
+    setattr(args, key, "none.nii")
+    assert early_error(args, []) == f"{what} 'none.nii' does not exist; give the path of an existing file."
+    assert early_error(Namespace(bundle="ran", pairs_file="x.csv"), []).startswith("list of pairs 'x.csv' does not")
+
+
+def test_pytorch_is_not_imported(tmp_path: Path) -> None:
+    """Nor is its cache folder another one before and after it is."""
+    code = """if True:
+        import argparse, sys
+        from monai_regplugins.bundle_folders import search_folders
+        from monai_regplugins.early_checks import early_error
+        args = argparse.Namespace(bundle="auto", fixed="none.nii")
+        print(early_error(args, []), early_error(argparse.Namespace(bundle="auto"), ["--refin_steps"]))
+        found = search_folders()
+        assert not {"torch", "monai", "SimpleITK"} & sys.modules.keys()
+        import torch
+        assert search_folders() == found
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "does not exist" in done.stdout
+    assert "Did you mean" in done.stdout
+    assert packaged_bundles() in search_folders()
