@@ -67,7 +67,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     overruled = {key: pair for key, pair in differing.items() if _is_among(key, kept)}
     taken = {key: new for key, (_, new) in differing.items() if key not in overruled}
     _take(parser, taken)
-    _tell(ckpt, taken, overruled)
+    _report(ckpt, taken, overruled)
 
 
 def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
@@ -243,7 +243,7 @@ def _same_id(key: str) -> str:
     return key.replace("::", "#").removeprefix("+")
 
 
-def _tell(ckpt: Any, taken: Mapping[str, Any], overruled: Mapping[str, tuple[Any, Any]]) -> None:
+def _report(ckpt: Any, taken: Mapping[str, Any], overruled: Mapping[str, tuple[Any, Any]]) -> None:
     """Log which settings come with weights, and which were typed in their place."""
     if taken:
         listed = ", ".join(f"{key} {value}" for key, value in taken.items())

@@ -159,7 +159,13 @@ class RegistrationWriter:
         known = record or self.provenance.describe(result.given or self._in_memory(result))
         folder = ResultFolder(output_dir or self.output_dir, result.pair_id)
         record = {**known, **_other_patient(result), **_initial_alignment(result), "seconds": round(result.seconds, 3)}
-        folder.write(record, lambda place: self._write(place, result, parts))
+
+        def write(place: Path) -> None:
+            self._write(place, result)
+            for part in parts:
+                part(result, place)
+
+        folder.write(record, write)
         logger.info("Wrote %s", folder.path)
         return folder.path
 
@@ -168,7 +174,7 @@ class RegistrationWriter:
         """The images of a result whose files are unknown."""
         return {"fixed": result.fixed, "moving": result.moving, "pair_id": result.pair_id}
 
-    def _write(self, folder: Path, result: RegistrationResult, parts: Sequence[Part]) -> None:
+    def _write(self, folder: Path, result: RegistrationResult) -> None:
         """Write all files of one pair into a new folder."""
         write_image(result.warped, folder / "warped.nii.gz")
         if result.warped_label is not None:
@@ -189,7 +195,7 @@ class RegistrationWriter:
         figure = result.figure
         panels = {PANELS: json.dumps(panels_of(figure))}
         figure.savefig(folder / "registration.png", metadata=panels, pil_kwargs=QUICK)
-        for write in (*self.parts, *parts):
+        for write in self.parts:
             write(result, folder)
 
     @staticmethod

@@ -32,6 +32,8 @@ __all__ = ["SeriesWriter", "curve_figure"]
 NAMES = (
     "aligned.nii.gz",
     "uncertainty.nii.gz",
+    "network_uncertainty.nii.gz",
+    "network_transformations.json",
     "transformations.json",
     "animation.gif",
     "respiration.csv",
@@ -47,6 +49,7 @@ class SeriesWriter:
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
     ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in pixels.
+    Where instance optimization changed the fields, these two belong to the network's and are named ``network_...``.
     Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
 
     Args:
@@ -63,6 +66,7 @@ class SeriesWriter:
         self._ddf: dict[int, Tensor] = {}
         self._steps: dict[int, list[dict[str, list[float]]]] = {}
         self._uncertainty: dict[int, Tensor] = {}
+        self._of_network = ""
 
     def attach(self, engine: Any) -> None:
         """Follow ``engine``, and write when it has seen all frames.
@@ -83,6 +87,7 @@ class SeriesWriter:
             self._ddf[frame] = pred["ddf"].float().cpu()
             found = LocalTransforms(*(pred[name][None].float().cpu() for name in LocalTransforms._fields))
             self._steps[frame] = to_json(found)
+            self._of_network = "network_" if "refinement" in pred else ""
             if "uncertainty" in pred:
                 self._uncertainty[frame] = pred["uncertainty"][0].float().cpu()
 
@@ -99,10 +104,11 @@ class SeriesWriter:
         self._put("aligned.nii.gz", partial(write_series, aligned))
         if self._uncertainty:
             maps = torch.stack([self._uncertainty[frame] for frame in range(len(ddf))]).numpy()
-            self._put("uncertainty.nii.gz", partial(write_series, self.series.with_frames(maps)))
+            name = f"{self._of_network}uncertainty.nii.gz"
+            self._put(name, partial(write_series, self.series.with_frames(maps)))
         steps = [self._steps[frame] for frame in range(len(ddf))]
         content = {"fixed_frame": self.fixed, "frames": steps}
-        self._put("transformations.json", json.dumps(content).encode())
+        self._put(f"{self._of_network}transformations.json", json.dumps(content).encode())
         self._put("animation.gif", partial(write_animation, self.series, aligned, self.fixed))
         lines = [f"{t},{s},{value:.4f}\n" for t, (s, value) in enumerate(zip(self._times(), curve, strict=True))]
         self._put("respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())

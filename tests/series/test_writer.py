@@ -124,6 +124,14 @@ def test_uncertainty_is_a_series_too(write: Write) -> None:
     np.testing.assert_allclose(image.affine, SAGITTAL)
 
 
+def test_beside_optimized_fields_what_is_of_the_network_is_named_so(write: Write) -> None:
+    extra = {"uncertainty": torch.rand(COUNT, 1, *SIZE), "refinement": torch.rand(COUNT, 2)}
+    names = {"transformations.json", "uncertainty.nii.gz"}
+    found = set(os.listdir(write(make_series(), extra=extra)))
+    assert {f"network_{name}" for name in names} <= found
+    assert not names & found
+
+
 def test_aligned_frames_have_the_header_of_the_series(write: Write) -> None:
     series = make_series()
     image = nib.load(write(series) / "aligned.nii.gz")
