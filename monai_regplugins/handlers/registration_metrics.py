@@ -27,7 +27,8 @@ class RegistrationMetrics(Metric):
 
     At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean of one
     measure over the pairs, negative for a distance, or the mean correlation where the pairs lack it; and
-    ``engine.state.metrics["<name>_before"]`` to the score of doing nothing. The mean of every
+    ``engine.state.metrics["<name>_before"]`` to the score of doing nothing, which is that of the aligned pairs where
+    they are aligned first. The mean of every
     measure goes into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes,
     each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
     minus infinity: it compares with other scores as the worst.
@@ -105,8 +106,15 @@ class RegistrationMetrics(Metric):
         state.pair_rows = self.compute()
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
-        for suffix in ("_before", ""):
-            state.metrics[f"{name}{suffix}"] = score_of(state.pair_rows, means, self.measure, suffix)
+        start = [_without_registration(row) for row in state.pair_rows]
+        state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), self.measure, "_before")
+        state.metrics[name] = score_of(state.pair_rows, means, self.measure)
+
+
+def _without_registration(row: PairRow) -> PairRow:
+    """The measures of a pair whose state before the registration is that after the initial alignment, if any."""
+    aligned = {name: value for name, value in row.items() if "_aligned" in name}
+    return row | {name.replace("_aligned", "_before"): value for name, value in aligned.items()}
 
 
 def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc", suffix: str = "") -> float:

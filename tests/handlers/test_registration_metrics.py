@@ -73,6 +73,22 @@ def test_score_of_doing_nothing(measure: str, labels: bool, sign: int) -> None:
     assert done["score"] > done["score_before"]
 
 
+def test_doing_nothing_is_to_align_where_pairs_are_aligned() -> None:
+    """Of three pairs, one aligned first: its score before is that after the alignment."""
+    rows = [{"pair_id": name, "dsc_before": 0.2, "dsc": 0.8, "ncc_before": 0.1, "ncc": 0.9} for name in "abc"]
+    rows[1] |= {"dsc_aligned": 0.5, "ncc_aligned": 0.4}
+
+    class Measured(RegistrationMetrics):
+        def compute(self) -> list[dict[str, Any]]:
+            return rows
+
+    engine = Engine(lambda engine, batch: None)
+    Measured().completed(engine, "score")
+    assert engine.state.metrics["score_before"] == pytest.approx((0.2 + 0.5 + 0.2) / 3)
+    assert engine.state.metrics["dsc_before"] == pytest.approx(0.2)
+    assert engine.state.metrics["score"] == pytest.approx(0.8)
+
+
 def test_diverged_network_is_worst() -> None:
     broken = item(0, labels=False)
     broken["pred"]["warped"] = torch.full((1, 12, 12), math.nan)
