@@ -264,10 +264,12 @@ def test_a_pair_that_another_process_registers_is_waited_for(tmp_path: Path) -> 
     assert other is not None
 
     def finish() -> None:
-        ready.wait(10)
-        result = Register()(runner.pairs[0])
-        runner.writer.write(result, runner.writer.provenance.describe(runner.pairs[0]))
-        release(place, other)
+        try:
+            ready.wait(10)
+            result = Register()(runner.pairs[0])
+            runner.writer.write(result, runner.writer.provenance.describe(runner.pairs[0]))
+        finally:  # else the runner would wait for ever
+            release(place, other)
 
     ready = threading.Event()
     thread = threading.Thread(target=finish)
