@@ -259,6 +259,7 @@ class TestBSpline:
         with pytest.raises(SystemExit):
             compare.parse_arguments(["--iterations", "0"])
 
+    @pytest.mark.slow
     def test_stopping_curve(self, script, options, tmp_path, monkeypatch):
         """Always all steps is the comparison's own row; stopping takes no more steps than that."""
         stopping, compare = script("stopping_curve"), script("compare_bspline")

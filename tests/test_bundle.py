@@ -412,6 +412,7 @@ class TestStart:
 class TestCommandLine:
     """The real program, as a user sees it."""
 
+    @pytest.mark.slow
     def test_it_shows_the_root_from_anywhere(self, bundle: Path, repository: Path, tmp_path: Path) -> None:
         done = cli(["show", "--config_file", TRAIN_FILE], repository)
         assert f"ROOT={bundle}\n" in done.stdout
@@ -448,6 +449,7 @@ class TestCommandLine:
         assert errors.splitlines()[-1].startswith("stopped; what was written is complete")
         assert "Traceback" not in errors
 
+    @pytest.mark.slow
     def test_torchrun_knows_the_root(self, bundle: Path, repository: Path) -> None:
         module = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
         done = cli(["show", "--config_file", TRAIN_FILE], repository, module)

@@ -95,6 +95,7 @@ UNUSED = (
 )
 
 
+@pytest.mark.slow
 def test_an_inference_imports_no_phantoms_and_no_simpleitk() -> None:
     modules = ", ".join(f"{PACKAGE.name}.{name}" for name in NEEDED)
     code = f"import sys, {PACKAGE.name}.data, {modules}; print(*[name for name in {UNUSED!r} if name in sys.modules])"

@@ -78,6 +78,7 @@ def test_a_wheel_out_of_the_source_archive_is_that_of_the_source(
         assert {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name} == direct
 
 
+@pytest.mark.slow
 def test_the_import_takes_less_than_a_second_beyond_monai(repository: Path) -> None:
     code = """
         import time, monai.bundle

@@ -89,6 +89,7 @@ def test_torch_export(case: Case, tmp_path: Path) -> None:
         assert_equal(exported(case.image), case.eager(case.image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "axes"), [("regnet-2d", (0, 2, 3)), ("r2n2-2d", (0,))], indirect=["case"])
 def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...]) -> None:
     """RegNet for sizes as even or odd as those of the example, R2N2 for any batch."""

@@ -233,6 +233,7 @@ def test_the_weights_of_random_shapes_run_in_two_passes(name: str, repository: P
 class TestResuming:
     """A training that stops goes on as if it had not, and never loses its best model."""
 
+    @pytest.mark.slow
     def test_it_ends_with_the_same_weights(self, ran: Path, create: Create, tmp_path: Path) -> None:
         def training(name: str, **changes: Any) -> ConfigWorkflow:
             return create(configs(ran, "train"), tmp_path / name, max_epochs=2, synthetic_probability=0.5, **changes)

@@ -106,6 +106,7 @@ def test_nothing_is_made_for_files_that_nobody_gets(
         answers()(kind, request(datastore, moving_image="atlas"))
 
 
+@pytest.mark.slow
 def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     plain, _ = answers()("propagate", request(datastore, moving_image=["atlas"]))
     file, _ = answers()("propagate", request(datastore, moving_image="atlas", result_extension=".nrrd"))
@@ -139,6 +140,7 @@ def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert reported["registration"]["format"] == "itk_nifti"
 
 
+@pytest.mark.slow
 def test_second_upload(answers: Callable[..., Answers], datastore: FakeDatastore, studies: Path) -> None:
     stored, _ = answers()("image", request(datastore, moving_image="day2"))
     uploaded, reported = answers()("image", request(datastore, label=str(datastore.images_by_id["day2"])))
@@ -272,6 +274,7 @@ def test_bad_requests(
     assert datastore.saved == []
 
 
+@pytest.mark.slow
 def test_new_weights_are_served(answers: Callable[..., Answers], datastore: FakeDatastore, tmp_path: Path) -> None:
     made = answers()
     _, before = made("image", request(datastore, moving_image="day2"))

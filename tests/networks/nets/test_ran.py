@@ -393,6 +393,7 @@ def test_torchscript_of_the_presets(preset: str) -> None:
         torch.testing.assert_close(torch.jit.script(network)(image), network(image))
 
 
+@pytest.mark.slow
 def test_torch_export() -> None:
     network, image = small(scales=(1, 1, 1)).eval(), torch.rand(1, 2, 8, 9)
     with torch.no_grad():
