@@ -16,7 +16,27 @@ from monai_regplugins.metrics.pair import true_field
 __all__ = ["FieldFigure", "PairFigure"]
 
 
-class PairFigure:
+class _Drawing:
+    """Draws what an evaluation has registered into a file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Any) -> None:
+        """Follow the evaluations of ``engine``; only its first process draws."""
+        if engine.state.rank == 0:
+            check_result(self.path)
+            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
+
+    def _begin(self, engine: Any) -> None:
+        raise NotImplementedError
+
+    def _draw(self, engine: Any) -> None:
+        raise NotImplementedError
+
+
+class PairFigure(_Drawing):
     """Save pictures of the first pairs of an evaluation, see :func:`~monai_regplugins.figures.pair_figure`.
 
     Args:
@@ -26,15 +46,9 @@ class PairFigure:
     """
 
     def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 1) -> None:
-        self.path, self.interval, self.max_pairs = Path(path), interval, max_pairs
+        super().__init__(path)
+        self.interval, self.max_pairs = interval, max_pairs
         self._evaluations, self._drawn = 0, 0
-
-    def attach(self, engine: Any) -> None:
-        """Follow the evaluations of ``engine``; only its first process draws."""
-        if engine.state.rank == 0:
-            check_result(self.path)
-            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 
     def _begin(self, engine: Any) -> None:
         self._drawn = 0 if self._evaluations % self.interval == 0 else self.max_pairs
@@ -48,7 +62,7 @@ class PairFigure:
             save_figure(self.path.with_stem(self.path.stem + suffix), draw_pair(item, output))
 
 
-class FieldFigure:
+class FieldFigure(_Drawing):
     """Save a :func:`~monai_regplugins.figures.field_figure` of the first pair whose true field is known.
 
     Args:
@@ -56,15 +70,8 @@ class FieldFigure:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._drawn = False
-
-    def attach(self, engine: Any) -> None:
-        """Follow the evaluations of ``engine``; only its first process draws."""
-        if engine.state.rank == 0:
-            check_result(self.path)
-            engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 
     def _begin(self, engine: Any) -> None:
         self._drawn = False
