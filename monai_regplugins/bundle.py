@@ -227,8 +227,9 @@ def _take_settings() -> None:
         return
     files = call.f_locals["config_file"]
     overlays = [] if isinstance(files, str) else list(files or ())[1:]
-    overrides = [OPTIONS.get(key, key) for key in {**call.f_locals["kwargs"], **call.f_locals["_args"]}]
-    settle(parser, [*overrides, *(key for file in overlays for key in ConfigParser.load_config_file(file))])
+    typed = [*call.f_locals["kwargs"], *call.f_locals["_args"]]
+    typed += [key for file in overlays for key in ConfigParser.load_config_file(file)]
+    settle(parser, typed)
 
 
 class LiteralPath(type(Path())):  # type: ignore[misc]

@@ -22,6 +22,7 @@ from monai_regplugins.bundle_folders import CONFIG, presets_of, read_json
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.environment import installed_version
 from monai_regplugins.io.provenance import NOT_SETTINGS
+from monai_regplugins.renamed import OPTIONS
 
 __all__ = ["record_of", "settle", "training_record", "with_record"]
 
@@ -42,7 +43,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
 
     Args:
         parser: the configuration, with all that was typed in it; it is changed, unless it has no weights.
-        typed: the keys that were typed, which nothing replaces. Those that differ from the weights' settings are
+        typed: the keys that were typed, also by retired names, which nothing replaces. Those that differ from the weights' settings are
             logged in one line.
 
     Raises:
@@ -51,7 +52,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     if not {"bundle_root", "ckpt"} <= parser.get().keys():
         return
     root = Path(parser.get_parsed_content("bundle_root"))
-    kept = {*map(_same_id, typed)}
+    kept = {_same_id(OPTIONS.get(key, key)) for key in typed}
     kept |= _take(parser, _preset_settings(parser, root, kept))
     ckpt = parser.get_parsed_content("ckpt")
     if not ckpt or not Path(ckpt).is_file():
