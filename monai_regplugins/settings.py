@@ -43,8 +43,8 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
 
     Args:
         parser: the configuration, with all that was typed in it; it is changed, unless it has no weights.
-        typed: the keys that were typed, also by retired names, which nothing replaces. Those that differ from the weights' settings are
-            logged in one line.
+        typed: the keys that were typed, also by retired names, which nothing replaces. Those that differ from the
+            weights' settings are logged in one line.
 
     Raises:
         InputError: When there is no such preset, or the weights are those of another network.
