@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
 from monai.bundle import ConfigItem, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.scripts import create_workflow, run, run_workflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
+from monai_regplugins.option_values import default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names
 from monai_regplugins.settings import settle
 
@@ -123,6 +125,7 @@ def start(seed: int | None = None) -> None:
     check_overrides()
     _take_current_names()
     _take_names_as_text()
+    _take_values()
     _take_settings()
     if seed is not None:
         set_determinism(seed)
@@ -218,6 +221,35 @@ def _take_names_as_text() -> None:
         if text := str(overrides[key]) if written is None else written:
             config[key] = literal_name(key, text)
             parser.ref_resolver.items[key] = ConfigItem(config[key], key)  # in place of what was made of it before
+
+
+def _take_values() -> None:
+    """Read overrides by the kind of value that the first configuration file has: ``false`` is no text.
+
+    Raises:
+        InputError: When an override is of another kind.
+    """
+    call, parser = _creating_call(), enclosing_parser()
+    if call is None or parser is None or call.f_locals["config_file"] is None:
+        return
+    files = call.f_locals["config_file"]
+    defaults = ConfigParser.load_config_file(files if isinstance(files, str | Path) else files[0])
+    given = {**call.f_locals["kwargs"], **call.f_locals["_args"]}
+    given = {OPTIONS.get(key, key): value for key, value in given.items() if OPTIONS.get(key, key) not in PATH_KEYS}
+    _check_device(str(given.get("device", "")))
+    read = {key: option_value(key, value, default_of(defaults, key)) for key, value in given.items()}
+    for key in (key for key, value in read.items() if value is not given[key]):
+        parser[key] = read[key]
+    if read:
+        parser.parse(reset=True)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a GPU that PyTorch does not find."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"device is '{device}', but PyTorch {torch.__version__} finds no GPU here; leave it out for the CPU."
+        )
 
 
 def _take_settings() -> None:

@@ -38,6 +38,7 @@ LAYERS = [
         "keys",
         "lazy",
         "memory",
+        "option_values",
         "renamed",
     },
     {"losses", "metrics", "networks", "optimizers", "readers"},
