@@ -38,7 +38,8 @@ def content_of_layout(folder: Path) -> dict[str, Any] | None:
     about = _about(folder / "dataset.json")
     for images, labels in FOLDERS:
         if (folder / images).is_dir():
-            content = content_of_folders(folder / images, folder / labels, str(about.get("name", folder.name)))
+            beside = folder / labels if (folder / labels).is_dir() else None
+            content = content_of_folders(folder / images, beside, str(about.get("name", folder.name)))
             return _with_names(_first_channel(content, about), about)
     return None
 
@@ -55,13 +56,19 @@ def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str
         The content of a ``*_dataset.json`` of Learn2Reg, with absolute paths.
 
     Raises:
-        InputError: When there are no images, or the first of them cannot be read.
+        InputError: When there are no images, the first of them cannot be read, the folder of label maps is missing, or
+            none of these has the name of an image.
     """
     files = [file for file in files_in(images.absolute()) if _stem(file) is not None]
     if not files:
         raise InputError(f"'{images}' holds no images; give a folder of files such as NIfTI, NRRD, MetaImage or PNG.")
-    by_stem = {_stem(file): file for file in files_in(labels.absolute())} if labels is not None else {}
-    found = {file: by_stem.get(_stem(file)) or by_stem.get(CHANNEL.sub("", _stem(file) or "")) for file in files}
+    by_stem = _label_files(labels)
+    found = {file: by_stem.get(_stem(file) or "") or by_stem.get(CHANNEL.sub("", _stem(file) or "")) for file in files}
+    if by_stem and not any(found.values()):
+        raise InputError(
+            f"no label map in '{labels}' has the name of an image in '{images}' (first '{min(by_stem)}' and "
+            f"'{_stem(files[0])}'); name them alike."
+        )
     entries = [{"image": str(file)} | ({"label": str(label)} if label else {}) for file, label in found.items()]
     return {
         "name": name,
@@ -69,6 +76,15 @@ def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str
         "labels": {},
         "training": entries,
     }
+
+
+def _label_files(labels: Path | None) -> dict[str, Path]:
+    """The label maps of a folder by their names without suffix."""
+    if labels is None:
+        return {}
+    if not labels.is_dir():
+        raise InputError(f"labels '{labels}' is no folder; give the folder that holds the label maps.")
+    return {stem: file for file in files_in(labels.absolute()) if (stem := _stem(file)) is not None}
 
 
 def spatial_dims_of(image: Path) -> int:
