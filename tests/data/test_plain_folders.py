@@ -119,8 +119,8 @@ def test_what_is_none(put: Put, tmp_path: Path) -> None:
 def test_label_maps_that_belong_to_no_image_are_refused(put: Put) -> None:
     put("images", "a.nii.gz", "b.nii.gz")
     folder = put("labels", "seg_a.nii.gz")
-    with pytest.raises(InputError, match="no label map in '.*labels' has the name of an image .*'seg_a' and 'a'"):
+    with pytest.raises(InputError, match=r"no label map in '.*labels' has the name of an image .*'seg_a' and 'a'"):
         Learn2RegDataset(folder)
-    with pytest.raises(InputError, match="labels '.*nothing' is no folder"):
+    with pytest.raises(InputError, match=r"labels '.*nothing' is no folder"):
         content_of_folders(folder / "images", folder / "nothing", "Set")
     assert len(content_of_folders(folder / "images", None, "Set")["training"]) == 2
