@@ -62,3 +62,16 @@ def test_a_rough_velocity_is_smoothed_where_its_field_folds() -> None:
     found = unfolded_field(velocity, field_of)
     assert folding_strict(field_of(velocity)[0])[0] > 0 == folding_strict(found[0])[0]
     assert torch.equal(found[..., 40:, 40:], field_of(velocity)[..., 40:, 40:])
+
+
+def test_large_fields_are_smoothed_tile_by_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds across the borders of tiles are removed, too, and what is far from folds stays."""
+    monkeypatch.setattr("monai_regplugins.inferers.unfold.TILE", 8)
+    before = torch.zeros(1, 2, 60, 60)
+    before[..., 10:34, 20:40] = rough((24, 20), 4.0)
+    after = before.clone()
+    unfold(after)
+    assert folding_strict(before[0])[0] > 10
+    assert folding_strict(after[0])[0] == 0
+    far = functional.max_pool2d(folds_strict(before[0])[None, None].float(), 17, 1, 8)[0, 0] == 0
+    assert torch.equal(after[0][:, far], before[0][:, far])
