@@ -27,6 +27,7 @@ from monai_regplugins.option_values import default_of, option_value
         (3, 30, 3),
         (0.5, 30, 0.5),
         ("@other", 30, "@other"),
+        ([0, 1, 2], 0, [0, 1, 2]),  # one for each axis
         ([], [-160, 240], []),
         ((0, 1), [-160, 240], (0, 1)),
         (["$1 + 1", 2], [-160, 240], ["$1 + 1", 2]),
