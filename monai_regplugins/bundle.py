@@ -25,12 +25,11 @@ from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
-from monai_regplugins.option_values import default_of, option_value
+from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names
 from monai_regplugins.settings import settle
 
 __all__ = [
-    "LANGUAGE",
     "PATH_KEYS",
     "bundle_root",
     "check_keys",
@@ -74,7 +73,6 @@ PATH_KEYS = frozenset(
     )
 )
 
-LANGUAGE = ("$", "@", "%")  # what expressions, references and copies of the configuration language begin with
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
 STOPPED = (
     "stopped; what was written is complete: a list goes on by the same command, a training with --ckpt and its "
@@ -238,9 +236,10 @@ def _take_values() -> None:
     given = {OPTIONS.get(key, key): value for key, value in given.items() if OPTIONS.get(key, key) not in PATH_KEYS}
     _check_device(str(given.get("device", "")))
     read = {key: option_value(key, value, default_of(defaults, key)) for key, value in given.items()}
-    for key in (key for key, value in read.items() if value is not given[key]):
-        parser[key] = read[key]
-    if read:
+    changed = {key: value for key, value in read.items() if value is not given[key]}
+    for key, value in changed.items():
+        parser[key] = value
+    if changed:
         parser.parse(reset=True)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from monai_regplugins.checks import InputError
 
-__all__ = ["default_of", "option_value"]
+__all__ = ["LANGUAGE", "default_of", "option_value"]
 
 SWITCH = {"true": True, "false": False}
-CODE = ("$", "@", "%")  # what the configuration's language evaluates
+LANGUAGE = ("$", "@", "%")  # what expressions, references and copies of the configuration language begin with
 
 
 def option_value(name: str, value: Any, default: Any) -> Any:
@@ -31,7 +31,7 @@ def option_value(name: str, value: Any, default: Any) -> Any:
         >>> option_value("inverse", "false", True), option_value("window", "", [-160, 240])
         (False, '')
     """
-    if value is None or (isinstance(value, str) and (not value or value.startswith(CODE))):
+    if value is None or (isinstance(value, str) and (not value or value.startswith(LANGUAGE))):
         return value
     if isinstance(default, bool):
         return _switch(name, value)
@@ -70,4 +70,4 @@ def _is_number(value: Any) -> bool:
 
 def _is_entry(value: Any) -> bool:
     """A number, or one that code computes."""
-    return _is_number(value) or (isinstance(value, str) and value.startswith(CODE))
+    return _is_number(value) or (isinstance(value, str) and value.startswith(LANGUAGE))

@@ -18,7 +18,6 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins.bundle import (
-    LANGUAGE,
     PATH_KEYS,
     check_keys,
     literal_name,
@@ -29,7 +28,8 @@ from monai_regplugins.data.pair_list import COLUMNS, named_pair
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import ResultFolder
 from monai_regplugins.keys import PHASE_KEYS
-from monai_regplugins.readers.held_images import as_meta_tensor
+from monai_regplugins.option_values import LANGUAGE
+from monai_regplugins.readers.held_images import held_image
 from monai_regplugins.readers.images import as_scan, in_memory
 from monai_regplugins.renamed import current_names
 from monai_regplugins.result import Part, RegistrationResult
@@ -182,8 +182,8 @@ class Registration:
             "moving_mask": moving_mask,
         }
         with _in_plain_words():
-            images = {side: as_meta_tensor(image) for side, image in images.items()}
-            given = images | {column: as_meta_tensor(one) for column, one in others.items() if one is not None}
+            images = {side: held_image(image) for side, image in images.items()}
+            given = images | {column: held_image(one) for column, one in others.items() if one is not None}
         if spacing is not None:
             given |= _placed(images, spacing)
         files = {key: os.fspath(source) for key, source in given.items() if isinstance(source, str | os.PathLike)}

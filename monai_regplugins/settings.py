@@ -22,6 +22,7 @@ from monai_regplugins.bundle_folders import CONFIG, presets_of, read_json
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.environment import installed_version
 from monai_regplugins.io.provenance import NOT_SETTINGS
+from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.renamed import OPTIONS
 
 __all__ = ["record_of", "settle", "training_record", "with_record"]
@@ -32,7 +33,7 @@ ATTRIBUTE = "monai_regplugins"  # of a state dict
 VERSION = 1
 NETWORK = "network_def"
 COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
-CODE = ("$", "@", "%", "_")  # what code, references and components of the configuration's language begin with
+CODE = (*LANGUAGE, "_")  # what components begin with, too
 
 # Settings of one run, and noise, which regularizes a training and measures the uncertainty of a registration.
 OF_A_RUN = frozenset({"seed", "amp", "noise_std", *(key for keys in NOT_SETTINGS.values() for key in keys)})

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from monai_regplugins.bundle import enclosing_parser
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Learn2RegDataset
+from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.settings import training_record
 
 __all__ = ["check_settings", "labeled", "log_commands", "record", "shown"]
@@ -166,7 +167,7 @@ def _is_plain(value: Any) -> bool:
     """Whether an item of a configuration is a value, or a list of values, and no expression, reference or component."""
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
-    return not isinstance(value, Mapping) and not str(value).startswith(("$", "@", "%"))
+    return not isinstance(value, Mapping) and not str(value).startswith(LANGUAGE)
 
 
 def _config_word(files: Sequence[Path]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,19 +31,32 @@ OfField: TypeAlias = Callable[[Tensor], Tensor]
 AtSize: TypeAlias = Callable[[list[int]], OfField]
 
 
-class Refined(Protocol):
-    """What was found so far, and the loss on the last level before and after."""
+@dataclass(frozen=True, kw_only=True)
+class Refined(ABC):
+    """What was found so far.
 
-    @property
-    def after(self) -> float:
-        """The loss of what was found."""
+    Attributes:
+        before: loss of the start as the last level sees it.
+        after: loss of what was found.
+        steps: of all levels; 0 if there was none.
+    """
 
+    before: float = math.nan
+    after: float = math.nan
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"loss {self.before:.4g} -> {self.after:.4g} in {self.steps} steps"
+
+    @abstractmethod
     def at(self, size: list[int]) -> Tensor:
         """The field at a size, ``(1, d, *size)``."""
 
+    @abstractmethod
     def still(self) -> Refined:
         """The same for no displacement."""
 
+    @abstractmethod
     def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> Refined:
         """Optimize at some sizes, one after the other; keep the start if the last of them has a lower loss for it.
 
@@ -54,18 +68,21 @@ class Refined(Protocol):
 
     def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
         """What becomes part of the result, on the image's grid; on request without folds."""
+        ddf = self.field(list(size), unfolds)
+        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
+
+    @abstractmethod
+    def field(self, size: list[int], unfolds: bool) -> Tensor:
+        """The field on the image's grid, which may be changed; on request without folds."""
 
 
 @dataclass(frozen=True)
-class RefinedDisplacement:
+class RefinedDisplacement(Refined):
     """A start, and what was added.
 
     Attributes:
         start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
         residual: field at the size of the last level.
-        before: loss of the start as the last level sees it.
-        after: loss of start and residual.
-        steps: of all levels; 0 if there was none.
 
     Example:
         >>> refined = RefinedDisplacement.begun(torch.zeros(1, 2, 16, 16), None, [8, 8])
@@ -75,17 +92,11 @@ class RefinedDisplacement:
 
     start: Tensor | None
     residual: Tensor
-    before: float = math.nan
-    after: float = math.nan
-    steps: int = 0
 
     @staticmethod
     def begun(like: Tensor, start: Tensor | None, size: list[int]) -> RefinedDisplacement:
         """Begin at a field, of which ``like`` has the type."""
         return RefinedDisplacement(start, zero_field(like, size))
-
-    def __str__(self) -> str:
-        return _summary(self.before, self.after, self.steps)
 
     def at(self, size: list[int]) -> Tensor:
         """The field at a size."""
@@ -109,28 +120,25 @@ class RefinedDisplacement:
             before = float(objective(began))
             if not after < before:
                 residual, after = torch.zeros_like(residual), before
-        return RefinedDisplacement(self.start, residual, before, after, steps)
+        return replace(self, residual=residual, before=before, after=after, steps=steps)
 
-    def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
-        """What becomes part of the result, on the image's grid; on request without folds."""
+    def field(self, size: list[int], unfolds: bool) -> Tensor:
+        """The field on the image's grid."""
         ddf = zero_field(self.residual, size) if self.start is None else self.start.clone()
         _add_resized(ddf, self.residual)
         if unfolds:
             finer = sum(n / m for n, m in zip(size, self.residual.shape[2:], strict=True)) / len(size)
             unfold(ddf, SIGMA * max(1.0, finer))
-        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
+        return ddf
 
 
 @dataclass(frozen=True)
-class RefinedVelocity:
+class RefinedVelocity(Refined):
     """A stationary velocity at nodes; between them its exponential is interpolated linearly.
 
     Attributes:
         start: velocity at the nodes of the first level, ``(1, d, *nodes)`` in units of their grid.
         velocity: that at the nodes of the last level.
-        before: loss of the start as the last level sees it.
-        after: loss of the velocity.
-        steps: of all levels; 0 if there was none.
 
     Example:
         >>> refined = RefinedVelocity.begun(torch.zeros(1, 2, 16, 16), None, [4, 4])
@@ -140,18 +148,12 @@ class RefinedVelocity:
 
     start: Tensor
     velocity: Tensor
-    before: float = math.nan
-    after: float = math.nan
-    steps: int = 0
 
     @staticmethod
     def begun(like: Tensor, start: Tensor | None, nodes: list[int]) -> RefinedVelocity:
         """Begin at the logarithm of a field."""
         velocity = zero_field(like, nodes) if start is None else fields.logarithm(resized_field(start, nodes))
         return RefinedVelocity(velocity, velocity)
-
-    def __str__(self) -> str:
-        return _summary(self.before, self.after, self.steps)
 
     def at(self, size: list[int]) -> Tensor:
         """The field at a size."""
@@ -174,14 +176,11 @@ class RefinedVelocity:
             before = float(objective(_field_of(began, size)))
             if not after < before:
                 velocity, after = began, before
-        return RefinedVelocity(self.start, velocity, before, after, steps)
+        return replace(self, velocity=velocity, before=before, after=after, steps=steps)
 
-    def outputs(self, size: Sequence[int], unfolds: bool = False) -> dict[str, Tensor]:
-        """What becomes part of the result, on the image's grid; on request without folds."""
-        ddf = self.at(list(size))
-        if unfolds:
-            ddf = unfolded_field(self.velocity, lambda velocity: _field_of(velocity, list(size)))
-        return {"ddf": ddf, "refinement": ddf.new_tensor([[self.before, self.after]])}
+    def field(self, size: list[int], unfolds: bool) -> Tensor:
+        """The field on the image's grid."""
+        return unfolded_field(self.velocity, lambda velocity: _field_of(velocity, size)) if unfolds else self.at(size)
 
 
 def zero_field(like: Tensor, size: Sequence[int]) -> Tensor:
@@ -202,10 +201,6 @@ def outside_inference(values: Tensor) -> Tensor:
 def _field_of(velocity: Tensor, size: list[int]) -> Tensor:
     """The field of a velocity at nodes, at a size."""
     return fields.resize(fields.exponential(velocity), size)
-
-
-def _summary(before: float, after: float, steps: int) -> str:
-    return f"loss {before:.4g} -> {after:.4g} in {steps} steps"
 
 
 def _add_resized(ddf: Tensor, residual: Tensor) -> None:

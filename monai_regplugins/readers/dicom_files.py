@@ -37,6 +37,7 @@ __all__ = [
 
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020|000e", "0008|0018", "0008|103e"
 PLACE = ("0020|0032", "0020|0037", "0028|0030")  # position, orientation and pixel spacing of a slice
+SLOPE, INTERCEPT = "0028|1053", "0028|1052"  # of the rescaled value over the stored one
 ROWS, COLUMNS, BITS_ALLOCATED = "0028|0010", "0028|0011", "0028|0100"
 STORAGE_CLASS, TRANSFER_SYNTAX, SERIES_TAG = b"\x02\x00\x02\x00", b"\x02\x00\x10\x00", b"\x20\x00\x0e\x00"
 DICOM_SUFFIXES = (".dcm", ".ima")

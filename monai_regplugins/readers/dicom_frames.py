@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.checks import InputError, import_optional
+from monai_regplugins.readers.dicom_files import INTERCEPT, SLOPE
 
 __all__ = ["frame_tags", "frame_values"]
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 BINARY = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
-SLOPE, INTERCEPT = "0028|1053", "0028|1052"
 
 
 def frame_tags(file: Path, name: str) -> list[dict[str, str]]:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_regplugins.readers.dicom_files import tag_number
+from monai_regplugins.readers.dicom_files import INTERCEPT, SLOPE, tag_number
 
 __all__ = ["is_padding"]
 
 PADDING, LIMIT, SIGNED = "0028|0120", "0028|0121", "0028|0103"
-SLOPE, INTERCEPT = "0028|1053", "0028|1052"
 ROUNDING = 0.25  # of a stored value, in float32
 
 Tags = Mapping[str, str]

@@ -12,10 +12,10 @@ from monai.data import MetaTensor
 from monai_regplugins.checks import InputError
 from monai_regplugins.readers.images import itk_image_affine, real_values
 
-__all__ = ["as_meta_tensor"]
+__all__ = ["held_image"]
 
 
-def as_meta_tensor(source: Any) -> Any:
+def held_image(source: Any) -> Any:
     """Return an image of nibabel, SimpleITK or TorchIO as a MetaTensor, voxels to RAS mm; anything else as it is.
 
     Args:
@@ -31,7 +31,7 @@ def as_meta_tensor(source: Any) -> Any:
         >>> import SimpleITK as sitk
         >>> image = sitk.Image([4, 5, 6], sitk.sitkInt16)
         >>> image.SetOrigin([1.0, 2.0, 3.0])
-        >>> tensor = as_meta_tensor(image)
+        >>> tensor = held_image(image)
         >>> tuple(tensor.shape), tensor.affine[:3, 3].tolist()
         ((4, 5, 6), [-1.0, -2.0, 3.0])
     """

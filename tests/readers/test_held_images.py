@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 
 from monai_regplugins import load_bundle
 from monai_regplugins.checks import InputError
-from monai_regplugins.readers.held_images import as_meta_tensor
+from monai_regplugins.readers.held_images import held_image
 from monai_regplugins.readers.images import read_scan
 
 AFFINE = np.array([[0.0, -2.0, 0.0, 10.0], [1.5, 0.0, 0.0, -20.0], [0.0, 0.0, 3.0, 30.0], [0.0, 0.0, 0.0, 1.0]])
@@ -46,7 +46,7 @@ def held(values: Any, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("library", ["nibabel", "SimpleITK", "torchio"])
 def test_values_and_place_are_those_of_the_file(library: str, held: dict[str, Any]) -> None:
-    scan, found = read_scan(held["file"], "image"), as_meta_tensor(held[library])
+    scan, found = read_scan(held["file"], "image"), held_image(held[library])
     assert isinstance(found, MetaTensor)
     assert not found.is_floating_point()
     np.testing.assert_array_equal(found.as_tensor().squeeze(0), scan.values)
@@ -56,13 +56,13 @@ def test_values_and_place_are_those_of_the_file(library: str, held: dict[str, An
 
 def test_anything_else_stays(values: Any) -> None:
     for source in ("a.nii", Path("a.nii"), values, torch.from_numpy(values), MetaTensor(torch.zeros(1))):
-        assert as_meta_tensor(source) is source
+        assert held_image(source) is source
 
 
 def test_a_plane_of_simpleitk() -> None:
     image = sitk.Image([4, 5], sitk.sitkFloat32)
     image.SetSpacing([2.0, 3.0])
-    found = as_meta_tensor(image)
+    found = held_image(image)
     assert found.shape == (4, 5)
     np.testing.assert_array_equal(found.affine, np.diag([-2.0, -3.0, 1.0, 1.0]))
 
@@ -72,7 +72,7 @@ def test_a_plane_of_simpleitk() -> None:
 )
 def test_several_values_per_voxel(image: Any) -> None:
     with pytest.raises(InputError, match=r"an image of \w+ has 3 values per voxel, expected 1"):
-        as_meta_tensor(image)
+        held_image(image)
 
 
 def test_they_register_like_their_file(held: dict[str, Any], values: Any, tmp_path: Path) -> None:
