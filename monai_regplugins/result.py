@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_regplugins import figures
 from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, world_affine
+from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.metrics.pair import measure_pair
 from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
@@ -55,6 +56,7 @@ class RegistrationResult:
         given: the pair as it was given, with the paths of its files.
         seconds: what registering took, without loading.
         one_patient: whether the images should be of one patient, for the verdict.
+        own: further measures by name, see :class:`~monai_regplugins.metrics.Measure`.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class RegistrationResult:
         given: Mapping[str, Any] | None = None,
         seconds: float = math.nan,
         one_patient: bool = False,
+        own: Mapping[str, Measure] | None = None,
     ) -> None:
         self.item, self.pred, self.targets = item, _on_cpu(output["pred"]), _on_cpu(output["label"])
         self.pair_id: str = str(item["pair_id"])
         self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
-        self.seconds, self.one_patient = seconds, one_patient
+        self.seconds, self.one_patient, self.own = seconds, one_patient, own
         self.record: Mapping[str, Any] = {}
         self._save: Save | None = None
 
@@ -227,7 +230,8 @@ class RegistrationResult:
         pred = {**self.pred, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        return measure_pair({"pred": pred, "label": {**self.targets, **before}}, *how) | self.start_values
+        output = {"pred": pred, "label": {**self.targets, **before}}
+        return measure_pair(output, *how, own=self.own) | self.start_values
 
     def _before(self) -> dict[str, Tensor]:
         """The moving image, label and points before the registration, on the fixed grid, unless as in the targets."""
