@@ -22,7 +22,9 @@ __all__ = [
     "displacement_of_ddf",
     "frame_signs",
     "in_other_worlds",
+    "plus_map",
     "swap_frame",
+    "translation",
 ]
 
 Displacement: TypeAlias = npt.NDArray[np.float32]  # (3, X, Y, Z) or (2, X, Y), mm
@@ -82,6 +84,37 @@ def frame_signs(d: int) -> Displacement:
 def swap_frame(displacement: Displacement) -> Displacement:
     """Turn components in RAS into LPS or back: the first two change sign; shape ``(d, *spatial)``."""
     return displacement * frame_signs(len(displacement)).reshape(-1, *[1] * (displacement.ndim - 1))
+
+
+def plus_map(
+    values: npt.NDArray[np.floating],
+    matrix: npt.NDArray[np.floating],
+    linear: npt.NDArray[np.floating] | None = None,
+) -> Displacement:
+    """``L v(x) + M x`` at every voxel ``x``: positions of displacements, or the other way round.
+
+    Args:
+        values: ``v``, (3, X, Y, Z).
+        matrix: ``M``, (4, 4), of which the last row does not count.
+        linear: ``L``, (3, 3); None for identity.
+
+    Example:
+        >>> plus_map(np.zeros((3, 1, 1, 2)), np.diag([1.0, 1, 2, 1]))[2, 0, 0].tolist()
+        [0.0, 2.0]
+    """
+    shape, moved = values.shape[1:], np.empty(values.shape, np.float32)
+    M = torch.from_numpy(np.ascontiguousarray(matrix, np.float64))
+    for slab in fields.slabs(shape):
+        part = values[:, slab] if linear is None else np.tensordot(linear, values[:, slab], 1)
+        moved[:, slab] = part + affine_field(M, shape, torch.float64, slab).numpy()
+    return moved
+
+
+def translation(matrix: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The constant part of an affine map, (4, 4), without the rest."""
+    constant = np.zeros((4, 4))
+    constant[:, 3] = matrix[:, 3]
+    return constant
 
 
 def in_other_worlds(

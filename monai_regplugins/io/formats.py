@@ -42,7 +42,7 @@ from monai_regplugins.io.field_grid import (
     displacement_of_ddf,
     in_other_worlds,
 )
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, foreign_format
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, foreign_format
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
@@ -292,18 +292,15 @@ def format_of(path: str | Path) -> str:
     name = file.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
         return _nifti_format(file)
-    if name.endswith(VECTOR_SUFFIXES):
-        return "vectors"
-    if name.endswith(".x5"):
-        return "x5"
-    for known, format in FORMATS.items():
+    for known, format in (FOREIGN_FORMATS | FORMATS).items():
         if name.endswith(format.suffixes):
             return known
     with file.open("rb") as stream:
         if stream.read(132)[128:] == b"DICM":
             return "dicom"
-    suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for format in FORMATS.values() for suffix in format.suffixes)}
-    listed = ", ".join(sorted(suffixes))
+    listed = ", ".join(
+        sorted({suffix for format in (FOREIGN_FORMATS | FORMATS).values() for suffix in format.suffixes})
+    )
     raise InputError(f"'{path}' is in no known format, expected a file that ends in one of {listed}; export it as one.")
 
 

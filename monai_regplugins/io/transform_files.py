@@ -13,13 +13,12 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import read_dicom_file
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS
 from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
 from monai_regplugins.io.linear import LINEAR_FORMATS, linear_format, load_linear
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
 from monai_regplugins.readers.image_grid import ImageGrid
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
 
 __all__ = ["INVERSE", "READ_FORMATS", "TransformSource", "load_transform", "transform_format", "transform_source"]
 
@@ -29,7 +28,7 @@ INVERSE = "inverse"
 READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS)
 OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # formats that count voxels of both images
 ITK_TEXT = b"#Insight Transform File"
-AS_FIELDS = (*NIFTI_SUFFIXES, *VECTOR_SUFFIXES, ".npz", ".x5")
+AS_FIELDS = (".npz", *(suffix for format in FOREIGN_FORMATS.values() for suffix in format.suffixes))
 
 
 class TransformSource(NamedTuple):

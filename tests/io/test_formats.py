@@ -210,7 +210,7 @@ def test_other_niftis_are_refused(tmp_path: Path, shape: tuple[int, ...], intent
 
 def test_format_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "field.jpg").write_bytes(bytes(200))
-    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mha, .* \.npz, \.nrrd, \.tfm"):
+    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mgh, .* \.npz, \.nrrd, \.tfm"):
         format_of(tmp_path / "field.jpg")
     assert format_of(save("itk_h5", tmp_path, GRIDS["RAS"]).rename(tmp_path / "field.HDF5")) == "itk_h5"
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))

@@ -392,7 +392,7 @@ del field
 apply("20.nii.gz", "ct20.nii.gz", "out.nii.gz", "ct20.nii.gz")
 """
     growth = peak_growth(prepare, 'apply("200.nii.gz", "ct200.nii.gz", "out.nii.gz", "ct200.nii.gz")')
-    assert growth < 32 * 200**3  # one more copy of the field makes 40
+    assert growth < 23 * 200**3  # another copy of the field, be it while that is decompressed, makes 27 at least
 
 
 @pytest.mark.parametrize("format", ["native", "itk_h5", "itk_nifti", "vectors"])
