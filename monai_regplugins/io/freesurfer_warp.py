@@ -115,8 +115,8 @@ def _read_tags(stream: IO[bytes], path: Path) -> tuple[ImageGrid, ImageGrid, int
             kind = kind if spacing == 1 else -1
     if not grids or kind not in range(4):
         raise InputError(
-            f"'{path}' does not state what its numbers are, expected two geometries and a kind of 0 to 3 at spacing 1; save "
-            "it by a newer FreeSurfer or SynthMorph."
+            f"'{path}' does not state what its numbers are, expected two geometries and a kind of 0 to 3 at spacing 1; "
+            "save it by a newer FreeSurfer or SynthMorph."
         )
     return grids[0], grids[1], kind
 

@@ -284,7 +284,11 @@ def inspect(transform: Source, format: str | None = None) -> Inspection:
     facts["image position"] = "as ITK takes it from the header" if chain.fixed_by_itk else "as nibabel takes it"
     for number, one in enumerate(chain.maps, 1):
         title = "" if len(chain.maps) == 1 else f"{number}. "
-        facts[f"{title}kind"] = {LinearMap: "linear", FieldMap: "displacement field"}.get(type(one), "other")
+        facts[f"{title}kind"] = {
+            LinearMap: "linear",
+            FieldMap: "displacement field",
+            InverseMap: "inverse of a displacement field",
+        }.get(type(one), "other")
         if isinstance(one, LinearMap):
             facts |= {f"{title}{key}": fact for key, fact in _about_matrix(one.matrix).items()}
         elif isinstance(one, FieldMap):

@@ -17,6 +17,7 @@ from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS
 from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
 from monai_regplugins.io.linear import LINEAR_FORMATS, linear_format, load_linear
+from monai_regplugins.io.minc_transform import MINC_TEXT, read_minc_transform
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
 from monai_regplugins.readers.image_grid import ImageGrid
 
@@ -25,7 +26,7 @@ __all__ = ["INVERSE", "READ_FORMATS", "TransformSource", "load_transform", "tran
 logger = logging.getLogger(__name__)
 
 INVERSE = "inverse"
-READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS)
+READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS, "minc")
 OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # formats that count voxels of both images
 ITK_TEXT = b"#Insight Transform File"
 AS_FIELDS = (".npz", *(suffix for format in FOREIGN_FORMATS.values() for suffix in format.suffixes))
@@ -113,6 +114,8 @@ def transform_format(path: str | Path) -> str:
     if head[128:] == b"DICM":
         deformable = "DeformableRegistrationSequence" in read_dicom_file(file, "transform")
         return "dicom_field" if deformable else "dicom"
+    if head.startswith(MINC_TEXT):
+        return "minc"
     if file.name.lower().endswith(AS_FIELDS):
         return format_of(file)
     name = linear_format(file)
@@ -143,8 +146,8 @@ def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | No
 
 def _maps(file: Path, name: str, fixed: ImageGrid | None, moving: ImageGrid | None) -> list[PointMap]:
     """What is in a file of this format, in the order in which a point meets it."""
-    if name == "itk_h5":
-        return _itk_maps(file)
+    if name in ("itk_h5", "minc"):
+        return _itk_maps(file) if name == "itk_h5" else read_minc_transform(file)
     if name == "dicom_field" or (name == "dicom" and transform_format(file) == "dicom_field"):
         return [FieldMap(*load_field(file, format="dicom"))]
     if name in LINEAR_FORMATS:
@@ -173,6 +176,8 @@ def _inverted(maps: Sequence[PointMap], file: Path) -> list[PointMap]:
     for one in reversed(maps):
         if isinstance(one, LinearMap):
             turned.append(LinearMap(np.linalg.inv(one.matrix)))
+        elif isinstance(one, InverseMap):
+            turned.append(one.forward)
         elif isinstance(one, FieldMap):
             turned.append(InverseMap(one, grid_points(one.affine, one.shape)))
         else:
