@@ -25,11 +25,13 @@ __all__ = [
     "plus_map",
     "swap_frame",
     "translation",
+    "volume_change",
 ]
 
 Displacement: TypeAlias = npt.NDArray[np.float32]  # (3, X, Y, Z) or (2, X, Y), mm
 GridAffine: TypeAlias = npt.NDArray[np.float64]  # (4, 4), voxels to RAS mm, in 2D too
 
+SAMPLES = 12  # along each axis, of a field that a linear map is fitted to
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D grid may leave the world's x-y plane
 
 
@@ -108,6 +110,32 @@ def plus_map(
         part = values[:, slab] if linear is None else np.tensordot(linear, values[:, slab], 1)
         moved[:, slab] = part + affine_field(M, shape, torch.float64, slab).numpy()
     return moved
+
+
+def volume_change(displacement: Displacement, affine: GridAffine) -> float:
+    """By which factor a field changes the volume of its grid as a whole: that of the closest linear map.
+
+    Args:
+        displacement: (3, X, Y, Z) or (2, X, Y), mm, components in RAS.
+        affine: voxel-to-RAS matrix of its grid, (4, 4).
+
+    Returns:
+        the factor; 1 where an axis has one voxel and so states nothing.
+
+    Example:
+        >>> x = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"))
+        >>> round(volume_change(x, np.eye(4)), 6)  # each point is moved to double its distance
+        8.0
+    """
+    d, shape = len(displacement), displacement.shape[1:]
+    if min(shape) < 2:
+        return 1.0
+    chosen = np.ix_(*[np.unique(np.linspace(0, n - 1, SAMPLES).round().astype(int)) for n in shape])
+    index = np.stack(np.broadcast_arrays(*chosen)).reshape(d, -1).T
+    points = index @ affine[:d, :d].T
+    moved = points + np.stack([part[chosen] for part in displacement]).reshape(d, -1).T
+    fitted = np.linalg.lstsq(points - points.mean(0), moved - moved.mean(0), rcond=None)[0]
+    return float(np.linalg.det(fitted))
 
 
 def translation(matrix: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -81,6 +81,7 @@ class ForeignFormat(NamedTuple):
         write: writes a checked 3D field; takes displacement, affine, path and the grid of the moving image. None where
             the format is only read.
         suffixes: what its file names may end in.
+        written: the same of files to write; a header whose values are in another file is not among them.
         by_itk: whether these tools place images as ITK does.
     """
 
@@ -88,6 +89,7 @@ class ForeignFormat(NamedTuple):
     read: Read
     write: Write | None = None
     suffixes: tuple[str, ...] = NIFTI_SUFFIXES
+    written: tuple[str, ...] = NIFTI_SUFFIXES
     by_itk: bool = False
 
 
@@ -320,6 +322,7 @@ FOREIGN_FORMATS = {
         _read_vectors,
         lambda displacement, affine, path, moving: write_vectors(displacement, affine, path),
         VECTOR_SUFFIXES,
+        (".nrrd", ".mha"),
         by_itk=True,
     ),
     "niftyreg": ForeignFormat("NiftyReg", _read_niftyreg, _write_niftyreg),
@@ -337,8 +340,11 @@ FOREIGN_FORMATS = {
         _read_x5,
         lambda displacement, affine, path, moving: write_x5(displacement, affine, path),
         (".x5",),
+        (".x5",),
     ),
-    "freesurfer": ForeignFormat("FreeSurfer, SynthMorph", read_freesurfer_warp, write_freesurfer_warp, WARP_SUFFIXES),
+    "freesurfer": ForeignFormat(
+        "FreeSurfer, SynthMorph", read_freesurfer_warp, write_freesurfer_warp, WARP_SUFFIXES, WARP_SUFFIXES
+    ),
 }
 
 
@@ -365,7 +371,7 @@ def save_foreign_field(
         raise InputError(
             f"the format '{format}' holds 3D fields only, and this one is 2D; choose itk_nifti or vectors."
         )
-    if not path.name.lower().endswith(target.suffixes):
-        endings = " or ".join(target.suffixes)
+    if not path.name.lower().endswith(target.written):
+        endings = " or ".join(target.written)
         raise InputError(f"'{path}' is no name for the format '{format}', expected {endings}; change it.")
     replace_file(path, lambda temporary: write(displacement_ras, affine, temporary, moving))

@@ -20,7 +20,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io import operations
 from monai_regplugins.io.formats import FORMATS, FieldPair, load_field, save_field
 from monai_regplugins.io.linear import load_linear, save_linear
-from monai_regplugins.io.operations import apply, compose, convert, inspect, invert, jacobian
+from monai_regplugins.io.operations import WRITTEN_FORMS, apply, compose, convert, inspect, invert, jacobian
 from monai_regplugins.readers.points import read_points
 
 SHAPE = (18, 16, 14)
@@ -201,22 +201,21 @@ def test_a_chain_that_does_not_meet_is_refused() -> None:
     assert not Path("no.nii.gz").exists()
 
 
-@pytest.mark.parametrize("format", [*FORMATS, "vectors", "x5", "fsl_relative", "fsl_absolute"])
+@pytest.mark.parametrize("format", [form for form in WRITTEN_FORMS if form not in operations.LINEAR])
 def test_convert_there_and_back(format: str) -> None:
     if format == "dicom":
         pytest.importorskip("pydicom", reason="needs pydicom")
     if format == "x5":
         pytest.importorskip("h5py", reason="needs h5py")
-    name = (
-        FORMATS[format].file_name if format in FORMATS else {"vectors": "a.nrrd", "x5": "a.x5"}.get(format, "a.nii.gz")
-    )
+    others = {"vectors": "a.nrrd", "x5": "a.x5", "freesurfer": "a.mgz"}
+    name = FORMATS[format].file_name if format in FORMATS else others.get(format, "a.nii.gz")
     images = {"like": "fixed.nii.gz", "moving_image": "fixed.nii.gz" if format == "learn2reg" else "moving.nii.gz"}
     convert("1Warp.nii.gz", name, format, **images)
     convert(f"{format}:{name}", "back.nii.gz", "itk_nifti", **images)
     displacement, affine = load_field("back.nii.gz")
     np.testing.assert_allclose(displacement, FIELD, atol=1e-4)
     np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
-    exact = ("itk_nifti", "itk_h5", "slicer_nifti", "vectors", "x5")
+    exact = ("itk_nifti", "itk_h5", "slicer_nifti", "vectors", "x5", "afni", "freesurfer")
     assert np.array_equal(displacement, FIELD) or format not in exact
 
 
@@ -347,6 +346,9 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
         (lambda: apply("0GenericAffine.mat", "moving.nii.gz", "a.nii.gz"), "has no grid of its own"),
         (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fsl_relative"), "needs the moving image"),
         (lambda: convert("1Warp.nii.gz", "a.h5", "fsl_relative", moving_image="moving.nii.gz"), "is no name for"),
+        (lambda: convert("1Warp.nii.gz", "a.mhd"), "is no name for the format 'vectors', expected .nrrd or .mha"),
+        (lambda: convert("1Warp.nii.gz", "a.mgz"), "states both images; give the moving image"),
+        (lambda: convert("1Warp.nii.gz", "a.nii.gz", "dipy"), "format is 'dipy'; choose one of"),
         (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fls"), "format is 'fls'; choose one of"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
