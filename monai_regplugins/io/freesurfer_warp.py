@@ -59,7 +59,9 @@ def read_freesurfer_warp(
         with _opened(path, "rb") as stream:
             values = _read_values(stream, path)
             source, target, kind = _read_tags(stream, path)
-    except (OSError, EOFError, struct.error, ValueError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged or foreign file can fail in any way
         raise InputError(f"displacement field '{path}' cannot be read as MGZ; copy or export it again.") from error
     if target.shape != values.shape[1:]:
         raise InputError(
