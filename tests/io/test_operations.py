@@ -10,7 +10,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_series import write_volume
-from field_cases import GRIDS, MOVING_SHAPE, field_ras, itk_affine, itk_image, itk_move, oblique, points_inside
+from field_cases import (
+    GRIDS,
+    MOVING_SHAPE,
+    field_ras,
+    itk_affine,
+    itk_image,
+    itk_move,
+    oblique,
+    points_inside,
+    random_grid,
+)
 from nibabel.affines import apply_affine
 from nifti_headers import KINDS, save_kind
 from peak_memory import peak_growth
@@ -198,6 +208,8 @@ def test_a_chain_that_does_not_meet_is_refused() -> None:
         apply("other_subject.nii.gz", "moving.nii.gz", "no.nii.gz", "fixed.nii.gz")
     with pytest.raises(InputError, match="no point of the grid lies on the field of transform 2 of 2"):
         compose(["1Warp.nii.gz", "other_subject.nii.gz"], "no.nii.gz")
+    with pytest.raises(InputError, match="no point of the grid lies on the field of transform 1 of 1"):
+        apply("inverse:other_subject.nii.gz", "moving.nii.gz", "no.nii.gz", "fixed.nii.gz")
     assert not Path("no.nii.gz").exists()
 
 
@@ -278,10 +290,10 @@ def test_where_a_field_folds_the_inverse_is_told_of(caplog: pytest.LogCaptureFix
 STRETCH = np.array([[0.2, 0.1, 0.0], [0.0, -0.1, 0.05], [0.1, 0.0, 0.3]])  # per mm of the world
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", [*GRIDS, *map(str, range(4))])
 def test_jacobian_of_an_analytic_field(name: str) -> None:
     """``D(p) = G p + q z(p)^2``: its determinant at each point, on grids of all directions and hands."""
-    affine, shape = GRIDS[name], (9, 8, 7)
+    affine, shape = random_grid(int(name)) if name.isdigit() else GRIDS[name], (9, 8, 7)
     world = np.moveaxis(apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1)), -1, 0)
     center = apply_affine(affine, (np.array(shape) - 1) / 2)
     local = world - center.reshape(3, 1, 1, 1)
