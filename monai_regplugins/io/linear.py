@@ -86,8 +86,8 @@ def load_linear(
         fixed: grid of the fixed image, which ``fsl`` needs, see
             :func:`~monai_regplugins.readers.image_grid.read_image_grid`.
         moving: the same of the moving image.
-        frames: frame of reference UIDs of the fixed and the moving image, for ``dicom``; without them the object's own
-            frame is the fixed image's.
+        frames: frame of reference UIDs of the fixed and the moving image, for ``dicom``; by default those of their
+            grids, and where these have none, the object's own frame is the fixed image's.
 
     Returns:
         ``T``, (4, 4), float64: ``p`` goes to ``T p``. A 2D transform leaves the third axis alone.
@@ -316,7 +316,8 @@ def _read_dicom(file: Path, given: _Given) -> Matrix:
     items = {str(item.get("FrameOfReferenceUID", "")): item for item in dataset.get("RegistrationSequence", ())}
     if not items:
         raise InputError(f"'{file}' is no DICOM Spatial Registration; for a deformable one give it as a field.")
-    fixed, moving = given.frames
+    grids = [grid.frame if grid is not None else "" for grid in given[:2]]
+    fixed, moving = (stated or known for stated, known in zip(given.frames, grids, strict=True))
     fixed = fixed or own
     others = [uid for uid in items if uid not in (own, fixed)]
     if not moving and len(others) != 1:

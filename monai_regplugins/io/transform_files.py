@@ -97,7 +97,11 @@ def load_transform(
     if not listed:
         raise InputError("no transform is given, expected one file at least; name it.")
     files = [one if isinstance(one, TransformSource) else transform_source(one, format) for one in listed]
-    chains = [_load_one(source, len(files) > 1, fixed, moving) for source in files]
+    last = len(files) - 1
+    chains = [
+        _load_one(source, last > 0, fixed if k == 0 else None, moving if k == last else None)
+        for k, source in enumerate(files)
+    ]
     maps = [one for chain in chains for one in chain.maps]
     return Chain(maps, chains[0].fixed_by_itk, chains[-1].moving_by_itk)
 
