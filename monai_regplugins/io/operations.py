@@ -234,7 +234,12 @@ def invert(
 
 
 def jacobian(
-    transforms: Sources, output: Source, like: Source | None = None, log: bool = False, format: str | None = None
+    transforms: Sources,
+    output: Source,
+    like: Source | None = None,
+    log: bool = False,
+    format: str | None = None,
+    moving_image: Source | None = None,
 ) -> Path:
     """Write the Jacobian determinant of a transform as NIfTI, float32: the volume of a voxel in the moving image.
 
@@ -248,6 +253,7 @@ def jacobian(
         like: image whose grid is taken; by default that of the first field.
         log: write the natural logarithm; NaN where the determinant is not positive.
         format: format of the transforms that do not state theirs.
+        moving_image: the moving image; formats that count its voxels need it.
 
     Raises:
         InputError: When a file cannot be read or written, or no grid is given.
@@ -255,7 +261,8 @@ def jacobian(
     target = _nifti_target(Path(output))
     _check_not_an_input(target, [transform_source(one).path for one in _listed(transforms)])
     grid = None if like is None else read_image_grid(like, "image of the grid")
-    field = _field(load_transform(transforms, format, grid), grid, None)
+    moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    field = _field(load_transform(transforms, format, grid, moving), grid, moving)
     values = _determinants(field)
     if log:
         if folded := int((values <= 0).sum()):
@@ -266,19 +273,25 @@ def jacobian(
     return target
 
 
-def inspect(transform: Source, format: str | None = None) -> Inspection:
+def inspect(
+    transform: Source, format: str | None = None, like: Source | None = None, moving_image: Source | None = None
+) -> Inspection:
     """State what a transform file is: format, direction, units, frame, grid, size of the motion, folds.
 
     Args:
         transform: the file.
         format: its format if it does not state it.
+        like: the fixed image, which formats that count voxels of both images need.
+        moving_image: the moving image, which these need, too.
 
     Raises:
         InputError: When it cannot be read.
     """
     source = transform_source(transform, format)
     name = source.format or transform_format(source.path)
-    chain = load_transform([source], format)
+    fixed = None if like is None else read_image_grid(like, "fixed image")
+    moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    chain = load_transform([source], format, fixed, moving)
     direction = "points of the fixed image to the moving image, so that images are resampled onto the fixed grid"
     facts = {"format": name, "direction": direction, "as read": "RAS, mm"}
     facts["image position"] = "as ITK takes it from the header" if chain.fixed_by_itk else "as nibabel takes it"

@@ -342,6 +342,21 @@ def test_inspect() -> None:
     assert (facts["1. kind"], facts["2. kind"]) == ("displacement field", "linear")
 
 
+@pytest.mark.parametrize("format", ["fsl_relative", "fsl_absolute"])
+def test_what_needs_both_images_takes_them(format: str) -> None:
+    images = {"like": "fixed.nii.gz", "moving_image": "moving.nii.gz"}
+    convert("1Warp.nii.gz", "fsl.nii.gz", format, **images)
+    expected = inspect("1Warp.nii.gz").facts
+    found = inspect("fsl.nii.gz", format, **images).facts
+    assert {key: found[key] for key in ("grid", "motion", "folds")} == {
+        key: expected[key] for key in ("grid", "motion", "folds")
+    }
+    jacobian(f"{format}:fsl.nii.gz", "fsl_det.nii.gz", **images)
+    jacobian("1Warp.nii.gz", "det.nii.gz")
+    values = [nib.load(name).get_fdata() for name in ("fsl_det.nii.gz", "det.nii.gz")]
+    np.testing.assert_allclose(*values, atol=1e-4)
+
+
 def test_nothing_is_lost_or_half_written(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for call, message in [
