@@ -40,7 +40,6 @@ __all__ = [
     "write_vectors",
 ]
 
-READING = 16  # bytes per number: as nibabel scales it (float64), in float32, and in the other frame
 PART = 1 << 20  # voxels that are read at once
 VECTOR = 1007  # the NIfTI intent that ITK reads as a vector image whose components it leaves as they are
 DISPLACEMENT_VECTOR = 1006  # the one whose components are in RAS; ITK from 5.4 on turns them into LPS
@@ -59,13 +58,17 @@ class NiftiField(NamedTuple):
     shape: tuple[int, ...]
     intent: int
 
-    def values(self, path: str | Path) -> npt.NDArray[np.float32]:
+    def values(self, path: str | Path, copies: int = 2) -> npt.NDArray[np.float32]:
         """Read the values.
+
+        Args:
+            path: the file.
+            copies: how many of them there will be at once, the one that is returned included.
 
         Raises:
             InputError: When the file is damaged, or larger than the memory allows.
         """
-        check_memory(self.shape, READING, f"displacement field '{path}'", "read")
+        check_memory(self.shape, 4 * copies, f"displacement field '{path}'", "read")
         values = np.empty(self.shape, np.float32, order="F")
         try:
             for part in _parts(self.shape):  # at once, a compressed file would take the double
@@ -210,7 +213,7 @@ def write_vectors(
 def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:
     """The vectors of a file as ``(d, *spatial)``, and its affine in mm, where ITK places it."""
     d = header.shape[-1]
-    values = header.values(path).reshape(*header.shape[:d], d)
+    values = header.values(path, copies=1).reshape(*header.shape[:d], d)
     place = nifti_place(header.image.header)
     affine = None if place.certain else itk_affine(Path(path))
     return np.moveaxis(values, -1, 0), place.affine if affine is None else affine
