@@ -15,9 +15,15 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
-from monai_regplugins.grids import linear_kind, map_points, world_affine
+from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, world_affine
 from monai_regplugins.metrics.pair import measure_pair
-from monai_regplugins.transforms.warp_original import WarpOriginald, map_to_moving, resample_aligned, solved_inverse
+from monai_regplugins.transforms.warp_original import (
+    WarpOriginald,
+    map_to_moving,
+    resample_aligned,
+    solved_inverse,
+    total_displacement,
+)
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
     extents,
@@ -88,9 +94,12 @@ class RegistrationResult:
 
     @property
     def displacement(self) -> MetaTensor:
-        """The total displacement, ``(d, *fixed)``, mm in RAS: point p of the fixed image is p + D(p) in the moving."""
-        found: MetaTensor = self._total["displacement"]
-        return found
+        """The total displacement, ``(d, *fixed)``, mm in RAS: point p of the fixed image is p + D(p) in the moving.
+
+        Each access makes it anew from :attr:`ddf`, which takes little time; kept, it would be the largest array.
+        """
+        total = total_displacement(self.ddf, self.fixed.affine, self.item["initial_alignment_matrix"])
+        return as_meta_tensor(total, self.fixed.affine, self.fixed.meta)
 
     @cached_property
     def inverse_displacement(self) -> MetaTensor:
@@ -132,13 +141,13 @@ class RegistrationResult:
     @property
     def warped(self) -> MetaTensor:
         """The original moving image on the fixed grid, ``(1, *fixed)``, sampled once through :attr:`displacement`."""
-        found: MetaTensor = self._total["warped"]
+        found: MetaTensor = self._warped["warped"]
         return found
 
     @property
     def warped_label(self) -> MetaTensor | None:
         """The original moving label on the fixed grid, ``(1, *fixed)``, if there is one."""
-        return self._total.get("warped_label")
+        return self._warped.get("warped_label")
 
     @property
     def uncertainty(self) -> Tensor | None:
@@ -345,10 +354,11 @@ class RegistrationResult:
         return self._save(self, Path(output_dir), more or {}, parts)
 
     @cached_property
-    def _total(self) -> dict[Hashable, Any]:
-        """The pair with its original images warped by the total field."""
-        pair: dict[Any, Any] = {**self.item, "ddf": self.ddf}
-        return WarpOriginald()(pair)
+    def _warped(self) -> dict[Hashable, Any]:
+        """The original images warped by the total field."""
+        given: dict[Any, Any] = {**self.item, "ddf": self.ddf}
+        pair = WarpOriginald()(given)
+        return {key: pair[key] for key in ("warped", "warped_label") if key in pair}
 
 
 def _on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:

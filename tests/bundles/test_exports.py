@@ -13,7 +13,7 @@ from bundle_files import configs
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from torch import nn
 
-pytestmark = pytest.mark.bundle
+pytestmark = [pytest.mark.bundle, pytest.mark.slow]
 
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ran-3d": ("ran", {}, (16, 16, 18)),
@@ -24,7 +24,6 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "regnet-2d": ("regnet", {"spatial_dims": 2}, (20, 23)),
     "regnet-exact": ("regnet", {"spatial_dims": 2, "dense_mode": "exact"}, (20, 23)),
 }
-SECONDS_LONG = ("ran-3d", "ran-2d")
 
 
 class Case(NamedTuple):
@@ -46,11 +45,6 @@ class Case(NamedTuple):
             ddf: torch.Tensor = self.network(image)
         assert ddf.abs().max() > 0.01
         return ddf
-
-
-def slow(*names: str) -> list[Any]:
-    """All cases, those named marked as slow."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in CASES]
 
 
 @pytest.fixture
@@ -80,7 +74,7 @@ def test_torchscript(case: Case) -> None:
         assert_equal(scripted(image), case.eager(image))
 
 
-@pytest.mark.parametrize("case", slow(*SECONDS_LONG), indirect=True)
+@pytest.mark.parametrize("case", CASES, indirect=True)
 def test_torch_export(case: Case, tmp_path: Path) -> None:
     """For the size and batch of the example, through a file."""
     with torch.no_grad():
@@ -89,7 +83,6 @@ def test_torch_export(case: Case, tmp_path: Path) -> None:
         assert_equal(exported(case.image), case.eager(case.image))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("case", "axes"), [("regnet-2d", (0, 2, 3)), ("r2n2-2d", (0,))], indirect=["case"])
 def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...]) -> None:
     """RegNet for sizes as even or odd as those of the example, R2N2 for any batch."""
@@ -100,7 +93,6 @@ def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...
         assert_equal(exported(case.image), case.eager(case.image))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 @pytest.mark.parametrize("case", CASES, indirect=True)
 def test_onnx(case: Case, tmp_path: Path) -> None:
