@@ -13,7 +13,7 @@ format              file                                                its numb
 ``fsl_absolute``  the same (``convertwarp --absout``)                 positions in them
 ``dipy``          NIfTI (X, Y, Z, 3, 2), ``write_mapping``            displacement, RAS mm, the second half backward
 ``x5``            HDF5 ``.x5`` of nitransforms (needs h5py)           displacement or positions, RAS mm
-``freesurfer``    ``.mgz``, see :mod:`~.freesurfer_warp`              any of four
+``freesurfer``    ``.mgz`` of FreeSurfer and SynthMorph               see its module ``freesurfer_warp``
 ================  ==================================================  =================================================
 
 All of them pull: the value at a point of the fixed image states where to look in the moving one. FSL's coordinates are

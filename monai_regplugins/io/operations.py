@@ -304,8 +304,8 @@ def inspect(
         }.get(type(one), "other")
         if isinstance(one, LinearMap):
             facts |= {f"{title}{key}": fact for key, fact in _about_matrix(one.matrix).items()}
-        elif isinstance(one, FieldMap):
-            facts |= {f"{title}{key}": fact for key, fact in _about_field(one).items()}
+        elif isinstance(field := one.forward if isinstance(one, InverseMap) else one, FieldMap):
+            facts |= {f"{title}{key}": fact for key, fact in _about_field(field).items()}
     return Inspection(source.path, facts)
 
 

@@ -304,6 +304,19 @@ def test_a_header_cannot_read_files_of_elsewhere(tmp_path: Path) -> None:
         load_field(tmp_path / "a.mhd")
 
 
+def test_what_a_format_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    for name, field, file, message in [
+        ("spm", field_ras()[:2, ..., 0], "y_a.nii", "the format 'spm' holds 3D fields only, and this one is 2D"),
+        ("dipy", field_ras(), "a.nii.gz", "the format 'dipy' is read only"),
+        ("x5", field_ras(), "a.h5", r"is no name for the format 'x5', expected \.x5"),
+        ("vectors", field_ras(), "a.nhdr", r"is no name for the format 'vectors', expected \.nrrd or \.mha"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            save_foreign_field(name, field, PLANE, tmp_path / file, None)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_format_says_whose_it_is() -> None:
     assert all(format.tools for format in FOREIGN_FORMATS.values())
     assert [name for name, format in FOREIGN_FORMATS.items() if format.by_itk] == ["vectors"]

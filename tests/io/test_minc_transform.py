@@ -73,6 +73,7 @@ def test_several_and_inverted_ones() -> None:
     np.testing.assert_allclose(moved("turned.xfm", POINTS), stretched(apply_affine(MATRIX, POINTS)), atol=1e-5)
     facts = inspect("both.xfm").facts
     assert (facts["1. kind"], facts["2. kind"]) == ("inverse of a displacement field", "linear")
+    assert facts["1. grid"].startswith("9 x 8 x 7 voxels")
 
 
 def test_it_becomes_a_field_of_another_format() -> None:
