@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers import PairInferer
-from monai_regplugins.io import nifti
+from monai_regplugins.io import apply, nifti
 from monai_regplugins.networks.nets import RAN
 
 pytestmark = pytest.mark.bundle
@@ -189,6 +189,11 @@ def test_itk_warps_as_the_bundle_does(
     expected = resampled(folder, pair, pair.moving_label, sitk.sitkNearestNeighbor)
     np.testing.assert_array_equal(label[seen & sure], expected[seen & sure])
     assert set(np.unique(label)) == {0, 70, 140, 210}
+
+    for name, image, how in [("warped", pair.moving, "linear"), ("warped_label", pair.moving_label, "nearest")]:
+        again = folder / f"again_{name}.nii.gz"
+        apply(folder / "displacement_itk.nii.gz", image, again, like=pair.fixed, interpolation=how)
+        np.testing.assert_array_equal(read(again)[0], read(folder / f"{name}.nii.gz")[0])
 
 
 def test_the_field_is_the_one_of_the_network(make_pair: Callable[..., Pair], infer: Infer, ckpt: Path) -> None:
