@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +16,8 @@ import torch
 from bundle_files import configs
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from torch import nn
+
+from monai_regplugins import load_bundle
 
 pytestmark = [pytest.mark.bundle, pytest.mark.slow]
 
@@ -105,3 +111,31 @@ def test_onnx(case: Case, tmp_path: Path) -> None:
     (actual,) = session.run(None, {session.get_inputs()[0].name: case.image.numpy()})
     assert actual.dtype == np.float32
     assert_equal(torch.from_numpy(actual), case.eager(case.image))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_an_exported_file_registers_as_the_page_shows(
+    repository: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block of the page, run on a pair, gives the field of the bundle."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    page = (repository / "docs" / "how-to" / "use-in-python.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"python -m monai.bundle (onnx_export .*?)\n```", page, re.DOTALL)
+    (code,) = [one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "import onnxruntime" in one]
+    words = shlex.split(command.replace("\\\n", " "))
+    options = {key.removeprefix("--"): value for key, value in zip(words[1::2], words[2::2], strict=True)}
+    shape, names = ast.literal_eval(options["input_shape"]), ast.literal_eval(options["converter_kwargs"])
+    monkeypatch.chdir(repository)
+    files = {key: options[key] for key in ("config_file", "ckpt_file")}
+    onnx_export("network_def", str(tmp_path / "ran.onnx"), **files, input_shape=shape, converter_kwargs=names)
+    monkeypatch.chdir(tmp_path)
+    for side, image in zip(("fixed", "moving"), sorted((phantoms / "imagesTr").glob("*.nii.gz")), strict=False):
+        shutil.copy(image, f"{side}.nii.gz")
+    values: dict[str, Any] = {}
+    exec(code, values)
+    expected = load_bundle(repository / "bundles" / "ran", device="cpu", refine_steps=0)(
+        "fixed.nii.gz", "moving.nii.gz"
+    )
+    assert expected.ddf.abs().max() > 0.5
+    torch.testing.assert_close(values["found"]["ddf"][0], expected.ddf, rtol=0, atol=1e-3)
