@@ -46,6 +46,7 @@ from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES,
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 
@@ -299,9 +300,8 @@ def format_of(path: str | Path) -> str:
     for known, format in FORMATS.items():
         if name.endswith(format.suffixes):
             return known
-    with file.open("rb") as stream:
-        if stream.read(132)[128:] == b"DICM":
-            return "dicom"
+    if is_dicom(file):
+        return "dicom"
     suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for format in FORMATS.values() for suffix in format.suffixes)}
     listed = ", ".join(sorted(suffixes))
     raise InputError(f"'{path}' is in no known format, expected a file that ends in one of {listed}; export it as one.")
