@@ -23,12 +23,14 @@ from torch._utils import ExceptionWrapper
 from tqdm import tqdm
 
 from monai_regplugins.bundle import (
+    PATH_KEYS,
     bundle_root,
     check_overrides,
     configuration,
     start,
 )
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.provenance import FILE_SETTINGS
 
 TRAIN = {
     "imports": ["$import monai_regplugins", "$import monai_regplugins.checks"],
@@ -306,6 +308,16 @@ class TestNamesAsText:
         fire.Fire(run, command=["names", "--config_file", TRAIN_FILE])
         expected = repr(["", f"{bundle}/output"])
         assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == expected
+
+    def test_every_setting_that_names_files_is_one(self, repository: Path) -> None:
+        configs = [*repository.glob("bundles/*/configs/*.json")]
+        contents = [content for file in configs if "imports" in (content := json.loads(file.read_text()))]
+        contents += [json.loads(file.read_text()) for file in configs if "series" in file.name]
+        names = {key for content in contents for key, value in content.items() if value == "" or key.endswith("_dir")}
+        names |= {key for content in contents for key in content if key.endswith(("ckpt", "_file", "series"))}
+        assert len(contents) > 9
+        assert names <= PATH_KEYS
+        assert {*FILE_SETTINGS} <= PATH_KEYS
 
     def test_the_home_is_found(self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/home/me")
