@@ -117,8 +117,15 @@ def _without_registration(row: PairRow) -> PairRow:
     return row | {name.replace("_aligned", "_before"): value for name, value in aligned.items()}
 
 
+def _is_lost(row: PairRow, name: str, before: str) -> bool:
+    """Whether a measure is not finite any more."""
+    return math.isfinite(row.get(before, math.nan)) and not math.isfinite(row.get(name, math.nan))
+
+
 def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc", suffix: str = "") -> float:
     """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite.
+
+    A measure that a pair had before the registration and has lost, as by a field that is not finite, is not finite.
 
     Args:
         rows: the measures of each pair.
@@ -126,7 +133,9 @@ def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str =
         measure: what the score is made of.
         suffix: ``"_before"`` for the score of doing nothing.
     """
-    if measure in means:
+    if any(_is_lost(row, measure + suffix, f"{measure}_before") for row in rows):
+        score = math.nan
+    elif measure in means:
         score = -means[measure + suffix] if measure in DISTANCES else means[measure + suffix]
     else:  # one pair that is not finite makes the mean NaN
         score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan
