@@ -432,6 +432,7 @@ def _end_in_one_line_when_terminated() -> None:
     """Let SIGTERM end the program as an interruption from the keyboard does, which cleans up."""
 
     def end(number: int, frame: FrameType | None) -> None:
+        _close_bars()
         sys.stderr.write(f"{STOPPED}\n")
         raise SystemExit(128 + number)
 
@@ -447,8 +448,7 @@ def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool
 
 def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an input error or an interruption as one line, leave any other error to the hook that was there before."""
-    for bar in list(getattr(tqdm, "_instances", ())):  # else the message would begin in the line of an open bar
-        bar.close()
+    _close_bars()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write(f"{STOPPED}\n")
@@ -456,6 +456,12 @@ def _report(previous: ExceptHook, kind: type[BaseException], error: BaseExceptio
         previous(kind, error, trace)
     else:
         sys.stderr.write(f"error: {message}\n")
+
+
+def _close_bars() -> None:
+    """End the lines of open progress bars; a message would else begin in one of them, or not be the last line."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 def _make_record(previous: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:
