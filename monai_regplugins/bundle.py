@@ -68,6 +68,7 @@ PATH_KEYS = frozenset(
         "val_series",
         "dataset_dir",
         "embedded_dir",
+        "bundle_root",
         "output_dir",
         "eval_dir",
         "ckpt",
@@ -271,6 +272,9 @@ class LiteralPath(type(Path())):  # type: ignore[misc]
 
     def __add__(self, text: str) -> LiteralPath:
         return type(self)(f"{self}{text}")
+
+    def __radd__(self, text: str) -> str:
+        return f"{text}{self}"
 
 
 def literal_name(key: str, text: str) -> str | Path:

@@ -314,7 +314,8 @@ class TestNamesAsText:
         contents = [content for file in configs if "imports" in (content := json.loads(file.read_text()))]
         contents += [json.loads(file.read_text()) for file in configs if "series" in file.name]
         names = {key for content in contents for key, value in content.items() if value == "" or key.endswith("_dir")}
-        names |= {key for content in contents for key in content if key.endswith(("ckpt", "_file", "series"))}
+        endings = ("ckpt", "_file", "_root", "series")
+        names |= {key for content in contents for key in content if key.endswith(endings)}
         assert len(contents) > 9
         assert names <= PATH_KEYS
         assert {*FILE_SETTINGS} <= PATH_KEYS
@@ -329,6 +330,15 @@ class TestNamesAsText:
             config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="$x", output_dir=2025
         ).run()
         assert "NAMES=['$x', '2025']" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("place", ["a#b", "$a @b/%c#d::e"])
+    def test_the_folder_of_the_bundle_may_have_any_name(
+        self, place: str, bundle: Path, tmp_path: Path, capsys: Capture
+    ) -> None:
+        root = str(tmp_path / place)
+        for run_id, line in (("show", f"ROOT={root}"), ("joined", f"JOINED={root}/output/models")):
+            create_workflow(config_file=TRAIN_FILE, workflow_type="train", run_id=run_id, bundle_root=root).run()
+            assert line in capsys.readouterr().out.splitlines()
 
     def test_the_words_of_a_host_are_its_own(
         self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
