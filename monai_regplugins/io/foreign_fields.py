@@ -305,6 +305,7 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
             if kinds != [("nonlinear", "densefield")]:
                 held = ", ".join(" ".join(kind) for kind in kinds) or "no transform"
                 raise InputError(f"'{path}' holds {held}, expected one dense field; export it as one.")
+            _check_own(file, f"TransformGroup/{next(iter(file['TransformGroup']))}", path)
             check_memory(nodes[0]["Transform"].shape, READING, f"displacement field '{path}'", "read")
             values = np.moveaxis(np.asarray(nodes[0]["Transform"], np.float32), -1, 0)
             affine = np.asarray(nodes[0]["Domain/Mapping"], np.float64)
@@ -314,6 +315,16 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
     except Exception as error:  # a damaged or foreign file can fail in any way inside HDF5
         raise InputError(f"displacement field '{path}' cannot be read as X5; copy or export it again.") from error
     return (values if relative else _minus_positions(values, affine)), affine
+
+
+def _check_own(file: Any, node: str, path: Path) -> None:
+    """HDF5 can name other files, whose content would be taken for a field; see ``readers.voxel_files``."""
+    h5py = import_optional("h5py", "X5 files", "h5py>=3.8")
+    values = (f"{node}/Transform", f"{node}/Domain/Mapping")
+    links = [file.get(place, getlink=True) for place in ("TransformGroup", node, f"{node}/Domain", *values)]
+    own = all(isinstance(link, h5py.HardLink) for link in links)
+    if not own or any(file[place].external or file[place].is_virtual for place in values):
+        raise InputError(f"'{path}' leads to other files, expected a field of its own; export it as one file.")
 
 
 FOREIGN_FORMATS = {
