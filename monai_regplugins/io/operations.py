@@ -97,7 +97,8 @@ def apply(
         transforms: files, see the module.
         moving: images, or files of points (``.csv .fcsv .mrk.json .txt .pts``): points are those of the *fixed* image
             and go to the moving one, the other way than images.
-        output: the file, or for several ``moving`` the folder of files of the same names; images become NIfTI.
+        output: the file, or for several ``moving`` the folder of files of the same names, where none may be yet; images
+            become NIfTI.
         like: image whose grid the result has; by default that of the first field.
         interpolation: ``linear``, ``cubic``, or for label maps ``nearest`` or ``labels``, see
             :func:`~monai_regplugins.io.resampling.apply_to_image`.
