@@ -58,8 +58,8 @@ class Checkpointing:
     validated before the first epoch. If none does, there is no ``model.pt``, and the training ends with the last
     weights in ``model_last.pt``. Without an evaluator ``model.pt`` is the model of the last epoch.
 
-    *A training never replaces the weights of another.* A folder that holds a ``model.pt`` or ``checkpoint.pt`` is
-    refused, unless its ``checkpoint.pt`` is what is resumed.
+    *A training never replaces the weights of another.* A folder that holds a ``checkpoint.pt``, ``model.pt`` or
+    ``model_last.pt`` is refused, unless its ``checkpoint.pt`` is what is resumed.
 
     *Of two trainings in one folder only one goes on.* Each one that finds a ``checkpoint.pt`` that it has not written
     stops before it replaces anything.
@@ -152,7 +152,7 @@ class Checkpointing:
         folder, checkpoint = self.model_path.parent, self.checkpoint_path
         if self.ckpt and check_file(self.ckpt, "checkpoint").resolve() == checkpoint.resolve():
             return
-        found = [path.name for path in (checkpoint, self.model_path) if path.exists()]
+        found = [path.name for path in (checkpoint, self.model_path, self.last_path) if path.exists()]
         if found:
             resume = f"go on with them by --ckpt '{checkpoint}', or " if checkpoint.exists() else ""
             raise InputError(

@@ -218,7 +218,9 @@ def test_full_disk_keeps_the_old_file(start: Any, tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("present", [("model.pt",), ("checkpoint.pt",), ("checkpoint.pt", "model.pt")])
+@pytest.mark.parametrize(
+    "present", [("model.pt",), ("model_last.pt",), ("checkpoint.pt",), ("checkpoint.pt", "model.pt")]
+)
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_weights_of_another_training_are_refused(
     start: Any, tmp_path: Path, present: tuple[str, ...], elsewhere: bool
