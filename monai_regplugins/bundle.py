@@ -60,13 +60,17 @@ PATH_KEYS = frozenset(
         "fixed_phase",
         "moving_phase",
         "initial_transform",
+        "features",
         "pair_id",
         "pairs_file",
         "shard",
         "series",
+        "val_series",
         "dataset_dir",
         "embedded_dir",
+        "bundle_root",
         "output_dir",
+        "eval_dir",
         "ckpt",
         "ckpt_dir",
         "preset",
@@ -269,6 +273,9 @@ class LiteralPath(type(Path())):  # type: ignore[misc]
     def __add__(self, text: str) -> LiteralPath:
         return type(self)(f"{self}{text}")
 
+    def __radd__(self, text: str) -> str:
+        return f"{text}{self}"
+
 
 def literal_name(key: str, text: str) -> str | Path:
     """Return a name in a form that MONAI's configuration language leaves alone; ``~`` is the user's home.
@@ -429,6 +436,7 @@ def _end_in_one_line_when_terminated() -> None:
     """Let SIGTERM end the program as an interruption from the keyboard does, which cleans up."""
 
     def end(number: int, frame: FrameType | None) -> None:
+        _close_bars()
         sys.stderr.write(f"{STOPPED}\n")
         raise SystemExit(128 + number)
 
@@ -444,8 +452,7 @@ def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool
 
 def _report(previous: ExceptHook, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an input error or an interruption as one line, leave any other error to the hook that was there before."""
-    for bar in list(getattr(tqdm, "_instances", ())):  # else the message would begin in the line of an open bar
-        bar.close()
+    _close_bars()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write(f"{STOPPED}\n")
@@ -453,6 +460,12 @@ def _report(previous: ExceptHook, kind: type[BaseException], error: BaseExceptio
         previous(kind, error, trace)
     else:
         sys.stderr.write(f"error: {message}\n")
+
+
+def _close_bars() -> None:
+    """End the lines of open progress bars; a message would else begin in one of them, or not be the last line."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 def _make_record(previous: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:

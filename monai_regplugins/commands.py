@@ -18,6 +18,7 @@ from monai_regplugins.bundle_folders import (
     read_json,
 )
 from monai_regplugins.data.pair_list import phase_list, read_pair_list
+from monai_regplugins.files.cells import as_text
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
@@ -122,7 +123,7 @@ def list_phases(image: str, onto: str) -> int:
     pairs = phase_list(image, onto)
     table = csv.DictWriter(sys.stdout, list(pairs[0]), lineterminator="\n")
     table.writeheader()
-    table.writerows(pairs)
+    table.writerows({column: as_text(cell) for column, cell in pair.items()} for pair in pairs)
     return 0
 
 

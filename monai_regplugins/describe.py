@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import tempfile
 import time
@@ -202,12 +203,14 @@ def _labels_of(entry: Mapping[str, str], dims: int, shape: tuple[int, ...]) -> t
     if "label" not in entry:
         return (), []
     values = np.squeeze(np.asarray(read_scan(entry["label"], "label map", dims, exact=True).values))
-    wrong = []
+    known, wrong = np.isfinite(values), []
+    if not known.all():
+        wrong.append("has a label map that holds NaN or infinity")
     if values.shape != shape:
         wrong.append(f"has {shape} voxels and its label map {values.shape}")
     if not np.issubdtype(values.dtype, np.integer):
         wrong.append("has a label map of fractions")
-    return tuple(int(value) for value in np.unique(values)), wrong
+    return tuple(int(value) for value in np.unique(values[known])), wrong
 
 
 def _summary(content: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
@@ -255,7 +258,7 @@ def _write(content: Mapping[str, Any], output_dir: Path) -> Path:
 
 def _name_of(images: Path) -> str:
     """Return a name for a data set: that of its folder, of the one above where that says nothing."""
-    folder = images.absolute()
+    folder = Path(os.path.abspath(images))
     return folder.parent.name if folder.name.lower() in ("images", "imagestr", "img", "imgs") else folder.name
 
 

@@ -248,11 +248,15 @@ def _read(file: Path) -> Config:
 
 
 def _literal(key: str, value: Any) -> Any:
-    """A value that the configuration takes as it is, whatever the text begins with.
+    """A value that the configuration takes as it is, whatever a text in it begins with.
 
     Raises:
-        InputError: When it is code of the configuration's language.
+        InputError: When it is, or holds, code of the configuration's language.
     """
+    if isinstance(value, Mapping):
+        return {name: _literal(key, entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(key, entry) for entry in value]
     if key in PATH_KEYS and isinstance(value, str | os.PathLike):
         return literal_name(key, os.fspath(value))
     if isinstance(value, str) and value[:1] in LANGUAGE:

@@ -120,7 +120,7 @@ class RegistrationResult:
         return {
             "inverse_residual99": float(np.percentile(left, 99)),
             "inverse_residual_max": float(left.max()),
-            "inverse_failed_percent": 100 * float((left > FAILED).mean()),
+            "inverse_failed_percent": 100 * float((~(left <= FAILED)).mean()),  # NaN has failed
         }
 
     @cached_property

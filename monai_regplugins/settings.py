@@ -21,7 +21,7 @@ from torch import Tensor
 from monai_regplugins.bundle_folders import CONFIG, presets_of, read_json
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.environment import installed_version
-from monai_regplugins.io.provenance import NOT_SETTINGS
+from monai_regplugins.io.provenance import FILE_SETTINGS, NOT_SETTINGS
 from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.renamed import OPTIONS
 
@@ -35,8 +35,10 @@ NETWORK = "network_def"
 COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
 CODE = (*LANGUAGE, "_")  # what components begin with, too
 
-# Settings of one run, and noise, which regularizes a training and measures the uncertainty of a registration.
-OF_A_RUN = frozenset({"seed", "amp", "noise_std", *(key for keys in NOT_SETTINGS.values() for key in keys)})
+# Settings of one run, files, and noise, which regularizes a training and measures the uncertainty of a registration.
+OF_A_RUN = frozenset(
+    {"seed", "amp", "noise_std", *FILE_SETTINGS, *(key for keys in NOT_SETTINGS.values() for key in keys)}
+)
 
 
 def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
@@ -224,7 +226,7 @@ def _as_lists(value: Any) -> Any:
 def _is_setting(key: str, value: Any) -> bool:
     """Whether a value may come with weights: no code, no component, no path, nothing of one run alone."""
     top, _, argument = key.partition("#")
-    is_argument = top in COMPONENTS and bool(argument) and not argument.startswith(CODE)
+    is_argument = top in COMPONENTS and argument.isidentifier() and not argument.startswith(CODE)
     return (is_argument or not argument) and top not in OF_A_RUN and _is_plain(value)
 
 

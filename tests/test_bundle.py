@@ -23,12 +23,14 @@ from torch._utils import ExceptionWrapper
 from tqdm import tqdm
 
 from monai_regplugins.bundle import (
+    PATH_KEYS,
     bundle_root,
     check_overrides,
     configuration,
     start,
 )
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.provenance import FILE_SETTINGS
 
 TRAIN = {
     "imports": ["$import monai_regplugins", "$import monai_regplugins.checks"],
@@ -57,7 +59,7 @@ TRAIN = {
     "output_dir": "$@bundle_root + '/output'",
     "names": ["$print('NAMES=' + repr([str(@fixed), str(@output_dir)]))"],
     "joined": ["$print('JOINED=' + str(@output_dir + '/models'))"],
-    "wait": ["$print('READY', flush=True)", "$__import__('time').sleep(60)"],
+    "wait": ["$[print('READY', flush=True) or __import__('time').sleep(60) for _ in __import__('tqdm').tqdm([1])]"],
     "training": ["$@trainer.run()"],
 }
 
@@ -307,6 +309,17 @@ class TestNamesAsText:
         expected = repr(["", f"{bundle}/output"])
         assert capsys.readouterr().out.split("NAMES=")[1].splitlines()[0] == expected
 
+    def test_every_setting_that_names_files_is_one(self, repository: Path) -> None:
+        configs = [*repository.glob("bundles/*/configs/*.json")]
+        contents = [content for file in configs if "imports" in (content := json.loads(file.read_text()))]
+        contents += [json.loads(file.read_text()) for file in configs if "series" in file.name]
+        names = {key for content in contents for key, value in content.items() if value == "" or key.endswith("_dir")}
+        endings = ("ckpt", "_file", "_root", "series")
+        names |= {key for content in contents for key in content if key.endswith(endings)}
+        assert len(contents) > 9
+        assert names <= PATH_KEYS
+        assert {*FILE_SETTINGS} <= PATH_KEYS
+
     def test_the_home_is_found(self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/home/me")
         fire.Fire(run, command=["names", "--config_file", TRAIN_FILE, "--fixed=~/a.nii", "--output_dir=~nosuchuser"])
@@ -317,6 +330,15 @@ class TestNamesAsText:
             config_file=TRAIN_FILE, workflow_type="train", run_id="names", fixed="$x", output_dir=2025
         ).run()
         assert "NAMES=['$x', '2025']" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("place", ["a#b", "$a @b/%c#d::e"])
+    def test_the_folder_of_the_bundle_may_have_any_name(
+        self, place: str, bundle: Path, tmp_path: Path, capsys: Capture
+    ) -> None:
+        root = str(tmp_path / place)
+        for run_id, line in (("show", f"ROOT={root}"), ("joined", f"JOINED={root}/output/models")):
+            create_workflow(config_file=TRAIN_FILE, workflow_type="train", run_id=run_id, bundle_root=root).run()
+            assert line in capsys.readouterr().out.splitlines()
 
     def test_the_words_of_a_host_are_its_own(
         self, bundle: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

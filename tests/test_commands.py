@@ -28,6 +28,7 @@ from monai_regplugins.commands import (
     inference_words,
     list_bundles,
 )
+from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.readers.images import read_scan
 from monai_regplugins.readers.phases import Phase
 
@@ -241,6 +242,19 @@ def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:
     lines = describe_bundle(tmp_path).splitlines()
     assert lines[0] == f"{tmp_path.name} (no version): no task is given"
     assert lines[2:4] == ["  weights: none", "  presets: none"]
+
+
+def test_the_names_of_phases_are_no_formulas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = ["=1+1", "@SUM(A1)", "50%"]
+    monkeypatch.setattr("monai_regplugins.data.pair_list.scan_phases", lambda *arguments: phases)
+    assert main(["phases", "ct", "--onto", "=1+1"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split(",")[2:] for line in table.splitlines()[1:]] == [["'=1+1", "'@SUM(A1)"], ["'=1+1", "50%"]]
+    (tmp_path / "pairs.csv").write_text(table)
+    found = read_pair_list(tmp_path / "pairs.csv")
+    assert [(pair["fixed_phase"], pair["moving_phase"]) for pair in found] == [(phases[0], one) for one in phases[1:]]
 
 
 @pytest.mark.slow

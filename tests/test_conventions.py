@@ -122,6 +122,7 @@ def test_tests_mirror_the_package() -> None:
         "test_conventions.py",
         "test_docs.py",
         "test_examples.py",
+        "test_notebook.py",
         "test_packaging.py",
         "test_words.py",
     }

@@ -93,16 +93,29 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Path("Set/images/d.nii.gz").write_bytes(Path("Set/images/a.nii.gz").read_bytes())
     save("Set/labels/a.nii.gz", np.zeros((16, 20, 13), dtype=np.uint8))
     save("Set/labels/b.nii.gz", np.full((16, 20, 12), 0.5))
+    holes = np.ones((16, 20, 12))
+    holes[0, 0, 0] = np.nan
+    save("Set/images/e.nii.gz", image(2))
+    save("Set/labels/e.nii.gz", holes)
     text = "\n".join(line for line in described(capsys, "Set") if line.startswith("check: "))
     for part in (
         "a.nii.gz' has (16, 20, 12) voxels and its label map (16, 20, 13)",
         "b.nii.gz' has a label map of fractions",
         "c.nii.gz' is constant, or holds NaN or infinity",
         "d.nii.gz' is the same file as '",
+        "e.nii.gz' has a label map that holds NaN or infinity",
         "2 images have no label map, first '",
     ):
         assert part in text
-    assert len(text.splitlines()) == 5
+    assert len(text.splitlines()) == 7  # NaN is no whole number, either
+
+
+def test_the_folder_above_has_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    save("scans/a.nii.gz", image(0))
+    Path("scans/deeper").mkdir()
+    monkeypatch.chdir("scans/deeper")
+    described(capsys, "..")
+    assert [str(path) for path in Path().rglob("*.json")] == ["datasets/scans/scans_dataset.json"]
 
 
 @pytest.mark.slow

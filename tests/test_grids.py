@@ -15,7 +15,7 @@ from monai.transforms import Randomizable, Transform
 from monai.utils import SpaceKeys
 from scipy.spatial.transform import Rotation
 
-from monai_regplugins import grids, transforms
+from monai_regplugins import data, grids, synthesis, transforms
 from monai_regplugins.checks import InputError
 
 AXIAL = [[0.0, 2.0, 0.0, 5.0], [3.0, 0.0, 0.0, 6.0], [0.0, 0.0, 4.0, 7.0], [0.0, 0.0, 0.0, 1.0]]
@@ -235,10 +235,13 @@ def test_sampling_through_an_offset_equals_simpleitk() -> None:
 
 TRANSFORMS = {
     name: found
-    for name in transforms.__all__
-    if isinstance(found := getattr(transforms, name), type) and issubclass(found, Transform)
+    for part in (transforms, synthesis, data)
+    for name in part.__all__
+    if isinstance(found := getattr(part, name), type) and issubclass(found, Transform)
+    if name != "CheckSeriesPaird"  # which only looks
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
+    "PreparePaird": {"scaling": transforms.StandardizePaird(), "keep_original": True, "extend_border": True},
     "ScaleRangePaird": {"intensity_range": [-1000.0, 3095.0]},
     "IsotropicSubjectd": {"voxel_size": 2.0},
     "ResampleToFixedd": {"keep_original": True},

@@ -596,6 +596,8 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
         "^override initial_alignment is '.print.1.', an expression .* expected a value",
     ),
     "a reference": ({"window": "@spatial_size"}, "^override window is '@spatial_size', an expression"),
+    "code in a list": ({"window": ["$print(1)", 2]}, "^override window is '.print.1.', an expression"),
+    "code in a mapping": ({"network_def": {"preset": ["@ckpt"]}}, "^override network_def is '@ckpt', an expression"),
     "code as weights": ({"ckpt": "$print(1)"}, r"^there is no model at '\$print\(1\)'"),
     "weights": ({"ckpt": "nowhere.pt"}, "^there is no model at 'nowhere.pt'"),
     "other weights": ({"geometry": "ran0"}, "does not fit RAN"),
@@ -606,6 +608,14 @@ SPOILED: dict[str, tuple[Mapping[str, Any], str]] = {
 def test_bad_overrides(overrides: Mapping[str, Any], message: str, bundles: Path) -> None:
     with pytest.raises(InputError, match=message):
         load_ran(bundles / "ran", **overrides)
+
+
+def test_names_in_a_list_of_files_are_no_code(bundles: Path, pair: Pair, tmp_path: Path) -> None:
+    touch = f"$open({str(tmp_path / 'run')!r}, 'w')"
+    register = load_ran(bundles / "ran", initial_transform=[touch, "@ckpt"])
+    with pytest.raises(InputError, match=r"^initial transform '\$open.*' does not exist"):
+        register(pair.fixed, pair.moving)
+    assert not (tmp_path / "run").exists()
 
 
 def test_overrides_count(bundles: Path, pair: Pair, register: Registration) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from monai_regplugins import result as result_module
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import ResampleToFixedd
 
@@ -55,6 +56,13 @@ def test_where_the_field_folds_the_inverse_says_that_it_misses() -> None:
     assert found["inverse_residual_max"] > 0.5
     assert 0 < found["inverse_failed_percent"] < 100
     assert found["inverse_residual99"] <= found["inverse_residual_max"]
+
+
+def test_an_inverse_that_is_not_finite_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = torch.zeros(10)
+    left[:3] = torch.tensor([torch.nan, torch.inf, 1.0])
+    monkeypatch.setattr(result_module, "solved_inverse", lambda *arguments: (None, left))
+    assert make().inverse_metrics["inverse_failed_percent"] == pytest.approx(30.0)
 
 
 @pytest.mark.parametrize("kind", ["keypoints", "landmarks"])

@@ -147,7 +147,8 @@ class TestRecord:
     def test_code_paths_and_components_are_no_settings(self, bundle: Path, tmp_path: Path) -> None:
         evil = {
             "window": "$[].clear()",
-            "features": "@ckpt",
+            "features": "module.pt",
+            "initial_transform": "affine.tfm",
             "output_dir": "elsewhere",
             "writer": {"_target_": "os.system"},
             "network_def#_target_": "os.system",
@@ -157,6 +158,18 @@ class TestRecord:
         parser = settled(bundle, ckpt=weights_with(tmp_path / "own.pt", settings=evil))
         before = configuration(bundle)
         assert {**parser.get(), "ckpt": ""} == {**before.get(), "ckpt": ""}
+
+    def test_components_inside_of_components_are_no_settings(self, repository: Path, tmp_path: Path) -> None:
+        evil = {
+            "registration#stopping#_target_": "os.system",
+            "registration#stopping::_target_": "os.system",
+            "registration::stopping::_target_": "os.system",
+            "registration#stopping#_disabled_": False,
+            "registration#+stopping": 0,
+        }
+        root = repository / "bundles" / "r2n2"
+        parser = settled(root, ckpt=weights_with(tmp_path / "own.pt", settings=evil))
+        assert parser["registration"] == configuration(root)["registration"]
 
     @pytest.mark.parametrize(
         ("record", "message"),

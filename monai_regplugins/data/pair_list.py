@@ -20,6 +20,7 @@ from typing import Any
 from monai.config import PathLike
 
 from monai_regplugins.checks import InputError, check_choice, suggest
+from monai_regplugins.files.cells import from_cell
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.images import check_readable, scan_phases
 from monai_regplugins.readers.phases import Phase, chosen_volume
@@ -225,7 +226,8 @@ def _csv_rows(file: Path, name: str) -> Rows:
                     f"line {lines.line_num} of {name} has {len(cells)} cells, expected {len(columns)} as in its first "
                     "line; separate them by commas, and put paths that have one in quotation marks."
                 )
-            yield f"line {lines.line_num}", dict(zip(columns, cells, strict=True))
+            texts = (from_cell(cell.strip(" ")) for cell in cells)
+            yield f"line {lines.line_num}", dict(zip(columns, texts, strict=True))
 
 
 def _json_rows(file: Path, name: str) -> Rows:

@@ -84,7 +84,7 @@ class BatchRunner:
         if self.report is not None:
             self.report.check()
         self.register.prepare()
-        remove_leftovers(self.writer.output_dir)
+        remove_leftovers(self.writer.output_dir, [pair["pair_id"] for pair in self.pairs])
         self._failed = {}
         with _what_is_there_stays():
             bar = tqdm(self.share.order(self.pairs), unit="pair", disable=len(self.pairs) == 1 or self.share.index > 0)

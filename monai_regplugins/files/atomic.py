@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ from pathlib import Path
 from monai_regplugins.checks import InputError
 from monai_regplugins.files.claims import fcntl, lock
 
-__all__ = ["replace_file", "write_file"]
+__all__ = ["remove_parts", "replace_file", "workshop", "write_file"]
+
+PART = re.compile(r"\.part-[0-9a-f]{8}-(?P<name>.+)")
 
 
 def write_file(path: str | Path, content: bytes, before: Callable[[Path], object] | None = None) -> None:
@@ -50,8 +53,7 @@ def replace_file(
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        with _new_folder(target) as folder:
+        with workshop(target) as folder:
             temporary = folder / target.name
             write(temporary)
             with temporary.open("r+b") as stream:
@@ -67,11 +69,16 @@ def replace_file(
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Make a locked folder beside ``target``, which is removed at the end.
+def workshop(target: Path) -> Iterator[Path]:
+    """Make a locked folder beside ``target``, in which that is made under its name, and remove it at the end.
 
-    A lock on the file itself would keep HDF5 from writing it.
+    What killed processes have left of such folders is removed first. A lock on a file itself would keep HDF5 from
+    writing it.
+
+    Args:
+        target: a file or folder; the folder it lies in has to be there.
     """
+    _remove_leftovers(target)
     folder, descriptor = _locked_folder(target)
     try:
         yield folder
@@ -94,6 +101,13 @@ def _locked_folder(target: Path) -> tuple[Path, int | None]:
         if folder.is_dir():
             return folder, descriptor
         os.close(descriptor)  # another process has removed it, before it was locked, for a leftover
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes have left of every :func:`workshop` in a folder."""
+    found = [PART.fullmatch(name) for name in (os.listdir(folder) if folder.is_dir() else ())]
+    for name in {match["name"] for match in found if match}:
+        _remove_leftovers(folder / name)
 
 
 def _remove_leftovers(target: Path) -> None:

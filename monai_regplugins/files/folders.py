@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from monai_regplugins.files.atomic import workshop
 
 __all__ = ["files_in", "is_foreign", "is_made", "make_folder"]
 
@@ -48,7 +49,8 @@ def make_folder(target: Path, write: Callable[[Path], None]) -> Path:
 
     Args:
         target: the folder to make.
-        write: fills a new folder beside it, which is then renamed, unless another process was faster.
+        write: fills a new folder beside it, which is then renamed, unless another process was faster. What a killed
+            process has left of such a folder, the next call removes.
 
     Returns:
         ``target``.
@@ -56,8 +58,9 @@ def make_folder(target: Path, write: Callable[[Path], None]) -> Path:
     if is_made(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as workshop:
-        folder = Path(workshop) / "dataset"  # made by mkdir, so that it gets the user's usual permissions
+    whole = Path(os.path.abspath(target))  # "." has no name
+    with workshop(whole) as place:
+        folder = place / whole.name
         folder.mkdir()
         write(folder)
         with contextlib.suppress(OSError):

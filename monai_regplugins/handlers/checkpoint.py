@@ -58,8 +58,11 @@ class Checkpointing:
     validated before the first epoch. If none does, there is no ``model.pt``, and the training ends with the last
     weights in ``model_last.pt``. Without an evaluator ``model.pt`` is the model of the last epoch.
 
-    *A training never replaces the weights of another.* A folder that holds a ``model.pt`` or ``checkpoint.pt`` is
-    refused, unless its ``checkpoint.pt`` is what is resumed.
+    *A training never replaces the weights of another.* A folder that holds a ``checkpoint.pt``, ``model.pt`` or
+    ``model_last.pt`` is refused, unless its ``checkpoint.pt`` is what is resumed.
+
+    *Of two trainings in one folder only one goes on.* Each one that finds a ``checkpoint.pt`` that it has not written
+    stops before it replaces anything.
 
     *No crash can lose the best model or let a worse one take its place.* Each file is replaced in one step, and in
     an epoch that improves the score ``checkpoint.pt``, which then knows the new best score and holds the very weights
@@ -111,6 +114,7 @@ class Checkpointing:
         self._evaluator: Any = None
         self._validation: dict[str, str] | None = None
         self._check_folder()
+        self._known = _version(self.checkpoint_path)
 
     @property
     def weights(self) -> Path:
@@ -148,7 +152,7 @@ class Checkpointing:
         folder, checkpoint = self.model_path.parent, self.checkpoint_path
         if self.ckpt and check_file(self.ckpt, "checkpoint").resolve() == checkpoint.resolve():
             return
-        found = [path.name for path in (checkpoint, self.model_path) if path.exists()]
+        found = [path.name for path in (checkpoint, self.model_path, self.last_path) if path.exists()]
         if found:
             resume = f"go on with them by --ckpt '{checkpoint}', or " if checkpoint.exists() else ""
             raise InputError(
@@ -280,9 +284,19 @@ class Checkpointing:
         if improved:
             self._best = Best(score, epoch)
         state = self._state(trainer)
+        self._check_alone()
         write_file(self.checkpoint_path, serialized(state))
+        self._known = _version(self.checkpoint_path)
         if improved:
             write_file(self.model_path, serialized(state["model"], state["record"]))
+
+    def _check_alone(self) -> None:
+        """Refuse to write where another training has written meanwhile."""
+        if _version(self.checkpoint_path) != self._known:
+            raise InputError(
+                f"'{self.checkpoint_path}' was written by another training meanwhile, and stays as it is; give each "
+                "training its own --output_dir."
+            )
 
     def _state(self, trainer: Any) -> dict[str, Any]:
         """Return the content of ``checkpoint.pt``."""
@@ -327,6 +341,7 @@ class Checkpointing:
 
     def _finish(self, trainer: Any) -> None:
         """Log what the training has reached, and keep the last weights if none were good."""
+        self._check_alone()
         floor = ", ".join(f"{name} {score:.4g}" for name, score in self._floor().items()) or "all before"
         if self._best is None:
             write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
@@ -372,6 +387,15 @@ class WeightsLoader:
         check_weights(self.ckpt)
         load_into(self.network, model_part(load_weights(self.ckpt)), self.ckpt)
         self.network.weights_file = str(self.ckpt)  # type: ignore[assignment]  # for messages
+
+
+def _version(file: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is written, None if there is none."""
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def summed(value: float, device: torch.device) -> float:

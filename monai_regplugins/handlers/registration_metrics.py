@@ -126,6 +126,11 @@ def _without_registration(row: PairRow) -> PairRow:
     return row | {name.replace("_aligned", "_before"): value for name, value in aligned.items()}
 
 
+def _is_lost(row: PairRow, name: str, before: str) -> bool:
+    """Whether a measure is not finite any more."""
+    return math.isfinite(row.get(before, math.nan)) and not math.isfinite(row.get(name, math.nan))
+
+
 def score_of(
     rows: Sequence[PairRow],
     means: Mapping[str, float],
@@ -135,6 +140,8 @@ def score_of(
 ) -> float:
     """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite.
 
+    A measure that a pair had before the registration and has lost, as by a field that is not finite, is not finite.
+
     Args:
         rows: the measures of each pair.
         means: their means.
@@ -142,7 +149,9 @@ def score_of(
         suffix: ``"_before"`` for the score of doing nothing.
         distances: measures that are the better the smaller they are.
     """
-    if measure in means:
+    if any(_is_lost(row, measure + suffix, f"{measure}_before") for row in rows):
+        score = math.nan
+    elif measure in means:
         score = -means[measure + suffix] if measure in distances else means[measure + suffix]
     else:  # one pair that is not finite makes the mean NaN
         score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan

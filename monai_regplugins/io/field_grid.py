@@ -35,12 +35,15 @@ SAMPLES = 12  # along each axis, of a field that a linear map is fitted to
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D grid may leave the world's x-y plane
 
 
-def check_field(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike) -> tuple[Displacement, GridAffine]:
+def check_field(
+    displacement_ras: npt.ArrayLike, affine: npt.ArrayLike, name: str = "the field"
+) -> tuple[Displacement, GridAffine]:
     """Check a displacement field and its grid.
 
     Args:
         displacement_ras: (3, X, Y, Z) or (2, X, Y), mm, components in RAS.
         affine: voxel-to-RAS matrix of the field's grid, (4, 4), in 2D too.
+        name: of the field, for messages.
 
     Returns:
         both as arrays, float32 and float64.
@@ -52,13 +55,13 @@ def check_field(displacement_ras: npt.ArrayLike, affine: npt.ArrayLike) -> tuple
     field, matrix = np.asarray(displacement_ras, dtype=np.float32), np.asarray(affine, dtype=np.float64)
     d = field.ndim - 1
     if d not in (2, 3) or field.shape[0] != d or 0 in field.shape:
-        raise InputError(f"the field has shape {field.shape}, expected (3, X, Y, Z) or (2, X, Y); give one field.")
+        raise InputError(f"{name} has shape {field.shape}, expected (3, X, Y, Z) or (2, X, Y); give one field.")
     if matrix.shape != (4, 4):
-        raise InputError(f"affine of the field has shape {matrix.shape}, expected (4, 4); give that of its grid.")
-    check_affine(matrix, "the field")
+        raise InputError(f"affine of {name} has shape {matrix.shape}, expected (4, 4); give that of its grid.")
+    check_affine(matrix, name)
     if not np.isfinite([field.min(), field.max()]).all():  # both carry NaN, and one of them any infinity
         raise InputError(
-            "the field holds NaN or infinite values, expected finite ones in mm; registering the same "
+            f"{name} holds NaN or infinite values, expected finite ones in mm; registering the same "
             "pair again gives the same, so check the weights and the images that it was made with."
         )
     return field, matrix

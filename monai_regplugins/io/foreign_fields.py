@@ -43,7 +43,7 @@ from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
-from monai_regplugins.readers.voxel_files import voxel_files
+from monai_regplugins.readers.voxel_files import check_own_values, voxel_files
 
 __all__ = [
     "FOREIGN_FORMATS",
@@ -290,6 +290,8 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
             if kinds != [("nonlinear", "densefield")]:
                 held = ", ".join(" ".join(kind) for kind in kinds) or "no transform"
                 raise InputError(f"'{path}' holds {held}, expected one dense field; export it as one.")
+            node = f"TransformGroup/{next(iter(file['TransformGroup']))}"
+            check_own_values(file, [f"{node}/Transform", f"{node}/Domain/Mapping"], path)
             check_memory(nodes[0]["Transform"].shape, READING, f"displacement field '{path}'", "read")
             values = np.moveaxis(np.asarray(nodes[0]["Transform"], np.float32), -1, 0)
             affine = np.asarray(nodes[0]["Domain/Mapping"], np.float64)

@@ -47,6 +47,7 @@ from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, foreign_format
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 
@@ -311,9 +312,8 @@ def format_of(path: str | Path) -> str:
     for known, format in (FOREIGN_FORMATS | FORMATS).items():
         if name.endswith(format.suffixes):
             return known
-    with file.open("rb") as stream:
-        if stream.read(132)[128:] == b"DICM":
-            return "dicom"
+    if is_dicom(file):
+        return "dicom"
     listed = ", ".join(
         sorted({suffix for format in (FOREIGN_FORMATS | FORMATS).values() for suffix in format.suffixes})
     )

@@ -46,6 +46,7 @@ __all__ = [
     "LINEAR_FORMATS",
     "LINEAR_SUFFIXES",
     "centered",
+    "check_matrix",
     "fsl_matrix",
     "linear_format",
     "load_linear",
@@ -110,7 +111,7 @@ def load_linear(
         raise InputError(
             f"transform '{path}' cannot be read in the format '{name}'; copy or export it again."
         ) from error
-    return torch.from_numpy(_checked(matrix, f"transform '{path}'"))
+    return torch.from_numpy(check_matrix(matrix, f"transform '{path}'"))
 
 
 def save_linear(
@@ -137,7 +138,7 @@ def save_linear(
     name = by_suffix if format is None else format
     check_choice(name, WRITTEN, "format")
     plain = matrix.detach().cpu().numpy() if isinstance(matrix, torch.Tensor) else np.asarray(matrix)
-    checked, given = _checked(np.asarray(plain, np.float64), "the transform"), _Given(fixed, moving)
+    checked, given = check_matrix(np.asarray(plain, np.float64), "the transform"), _Given(fixed, moving)
     suffixes = LINEAR_SUFFIXES.get(name, (".txt", ".mat", ".csv"))
     if target.suffix.lower() not in suffixes:
         raise InputError(f"'{path}' is no name for the format '{name}', expected {' or '.join(suffixes)}; change it.")
@@ -187,8 +188,20 @@ def fsl_matrix(grid: ImageGrid) -> Matrix:
     return scale
 
 
-def _checked(matrix: Matrix, name: str) -> Matrix:
-    """A matrix that maps points one to one."""
+def check_matrix(matrix: Matrix, name: str) -> Matrix:
+    """Return a matrix, (4, 4), if it is an affine map that takes points one to one.
+
+    Args:
+        matrix: the map.
+        name: of the transform, for messages.
+
+    Raises:
+        InputError: When it is not finite, projective, or has no inverse.
+
+    Example:
+        >>> check_matrix(np.eye(4), "transform").tolist()[0]
+        [1.0, 0.0, 0.0, 0.0]
+    """
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
         raise InputError(
             f"{name} is no affine map, expected a finite 4 x 4 matrix with the last row 0 0 0 1; check it."

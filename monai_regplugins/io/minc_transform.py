@@ -23,10 +23,12 @@ from monai_regplugins.checks import InputError, check_file, import_optional
 from monai_regplugins.io.field_grid import Displacement, GridAffine, check_field
 from monai_regplugins.io.point_map import FieldMap, InverseMap, LinearMap, PointMap, grid_points
 from monai_regplugins.memory import check_memory
+from monai_regplugins.readers.voxel_files import check_own_values
 
 __all__ = ["MINC_TEXT", "read_minc_transform"]
 
 MINC_TEXT = b"MNI Transform File"
+IMAGE = "minc-2.0/image/0/image"
 READING = 24  # bytes per number: as stored, scaled (float64) and in float32
 LARGEST_TEXT = 2**20  # bytes
 
@@ -101,7 +103,8 @@ def _read_grid(file: Path, name: str) -> tuple[Displacement, GridAffine]:
     h5py = import_optional("h5py", "MINC files", "h5py>=3.8")
     try:
         with h5py.File(grid, "r") as stored:
-            names = stored["minc-2.0/image/0/image"].attrs["dimorder"].decode().split(",")
+            check_own_values(stored, [IMAGE], grid)
+            names = stored[IMAGE].attrs["dimorder"].decode().split(",")
         image: Any = nib.load(grid)
         check_memory(image.shape, READING, f"displacement field '{grid}'", "read")
         values = np.moveaxis(np.asarray(image.dataobj, np.float32), names.index("vector_dimension"), 0)

@@ -24,6 +24,7 @@ from monai.data import MetaTensor
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.files.folders import files_in
 from monai_regplugins.grids import affine_field, same_affine, world_affine
 from monai_regplugins.io.field_grid import check_field, ddf_of_displacement
 from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, save_foreign_field
@@ -34,10 +35,14 @@ from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, LinearMap, check_meets, grid_points
 from monai_regplugins.io.resampling import INTERPOLATIONS, apply_to_image, apply_to_points, displacement_on
 from monai_regplugins.io.transform_files import load_transform, transform_format, transform_source
+from monai_regplugins.memory import check_memory
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid, grid_of, read_image_grid
 from monai_regplugins.readers.images import check_readable, read_scan
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header
+from monai_regplugins.readers.ome_zarr import ZARR_SUFFIXES
 from monai_regplugins.readers.points import read_points, write_points
+from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = ["WRITTEN_FORMS", "Inspection", "Inverted", "apply", "compose", "convert", "inspect", "invert", "jacobian"]
 
@@ -59,6 +64,7 @@ BY_SUFFIX = {
 }
 POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt", ".pts")
 CONVERGED = 0.01  # mm
+COPIES = 2  # of a result in float32: as it is made, and as it is written
 
 
 class Inverted(NamedTuple):
@@ -100,7 +106,8 @@ def apply(
         transforms: files, see the module.
         moving: images, or files of points (``.csv .fcsv .mrk.json .txt .pts``): points are those of the *fixed* image
             and go to the moving one, the other way than images.
-        output: the file, or for several ``moving`` the folder of files of the same names; images become NIfTI.
+        output: the file, or for several ``moving`` the folder of files of the same names, where none may be yet; images
+            become NIfTI.
         like: image whose grid the result has; by default that of the first field.
         interpolation: ``linear``, ``cubic``, or for label maps ``nearest`` or ``labels``, see
             :func:`~monai_regplugins.io.resampling.apply_to_image`.
@@ -121,6 +128,7 @@ def apply(
     check_choice(interpolation, INTERPOLATIONS, "interpolation")
     inputs = [Path(one) for one in ([moving] if isinstance(moving, str | Path) else moving)]
     targets = _targets(inputs, Path(output))
+    _check_kept(targets, transforms, *inputs, like, moving_image)
     target = None if like is None else read_image_grid(like, "image of the grid")
     to_moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
     for path, written in zip(inputs, targets, strict=True):
@@ -160,7 +168,7 @@ def compose(
     """
     fixed = None if like is None else read_image_grid(like, "fixed image")
     moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
-    _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
+    _check_kept([Path(output)], transforms, like, moving_image)
     _save(load_transform(transforms, format, fixed, moving), Path(output), to, fixed, moving)
     return Path(output)
 
@@ -218,7 +226,7 @@ def invert(
     """
     fixed = None if fixed_image is None else read_image_grid(fixed_image, "fixed image")
     moving = None if like is None else read_image_grid(like, "moving image")
-    _check_not_an_input(Path(output), [transform_source(one).path for one in _listed(transforms)])
+    _check_kept([Path(output)], transforms, like, fixed_image)
     chain = load_transform(transforms, format, fixed, moving)
     if (matrix := _matrix(chain)) is not None:
         turned = Chain([LinearMap(np.linalg.inv(matrix))], chain.moving_by_itk, chain.fixed_by_itk)
@@ -259,7 +267,7 @@ def jacobian(
         InputError: When a file cannot be read or written, or no grid is given.
     """
     target = _nifti_target(Path(output))
-    _check_not_an_input(target, [transform_source(one).path for one in _listed(transforms)])
+    _check_kept([target], transforms, like)
     grid = None if like is None else read_image_grid(like, "image of the grid")
     moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
     field = _field(load_transform(transforms, format, grid, moving), grid, moving)
@@ -327,10 +335,10 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[Path]:
         if not output.is_dir() and output.suffix:
             raise InputError(f"'{output}' is one file for {len(inputs)} inputs, expected a folder; name one.")
         targets = [output / (path.name if _holds_points(path) else f"{_stem(path)}.nii.gz") for path in inputs]
+        if found := next(filter(os.path.lexists, targets), None):  # nobody has typed this name
+            raise InputError(f"'{found}' is there already; move it, name another folder, or name the file itself.")
     if len(set(targets)) < len(targets):
         raise InputError("two inputs have one name, so that one result would replace the other; apply them one by one.")
-    for target in targets:
-        _check_not_an_input(target, inputs)
     return targets
 
 
@@ -339,11 +347,21 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
-def _check_not_an_input(target: Path, inputs: Sequence[Path]) -> None:
+def _check_kept(targets: Sequence[Path], transforms: Sources, *images: Source | None) -> None:
     """A result never takes the place of what it is made of."""
-    for path in inputs:
-        if target.exists() and path.exists() and os.path.samefile(target, path):
+    inputs = [transform_source(one).path for one in _listed(transforms)]
+    inputs += [Path(image) for image in images if image is not None]
+    files = [file for path in inputs if path.exists() for file in _files_of(path)]
+    for target in filter(Path.exists, targets):
+        if any(os.path.samefile(target, file) for file in files):
             raise InputError(f"'{target}' is an input itself and would be lost; give another output.")
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files that an input consists of: those of a series, or a header and its voxels."""
+    if path.is_dir():
+        return files_in(path, below=True) if path.name.endswith(ZARR_SUFFIXES) else [*filter(is_dicom, files_in(path))]
+    return [path, *voxel_files(path, f"'{path}'").files]
 
 
 def _nifti_target(path: Path) -> Path:
@@ -381,6 +399,7 @@ def _warped(
     moving = MetaTensor(image, affine=scan.affine, meta=scan.meta)
     chain = load_transform(transforms, format, like, grid_of(moving))
     grid = like or _own_grid(chain)
+    _check_room(grid, len(image))
     check_meets(chain.in_worlds(grid.itk, None), grid_points(grid.affine, grid.shape))
     return apply_to_image(chain, moving, grid, interpolation, padding_value).as_tensor(), grid
 
@@ -405,6 +424,11 @@ def _own_grid(chain: Chain) -> ImageGrid:
             "the transform has no grid of its own, expected the image whose grid the result has; give it (--like)."
         )
     return ImageGrid(field.affine, field.shape)
+
+
+def _check_room(grid: ImageGrid, channels: int) -> None:
+    """Refuse a result that the memory cannot hold."""
+    check_memory((*grid.shape, channels), 4 * COPIES, "the grid of the result", "fill")
 
 
 def _smallest_type(values: torch.Tensor) -> torch.Tensor:
@@ -472,6 +496,7 @@ def _field(chain: Chain, fixed: ImageGrid | None, moving: ImageGrid | None) -> F
         target, own = (torch.from_numpy(np.array(one, np.float64)) for one in (grid.affine, first.affine))
         if same_affine(target, own, grid.shape):
             return FieldMap(first.displacement, np.asarray(grid.affine, np.float64))
+    _check_room(grid, len(grid.shape))
     check_meets(ours, grid_points(grid.affine, grid.shape))
     return displacement_on(ours, grid)
 
@@ -509,8 +534,9 @@ def _inverted(chain: Chain, grid: ImageGrid) -> tuple[FieldMap, Inverted]:
         raise InputError(
             "the transform has no field whose grid its inverse could start from; compose it on a grid first."
         )
-    inverse = InverseMap(chain, _start_points(chain, field))
     d, shape = len(grid.shape), grid.shape
+    _check_room(grid, d)
+    inverse = InverseMap(chain, _start_points(chain, field))
     matrix = world_affine(torch.from_numpy(np.array(grid.affine, np.float64)), d, "the moving image")
     displacement, errors = np.empty((d, *shape), np.float32), []
     for slab in fields.slabs(shape):
@@ -521,7 +547,7 @@ def _inverted(chain: Chain, grid: ImageGrid) -> tuple[FieldMap, Inverted]:
     left = torch.cat(errors)
     if not len(left):
         raise InputError("the transform leads nowhere into the moving image; check that they belong together.")
-    report = Inverted(float(left.mean()), float(left.max()), int((left > CONVERGED).sum()))
+    report = Inverted(float(left.mean()), float(left.max()), int((~(left <= CONVERGED)).sum()))
     return FieldMap(displacement, np.array(grid.affine, np.float64)), report
 
 

@@ -18,10 +18,10 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.environment import installed_version
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.io.linear_transform import files_of
-from monai_regplugins.keys import PHASE_KEYS
+from monai_regplugins.keys import PHASE_KEYS, POINT_KEYS
 from monai_regplugins.readers.voxel_files import voxel_files
 
-__all__ = ["NOT_SETTINGS", "Provenance", "digest_of", "identity_of"]
+__all__ = ["FILE_SETTINGS", "NOT_SETTINGS", "Provenance", "digest_of", "identity_of"]
 
 PACKAGES = ("monai-regplugins", "monai", "torch", "numpy", "nibabel", "SimpleITK")
 PROGRAM = "monai_regplugins"
@@ -103,7 +103,7 @@ class Provenance:
             are those that settings name, with their SHA-256.
         """
         cause = {
-            "inputs": {key: value if key in TEXTS else identity_of(value) for key, value in inputs.items()},
+            "inputs": {key: value if key in TEXTS else _identity(key, value) for key, value in inputs.items()},
             "weights": {"file": str(self.weights or ""), "sha256": self.digest},
             "parameters": self.parameters,
             "components": self.components,
@@ -120,7 +120,12 @@ class Provenance:
         }
 
 
-def identity_of(value: Any) -> Any:
+def _identity(key: str, value: Any) -> Any:
+    """The identity of an entry of a pair; points are never a file of a DICOM series."""
+    return identity_of(value, is_image=key not in POINT_KEYS)
+
+
+def identity_of(value: Any, is_image: bool = True) -> Any:
     """What identifies an input: a file by place, size and time of change, an array by its values.
 
     A folder, a header whose voxels lie in another file, and a file of a DICOM series count with all files that belong
@@ -128,13 +133,14 @@ def identity_of(value: Any) -> Any:
 
     Args:
         value: a path, an array, a tensor, or anything else.
+        is_image: whether a file may be one of several that belong together.
     """
     if isinstance(value, np.ndarray | torch.Tensor):
         return _identity_of_array(value)
     path = Path(value) if isinstance(value, str | Path) and str(value) else None
     if path is None or not path.exists():
         return value if path is None else str(value)
-    files = _files_of(path)
+    files = _files_of(path) if is_image else [path]
     states = {str(file): file.stat() for file in files}
     identity = {
         "file": str(path.resolve()),
@@ -174,10 +180,12 @@ def _voxel_files(path: Path) -> list[Path]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value of the configuration is a setting: a number, a text without code, or a list of such."""
+    """Whether a value of the configuration is a setting: a number, a path, a text without code, or a list of such."""
     if isinstance(value, list | tuple):
         return all(_is_plain(entry) for entry in value)
-    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and value[:1] != "$")
+    if isinstance(value, str):
+        return value[:1] != "$"
+    return value is None or isinstance(value, bool | int | float | Path)
 
 
 def _followed(value: Any, settings: Mapping[str, Any]) -> Any:

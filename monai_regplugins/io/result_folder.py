@@ -9,14 +9,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.files.atomic import replace_file, write_file
+from monai_regplugins.files.atomic import remove_parts, replace_file, write_file
 from monai_regplugins.files.claims import claim, release
 from monai_regplugins.io.provenance import PROGRAM, digest_of
 from monai_regplugins.keys import PHASE_KEYS
@@ -231,9 +231,16 @@ def check_result(path: str | Path, inputs: Mapping[str, Any] | None = None) -> N
             )
 
 
-def remove_leftovers(output_dir: str | Path) -> None:
-    """Remove the temporary folders and files of results that killed processes have left in a folder."""
+def remove_leftovers(output_dir: str | Path, names: Iterable[str] = ()) -> None:
+    """Remove the temporary folders and files of results that killed processes have left in a folder.
+
+    Args:
+        output_dir: the folder.
+        names: of pairs whose results may be in it; their folders are cleaned, too.
+    """
     folder = Path(output_dir)
+    for place in (folder, *(folder / name for name in names)):
+        remove_parts(place)
     found = [LEFTOVER.fullmatch(name) for name in (os.listdir(folder) if folder.is_dir() else ())]
     for name in {match["name"] for match in found if match}:
         with suppress(InputError), ResultFolder(folder, name).claimed() as mine:

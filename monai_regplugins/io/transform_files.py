@@ -13,12 +13,14 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import read_dicom_file
+from monai_regplugins.io.field_grid import check_field
 from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS
 from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
-from monai_regplugins.io.linear import LINEAR_FORMATS, linear_format, load_linear
+from monai_regplugins.io.linear import LINEAR_FORMATS, check_matrix, linear_format, load_linear
 from monai_regplugins.io.minc_transform import MINC_TEXT, read_minc_transform
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid
 
 __all__ = ["INVERSE", "READ_FORMATS", "TransformSource", "load_transform", "transform_format", "transform_source"]
@@ -113,13 +115,12 @@ def transform_format(path: str | Path) -> str:
         InputError: When it is missing, no transform, or does not state its format.
     """
     file = check_file(path, "transform")
-    with file.open("rb") as stream:
-        head = stream.read(132)
-    if head[128:] == b"DICM":
+    if is_dicom(file):
         deformable = "DeformableRegistrationSequence" in read_dicom_file(file, "transform")
         return "dicom_field" if deformable else "dicom"
-    if head.startswith(MINC_TEXT):
-        return "minc"
+    with file.open("rb") as stream:
+        if stream.read(len(MINC_TEXT)) == MINC_TEXT:
+            return "minc"
     if file.name.lower().endswith(AS_FIELDS):
         return format_of(file)
     name = linear_format(file)
@@ -166,9 +167,12 @@ def _itk_maps(file: Path) -> list[PointMap]:
     maps: list[PointMap] = []
     for member in reversed(members_of(read_itk_transform(file))):
         if isinstance(member, sitk.DisplacementFieldTransform):
-            maps.append(FieldMap(*displacement_of(member)))
+            maps.append(FieldMap(*check_field(*displacement_of(member), f"the field in '{file}'")))
         elif member.IsLinear():
-            maps.append(LinearMap(LPS_TO_RAS @ matrix_of(member) @ LPS_TO_RAS))
+            matrix = check_matrix(LPS_TO_RAS @ matrix_of(member) @ LPS_TO_RAS, f"transform '{file}'")
+            maps.append(LinearMap(matrix))
+        elif not np.isfinite(member.GetParameters()).all():
+            raise InputError(f"transform '{file}' holds NaN or infinite numbers; copy or export it again.")
         else:
             maps.append(ItkMap(member))
     return maps

@@ -13,6 +13,7 @@ from typing import Any
 
 from ignite.engine import Events
 
+from monai_regplugins.files.cells import as_text
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.measure import OWN
 from monai_regplugins.metrics.pair import finite_values, mean_metrics
@@ -130,11 +131,6 @@ def _unmoved(row: Mapping[str, Any], name: str, state: str) -> Any:
 def _mean(values: Sequence[float]) -> float:
     """The mean, NaN of no values."""
     return statistics.fmean(values) if values else math.nan
-
-
-def as_text(cell: str) -> str:
-    """Return a cell that a spreadsheet takes as text: one that begins like a formula gets an apostrophe in front."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _cell(value: float) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "dicom_reader",
     "dicom_series",
     "dicom_tags",
+    "is_dicom",
     "tag_number",
     "tag_numbers",
     "without_copies",
@@ -53,6 +54,12 @@ logger = logging.getLogger(__name__)
 
 HEAD = 4096  # bytes; the file meta information and the identifiers take less
 LISTED = 5  # series that a message lists
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether this is a DICOM file, by its first bytes."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def dicom_series(folder: Path, name: str, instead: str = "") -> list[Path]:

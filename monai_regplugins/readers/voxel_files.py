@@ -14,11 +14,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, import_optional
 
-__all__ = ["VoxelFiles", "check_inflated", "check_no_other_file", "voxel_files"]
+__all__ = ["VoxelFiles", "check_inflated", "check_no_other_file", "check_own_values", "voxel_files"]
 
 LONGEST_HEADER = 2**20  # bytes
 MOST_FILES = 2**16
@@ -135,6 +135,25 @@ def check_no_other_file(header: Path, name: str) -> None:
             f"{name} is a header whose voxels lie in another file, {_shown(value)}; send it as one file (.nii.gz, "
             ".nrrd or .mha)."
         )
+
+
+def check_own_values(file: Any, places: Iterable[str], path: Path) -> None:
+    """Check that values of an open HDF5 file are its own: links and foreign storage would open any other file.
+
+    Args:
+        file: of h5py.
+        places: names of the values.
+        path: of the file.
+
+    Raises:
+        InputError: When a link or a data set leads to another file.
+    """
+    h5py = import_optional("h5py", "HDF5 files", "h5py>=3.8")
+    listed = list(places)
+    steps = {"/".join(place.split("/")[:k]) for place in listed for k in range(1, place.count("/") + 2)}
+    own = all(isinstance(file.get(step, getlink=True), h5py.HardLink) for step in sorted(steps))
+    if not own or any(file[place].external or file[place].is_virtual for place in listed):
+        raise InputError(f"'{path}' leads to other files, expected a field of its own; export it as one file.")
 
 
 def _beginning(header: Path) -> bytes:

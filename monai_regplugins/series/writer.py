@@ -21,7 +21,7 @@ from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.figures.png import png_of
 from monai_regplugins.io.provenance import identity_of
-from monai_regplugins.io.result_folder import check_result, write_result
+from monai_regplugins.io.result_folder import ResultFolder, check_result, write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
 from monai_regplugins.readers.cine import CineSeries, write_series
 from monai_regplugins.series.animation import write_animation
@@ -40,6 +40,7 @@ NAMES = (
     "respiration.png",
     "fields.npy",
 )
+CLAIMED = "series"
 
 
 class SeriesWriter:
@@ -92,11 +93,16 @@ class SeriesWriter:
                 self._uncertainty[frame] = pred["uncertainty"][0].float().cpu()
 
     def _write(self, engine: Any) -> None:
-        """Write all files.
+        """Write all files; of two processes one after the other, so that they are those of one.
 
         Raises:
             InputError: When the system refuses, e.g. a full disk.
         """
+        with ResultFolder(self.output_dir, CLAIMED).claimed(wait=True):
+            self._write_all()
+
+    def _write_all(self) -> None:
+        """Write all files into the folder, which is claimed."""
         ddf = torch.stack([self._ddf[frame] for frame in range(len(self.series.frames))])
         frames = torch.from_numpy(self.series.frames)[:, None]
         aligned = self.series.with_frames(fields.warp(frames, ddf, "linear", "border")[:, 0].numpy())

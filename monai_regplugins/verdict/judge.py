@@ -70,8 +70,8 @@ def judge(measures: Measures) -> Verdict:
     """Judge a registration.
 
     Args:
-        measures: as :attr:`~monai_regplugins.result.RegistrationResult.metrics`; a check whose measures are missing or
-            NaN says nothing.
+        measures: as :attr:`~monai_regplugins.result.RegistrationResult.metrics`; a check whose measures are missing
+            says nothing, and one whose measures are NaN leaves it to the check that they are known.
 
     Example:
         >>> judge({"overlap_percent": 60.0, "lncc": 0.35}).reasons
@@ -92,17 +92,24 @@ def _gain(name: str, state: str) -> Callable[[Measures], float]:
     return lambda measures: measures.get(name, math.nan) - measures.get(f"{name}_{state}", math.nan)
 
 
+def _unknown(name: str) -> Callable[[Measures], float]:
+    """The check's number is 1 if a measure that there should be is NaN, else 0."""
+    return lambda measures: float(math.isnan(measures.get(name, 0.0)))
+
+
 def kept_aligned(measures: Measures) -> float:
     """1 if the aligned pair was kept, since nothing that was found is better, though its images differ; else 0."""
     gain = _gain("unused", "aligned")(measures)
     unchanged = gain == 0 and measures.get("motion95", 0.0) == 0
-    return math.nan if math.isnan(gain) else float(unchanged and measures.get("lncc", 0.0) < ALIKE)
+    return math.nan if math.isnan(gain) else float(unchanged and not measures.get("lncc", 0.0) >= ALIKE)
 
 
 def likeness(measures: Measures) -> float:
     """Local similarity before the registration, aligned or not, of images that should be of one patient."""
-    before = max(measures.get("lncc_before", math.nan), measures.get("lncc_aligned", -math.inf))
-    return before if measures.get("one_patient", 0.0) else math.nan
+    states = [
+        measures[name] for name in ("lncc_before", "lncc_aligned") if not math.isnan(measures.get(name, math.nan))
+    ]
+    return max(states, default=math.nan) if measures.get("one_patient", 0.0) else math.nan
 
 
 def landmark_growth(measures: Measures) -> float:
@@ -116,13 +123,10 @@ def smallest_grid(measures: Measures) -> float:
     return min(measures.get(name, math.inf) for name in ("working_voxels", "refined_voxels"))
 
 
-def is_not_finite(measures: Measures) -> float:
-    """1 if the field has no folding to be counted, as that of a network that diverged; else 0."""
-    return float(math.isnan(measures.get("folding_percent", 0.0)))
-
-
 CHECKS: dict[str, Check] = {
-    "finite": Check(is_not_finite, 0.5, 0.5 + 1e-9, "the field is not finite", "nothing can be done with such a field"),
+    "finite": Check(
+        _unknown("folding_percent"), 0.5, 0.5 + 1e-9, "the field is not finite", "nothing can be done with such a field"
+    ),
     "field of view": Check(
         _of("overlap_percent"),
         45,
@@ -157,6 +161,13 @@ CHECKS: dict[str, Check] = {
         0.15,
         "the images still look unlike each other: local similarity {:.2f} of 1",
         "phantoms end at 0.5 and more, upside down or of another region at 0.4 and less, against noise below 0.1",
+    ),
+    "similarity is known": Check(
+        _unknown("lncc"),
+        0.5,
+        math.inf,
+        "how alike the images are cannot be measured: the fixed one shows no structure where both count",
+        "a number that is not known is no good one",
     ),
     "one patient": Check(
         likeness,
@@ -248,6 +259,13 @@ CHECKS: dict[str, Check] = {
         0.12,
         "the labels hardly overlap: mean Dice {:.2f}",
         "sane pairs of two patients have 0.4 and more, swapped labels below 0.1",
+    ),
+    "labels are known": Check(
+        _unknown("dsc"),
+        0.5,
+        math.inf,
+        "no label is in both label maps: do they belong together?",
+        "a number that is not known is no good one",
     ),
     "labels as given": Check(
         _gain("dsc", "before"),

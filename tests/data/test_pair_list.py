@@ -43,6 +43,12 @@ def test_columns_fill_the_keys_of_a_pair() -> None:
     assert set(COLUMNS.values()) <= {*IMAGE_KEYS, *LABEL_KEYS, *MASK_KEYS, *POINT_KEYS}
 
 
+def test_a_cell_that_a_spreadsheet_takes_as_text_is_read_as_it_was(folder: Path) -> None:
+    row = "images/series,images/series,'=1+1,'50%,'-1\n"
+    (pair,) = read_pair_list(write(folder, f"fixed,moving,fixed_phase,moving_phase,pair_id\n{row}"))
+    assert (pair["fixed_phase"], pair["moving_phase"], pair["pair_id"]) == ("=1+1", "'50%", "-1")
+
+
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "of a spreadsheet"])
 def test_a_table_with_all_columns(folder: Path, start: str) -> None:
     images = folder / "images"

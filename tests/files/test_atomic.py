@@ -91,6 +91,16 @@ def test_files_of_others_are_no_leftovers(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted([*before, "file.bin"])
 
 
+def test_what_is_left_of_every_file_of_a_folder_is_removed(tmp_path: Path) -> None:
+    for name in (".part-01234567-a.csv/a.csv", ".part-89abcdef-b/b/c", ".part-01234567-mine/other", ".part-1-a/a"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with atomic.workshop(tmp_path / "a.csv") as mine:
+        atomic.remove_parts(tmp_path)
+        assert names(tmp_path) == sorted([".part-01234567-mine", ".part-1-a", mine.name])
+    atomic.remove_parts(tmp_path / "none")
+
+
 def test_another_process_is_not_disturbed(tmp_path: Path) -> None:
     def write(temporary: Path) -> None:
         write_file(tmp_path / "file.bin", b"by another one, meanwhile")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,20 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         make_folder(tmp_path / "new", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    code = """
+    import os, pathlib, sys
+    from monai_regplugins.files.folders import make_folder
+    make_folder(pathlib.Path(sys.argv[1]), lambda folder: ((folder / "a").touch(), os.kill(os.getpid(), 9)))
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "new")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    make_folder(tmp_path / "new", fill)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert (tmp_path / "new" / "a").read_text() == "new"
 
 
 def test_of_two_processes_the_faster_one_wins(tmp_path: Path) -> None:

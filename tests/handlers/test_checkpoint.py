@@ -218,7 +218,9 @@ def test_full_disk_keeps_the_old_file(start: Any, tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("present", [("model.pt",), ("checkpoint.pt",), ("checkpoint.pt", "model.pt")])
+@pytest.mark.parametrize(
+    "present", [("model.pt",), ("model_last.pt",), ("checkpoint.pt",), ("checkpoint.pt", "model.pt")]
+)
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_weights_of_another_training_are_refused(
     start: Any, tmp_path: Path, present: tuple[str, ...], elsewhere: bool
@@ -235,6 +237,19 @@ def test_weights_of_another_training_are_refused(
     with pytest.raises(InputError, match=rf"'{folder}' holds the weights of another training .*{way}"):
         start(folder, max_epochs=2, ckpt=ckpt)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: name.encode() for name in present}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_of_two_trainings_in_one_folder_only_one_goes_on(start: Any, tmp_path: Path, resumed: bool) -> None:
+    ckpt = tmp_path / "checkpoint.pt" if resumed else None
+    if resumed:
+        start(tmp_path, [0.1], max_epochs=1).trainer.run()
+    first, second = (start(tmp_path, [0.5, 0.6, 0.7, 0.8], ckpt, max_epochs=3) for _ in range(2))
+    first.trainer.run()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"checkpoint.pt' was written by another training meanwhile, and stays as"):
+        second.trainer.run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_initial_weights_do_not_open_their_folder(start: Any, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from ignite.engine import Engine
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.handlers import RegistrationMetrics
+from monai_regplugins.handlers.registration_metrics import score_of
 from monai_regplugins.metrics import pair_metrics
+from monai_regplugins.metrics.pair import mean_metrics
 
 
 def item(shift: int, labels: bool = True) -> dict[str, Any]:
@@ -71,6 +73,20 @@ def test_score_of_doing_nothing(measure: str, labels: bool, sign: int) -> None:
     name = measure if labels else "ncc"
     assert done["score_before"] == pytest.approx(sign * done[f"{name}_before"])
     assert done["score"] > done["score_before"]
+
+
+@pytest.mark.parametrize("measure", ["tre", "dsc"])
+def test_a_measure_that_a_pair_has_lost_is_the_worst(measure: str) -> None:
+    """Left out of the mean, it would make the score of a network that diverges on a pair a better one."""
+    rows: list[dict[str, Any]] = [
+        {measure: 0.5, f"{measure}_before": 0.9},
+        {measure: math.nan, f"{measure}_before": 0.9},
+    ]
+    means = mean_metrics(rows)
+    assert score_of(rows, means, measure) == -math.inf
+    assert math.isfinite(score_of(rows, means, measure, "_before"))
+    never = [{**row, f"{measure}_before": row[measure]} for row in rows]  # such as labels that only one image has
+    assert abs(score_of(never, mean_metrics(never), measure)) == 0.5
 
 
 def test_doing_nothing_is_to_align_where_pairs_are_aligned() -> None:

@@ -208,6 +208,33 @@ def test_dipy(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(found, positions(affine), atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["external link", "link to an external link", "raw file", "virtual"])
+def test_x5_that_names_other_files_is_refused(tmp_path: Path, kind: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    field, shape = field_ras(), (*field_ras().shape[1:], 3)
+    write_x5(field, np.eye(4), tmp_path / "secret.x5")
+    write_x5(field, np.eye(4), tmp_path / "a.x5")
+    np.moveaxis(field, 0, -1).astype("<f4").tofile(tmp_path / "secret.raw")
+    with h5py.File(tmp_path / "a.x5", "a") as file:
+        node = file["TransformGroup/0"]
+        del node["Transform"]
+        if "link" in kind:
+            node["Elsewhere" if "to" in kind else "Transform"] = h5py.ExternalLink(
+                "secret.x5", "TransformGroup/0/Transform"
+            )
+        if "to" in kind:
+            node["Transform"] = h5py.SoftLink("/TransformGroup/0/Elsewhere")
+        elif kind == "raw file":
+            size = h5py.h5f.UNLIMITED
+            node.create_dataset("Transform", shape, "<f4", external=[(str(tmp_path / "secret.raw"), 0, size)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(shape, "<f4")
+            layout[...] = h5py.VirtualSource(tmp_path / "secret.x5", "TransformGroup/0/Transform", shape)
+            node.create_virtual_dataset("Transform", layout)
+    with pytest.raises(InputError, match=r"'.*a\.x5' leads to other files, expected a field of its own"):
+        load_field(tmp_path / "a.x5")
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_x5_is_what_nitransforms_writes_and_reads(tmp_path: Path, name: str) -> None:
     """Displacements both ways, and positions as it writes them."""

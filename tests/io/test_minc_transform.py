@@ -18,7 +18,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io.operations import convert, inspect
 from monai_regplugins.io.transform_files import load_transform, transform_format
 
-pytest.importorskip("h5py", reason="needs h5py")
+h5py = pytest.importorskip("h5py", reason="needs h5py")
 
 AFFINE = random_grid(3)
 CENTER = apply_affine(AFFINE, (np.array(SHAPE) - 1) / 2)
@@ -102,6 +102,8 @@ def test_other_files_are_refused_in_one_line() -> None:
     text = Path("field.xfm").read_text()
     Path("old_grid_0.mnc").write_bytes(b"CDF\x01 an older MINC")
     Path("bad_grid_0.mnc").write_bytes(b"something else")
+    with h5py.File("linked_grid_0.mnc", "w") as linked:
+        linked["minc-2.0"] = h5py.ExternalLink("field_grid_0.mnc", "/minc-2.0")
     for content, message in [
         ("MNI Transform File\nTransform_Type = Thin_Plate_Spline_Transform;\n", "holds a Thin_Plate_Spline_Transform"),
         ("MNI Transform File\n", "cannot be read in the format 'minc'"),
@@ -111,6 +113,7 @@ def test_other_files_are_refused_in_one_line() -> None:
         (text.replace("field_grid", "no_grid"), "does not exist"),
         (text.replace("field_grid", "old_grid"), "is of MINC 1, expected MINC 2; convert it"),
         (text.replace("field_grid", "bad_grid"), "cannot be read as MINC"),
+        (text.replace("field_grid", "linked_grid"), "leads to other files"),
     ]:
         Path("a.xfm").write_text(content)
         with pytest.raises(InputError, match=message) as caught:

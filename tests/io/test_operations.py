@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -364,6 +365,16 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
         (lambda: compose("1Warp.nii.gz", "1Warp.nii.gz"), "is an input itself"),
         (lambda: invert("1Warp.nii.gz", "1Warp.nii.gz", "moving.nii.gz"), "is an input itself"),
         (lambda: jacobian("1Warp.nii.gz", "1Warp.nii.gz"), "is an input itself"),
+        (lambda: apply("1Warp.nii.gz", "moving.nii.gz", "1Warp.nii.gz"), "is an input itself"),
+        (lambda: apply("inverse:1Warp.nii.gz", "moving.nii.gz", "1Warp.nii.gz"), "is an input itself"),
+        (lambda: apply("1Warp.nii.gz", "moving.nii.gz", "fixed.nii.gz", "fixed.nii.gz"), "is an input itself"),
+        (lambda: apply("1Warp.nii.gz", "moving.nii.gz", "fixed.nii.gz", moving_image="fixed.nii.gz"), "is an input"),
+        (lambda: compose("1Warp.nii.gz", "fixed.nii.gz", "fixed.nii.gz"), "is an input itself"),
+        (lambda: convert("1Warp.nii.gz", "moving.nii.gz", moving_image="moving.nii.gz"), "is an input itself"),
+        (lambda: invert("1Warp.nii.gz", "moving.nii.gz", "moving.nii.gz"), "is an input itself"),
+        (lambda: invert("1Warp.nii.gz", "fixed.nii.gz", "moving.nii.gz", fixed_image="fixed.nii.gz"), "is an input"),
+        (lambda: jacobian("1Warp.nii.gz", "fixed.nii.gz", "fixed.nii.gz"), "is an input itself"),
+        (lambda: apply("1Warp.nii.gz", "fixed.nii.gz", "."), "'fixed.nii.gz' is there already; move it"),
         (lambda: apply("1Warp.nii.gz", "moving.nii.gz", "a.png"), "is no NIfTI name"),
         (lambda: apply("1Warp.nii.gz", ["moving.nii.gz", "fixed.nii.gz"], "a.nii.gz"), "is one file for 2 inputs"),
         (lambda: apply("1Warp.nii.gz", ["moving.nii.gz", "moving.nii.gz"], "out"), "two inputs have one name"),
@@ -382,6 +393,63 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
             call()
         assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_files_that_belong_to_an_input_stay(folder: Path) -> None:
+    image = itk_image(VOLUME, MOVING_AFFINE)
+    sitk.WriteImage(image, "moving.mhd")
+    Path("moving.raw").rename("voxels.nii.gz")
+    Path("moving.mhd").write_text(Path("moving.mhd").read_text().replace("moving.raw", "voxels.nii.gz"))
+    write_volume(folder / "series", np.zeros((5, 4, 3), np.int16), np.eye(4))
+    for output, like in (("voxels.nii.gz", "moving.mhd"), (str(min((folder / "series").iterdir())), "series")):
+        before = Path(output).read_bytes()
+        with pytest.raises(InputError, match="is an input itself and would be lost"):
+            convert("0GenericAffine.mat", output, "dicom" if like == "series" else "itk_nifti", like=like)
+        assert Path(output).read_bytes() == before
+
+
+def test_a_result_that_the_memory_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), AFFINE).header
+    header.set_data_shape((20000, 20000, 20000))  # a header alone, which states the grid
+    Path("huge.nii").write_bytes(header.binaryblock)
+    calls: dict[str, Callable[[], object]] = {
+        "1": lambda: apply("1Warp.nii.gz", "moving.nii.gz", "a.nii.gz", "huge.nii"),
+        "3": lambda: compose("1Warp.nii.gz", "a.nii.gz", "huge.nii"),
+        "3 ": lambda: jacobian("1Warp.nii.gz", "a.nii.gz", "huge.nii"),
+        "3  ": lambda: invert("1Warp.nii.gz", "a.nii.gz", "huge.nii"),
+    }
+    for channels, call in calls.items():
+        size = f"20000 x 20000 x 20000 x {channels.strip()}"
+        with pytest.raises(InputError, match=f"the grid of the result has {size} voxels, which take about .* to fill"):
+            call()
+    assert not Path("a.nii.gz").exists()
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", "1G")
+    apply("1Warp.nii.gz", "moving.nii.gz", "a.nii.gz", "fixed.nii.gz")
+
+
+@pytest.mark.parametrize("kind", ["field", "matrix", "spline"])
+def test_numbers_that_are_not_finite_are_refused(kind: str) -> None:
+    field = np.zeros((4, 4, 4, 3))
+    field[1, 1, 1, 1] = np.nan
+    spline = sitk.BSplineTransform(3)
+    spline.SetParameters([float("nan"), *spline.GetParameters()[1:]])
+    transforms = {
+        "field": sitk.DisplacementFieldTransform(sitk.GetImageFromArray(field, isVector=True)),
+        "matrix": sitk.TranslationTransform(3, [0.0, float("nan"), 0.0]),
+        "spline": spline,
+    }
+    warp = field_of("1Warp.nii.gz")  # which makes it a transform that is not linear
+    sitk.WriteTransform(sitk.CompositeTransform([warp, transforms[kind]]), "nan.h5")
+    calls = [
+        lambda: inspect("nan.h5"),
+        lambda: apply("nan.h5", "moving.nii.gz", "a.nii.gz", "fixed.nii.gz"),
+        lambda: jacobian("nan.h5", "a.nii.gz", "fixed.nii.gz"),
+        lambda: invert("nan.h5", "a.nii.gz", "moving.nii.gz"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"'nan\.h5' (holds NaN or infinite|is no affine map, expected a finite)"):
+            call()
+    assert not Path("a.nii.gz").exists()
 
 
 def test_a_registration_and_apply_write_the_same(folder: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,16 @@ def test_any_other_cause_has_another(change: str, pair: dict[str, Any], weights:
     assert before != after
 
 
-@pytest.mark.parametrize("value", ["{}", "inverse:{}", "['fsl:{}']"])
-def test_the_content_of_a_file_that_a_setting_names_counts(value: str, pair: dict[str, Any], tmp_path: Path) -> None:
-    file, found = tmp_path / "initial.tfm", []
+@pytest.mark.parametrize(
+    ("value", "kind"), [("{}", str), ("inverse:{}", str), ("['fsl:{}']", str), ("{}", Path), ("inverse:{}", Path)]
+)
+def test_the_content_of_a_file_that_a_setting_names_counts(
+    value: str, kind: Callable[[str], Any], pair: dict[str, Any], tmp_path: Path
+) -> None:
+    file, found = tmp_path / "initial#1.tfm", []
     for content in (b"one", b"two", b"one"):
         file.write_bytes(content)
-        found.append(Provenance({"initial_transform": value.format(file)}).describe(pair))
+        found.append(Provenance({"initial_transform": kind(value.format(file))}).describe(pair))
     assert found[0]["files"] == {str(file): hashlib.sha256(b"one").hexdigest()}
     assert found[0]["fingerprint"] == found[2]["fingerprint"] != found[1]["fingerprint"]
 
@@ -112,6 +117,18 @@ def test_voxels_in_another_file_count(name: str, line: str, tmp_path: Path) -> N
     assert identity_of(tmp_path / name) == before
     os.utime(tmp_path / "a.raw", (1, 1))
     assert identity_of(tmp_path / name) != before
+
+
+@pytest.mark.parametrize("name", ["points.fcsv", "points.mrk.json", "points.pts", "points.csv.gz", "points"])
+def test_a_file_of_points_stands_for_itself_alone(name: str, pair: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / name).write_text("1,2,3")
+    points = {"fixed_keypoints": str(tmp_path / name), "moving_landmarks": str(tmp_path / name)}
+    before = Provenance().describe(pair | points)
+    assert "files" not in before["inputs"]["fixed_keypoints"]
+    (tmp_path / "metrics.csv").write_text("of the results, beside the points")
+    assert Provenance().describe(pair | points)["fingerprint"] == before["fingerprint"]
+    (tmp_path / name).write_text("1,2,4.5")
+    assert Provenance().describe(pair | points)["fingerprint"] != before["fingerprint"]
 
 
 def test_a_slice_stands_for_its_series_and_hidden_files_for_nothing(tmp_path: Path) -> None:

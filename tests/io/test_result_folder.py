@@ -248,6 +248,16 @@ def test_leftovers_are_removed_and_the_work_of_others_is_not(tmp_path: Path) -> 
         assert set(os.listdir(tmp_path)) == left
 
 
+def test_what_is_left_of_files_is_removed_in_the_folders_of_pairs_too(tmp_path: Path) -> None:
+    left = [".part-01234567-metrics.csv/metrics.csv", "a/.part-89abcdef-provenance.json/provenance.json"]
+    mine = [".part-01234567-notes/mine.txt", "a/notes.txt", "b/.part-01234567-x/x"]
+    for name in (*left, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("half")
+    remove_leftovers(tmp_path, ["a", "none"])
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(mine)
+
+
 # --- files beside others
 
 

@@ -17,6 +17,7 @@ from monai_regplugins.readers.dicom_files import (
     dicom_reader,
     dicom_series,
     dicom_tags,
+    is_dicom,
     tag_number,
     tag_numbers,
 )
@@ -159,3 +160,9 @@ def test_files_from_before_part_10(tmp_path: Path) -> None:
     assert (tmp_path / "old").read_bytes().startswith(b"\x08\x00")
     assert tags_of(tmp_path / "old")["0010|0020"] == "P 17"
     assert dicom_files(tmp_path, SERIES).count(tmp_path / "old") == 1
+
+
+def test_dicom_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    for content, expected in {b"\0" * 128 + b"DICM": True, b"\0" * 200: False, b"": False}.items():
+        (tmp_path / "file").write_bytes(content)
+        assert is_dicom(tmp_path / "file") is expected

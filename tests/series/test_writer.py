@@ -19,8 +19,11 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.files.claims import claim
+from monai_regplugins.io.result_folder import write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
 from monai_regplugins.readers.cine import CineSeries
+from monai_regplugins.series import writer
 from monai_regplugins.series.writer import SeriesWriter, curve_figure
 
 SIZE, COUNT, STEPS = (14, 12), 5, 2
@@ -102,6 +105,20 @@ def test_files_of_others_and_of_other_series_stay(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="would be replaced by a result"):
         SeriesWriter(folder, source, 2).attach(Engine(lambda *_: None))
     assert (folder / "aligned.nii.gz").read_bytes() == b"mine"
+
+
+def test_the_folder_is_claimed_while_its_files_are_written(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of two processes would else be mixed."""
+    others: list[int | None] = []
+
+    def put(path: Path, *arguments: Any) -> None:
+        others.append(claim(path.with_name(".series.claim")))
+        write_result(path, *arguments)
+
+    monkeypatch.setattr(writer, "write_result", put)
+    folder = write(make_series())
+    assert others == [None] * (len(FILES) - 1)
+    assert sorted(os.listdir(folder)) == FILES
 
 
 def test_another_series_does_not_replace_the_results(write: Write, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "other scale": ({"extent_ratio": 10.0}, None),
     "clipping": ({"clipped_percent": 97.0}, None),
     "similarity": ({"lncc": 0.39, "lncc_aligned": 0.3}, {"lncc": 0.05, "lncc_before": 0.0, "lncc_aligned": 0.0}),
+    "similarity is known": ({"lncc": math.nan}, None),
     "one patient": ({"one_patient": 1.0}, None),
     "better than given": ({"lncc_before": 0.75}, {"lncc_before": 0.9}),
     "better than aligned": ({"lncc_aligned": 0.75}, {"lncc_aligned": 0.9}),
@@ -53,6 +54,7 @@ BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "working grid": ({"working_voxels": 27.0}, {"refined_voxels": 1.0}),
     "landmarks": ({"tre": 10.0}, {"tre": 18.0}),
     "labels": ({"dsc": 0.25, "dsc_before": 0.2}, {"dsc": 0.08, "dsc_before": 0.07}),
+    "labels are known": ({"dsc": math.nan}, None),
     "labels as given": ({"dsc": 0.5}, {"dsc": 0.35}),
 }
 
@@ -85,6 +87,13 @@ def test_every_check_is_tried_and_says_where_its_limits_come_from() -> None:
 def test_a_field_that_is_not_finite_fails() -> None:
     nothing = dict.fromkeys(("folding_percent", "motion95", "motion_percent", "inverse95", "sdlogj"), math.nan)
     assert judge(SANE | nothing) == Verdict("FAIL", ("FAIL: the field is not finite",))
+
+
+def test_comparisons_with_nan_are_no_good_ones() -> None:
+    of_one = SANE | {"one_patient": 1.0, "lncc_before": math.nan, "lncc_aligned": 0.3}
+    assert any("too unlike for two of one patient" in reason for reason in judge(of_one).reasons)
+    kept = judge(SANE | {"unused": 0.40, "motion95": 0.0, "lncc": math.nan})
+    assert any("no displacement was found" in reason for reason in kept.reasons)
 
 
 def test_a_pair_that_matches_already_may_stay_as_it_is() -> None:

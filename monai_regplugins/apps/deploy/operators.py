@@ -22,7 +22,6 @@ from monai_regplugins.apps.deploy.inputs import (
 )
 from monai_regplugins.apps.deploy.segmentation import (
     check_segmentation,
-    is_dicom,
     read_segmentation,
     write_segmentation,
 )
@@ -37,6 +36,7 @@ from monai_regplugins.io.formats import (
     FieldPair,
     output_name,
 )
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.registration import load_bundle
 from monai_regplugins.renamed import current_names
 from monai_regplugins.result import RegistrationResult

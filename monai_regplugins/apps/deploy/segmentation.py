@@ -26,21 +26,15 @@ from monai_regplugins.io.dicom_identity import (
     read_dicom_file,
 )
 from monai_regplugins.io.result_folder import RECORD, write_result
-from monai_regplugins.readers.dicom_files import dicom_files, dicom_series
+from monai_regplugins.readers.dicom_files import dicom_files, dicom_series, is_dicom
 from monai_regplugins.readers.dicom_series import read_dicom_series
 from monai_regplugins.readers.dicom_text import UNREADABLE
 
-__all__ = ["check_segmentation", "is_dicom", "read_segmentation", "write_segmentation"]
+__all__ = ["check_segmentation", "read_segmentation", "write_segmentation"]
 
 DISTRIBUTION = "monai-regplugins"
 CONTENT = "Labels carried over by registration"
 TOLERANCE = 1e-3  # voxels, and of direction cosines: positions in text are rounded
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether this is a DICOM file, by its first bytes."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def read_segmentation(path: Path, series: Path) -> MetaTensor:

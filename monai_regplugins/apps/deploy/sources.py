@@ -8,12 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from monai_regplugins.apps.deploy.segmentation import is_dicom
 from monai_regplugins.checks import InputError
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.io.dicom_identity import read_dicom_file
 from monai_regplugins.io.provenance import digest_of
-from monai_regplugins.readers.dicom_files import dicom_files
+from monai_regplugins.readers.dicom_files import dicom_files, is_dicom
 from monai_regplugins.readers.images import scan_shape
 
 __all__ = ["check_room", "header_of", "source_of"]

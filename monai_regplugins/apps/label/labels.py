@@ -76,7 +76,9 @@ class LabelNames:
         version = (state.st_mtime_ns, state.st_size)
         known = self._values.get(path)
         if known is None or known[0] != version:
-            found = np.unique(np.rint(read_scan(path, "label map", exact=True).values.numpy())).astype(int)
+            found = np.unique(np.rint(read_scan(path, "label map", exact=True).values.numpy()))
+            if not np.isfinite(found).all():
+                raise InputError(f"label map '{path}' holds NaN or infinity, expected whole numbers; save it again.")
             known = self._values[path] = version, [int(value) for value in found if value != 0]
         return known[1]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, suggest
-from monai_regplugins.readers.dicom_files import dicom_reader
+from monai_regplugins.readers.dicom_files import dicom_reader, is_dicom
 from monai_regplugins.readers.images import scan_shape
 
 __all__ = [
@@ -79,14 +79,11 @@ def check_suffix(path: str | Path, what: str) -> None:
         RequestError: When it does not.
     """
     file = Path(path)
-    if file.suffix or not file.is_file():
-        return
-    with file.open("rb") as stream:
-        if stream.read(132)[128:] != b"DICM":
-            raise RequestError(
-                f"{what} was sent under a name without suffix, which would state its format; send it as NAME.nii.gz or "
-                "with the suffix that it has."
-            )
+    if not file.suffix and file.is_file() and not is_dicom(file):
+        raise RequestError(
+            f"{what} was sent under a name without suffix, which would state its format; send it as NAME.nii.gz or "
+            "with the suffix that it has."
+        )
 
 
 def chosen(request: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:

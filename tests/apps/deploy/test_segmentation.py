@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from dicom_names import CHARACTER_SETS
 
-from monai_regplugins.apps.deploy.segmentation import is_dicom, read_segmentation, write_segmentation
+from monai_regplugins.apps.deploy.segmentation import read_segmentation, write_segmentation
 from monai_regplugins.checks import InputError
 
 from .conftest import FIXED_SHAPE, LPS, Run, labels, make_series_pair, world
@@ -65,12 +65,6 @@ for number, (charset, name) in enumerate(CHARACTER_SETS.items()):
     check_segmentation(folder / "plain", folder / "labeled.dcm")
     write_segmentation(label, numpy.eye(4), folder / "plain", folder / "again.dcm", folder / "labeled.dcm")
 """
-
-
-def test_dicom_is_known_by_its_first_bytes(tmp_path: Path) -> None:
-    for content, expected in {b"\0" * 128 + b"DICM": True, b"\0" * 200: False, b"": False}.items():
-        (tmp_path / "file").write_bytes(content)
-        assert is_dicom(tmp_path / "file") is expected
 
 
 def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def test_values_without_names(tmp_path: Path) -> None:
     assert LabelNames({5: "liver", 7: "lung"})(label) == {2: "label_2", 5: "liver", 9: "label_9"}
 
 
+def test_a_label_map_with_nan_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sound, spoiled = stored(tmp_path / "a.nii.gz", [2]), StoredLabel(str(tmp_path / "b.nii.gz"), {})
+    nib.save(nib.Nifti1Image(np.full((2, 2, 2), np.nan, np.float32), np.eye(4)), spoiled.path)
+    with pytest.raises(InputError, match="holds NaN or infinity, expected whole numbers"):
+        LabelNames()(spoiled)
+    assert label_table([sound, spoiled], LabelNames()) == {"label_2": 1}
+    assert "A label map is left out" in caplog.text
+
+
 def test_names_of_the_client(tmp_path: Path) -> None:
     drawn = [{"name": "liver", "idx": 2}, {"name": "spleen", "idx": 5}]
     assert LabelNames()(stored(tmp_path / "a.nii.gz", [2, 5], label_info=drawn)) == {2: "liver", 5: "spleen"}
