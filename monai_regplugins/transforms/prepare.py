@@ -73,7 +73,7 @@ class ResampleToFixedd(Transform):
     agree. Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
     With ``keep_original``, fixed voxels that the moving image does not cover leave ``moving_mask``, which is made if
-    the pair has none.
+    the pair has none, and ``covered``, boolean, says which voxels it does cover, if not all.
 
     Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``initial_alignment_matrix`` ``T`` (d + 1, d + 1),
     float64, RAS mm.
@@ -181,7 +181,8 @@ class ScalePaird(Transform):
     """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
 
     Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT. Without a window each is clipped to its
-    percentiles 0.05 and 99.95, for one bright voxel must not scale the rest away. Adds ``moving_window`` (2,), float32,
+    percentiles 0.05 and 99.95, for one bright voxel must not scale the rest away: those of the voxels that the moving
+    image covers, for what fills the others is no value of it. Adds ``moving_window`` (2,), float32,
     the bounds of the moving image. A window that clips most of what is brighter than the mean is reported in one line.
 
     Args:
@@ -216,7 +217,7 @@ class ScalePaird(Transform):
                 _report_clipping(image, self.window, name)
                 name += f" clipped to window {list(self.window)}"
             check_image(image, f"{key} image", image.ndim - 1)
-            window = self.window or _robust_range(image)
+            window = self.window or _robust_range(_shared(pair, image))
             image = image.clamp(*window)
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
@@ -245,6 +246,13 @@ class ScaleRangePaird(ScaleIntensityRanged):
         super().__init__(IMAGE_KEYS, low, high, 0.0, 1.0)
 
 
+def _shared(pair: Mapping[Hashable, Any], image: torch.Tensor) -> torch.Tensor:
+    """The values of an image of a pair where the moving one covers the grid; all if these are constant."""
+    covered = pair.get("covered")
+    values = image if covered is None else image[covered.as_tensor()]
+    return values if len(values) and bool(values.min() < values.max()) else image
+
+
 def _robust_range(image: torch.Tensor) -> tuple[float, float]:
     """The percentiles that the image is clipped to, or its range, where these are equal."""
     low, high = np.percentile(image.numpy(), ROBUST_RANGE, method="nearest").tolist()
@@ -269,7 +277,8 @@ def _report_clipping(image: torch.Tensor, window: Sequence[float], name: str) ->
 class StandardizePaird(Transform):
     """Standardize each image to mean 0 and standard deviation 1, and clip outliers.
 
-    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Adds
+    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Mean and deviation
+    are those of the voxels that the moving image covers, for what fills the others is no value of it. Adds
     ``moving_window`` (2,), float32, the values of the moving image at which it was clipped, if it was.
 
     Args:
@@ -298,7 +307,8 @@ class StandardizePaird(Transform):
         for key in IMAGE_KEYS:
             image = pair[key].as_tensor().to(torch.float32)
             check_image(image, f"{key} image", image.ndim - 1)
-            mean, deviation = image.mean(), image.std()
+            shared = _shared(pair, image)
+            mean, deviation = shared.mean(), shared.std()
             values = (image - mean) / deviation
             clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
             pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
@@ -447,12 +457,13 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
             )
 
 
-def _mask_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
+def _leave_out_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
     """Take fixed voxels that the moving image does not cover out of its mask, which lies on the fixed grid."""
     shape = tuple(pair["fixed"].shape[1:])
     covered = sample_affine(torch.ones(1, *size), matrix, shape, "linear", 0.0) > COVERED
     if not bool(covered.all()):
         leave_out(pair, "moving", covered)
+        pair["covered"] = as_meta_tensor(covered, pair["fixed"].affine, pair["fixed"].meta)
 
 
 def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mask: bool) -> None:
@@ -473,4 +484,4 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mas
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))
     if mask:
-        _mask_uncovered(pair, matrix, size)
+        _leave_out_uncovered(pair, matrix, size)
