@@ -308,9 +308,10 @@ class RegistrationResult:
     def compared(self) -> Tensor | None:
         """The voxels of the fixed grid by which images are compared, boolean, ``(1, *fixed)``; None for all.
 
-        They are those of the fixed mask at which :attr:`warped` shows what counts of the moving image: not what lies
-        outside of its field of view, of its mask or of what was measured. It is the same in each state: images before
-        the registration are compared where the result is. All that count in the fixed image, if there is none.
+        They are those of the fixed mask at which :attr:`warped` shows what counts of the moving image, where not all of
+        that does: what lies outside of its mask or of what was measured does not, nor what lies outside of its field of
+        view, if that leaves out a part of the fixed image. They are the same in each state: images before the
+        registration are compared where the result is. If there are none, those of the fixed mask.
         """
         mask, shown = self.targets.get("fixed_mask"), self._total.get("warped_mask")
         counts = None if mask is None else mask > 0
