@@ -41,7 +41,13 @@ SETTINGS = {
     "initial_transform": ("FILE", "linear transform, fixed to moving world, that the alignment begins with"),
     "refine_steps": ("N", "steps of instance optimization on this very pair; default: 30, 0 is the network alone"),
     "similarity": ("NAME", "what these steps compare: lncc (default; R2N2: mse), mse, mind, nmi, features, or auto"),
+    "refine_transform": (
+        "FORM",
+        "what these steps find: displacement (default) or velocity, whose field is invertible",
+    ),
+    "refine_full": ("BOOL", "whether the last of these steps see the full resolution; default: False"),
     "refine_folding": ("WEIGHT", "weight of the loss of folding during these steps"),
+    "masked_loss": ("BOOL", "whether masks count in these steps (default), or only for the measures: False"),
     "fail_on": ("VERDICT", "verdict in a list that ends with status 1: fail (default), warn (WARN and FAIL) or never"),
     "formats": ("NAMES", "formats of the field: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, or all"),
     "device": ("DEVICE", "cpu, cuda or cuda:1; default: a GPU if there is one"),

@@ -270,7 +270,8 @@ def sample_affine(
     for slab in fields.slabs(spatial_shape):
         offset = offset_field(matrix, spatial_shape, like.dtype, slab).to(like.device)
         if linear is not None and field is not None:
-            offset += torch.einsum("kj,j...->k...", linear.to(field), field[:, slab])
+            part = field[:, slab].contiguous()  # the product is rounded by the order in memory
+            offset += torch.einsum("kj,j...->k...", linear.to(field), part)
         sampled[:, slab] = sample_with_offset(values, offset, mode, padding_value, slab.start)
     return sampled
 

@@ -15,9 +15,16 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
-from monai_regplugins.grids import linear_kind, map_points, world_affine
+from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, world_affine
+from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.metrics.pair import measure_pair
-from monai_regplugins.transforms.warp_original import WarpOriginald, map_to_moving, resample_aligned, solved_inverse
+from monai_regplugins.transforms.warp_original import (
+    WarpOriginald,
+    map_to_moving,
+    resample_aligned,
+    solved_inverse,
+    total_displacement,
+)
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
     extents,
@@ -49,6 +56,7 @@ class RegistrationResult:
         given: the pair as it was given, with the paths of its files.
         seconds: what registering took, without loading.
         one_patient: whether the images should be of one patient, for the verdict.
+        own: further measures by name, see :class:`~monai_regplugins.metrics.Measure`.
     """
 
     def __init__(
@@ -58,11 +66,12 @@ class RegistrationResult:
         given: Mapping[str, Any] | None = None,
         seconds: float = math.nan,
         one_patient: bool = False,
+        own: Mapping[str, Measure] | None = None,
     ) -> None:
         self.item, self.pred, self.targets = item, _on_cpu(output["pred"]), _on_cpu(output["label"])
         self.pair_id: str = str(item["pair_id"])
         self.given = {key: str(value) for key, value in (given or {}).items() if isinstance(value, str | os.PathLike)}
-        self.seconds, self.one_patient = seconds, one_patient
+        self.seconds, self.one_patient, self.own = seconds, one_patient, own
         self.record: Mapping[str, Any] = {}
         self._save: Save | None = None
 
@@ -88,9 +97,12 @@ class RegistrationResult:
 
     @property
     def displacement(self) -> MetaTensor:
-        """The total displacement, ``(d, *fixed)``, mm in RAS: point p of the fixed image is p + D(p) in the moving."""
-        found: MetaTensor = self._total["displacement"]
-        return found
+        """The total displacement, ``(d, *fixed)``, mm in RAS: point p of the fixed image is p + D(p) in the moving.
+
+        Each access makes it anew from :attr:`ddf`, which takes little time; kept, it would be the largest array.
+        """
+        total = total_displacement(self.ddf, self.fixed.affine, self.item["initial_alignment_matrix"])
+        return as_meta_tensor(total, self.fixed.affine, self.fixed.meta)
 
     @cached_property
     def inverse_displacement(self) -> MetaTensor:
@@ -132,13 +144,13 @@ class RegistrationResult:
     @property
     def warped(self) -> MetaTensor:
         """The original moving image on the fixed grid, ``(1, *fixed)``, sampled once through :attr:`displacement`."""
-        found: MetaTensor = self._total["warped"]
+        found: MetaTensor = self._warped["warped"]
         return found
 
     @property
     def warped_label(self) -> MetaTensor | None:
         """The original moving label on the fixed grid, ``(1, *fixed)``, if there is one."""
-        return self._total.get("warped_label")
+        return self._warped.get("warped_label")
 
     @property
     def uncertainty(self) -> Tensor | None:
@@ -219,8 +231,9 @@ class RegistrationResult:
         pred = {**self.pred, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        targets = {**self.targets, **before, "compared": self.compared}
-        return measure_pair({"pred": pred, "label": targets}, *how) | self.start_values
+        counts = {} if self.compared is None else {"compared": self.compared}
+        output = {"pred": pred, "label": {**self.targets, **before, **counts}}
+        return measure_pair(output, *how, own=self.own) | self.start_values
 
     def _before(self) -> dict[str, Tensor]:
         """The moving image, label and points before the registration, on the fixed grid, unless as in the targets."""
@@ -313,7 +326,7 @@ class RegistrationResult:
         view, if that leaves out a part of the fixed image. They are the same in each state: images before the
         registration are compared where the result is. If there are none, those of the fixed mask.
         """
-        mask, shown = self.targets.get("fixed_mask"), self._total.get("warped_mask")
+        mask, shown = self.targets.get("fixed_mask"), self._warped.get("warped_mask")
         counts = None if mask is None else mask > 0
         if shown is None:
             return counts
@@ -360,10 +373,11 @@ class RegistrationResult:
         return self._save(self, Path(output_dir), more or {}, parts)
 
     @cached_property
-    def _total(self) -> dict[Hashable, Any]:
-        """The pair with its original images warped by the total field."""
-        pair: dict[Any, Any] = {**self.item, "ddf": self.ddf}
-        return WarpOriginald()(pair)
+    def _warped(self) -> dict[Hashable, Any]:
+        """The original images warped by the total field."""
+        given: dict[Any, Any] = {**self.item, "ddf": self.ddf}
+        pair = WarpOriginald()(given)
+        return {key: pair[key] for key in ("warped", "warped_label", "warped_mask") if key in pair}
 
 
 def _on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:

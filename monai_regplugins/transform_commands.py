@@ -61,11 +61,12 @@ def _invert(args: Namespace) -> list[str]:
 
 
 def _jacobian(args: Namespace) -> list[str]:
-    return [f"written: {operations.jacobian(args.transforms, args.output, args.like, args.log, args.format)}"]
+    file = operations.jacobian(args.transforms, args.output, args.like, args.log, args.format, args.moving)
+    return [f"written: {file}"]
 
 
 def _inspect(args: Namespace) -> list[str]:
-    return [str(operations.inspect(path, args.format)) for path in args.transforms]
+    return [str(operations.inspect(path, args.format, args.like, args.moving)) for path in args.transforms]
 
 
 _COMMANDS = {

@@ -15,7 +15,8 @@ the order in which a point of the fixed image meets them, as in antsApplyTransfo
 a FILE, FORMAT:FILE where the file does not state its format, or inverse:FILE.
 """
 FORMATS = """formats: itk_nifti, itk_h5, slicer_nifti, learn2reg, dicom, native, vectors (.nrrd, .mha), niftyreg, spm,
-afni, fsl_relative, fsl_absolute, dipy and x5 (fields); itk (.txt, .tfm, .mat, .h5), lta, fsl, ras, lps, dicom (linear).
+afni, fsl_relative, fsl_absolute, dipy, x5 and freesurfer (.mgz) (fields); itk (.txt, .tfm, .mat, .h5), lta, fsl, ras,
+lps, dicom (linear); minc (.xfm).
 """
 EXAMPLES = {
     "apply": "regplugins apply moving.nii.gz -t displacement_itk.nii.gz --like fixed.nii.gz -o warped.nii.gz\n"
@@ -154,8 +155,14 @@ def _add_invert(parser: argparse.ArgumentParser, path: Path) -> None:
 def _add_jacobian(parser: argparse.ArgumentParser, path: Path) -> None:
     _add_transforms(parser, path)
     _add_output(parser, path, "NIfTI file")
-    _add_images(parser, path, like="grid; default: that of the first field")
+    like = "grid: the fixed image as a rule; default: that of the first field"
+    _add_images(parser, path, like=like, moving=FIELD_IMAGES["moving"])
     parser.add_argument("--log", action="store_true", help="write the natural logarithm; NaN where the field folds")
+
+
+def _add_inspect(parser: argparse.ArgumentParser, path: Path) -> None:
+    _add_transforms(parser, path)
+    _add_images(parser, path, like="fixed image, which some formats need", moving=FIELD_IMAGES["moving"])
 
 
 _ADD = {
@@ -164,5 +171,5 @@ _ADD = {
     "invert": _add_invert,
     "convert": _add_convert,
     "jacobian": _add_jacobian,
-    "inspect": _add_transforms,
+    "inspect": _add_inspect,
 }

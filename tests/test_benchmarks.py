@@ -57,6 +57,7 @@ def table(markdown):
     return {line[0]: line[1:] for line in lines[2:]}
 
 
+@pytest.mark.slow
 def test_comparison_runs(script, dataset, tmp_path):
     output = tmp_path / "comparison.json"
     options = "--batch_size 1 --spatial_size 16 16 16 --val_pairs 1 --seed 3 --steps 2 --output"
@@ -110,6 +111,7 @@ def test_without_steps_it_takes_those_of_the_configuration(script, dataset, tmp_
         compare.read_config(file, {"max_epoch": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--step"], ["--ablate"]])
 def test_forward_cost_runs(script, monkeypatch, tmp_path, options):
     cost = script("forward_cost")
@@ -203,6 +205,7 @@ class TestBSpline:
         points = [[np.loadtxt(folder / f.replace(".nii.gz", ".csv"), delimiter=",") for f in both] for both in files]
         return np.concatenate([6.4 * np.linalg.norm(fixed - moving, axis=1) for fixed, moving in points])
 
+    @pytest.mark.slow
     def test_table(self, script, cine_lung, options, monkeypatch, tmp_path):
         compare, output = script("compare_bspline"), tmp_path / "comparison.json"
         monkeypatch.setattr(compare, "peak_in_process", lambda *_: 123.4)
@@ -279,6 +282,7 @@ class TestBSpline:
 class TestSeries:
     """R2N2 against the B-spline registration on a file of frames, where there is nothing but the images."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("every", [1, 2])
     def test_table(self, script, cine_lung, r2n2, every, tmp_path):
         compare, (source, *_) = script("compare_series"), sorted((cine_lung / "series").iterdir())
@@ -333,6 +337,7 @@ class TestSeries:
 class TestUncertainty:
     """Whether R2N2's uncertainty predicts where it is wrong."""
 
+    @pytest.mark.slow
     def test_table(self, script, cine_lung, r2n2, tmp_path):
         uncertainty, output = script("uncertainty_r2n2"), tmp_path / "uncertainty.json"
         words = ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--samples", "2", "--noise_std", "0.5", "1"]
@@ -428,6 +433,7 @@ class TestElastix:
         points = [[np.loadtxt(folder / f.replace(".nii.gz", ".csv"), delimiter=",") for f in both] for both in files]
         return (np.concatenate(side) for side in zip(*points, strict=True))
 
+    @pytest.mark.slow
     def test_table(self, script, cine_lung, options, stand_in, tmp_path):
         compare, output = script("compare_elastix"), tmp_path / "comparison.json"
         rows = table(compare.main([*options, "--no_affine", "--metric", "mi", "--output", str(output)]))
@@ -821,6 +827,7 @@ class TestCost:
         np.testing.assert_allclose(worlds[0], expected, atol=1e-3)
         assert np.linalg.norm(worlds[1] - worlds[0], axis=1).mean() > 15, "the moving image is not displaced"
 
+    @pytest.mark.slow
     def test_table_and_lines(self, script, tmp_path, monkeypatch):
         cost, output, figure = script("cost"), tmp_path / "cost.json", tmp_path / "cost.png"
         spent = iter([3.0, 1.0, 2.0] * 3)

@@ -418,6 +418,7 @@ class TestCommandLine:
         assert f"ROOT={bundle}\n" in done.stdout
         assert done.returncode == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("words", "line"),
         [

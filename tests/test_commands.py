@@ -243,6 +243,7 @@ def test_a_bundle_without_anything_is_described(tmp_path: Path) -> None:
     assert lines[2:4] == ["  weights: none", "  presets: none"]
 
 
+@pytest.mark.slow
 def test_all_phases_of_one_folder_onto_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

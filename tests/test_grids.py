@@ -328,3 +328,14 @@ def test_kinds_of_linear_maps(part: np.ndarray[Any, Any], kind: str) -> None:
     assert grids.linear_kind(matrix) == kind
     if kind != "translation":
         assert grids.linear_kind(matrix.float()) == kind  # rounded
+
+
+def test_samples_do_not_depend_on_the_order_of_a_field_in_memory() -> None:
+    """A field as a network leaves it, and as a file holds it, sample an image alike to the bit."""
+    random = torch.Generator().manual_seed(0)
+    image, field = torch.rand(1, 12, 11, 10, generator=random), torch.randn(3, 12, 11, 10, generator=random)
+    linear = torch.linalg.inv(torch.randn(3, 3, generator=random, dtype=torch.float64))  # column by column in memory
+    matrix = torch.eye(4, dtype=torch.float64)
+    orders = [field, field.movedim(0, -1).contiguous().movedim(-1, 0), field.mT.contiguous().mT]
+    first, *others = [grids.sample_affine(image, matrix, (12, 11, 10), "linear", 0.0, linear, one) for one in orders]
+    assert all(torch.equal(first, other) for other in others)

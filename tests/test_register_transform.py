@@ -223,6 +223,7 @@ def test_batches(register: Registration, images: dict[str, MetaTensor]) -> None:
         assert torch.equal(transform.inverse(item)["moving"], pair["moving"])
 
 
+@pytest.mark.slow
 def test_it_can_be_sent_to_another_process(register: Registration, files: dict[str, str]) -> None:
     transform = RegisterPaird(bundle="ran", **SETTINGS)
     sent = pickle.loads(pickle.dumps(transform))

@@ -426,7 +426,7 @@ def test_bad_pairs(changes: dict[str, Any], message: str, register: Registration
         register(**{**pair.of("fixed", "moving"), **changes})
 
 
-@pytest.mark.parametrize("name", ["$print(1)", "@fixed", "%fixed", "a#b", "a::b", "=1+1", "20240611"])
+@pytest.mark.parametrize("name", ["$print(1)", "@fixed", "%a#b::c", "=1+1", "20240611"])
 def test_names_of_files_are_never_evaluated(name: str, register: Registration, pair: Pair, tmp_path: Path) -> None:
     place = tmp_path / name
     place.mkdir()
@@ -448,6 +448,7 @@ def test_a_bundle_may_lie_in_any_folder(bundles: Path, pair: Pair, tmp_path: Pat
     assert read(result.save("out") / "provenance.json")["weights"]["file"] == str(place / "models" / "model.pt")
 
 
+@pytest.mark.slow
 def test_a_result_of_other_images_is_not_replaced(register: Registration, pair: Pair, tmp_path: Path) -> None:
     folder = register(pair.fixed, pair.moving).save(tmp_path / "out")
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
@@ -475,6 +476,7 @@ def test_pairs_do_not_influence_each_other(register: Registration, pair: Pair) -
     assert other.ddf.shape[1:] == MOVING
 
 
+@pytest.mark.slow
 def test_threads_take_turns(register: Registration, pair: Pair) -> None:
     orders = [(pair.fixed, pair.moving), (pair.moving, pair.fixed)] * 2
     expected = [register(*order).ddf for order in orders[:2]]
@@ -483,6 +485,7 @@ def test_threads_take_turns(register: Registration, pair: Pair) -> None:
     assert all(torch.equal(ddf, expected[n % 2]) for n, ddf in enumerate(found))
 
 
+@pytest.mark.slow
 def test_two_bundles_side_by_side(bundles: Path, pair: Pair, register: Registration) -> None:
     other = load_bundle("regnet", bundle_dir=bundles, device="cpu", **TINY["regnet"])
     before = register(pair.fixed, pair.moving).ddf
@@ -535,6 +538,7 @@ def test_labels_keep_their_numbers_and_their_place(register: Registration, pair:
     np.testing.assert_array_equal(back[inside], expected[0].numpy()[inside])
 
 
+@pytest.mark.slow
 def test_results_outlive_their_function(bundles: Path, pair: Pair) -> None:
     result = load_bundle(bundles / "ran", device="cpu", **TINY["ran"])(pair.fixed, pair.moving)
     gc.collect()
@@ -710,6 +714,7 @@ def test_two_patients_are_refused_unless_they_are_allowed(
     assert "are of two patients by their PatientID, which other_patient allows" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_name_in_another_alphabet_reaches_the_dicom_registration(bundles: Path, tmp_path: Path) -> None:
     pair = series_pair(tmp_path)
     register = load_bundle(bundles / "ran", device="cpu", formats="dicom", extend_border=True, **TINY["ran"])

@@ -76,6 +76,7 @@ def test_commands_of_the_documentation(repository: Path) -> None:
         assert (words[0], main(words[1:])) == ("regplugins", 0), line
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line(repository: Path, folder: Path) -> None:
     words = ["apply", "moving.nii.gz", "-t", "fixed.nii.gz", "-o", "out.nii.gz"]
     done = subprocess.run(

@@ -9,6 +9,7 @@ from typing import Any
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 
+from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.result import RegistrationResult
 
 __all__ = ["PairRegistration"]
@@ -22,6 +23,7 @@ class PairRegistration:
         preprocessing: transform that prepares a pair.
         weights: loads the weights of the evaluator's network, see :meth:`prepare`; None if they are there.
         one_patient: whether the network is made for two images of one patient, for the verdict.
+        own: further measures by name, see :class:`~monai_regplugins.metrics.Measure`.
     """
 
     def __init__(
@@ -30,9 +32,10 @@ class PairRegistration:
         preprocessing: Any,
         weights: Callable[[Any], object] | None = None,
         one_patient: bool = False,
+        own: Mapping[str, Measure] | None = None,
     ) -> None:
         self.evaluator, self.preprocessing, self.weights = evaluator, preprocessing, weights
-        self.one_patient = one_patient
+        self.one_patient, self.own = one_patient, own
         self._start, self._found = 0.0, dict[str, Any]()
         evaluator.add_event_handler(Events.ITERATION_STARTED, self._begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
@@ -67,7 +70,7 @@ class PairRegistration:
             raise errors[0]
         self.evaluator.state.batch = self.evaluator.state.output = None  # else they stay until the next pair is made
         found, self._found = self._found, {}
-        return RegistrationResult(**found, given=pair, one_patient=self.one_patient)
+        return RegistrationResult(**found, given=pair, one_patient=self.one_patient, own=self.own)
 
     def _begin(self, engine: Any) -> None:
         self._start = time.perf_counter()

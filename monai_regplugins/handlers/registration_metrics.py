@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from ignite.metrics import Metric
 
 from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.metrics.measure import OWN, Measure
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 from monai_regplugins.result import RegistrationResult
 
@@ -38,10 +39,12 @@ class RegistrationMetrics(Metric):
     training, on the images of the network.
 
     Args:
-        measure: what the score is made of: ``dsc``, ``tre``, ``hd``, ``hd95``, ``asd``, ``mae`` or ``ncc``.
+        measure: what the score is made of: ``dsc``, ``tre``, ``hd``, ``hd95``, ``asd``, ``mae``, ``ncc`` or one of
+            ``own``, as ``own_<name>``.
         labels: labels to compare; by default those that both images of a pair have.
         surface: whether to measure surface distances too, by far the slowest part.
         capture_range: see :func:`~monai_regplugins.metrics.pair_metrics`.
+        own: further measures by name, see :class:`~monai_regplugins.metrics.Measure`.
         output_transform: applied to the engine's output, must return a list of items with ``pred`` and ``label``.
     """
 
@@ -51,9 +54,11 @@ class RegistrationMetrics(Metric):
         labels: Sequence[int] | None = None,
         surface: bool = True,
         capture_range: float | None = None,
+        own: Mapping[str, Measure] | None = None,
         output_transform: Callable[[Any], Any] = lambda output: output,
     ) -> None:
-        check_choice(measure, ("dsc", "ncc", *DISTANCES), "measure")
+        self.own = dict(own or {})
+        check_choice(measure, ("dsc", "ncc", *DISTANCES, *(OWN + name for name in self.own)), "measure")
         self.measure, self.labels, self.surface, self.capture_range = measure, labels, surface, capture_range
         super().__init__(output_transform)
 
@@ -89,7 +94,10 @@ class RegistrationMetrics(Metric):
                 raise InputError(f"a pair has only the keys {', '.join(item)}; each needs a 'pair_id', a unique name.")
             options = self.labels, self.surface, self.capture_range
             whole = "moving_original" in item  # then the measures are those of what an inference writes
-            values = RegistrationResult(item, result).measure(*options) if whole else measure_pair(result, *options)
+            if whole:
+                values = RegistrationResult(item, result, own=self.own).measure(*options)
+            else:
+                values = measure_pair(result, *options, own=self.own)
             self._rows.append({"pair_id": item["pair_id"], **values})
 
     def compute(self) -> list[PairRow]:
@@ -107,8 +115,9 @@ class RegistrationMetrics(Metric):
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
         start = [_without_registration(row) for row in state.pair_rows]
-        state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), self.measure, "_before")
-        state.metrics[name] = score_of(state.pair_rows, means, self.measure)
+        distances = {*DISTANCES, *(OWN + key for key, own in self.own.items() if own.smaller_is_better)}
+        state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), self.measure, "_before", distances)
+        state.metrics[name] = score_of(state.pair_rows, means, self.measure, distances=distances)
 
 
 def _without_registration(row: PairRow) -> PairRow:
@@ -117,7 +126,13 @@ def _without_registration(row: PairRow) -> PairRow:
     return row | {name.replace("_aligned", "_before"): value for name, value in aligned.items()}
 
 
-def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str = "dsc", suffix: str = "") -> float:
+def score_of(
+    rows: Sequence[PairRow],
+    means: Mapping[str, float],
+    measure: str = "dsc",
+    suffix: str = "",
+    distances: Collection[str] = DISTANCES,
+) -> float:
     """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite.
 
     Args:
@@ -125,9 +140,10 @@ def score_of(rows: Sequence[PairRow], means: Mapping[str, float], measure: str =
         means: their means.
         measure: what the score is made of.
         suffix: ``"_before"`` for the score of doing nothing.
+        distances: measures that are the better the smaller they are.
     """
     if measure in means:
-        score = -means[measure + suffix] if measure in DISTANCES else means[measure + suffix]
+        score = -means[measure + suffix] if measure in distances else means[measure + suffix]
     else:  # one pair that is not finite makes the mean NaN
         score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf

@@ -147,9 +147,14 @@ def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
         >>> gaussian_mean(torch.ones(1, 1, 8, 8), 0.75).std() < 1e-6
         tensor(True)
     """
-    weights = gaussian_1d(torch.tensor(sigma), approx="sampled").tolist() if sigma else [1.0]
+    sampled = gaussian_1d(torch.tensor(sigma), approx="sampled") if sigma else torch.ones(1)
+    weights = (sampled / sampled.sum()).tolist()  # a narrow one sums to more than 1
+    image = image.clone()
     for axis in range(2, image.ndim):
-        image = _mean_along(image, weights, axis)
+        across = 3 if axis == 2 else 2
+        thickness = max(1, fields.SLAB_VOXELS * image.shape[across] // image.numel())
+        for part in image.split(thickness, dim=across):
+            part.copy_(_mean_along(part, weights, axis))
     return image
 
 

@@ -5,6 +5,7 @@ The NIfTI intent distinguishes the two: 1007 (vector) goes with components in LP
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +37,10 @@ __all__ = [
     "save_itk_nifti",
     "write_itk_nifti",
     "write_slicer_nifti",
+    "write_vectors",
 ]
 
-READING = 16  # bytes per number: as nibabel scales it (float64), in float32, and in the other frame
+PART = 1 << 20  # voxels that are read at once
 VECTOR = 1007  # the NIfTI intent that ITK reads as a vector image whose components it leaves as they are
 DISPLACEMENT_VECTOR = 1006  # the one whose components are in RAS; ITK from 5.4 on turns them into LPS
 
@@ -56,15 +58,22 @@ class NiftiField(NamedTuple):
     shape: tuple[int, ...]
     intent: int
 
-    def values(self, path: str | Path) -> npt.NDArray[np.float32]:
+    def values(self, path: str | Path, copies: int = 2) -> npt.NDArray[np.float32]:
         """Read the values.
+
+        Args:
+            path: the file.
+            copies: how many of them there will be at once, the one that is returned included.
 
         Raises:
             InputError: When the file is damaged, or larger than the memory allows.
         """
-        check_memory(self.shape, READING, f"displacement field '{path}'", "read")
+        check_memory(self.shape, 4 * copies, f"displacement field '{path}'", "read")
+        values = np.empty(self.shape, np.float32, order="F")
         try:
-            return np.asarray(self.image.dataobj, dtype=np.float32)
+            for part in _parts(self.shape):  # at once, a compressed file would take the double
+                values[part] = self.image.dataobj[part]
+            return values
         except Exception as error:  # nibabel raises anything on a damaged file
             raise _unreadable(path) from error
 
@@ -77,7 +86,7 @@ def read_nifti_field(path: str | Path) -> NiftiField:
     """
     file = check_file(path, "displacement field")
     try:
-        image = nib.load(file)
+        image = nib.load(file, mmap=False, keep_file_open=True)  # where a part ends, the next begins
         if not isinstance(image, nib.Nifti1Image):  # a pair of files, .hdr and .img, is none
             raise TypeError(f"a file of type {type(image).__name__}")
         return NiftiField(image, image.shape, int(image.header["intent_code"]))
@@ -116,7 +125,7 @@ def write_itk_nifti(displacement_ras: Displacement, affine: GridAffine, path: Pa
         InputError: When a 2D grid leaves the world's x-y plane.
     """
     check_plane(affine, len(displacement_ras))
-    _write_vectors(displacement_ras, affine, VECTOR, path, frame_signs(len(displacement_ras)))
+    write_vectors(displacement_ras, affine, path, VECTOR, signs=frame_signs(len(displacement_ras)))
 
 
 def load_itk_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
@@ -150,7 +159,7 @@ def write_slicer_nifti(displacement_ras: Displacement, affine: GridAffine, path:
     This is what the NIfTI standard means by a displacement field. ITK and ANTs read it right from ITK 5.4 on; for
     older ones :func:`save_itk_nifti` is the format.
     """
-    _write_vectors(displacement_ras, affine, DISPLACEMENT_VECTOR, path)
+    write_vectors(displacement_ras, affine, path, DISPLACEMENT_VECTOR)
 
 
 def load_slicer_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
@@ -174,17 +183,27 @@ def load_slicer_nifti(path: str | Path) -> tuple[Displacement, GridAffine]:
     return _vectors(header, path)
 
 
-def _write_vectors(
+def write_vectors(
     vectors: Displacement,
     affine: GridAffine,
-    intent: int,
     path: Path,
+    intent: int = 0,
+    name: str = "",
     signs: npt.ArrayLike = 1,
 ) -> None:
-    """Write ``(d, *spatial)`` as NIfTI vectors of an intent, each component times its sign."""
+    """Write ``(d, *spatial)`` straight into ``path`` as NIfTI vectors (X, Y, Z, 1, 3), in 2D (X, Y, 1, 1, 2), float32.
+
+    Args:
+        vectors: displacements or positions.
+        affine: voxel-to-RAS matrix of the grid, (4, 4), in 2D too.
+        path: the file, ``.nii`` or ``.nii.gz``.
+        intent: the NIfTI intent code.
+        name: the name of the intent.
+        signs: what each component is multiplied by.
+    """
     d, *size = vectors.shape
     image = nib.Nifti1Image(np.broadcast_to(np.float32(0), (*size, *[1] * (4 - d), d)), affine)
-    image.header.set_intent(intent)
+    image.header.set_intent(intent, name=name)
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code="aligned")
     image.set_qform(image.affine, code="aligned")
@@ -194,10 +213,18 @@ def _write_vectors(
 def _vectors(header: NiftiField, path: str | Path) -> tuple[Displacement, GridAffine]:
     """The vectors of a file as ``(d, *spatial)``, and its affine in mm, where ITK places it."""
     d = header.shape[-1]
-    values = header.values(path).reshape(*header.shape[:d], d)
+    values = header.values(path, copies=1).reshape(*header.shape[:d], d)
     place = nifti_place(header.image.header)
     affine = None if place.certain else itk_affine(Path(path))
     return np.moveaxis(values, -1, 0), place.affine if affine is None else affine
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
+    """Indices of slabs of the third axis, in the order in which a file holds them."""
+    depth = max(1, PART // (shape[0] * shape[1]))
+    for last in np.ndindex(shape[:2:-1]):
+        for start in range(0, shape[2], depth):
+            yield (slice(None), slice(None), slice(start, start + depth), *last[::-1])
 
 
 def _unreadable(path: str | Path) -> InputError:

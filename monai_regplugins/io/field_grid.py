@@ -22,12 +22,16 @@ __all__ = [
     "displacement_of_ddf",
     "frame_signs",
     "in_other_worlds",
+    "plus_map",
     "swap_frame",
+    "translation",
+    "volume_change",
 ]
 
 Displacement: TypeAlias = npt.NDArray[np.float32]  # (3, X, Y, Z) or (2, X, Y), mm
 GridAffine: TypeAlias = npt.NDArray[np.float64]  # (4, 4), voxels to RAS mm, in 2D too
 
+SAMPLES = 12  # along each axis, of a field that a linear map is fitted to
 PLANE_TOLERANCE = 1e-3  # sine of the angle by which a 2D grid may leave the world's x-y plane
 
 
@@ -82,6 +86,63 @@ def frame_signs(d: int) -> Displacement:
 def swap_frame(displacement: Displacement) -> Displacement:
     """Turn components in RAS into LPS or back: the first two change sign; shape ``(d, *spatial)``."""
     return displacement * frame_signs(len(displacement)).reshape(-1, *[1] * (displacement.ndim - 1))
+
+
+def plus_map(
+    values: npt.NDArray[np.floating],
+    matrix: npt.NDArray[np.floating],
+    linear: npt.NDArray[np.floating] | None = None,
+) -> Displacement:
+    """``L v(x) + M x`` at every voxel ``x``: positions of displacements, or the other way round.
+
+    Args:
+        values: ``v``, (3, X, Y, Z).
+        matrix: ``M``, (4, 4), of which the last row does not count.
+        linear: ``L``, (3, 3); None for identity.
+
+    Example:
+        >>> plus_map(np.zeros((3, 1, 1, 2)), np.diag([1.0, 1, 2, 1]))[2, 0, 0].tolist()
+        [0.0, 2.0]
+    """
+    shape, moved = values.shape[1:], np.empty(values.shape, np.float32)
+    M = torch.from_numpy(np.ascontiguousarray(matrix, np.float64))
+    for slab in fields.slabs(shape):
+        part = values[:, slab] if linear is None else np.tensordot(linear, values[:, slab], 1)
+        moved[:, slab] = part + affine_field(M, shape, torch.float64, slab).numpy()
+    return moved
+
+
+def volume_change(displacement: Displacement, affine: GridAffine) -> float:
+    """By which factor a field changes the volume of its grid as a whole: that of the closest linear map.
+
+    Args:
+        displacement: (3, X, Y, Z) or (2, X, Y), mm, components in RAS.
+        affine: voxel-to-RAS matrix of its grid, (4, 4).
+
+    Returns:
+        the factor; 1 where an axis has one voxel and so states nothing.
+
+    Example:
+        >>> x = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"))
+        >>> round(volume_change(x, np.eye(4)), 6)  # each point is moved to double its distance
+        8.0
+    """
+    d, shape = len(displacement), displacement.shape[1:]
+    if min(shape) < 2:
+        return 1.0
+    chosen = np.ix_(*[np.unique(np.linspace(0, n - 1, SAMPLES).round().astype(int)) for n in shape])
+    index = np.stack(np.broadcast_arrays(*chosen)).reshape(d, -1).T
+    points = index @ affine[:d, :d].T
+    moved = points + np.stack([part[chosen] for part in displacement]).reshape(d, -1).T
+    fitted = np.linalg.lstsq(points - points.mean(0), moved - moved.mean(0), rcond=None)[0]
+    return float(np.linalg.det(fitted))
+
+
+def translation(matrix: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The constant part of an affine map, (4, 4), without the rest."""
+    constant = np.zeros((4, 4))
+    constant[:, 3] = matrix[:, 3]
+    return constant
 
 
 def in_other_worlds(

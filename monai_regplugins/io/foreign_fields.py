@@ -13,6 +13,7 @@ format              file                                                its numb
 ``fsl_absolute``  the same (``convertwarp --absout``)                 positions in them
 ``dipy``          NIfTI (X, Y, Z, 3, 2), ``write_mapping``            displacement, RAS mm, the second half backward
 ``x5``            HDF5 ``.x5`` of nitransforms (needs h5py)           displacement or positions, RAS mm
+``freesurfer``    ``.mgz`` of FreeSurfer and SynthMorph               see its module ``freesurfer_warp``
 ================  ==================================================  =================================================
 
 All of them pull: the value at a point of the fixed image states where to look in the moving one. FSL's coordinates are
@@ -24,23 +25,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError, import_optional
-from monai_regplugins.grids import LPS_TO_RAS, affine_field
+from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.displacement import VECTOR, NiftiField, read_nifti_field
-from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
+from monai_regplugins.io.displacement import write_vectors as write_nifti_vectors
+from monai_regplugins.io.field_grid import Displacement, GridAffine, frame_signs, plus_map, swap_frame, translation
+from monai_regplugins.io.freesurfer_warp import WARP_SUFFIXES, read_freesurfer_warp, write_freesurfer_warp
 from monai_regplugins.io.linear import fsl_matrix
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.image_grid import ImageGrid
-from monai_regplugins.readers.nifti import nifti_place
+from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place
 from monai_regplugins.readers.voxel_files import voxel_files
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "VECTOR_SUFFIXES",
     "ForeignFormat",
     "foreign_format",
+    "save_foreign_field",
     "write_fsl",
     "write_vectors",
     "write_x5",
@@ -66,19 +69,27 @@ NIFTYREG_KINDS = {
 READING = 16  # bytes per number
 
 Read = Callable[[Path, ImageGrid | None, ImageGrid | None], tuple[Displacement, GridAffine]]
+Write = Callable[[Displacement, GridAffine, Path, ImageGrid | None], None]
 
 
 class ForeignFormat(NamedTuple):
-    """One format that another tool writes.
+    """One format of another tool.
 
     Attributes:
         tools: which.
         read: takes the path and the grids of the fixed and the moving image, which only FSL's formats need.
+        write: writes a checked 3D field; takes displacement, affine, path and the grid of the moving image. None where
+            the format is only read.
+        suffixes: what its file names may end in.
+        written: the same of files to write; a header whose values are in another file is not among them.
         by_itk: whether these tools place images as ITK does.
     """
 
     tools: str
     read: Read
+    write: Write | None = None
+    suffixes: tuple[str, ...] = NIFTI_SUFFIXES
+    written: tuple[str, ...] = NIFTI_SUFFIXES
     by_itk: bool = False
 
 
@@ -108,7 +119,7 @@ def _unsaid(path: str | Path, what: str) -> InputError:
     """The error for a file whose format the user has to name."""
     return InputError(
         f"'{path}' {what}; name its format (--from, or FORMAT:FILE): itk_nifti, slicer_nifti, learn2reg, "
-        f"{', '.join(name for name in FOREIGN_FORMATS if name not in ('vectors', 'x5'))}."
+        f"{', '.join(name for name, one in FOREIGN_FORMATS.items() if one.suffixes == NIFTI_SUFFIXES)}."
     )
 
 
@@ -171,16 +182,6 @@ def _nifti(path: Path, axes: tuple[int, ...]) -> tuple[NiftiField, Displacement,
     return header, np.moveaxis(values, 3, 0), nifti_place(header.image.header).affine
 
 
-def _minus_positions(positions: Displacement, affine: GridAffine) -> Displacement:
-    """``P(x) - A x``: what is left of positions when each voxel's own is taken away."""
-    shape = positions.shape[1:]
-    moved = np.empty(positions.shape, np.float32)
-    for slab in fields.slabs(shape):
-        own = affine_field(torch.from_numpy(np.ascontiguousarray(affine)), shape, torch.float64, slab).numpy()
-        moved[:, slab] = positions[:, slab] - own
-    return moved
-
-
 def _read_niftyreg(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> tuple[Displacement, GridAffine]:
     """NiftyReg: ``intent_p1`` states what the numbers are."""
     header, values, affine = _nifti(path, (1, 3))
@@ -191,13 +192,13 @@ def _read_niftyreg(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None
             f"'{path}' of NiftyReg holds {held}, expected positions or a displacement (intent_p1 0 or 1); convert it "
             "with reg_transform -def."
         )
-    return (_minus_positions(values, affine) if kind == 0 else values), affine
+    return (plus_map(values, -affine) if kind == 0 else values), affine
 
 
 def _read_spm(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> tuple[Displacement, GridAffine]:
     """SPM: positions in mm, NaN where the deformation is unknown."""
     _, values, affine = _nifti(path, (1, 3))
-    return _minus_positions(values, affine), affine
+    return plus_map(values, -affine), affine
 
 
 def _read_afni(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> tuple[Displacement, GridAffine]:
@@ -221,9 +222,8 @@ def _fsl(relative: bool) -> Read:
         _, values, affine = _nifti(path, (3,))
         to_fsl = fsl_matrix(ImageGrid(affine, values.shape[1:]))
         from_fsl = moving.affine @ np.linalg.inv(fsl_matrix(moving))
-        u = np.tensordot(from_fsl[:3, :3], values, 1)
-        rest = (from_fsl @ to_fsl if relative else _translation(from_fsl)) - affine
-        return _plus_grid(u.astype(np.float32), rest), affine
+        rest = (from_fsl @ to_fsl if relative else translation(from_fsl)) - affine
+        return plus_map(values, rest, from_fsl[:3, :3]), affine
 
     return read
 
@@ -248,28 +248,13 @@ def write_fsl(
     shape = displacement_ras.shape[1:]
     to_fsl = fsl_matrix(moving) @ np.linalg.inv(moving.affine)
     rest = to_fsl @ affine - (fsl_matrix(ImageGrid(affine, shape)) if relative else 0)
-    values = _plus_grid(np.tensordot(to_fsl[:3, :3], displacement_ras, 1).astype(np.float32), rest)
+    values = plus_map(displacement_ras, rest, to_fsl[:3, :3])
     image = nib.Nifti1Image(np.broadcast_to(np.float32(0), (*shape, 3)), affine)
     image.header["intent_code"] = FSL
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code="aligned")
     image.set_qform(image.affine, code="aligned")
     write_nifti(image, path, values)
-
-
-def _translation(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The constant part of a map, as a map of voxels."""
-    constant = np.zeros((4, 4))
-    constant[:, 3] = matrix[:, 3]
-    return constant
-
-
-def _plus_grid(u: Displacement, matrix: npt.NDArray[Any]) -> Displacement:
-    """``u(x) + M x`` at every voxel x."""
-    shape = u.shape[1:]
-    for slab in fields.slabs(shape):
-        u[:, slab] += affine_field(torch.from_numpy(np.ascontiguousarray(matrix)), shape, torch.float64, slab).numpy()
-    return u
 
 
 def write_x5(displacement_ras: Displacement, affine: GridAffine, path: Path) -> None:
@@ -313,16 +298,80 @@ def _read_x5(path: Path, fixed: ImageGrid | None, moving: ImageGrid | None) -> t
         raise
     except Exception as error:  # a damaged or foreign file can fail in any way inside HDF5
         raise InputError(f"displacement field '{path}' cannot be read as X5; copy or export it again.") from error
-    return (values if relative else _minus_positions(values, affine)), affine
+    return (values if relative else plus_map(values, -affine)), affine
+
+
+def _write_niftyreg(displacement_ras: Displacement, affine: GridAffine, path: Path, moving: ImageGrid | None) -> None:
+    """NiftyReg: positions, whose ``intent_p1`` is 0, as its programs write them."""
+    write_nifti_vectors(plus_map(displacement_ras, affine), affine, path, VECTOR, NIFTYREG)
+
+
+def _write_spm(displacement_ras: Displacement, affine: GridAffine, path: Path, moving: ImageGrid | None) -> None:
+    """SPM: positions, as its Deformations utility writes them."""
+    write_nifti_vectors(plus_map(displacement_ras, affine), affine, path, VECTOR, SPM)
+
+
+def _write_afni(displacement_ras: Displacement, affine: GridAffine, path: Path, moving: ImageGrid | None) -> None:
+    """AFNI: displacements along its axes."""
+    write_nifti_vectors(displacement_ras, affine, path, signs=frame_signs(3))
 
 
 FOREIGN_FORMATS = {
-    "vectors": ForeignFormat("3D Slicer, ITK, elastix, plastimatch", _read_vectors, by_itk=True),
-    "niftyreg": ForeignFormat("NiftyReg", _read_niftyreg),
-    "spm": ForeignFormat("SPM", _read_spm),
-    "afni": ForeignFormat("AFNI", _read_afni),
-    "fsl_relative": ForeignFormat("FSL", _fsl(relative=True)),
-    "fsl_absolute": ForeignFormat("FSL", _fsl(relative=False)),
+    "vectors": ForeignFormat(
+        "3D Slicer, ITK, elastix, plastimatch",
+        _read_vectors,
+        lambda displacement, affine, path, moving: write_vectors(displacement, affine, path),
+        VECTOR_SUFFIXES,
+        (".nrrd", ".mha"),
+        by_itk=True,
+    ),
+    "niftyreg": ForeignFormat("NiftyReg", _read_niftyreg, _write_niftyreg),
+    "spm": ForeignFormat("SPM", _read_spm, _write_spm),
+    "afni": ForeignFormat("AFNI", _read_afni, _write_afni),
+    "fsl_relative": ForeignFormat("FSL", _fsl(relative=True), write_fsl),
+    "fsl_absolute": ForeignFormat(
+        "FSL",
+        _fsl(relative=False),
+        lambda displacement, affine, path, moving: write_fsl(displacement, affine, path, moving, relative=False),
+    ),
     "dipy": ForeignFormat("DIPY", _read_dipy),
-    "x5": ForeignFormat("nitransforms", _read_x5),
+    "x5": ForeignFormat(
+        "nitransforms",
+        _read_x5,
+        lambda displacement, affine, path, moving: write_x5(displacement, affine, path),
+        (".x5",),
+        (".x5",),
+    ),
+    "freesurfer": ForeignFormat(
+        "FreeSurfer, SynthMorph", read_freesurfer_warp, write_freesurfer_warp, WARP_SUFFIXES, WARP_SUFFIXES
+    ),
 }
+
+
+def save_foreign_field(
+    format: str, displacement_ras: Displacement, affine: GridAffine, path: Path, moving: ImageGrid | None
+) -> None:
+    """Write a checked field in one of ``FOREIGN_FORMATS``, whole or not at all.
+
+    Args:
+        format: a name in ``FOREIGN_FORMATS``.
+        displacement_ras: (3, X, Y, Z), mm, components in RAS; (2, X, Y) too for ``vectors``.
+        affine: voxel-to-RAS matrix of the field's grid, (4, 4).
+        path: the file.
+        moving: grid of the moving image, which formats of FSL and FreeSurfer need.
+
+    Raises:
+        InputError: When the format is only read, or cannot hold this field, the name does not fit, an image is missing,
+            or the system refuses to write.
+    """
+    target = FOREIGN_FORMATS[format]
+    if (write := target.write) is None:
+        raise InputError(f"the format '{format}' is read only; choose another one.")
+    if len(displacement_ras) != 3 and format != "vectors":
+        raise InputError(
+            f"the format '{format}' holds 3D fields only, and this one is 2D; choose itk_nifti or vectors."
+        )
+    if not path.name.lower().endswith(target.written):
+        endings = " or ".join(target.written)
+        raise InputError(f"'{path}' is no name for the format '{format}', expected {endings}; change it.")
+    replace_file(path, lambda temporary: write(displacement_ras, affine, temporary, moving))

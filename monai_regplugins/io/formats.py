@@ -41,8 +41,9 @@ from monai_regplugins.io.field_grid import (
     ddf_of_displacement,
     displacement_of_ddf,
     in_other_worlds,
+    volume_change,
 )
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, foreign_format
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, foreign_format
 from monai_regplugins.io.itk_transform import load_itk_transform, write_itk_transform
 from monai_regplugins.io.learn2reg import learn2reg_name, load_learn2reg, write_learn2reg
 from monai_regplugins.io.native import load_native, write_native
@@ -173,6 +174,8 @@ FORMATS = {
     ),
 }
 
+BY_WORD = ("niftyreg", "spm", "afni", "fsl_relative", "fsl_absolute")  # formats that one must know of most files
+MOST_GROWTH = 5.0  # of an image's volume, up to which a named format is believed; 8 is what a wrong one makes
 INSTEAD_OF_DICOM = "displacement.nii.gz"
 
 
@@ -273,9 +276,22 @@ def load_field(
         known = fixed.affine if fixed is not None and fixed_affine is None else fixed_affine
         displacement, affine = FORMATS[name].read(file, known)
     try:
-        return check_field(displacement, affine)
+        checked = check_field(displacement, affine)
+        if name in BY_WORD:
+            _check_named(name, *checked)
+        return checked
     except InputError as error:
         raise InputError(f"'{path}' is of no use: {error}") from error
+
+
+def _check_named(format: str, displacement: Displacement, affine: GridAffine) -> None:
+    """Positions that are taken for displacements double the grid, and the other way round it shrinks to nothing."""
+    factor = abs(volume_change(displacement, affine))
+    if not 1 / MOST_GROWTH < factor < MOST_GROWTH:
+        raise InputError(
+            f"in the format '{format}' the field makes the image {factor:.3g} times as large, expected between "
+            f"{1 / MOST_GROWTH:g} and {MOST_GROWTH:g}; it is rather of another format."
+        )
 
 
 def format_of(path: str | Path) -> str:
@@ -292,18 +308,15 @@ def format_of(path: str | Path) -> str:
     name = file.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
         return _nifti_format(file)
-    if name.endswith(VECTOR_SUFFIXES):
-        return "vectors"
-    if name.endswith(".x5"):
-        return "x5"
-    for known, format in FORMATS.items():
+    for known, format in (FOREIGN_FORMATS | FORMATS).items():
         if name.endswith(format.suffixes):
             return known
     with file.open("rb") as stream:
         if stream.read(132)[128:] == b"DICM":
             return "dicom"
-    suffixes = {*VECTOR_SUFFIXES, ".x5", *(suffix for format in FORMATS.values() for suffix in format.suffixes)}
-    listed = ", ".join(sorted(suffixes))
+    listed = ", ".join(
+        sorted({suffix for format in (FOREIGN_FORMATS | FORMATS).values() for suffix in format.suffixes})
+    )
     raise InputError(f"'{path}' is in no known format, expected a file that ends in one of {listed}; export it as one.")
 
 

@@ -42,7 +42,15 @@ from monai_regplugins.readers.image_grid import ImageGrid
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["LINEAR_FORMATS", "LINEAR_SUFFIXES", "fsl_matrix", "linear_format", "load_linear", "save_linear"]
+__all__ = [
+    "LINEAR_FORMATS",
+    "LINEAR_SUFFIXES",
+    "centered",
+    "fsl_matrix",
+    "linear_format",
+    "load_linear",
+    "save_linear",
+]
 
 Matrix: TypeAlias = npt.NDArray[Any]
 
@@ -78,8 +86,8 @@ def load_linear(
         fixed: grid of the fixed image, which ``fsl`` needs, see
             :func:`~monai_regplugins.readers.image_grid.read_image_grid`.
         moving: the same of the moving image.
-        frames: frame of reference UIDs of the fixed and the moving image, for ``dicom``; without them the object's own
-            frame is the fixed image's.
+        frames: frame of reference UIDs of the fixed and the moving image, for ``dicom``; by default those of their
+            grids, and where these have none, the object's own frame is the fixed image's.
 
     Returns:
         ``T``, (4, 4), float64: ``p`` goes to ``T p``. A 2D transform leaves the third axis alone.
@@ -263,18 +271,18 @@ def _lta_frame(text: str, side: str, kind: int) -> Matrix:
     block = text.split(f"{side} volume info")[1].split("volume info")[0]
     found = {key: value.split() for key, value in re.findall(r"^(\w+)\s*=\s*(.+)$", block, re.MULTILINE)}
     size, shape = (np.array(found[key], np.float64) for key in ("voxelsize", "volume"))
-    to_ras = _centered(np.transpose([np.array(found[f"{axis}ras"], np.float64) for axis in "xyz"]) * size, shape)
-    to_ras[:3, 3] += np.array(found["cras"], np.float64)
+    axes = np.transpose([np.array(found[f"{axis}ras"], np.float64) for axis in "xyz"]) * size
+    to_ras = centered(axes, shape, np.array(found["cras"], np.float64))
     if kind == VOX_TO_VOX:
         return to_ras
-    from_surface: Matrix = to_ras @ np.linalg.inv(_centered(SURFACE_AXES * size, shape))
+    from_surface: Matrix = to_ras @ np.linalg.inv(centered(SURFACE_AXES * size, shape))
     return from_surface
 
 
-def _centered(axes: Matrix, shape: Matrix) -> Matrix:
-    """A grid whose voxel ``shape / 2`` is the origin."""
+def centered(axes: Matrix, shape: Matrix, center: Matrix | float = 0.0) -> Matrix:
+    """A grid as FreeSurfer states it, (4, 4): by the edges of a voxel, as columns, and where voxel ``shape / 2`` is."""
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = axes, -axes @ (shape / 2)
+    affine[:3, :3], affine[:3, 3] = axes, center - axes @ (np.asarray(shape) / 2)
     return affine
 
 
@@ -308,7 +316,8 @@ def _read_dicom(file: Path, given: _Given) -> Matrix:
     items = {str(item.get("FrameOfReferenceUID", "")): item for item in dataset.get("RegistrationSequence", ())}
     if not items:
         raise InputError(f"'{file}' is no DICOM Spatial Registration; for a deformable one give it as a field.")
-    fixed, moving = given.frames
+    grids = [grid.frame if grid is not None else "" for grid in given[:2]]
+    fixed, moving = (stated or known for stated, known in zip(given.frames, grids, strict=True))
     fixed = fixed or own
     others = [uid for uid in items if uid not in (own, fixed)]
     if not moving and len(others) != 1:

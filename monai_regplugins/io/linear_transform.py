@@ -91,7 +91,12 @@ def read_linear_transforms(
         InputError: When a file is missing or damaged, holds no linear transform, one of another dimension or one that
             has no inverse.
     """
-    matrices = [_read(name, spatial_dims, fixed, moving) for name in _names(files)]
+    names = _names(files)
+    last = len(names) - 1
+    matrices = [
+        _read(name, spatial_dims, _known(fixed, index == 0), _known(moving, index == last))
+        for index, name in enumerate(names)
+    ]
     result = np.eye(4)
     for index, (matrix, by_itk) in enumerate(matrices):
         to_itk = _world(fixed_itk) if by_itk and index == 0 else np.eye(4)
@@ -118,6 +123,11 @@ def files_of(files: str | Path | Sequence[str | Path]) -> list[Path]:
     return [transform_source(name).path for name in _names(files)]
 
 
+def _known(grid: ImageGrid | None, adjacent: bool) -> ImageGrid | None:
+    """The grid of an image; a transform that does not begin or end there is about another frame of reference."""
+    return grid if grid is None or adjacent else grid._replace(frame="")
+
+
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
     """The names of one file or several, which a command line gives as one text."""
     if isinstance(files, Path):
@@ -139,22 +149,26 @@ def _read(name: str, d: int, fixed: ImageGrid | None, moving: ImageGrid | None) 
     """A transform as a matrix (4, 4) in RAS, and whether it is about the worlds of ITK."""
     source = transform_source(name)
     file = check_file(source.path, "initial transform")
-    matrix, by_itk = _of_any_format(file, source.format, d, fixed, moving)
+    grids = (moving, fixed) if source.inverse else (fixed, moving)
+    matrix, by_itk = _of_any_format(file, source.format, d, *grids)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < np.finfo(np.float32).tiny:
         raise InputError(f"initial transform '{name}' has no inverse, expected an invertible matrix; export it again.")
-    if source.inverse:
-        return np.asarray(np.linalg.inv(matrix), np.float64), False
-    return matrix, by_itk
+    return (np.asarray(np.linalg.inv(matrix), np.float64) if source.inverse else matrix), by_itk
 
 
 def _of_any_format(
     file: Path, format: str | None, d: int, fixed: ImageGrid | None, moving: ImageGrid | None
 ) -> tuple[Matrix, bool]:
     """The matrix of a file, and whether it is about the worlds of ITK."""
-    if format not in (None, "itk") or file.suffix.lower() == ".lta":
+    if format not in (None, "itk") or file.suffix.lower() == ".lta" or _is_dicom(file):
         return load_linear(file, format, fixed, moving).numpy(), False
     plain = _plain_matrix(file, d) if format is None and file.suffix.lower() in (".txt", ".mat", ".csv", "") else None
     return (_itk_matrix(file, d), True) if plain is None else (plain, False)
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _plain_matrix(file: Path, d: int) -> Matrix | None:

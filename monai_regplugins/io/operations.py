@@ -26,8 +26,9 @@ from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.files.atomic import replace_file
 from monai_regplugins.grids import affine_field, same_affine, world_affine
 from monai_regplugins.io.field_grid import check_field, ddf_of_displacement
-from monai_regplugins.io.foreign_fields import VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, save_foreign_field
 from monai_regplugins.io.formats import FORMATS, FieldPair, in_itk_world, save_field
+from monai_regplugins.io.freesurfer_warp import WARP_SUFFIXES
 from monai_regplugins.io.linear import LINEAR_SUFFIXES, save_linear
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, LinearMap, check_meets, grid_points
@@ -45,9 +46,17 @@ logger = logging.getLogger(__name__)
 Source: TypeAlias = str | Path
 Sources: TypeAlias = Source | Sequence[Source]
 
-WRITTEN_FORMS = (*FORMATS, "vectors", "x5", "fsl_relative", "fsl_absolute", "itk", "lta", "fsl", "ras", "lps")
 LINEAR = ("itk", "lta", "fsl", "ras", "lps")
-BY_SUFFIX = {".npz": "native", ".x5": "x5", ".dcm": "dicom", ".h5": "itk_h5", ".hdf5": "itk_h5", ".tfm": "itk_h5"}
+WRITTEN_FORMS = (*FORMATS, *(name for name, form in FOREIGN_FORMATS.items() if form.write is not None), *LINEAR)
+BY_SUFFIX = {
+    **dict.fromkeys(NIFTI_SUFFIXES, "itk_nifti"),
+    **dict.fromkeys(VECTOR_SUFFIXES, "vectors"),
+    **dict.fromkeys(WARP_SUFFIXES, "freesurfer"),
+    **dict.fromkeys(FORMATS["itk_h5"].suffixes, "itk_h5"),
+    ".npz": "native",
+    ".x5": "x5",
+    ".dcm": "dicom",
+}
 POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt", ".pts")
 CONVERGED = 0.01  # mm
 
@@ -225,7 +234,12 @@ def invert(
 
 
 def jacobian(
-    transforms: Sources, output: Source, like: Source | None = None, log: bool = False, format: str | None = None
+    transforms: Sources,
+    output: Source,
+    like: Source | None = None,
+    log: bool = False,
+    format: str | None = None,
+    moving_image: Source | None = None,
 ) -> Path:
     """Write the Jacobian determinant of a transform as NIfTI, float32: the volume of a voxel in the moving image.
 
@@ -239,6 +253,7 @@ def jacobian(
         like: image whose grid is taken; by default that of the first field.
         log: write the natural logarithm; NaN where the determinant is not positive.
         format: format of the transforms that do not state theirs.
+        moving_image: the moving image; formats that count its voxels need it.
 
     Raises:
         InputError: When a file cannot be read or written, or no grid is given.
@@ -246,7 +261,8 @@ def jacobian(
     target = _nifti_target(Path(output))
     _check_not_an_input(target, [transform_source(one).path for one in _listed(transforms)])
     grid = None if like is None else read_image_grid(like, "image of the grid")
-    field = _field(load_transform(transforms, format, grid), grid, None)
+    moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    field = _field(load_transform(transforms, format, grid, moving), grid, moving)
     values = _determinants(field)
     if log:
         if folded := int((values <= 0).sum()):
@@ -257,29 +273,39 @@ def jacobian(
     return target
 
 
-def inspect(transform: Source, format: str | None = None) -> Inspection:
+def inspect(
+    transform: Source, format: str | None = None, like: Source | None = None, moving_image: Source | None = None
+) -> Inspection:
     """State what a transform file is: format, direction, units, frame, grid, size of the motion, folds.
 
     Args:
         transform: the file.
         format: its format if it does not state it.
+        like: the fixed image, which formats that count voxels of both images need.
+        moving_image: the moving image, which these need, too.
 
     Raises:
         InputError: When it cannot be read.
     """
     source = transform_source(transform, format)
     name = source.format or transform_format(source.path)
-    chain = load_transform([source], format)
+    fixed = None if like is None else read_image_grid(like, "fixed image")
+    moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
+    chain = load_transform([source], format, fixed, moving)
     direction = "points of the fixed image to the moving image, so that images are resampled onto the fixed grid"
     facts = {"format": name, "direction": direction, "as read": "RAS, mm"}
     facts["image position"] = "as ITK takes it from the header" if chain.fixed_by_itk else "as nibabel takes it"
     for number, one in enumerate(chain.maps, 1):
         title = "" if len(chain.maps) == 1 else f"{number}. "
-        facts[f"{title}kind"] = {LinearMap: "linear", FieldMap: "displacement field"}.get(type(one), "other")
+        facts[f"{title}kind"] = {
+            LinearMap: "linear",
+            FieldMap: "displacement field",
+            InverseMap: "inverse of a displacement field",
+        }.get(type(one), "other")
         if isinstance(one, LinearMap):
             facts |= {f"{title}{key}": fact for key, fact in _about_matrix(one.matrix).items()}
-        elif isinstance(one, FieldMap):
-            facts |= {f"{title}{key}": fact for key, fact in _about_field(one).items()}
+        elif isinstance(field := one.forward if isinstance(one, InverseMap) else one, FieldMap):
+            facts |= {f"{title}{key}": fact for key, fact in _about_field(field).items()}
     return Inspection(source.path, facts)
 
 
@@ -337,14 +363,26 @@ def _apply_to_file(
 ) -> None:
     """Bring one image onto a grid."""
     labels = interpolation in ("nearest", "labels")
-    scan = read_scan(path, "moving image", exact=labels)
+    warped, grid = _warped(transforms, path, like, interpolation, padding_value, format)
+    _save_image(target, _smallest_type(warped) if labels else warped, np.asarray(grid.affine), path)
+
+
+def _warped(
+    transforms: Sources,
+    path: Path,
+    like: ImageGrid | None,
+    interpolation: str,
+    padding_value: float | None,
+    format: str | None,
+) -> tuple[torch.Tensor, ImageGrid]:
+    """One image on a grid; the image itself and the transforms leave the memory before the result is written."""
+    scan = read_scan(path, "moving image", exact=interpolation in ("nearest", "labels"))
     image = _as_channels(scan.values, 2 if like is not None and len(like.shape) == 2 else 3)
     moving = MetaTensor(image, affine=scan.affine, meta=scan.meta)
     chain = load_transform(transforms, format, like, grid_of(moving))
     grid = like or _own_grid(chain)
     check_meets(chain.in_worlds(grid.itk, None), grid_points(grid.affine, grid.shape))
-    warped = apply_to_image(chain, moving, grid, interpolation, padding_value).as_tensor()
-    _save_image(target, _smallest_type(warped) if labels else warped, np.asarray(grid.affine), path)
+    return apply_to_image(chain, moving, grid, interpolation, padding_value).as_tensor(), grid
 
 
 def _as_channels(values: torch.Tensor, d: int) -> torch.Tensor:
@@ -440,13 +478,11 @@ def _field(chain: Chain, fixed: ImageGrid | None, moving: ImageGrid | None) -> F
 
 def _save_field(field: FieldMap, path: Path, to: str | None, fixed: ImageGrid | None, moving: ImageGrid | None) -> None:
     """Write a field in the format that is named, or that the suffix states."""
-    name = path.name.lower()
-    by_suffix = "itk_nifti" if name.endswith(NIFTI_SUFFIXES) else "vectors" if name.endswith(VECTOR_SUFFIXES) else ""
-    format = to or by_suffix or BY_SUFFIX.get(path.suffix.lower())
+    format = to or next((form for suffix, form in BY_SUFFIX.items() if path.name.lower().endswith(suffix)), None)
     if format is None:
         raise InputError(
-            f"'{path}' does not name the format of a field, expected .nii.gz, .h5, .nrrd, .mha, .npz or .dcm; change "
-            "it, or name the format (--to)."
+            f"'{path}' does not name the format of a field, expected .nii.gz, .h5, .nrrd, .mha, .mgz, .npz or .dcm; "
+            "change it, or name the format (--to)."
         )
     pair = FieldPair(
         moving_affine=None if moving is None else moving.affine,
@@ -457,24 +493,13 @@ def _save_field(field: FieldMap, path: Path, to: str | None, fixed: ImageGrid | 
     if format in FORMATS:
         save_field(format, field.displacement, field.affine, path, pair)
         return
-    checked = check_field(field.displacement, field.affine)
-    if format == "vectors":
-        suffixes: tuple[str, ...] = VECTOR_SUFFIXES
-        placed = in_itk_world(*checked, pair)
-        write = lambda temporary: write_vectors(*placed, temporary)  # noqa: E731
-    elif format == "x5":
-        suffixes = (".x5",)
-        write = lambda temporary: write_x5(*checked, temporary)  # noqa: E731
-    elif format in ("fsl_relative", "fsl_absolute"):
-        suffixes = NIFTI_SUFFIXES
-        write = lambda temporary: write_fsl(*checked, temporary, moving, format == "fsl_relative")  # noqa: E731
-    else:
+    if format not in FOREIGN_FORMATS:
         raise InputError(
             f"the format '{format}' holds a matrix only, but the transform is a field; choose another one."
         )
-    if not name.endswith(suffixes):
-        raise InputError(f"'{path}' is no name for the format '{format}', expected {' or '.join(suffixes)}; change it.")
-    replace_file(path, write)
+    checked = check_field(field.displacement, field.affine)
+    placed = in_itk_world(*checked, pair) if FOREIGN_FORMATS[format].by_itk else checked
+    save_foreign_field(format, *placed, path, moving)
 
 
 def _inverted(chain: Chain, grid: ImageGrid) -> tuple[FieldMap, Inverted]:

@@ -239,10 +239,12 @@ def check_meets(chain: Chain, points: torch.Tensor) -> None:
             files are in another order than a point meets them.
     """
     for number, one in enumerate(chain.maps, 1):
-        if isinstance(one, FieldMap) and not bool(one.covers(points).any()):
+        moved = one.move(points)
+        field, reached = (one.forward, moved) if isinstance(one, InverseMap) else (one, points)
+        if isinstance(field, FieldMap) and not bool(field.covers(reached).any()):
             raise InputError(
                 f"no point of the grid lies on the field of transform {number} of {len(chain.maps)}, expected one that "
                 "they meet; check that transforms and images belong together, and the order: what meets a point of the "
                 "fixed image first comes first."
             )
-        points = one.move(points)
+        points = moved

@@ -13,23 +13,23 @@ import numpy as np
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import read_dicom_file
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS
 from monai_regplugins.io.formats import FORMATS, format_of, load_field
 from monai_regplugins.io.itk_transform import displacement_of, matrix_of, members_of, read_itk_transform
 from monai_regplugins.io.linear import LINEAR_FORMATS, linear_format, load_linear
+from monai_regplugins.io.minc_transform import MINC_TEXT, read_minc_transform
 from monai_regplugins.io.point_map import Chain, FieldMap, InverseMap, ItkMap, LinearMap, PointMap, grid_points
 from monai_regplugins.readers.image_grid import ImageGrid
-from monai_regplugins.readers.nifti import NIFTI_SUFFIXES
 
 __all__ = ["INVERSE", "READ_FORMATS", "TransformSource", "load_transform", "transform_format", "transform_source"]
 
 logger = logging.getLogger(__name__)
 
 INVERSE = "inverse"
-READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS)
+READ_FORMATS = (*FORMATS, *FOREIGN_FORMATS, *LINEAR_FORMATS, "minc")
 OF_ONE_PAIR = ("learn2reg", "fsl", "fsl_relative", "fsl_absolute")  # formats that count voxels of both images
 ITK_TEXT = b"#Insight Transform File"
-AS_FIELDS = (*NIFTI_SUFFIXES, *VECTOR_SUFFIXES, ".npz", ".x5")
+AS_FIELDS = (".npz", *(suffix for format in FOREIGN_FORMATS.values() for suffix in format.suffixes))
 
 
 class TransformSource(NamedTuple):
@@ -97,7 +97,11 @@ def load_transform(
     if not listed:
         raise InputError("no transform is given, expected one file at least; name it.")
     files = [one if isinstance(one, TransformSource) else transform_source(one, format) for one in listed]
-    chains = [_load_one(source, len(files) > 1, fixed, moving) for source in files]
+    last = len(files) - 1
+    chains = [
+        _load_one(source, last > 0, fixed if k == 0 else None, moving if k == last else None)
+        for k, source in enumerate(files)
+    ]
     maps = [one for chain in chains for one in chain.maps]
     return Chain(maps, chains[0].fixed_by_itk, chains[-1].moving_by_itk)
 
@@ -114,6 +118,8 @@ def transform_format(path: str | Path) -> str:
     if head[128:] == b"DICM":
         deformable = "DeformableRegistrationSequence" in read_dicom_file(file, "transform")
         return "dicom_field" if deformable else "dicom"
+    if head.startswith(MINC_TEXT):
+        return "minc"
     if file.name.lower().endswith(AS_FIELDS):
         return format_of(file)
     name = linear_format(file)
@@ -144,8 +150,8 @@ def _load_one(source: TransformSource, among_others: bool, fixed: ImageGrid | No
 
 def _maps(file: Path, name: str, fixed: ImageGrid | None, moving: ImageGrid | None) -> list[PointMap]:
     """What is in a file of this format, in the order in which a point meets it."""
-    if name == "itk_h5":
-        return _itk_maps(file)
+    if name in ("itk_h5", "minc"):
+        return _itk_maps(file) if name == "itk_h5" else read_minc_transform(file)
     if name == "dicom_field" or (name == "dicom" and transform_format(file) == "dicom_field"):
         return [FieldMap(*load_field(file, format="dicom"))]
     if name in LINEAR_FORMATS:
@@ -174,6 +180,8 @@ def _inverted(maps: Sequence[PointMap], file: Path) -> list[PointMap]:
     for one in reversed(maps):
         if isinstance(one, LinearMap):
             turned.append(LinearMap(np.linalg.inv(one.matrix)))
+        elif isinstance(one, InverseMap):
+            turned.append(one.forward)
         elif isinstance(one, FieldMap):
             turned.append(InverseMap(one, grid_points(one.affine, one.shape)))
         else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         mean_of_worst,
     )
     from monai_regplugins.metrics.learn2reg import sdlogj_l2r
+    from monai_regplugins.metrics.measure import Measure
     from monai_regplugins.metrics.overlap import (
         SurfaceDistances,
         dice,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Measure",
     "MotionPairs",
     "MotionSeparability",
     "SurfaceDistances",
@@ -64,6 +66,7 @@ export_on_demand(
     field_error=["field_errors"],
     landmarks=["landmark_differences", "landmark_errors", "landmark_statistics", "mean_of_worst"],
     learn2reg=["sdlogj_l2r"],
+    measure=["Measure"],
     overlap=["SurfaceDistances", "dice", "ncc", "surface_distances"],
     pair=["finite_values", "mean_metrics", "pair_metrics"],
     separability=["MotionPairs", "MotionSeparability", "correct_voxels", "sampled_pairs"],

@@ -14,6 +14,7 @@ from monai_regplugins.grids import map_points, offset_field
 from monai_regplugins.metrics.field_error import field_errors
 from monai_regplugins.metrics.landmarks import landmark_errors, landmark_statistics
 from monai_regplugins.metrics.learn2reg import sdlogj_l2r
+from monai_regplugins.metrics.measure import Measure, own_values
 from monai_regplugins.metrics.overlap import (
     SurfaceDistances,
     dice,
@@ -134,10 +135,15 @@ def measure_pair(
     labels: Sequence[int] | None = None,
     surface: bool = True,
     capture_range: float | None = None,
+    *,
+    own: Mapping[str, Measure] | None = None,
 ) -> dict[str, float]:
-    """Measure a pair from its item of the engine's output; the other arguments are those of ``pair_metrics``."""
+    """Measure a pair from its item of the engine's output.
+
+    The other arguments are those of :func:`pair_metrics`, and further measures by name.
+    """
     pred, targets = result["pred"], result["label"]
-    return pair_metrics(
+    found = pair_metrics(
         moving=targets["moving"],
         fixed=targets["fixed"],
         warped=pred["warped"],
@@ -158,6 +164,7 @@ def measure_pair(
         labels=labels,
         surface=surface,
     )
+    return found | own_values(own or {}, pred, targets)
 
 
 def _points(targets: Mapping[str, Any], side: str) -> Tensor | None:

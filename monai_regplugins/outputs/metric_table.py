@@ -14,9 +14,10 @@ from typing import Any
 from ignite.engine import Events
 
 from monai_regplugins.io.result_folder import check_result, write_result
+from monai_regplugins.metrics.measure import OWN
 from monai_regplugins.metrics.pair import finite_values, mean_metrics
 
-__all__ = ["MetricTable", "metrics_csv", "state_values", "states_of", "summary_table"]
+__all__ = ["MetricTable", "metrics_csv", "state_values", "states_of", "summarized", "summary_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,18 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> str:
     states = states_of(rows)
     pairs = f"{len(rows)} pair{'s' if len(rows) != 1 else ''}"
     lines = [f"{pairs:<12}" + "".join(f"{state:>10}" for state in states)]
-    for title, (name, decimals) in SUMMARY.items():
-        if any(name in row for row in rows):
-            means = (_mean(state_values(rows, name, state)) for state in states)
-            lines.append(f"{title:<12}" + "".join(f"{_rounded(mean, decimals):>10}" for mean in means))
+    for title, (name, decimals) in summarized(rows).items():
+        means = (_mean(state_values(rows, name, state)) for state in states)
+        lines.append(f"{title:<12}" + "".join(f"{_rounded(mean, decimals):>10}" for mean in means))
     return "\n".join(lines)
+
+
+def summarized(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """The measures of a summary that the pairs have, by title, with the number of decimals; own ones come last."""
+    present = dict.fromkeys(name for row in rows for name in row)
+    own = [name for name in present if name.startswith(OWN) and not name.endswith(("_before", "_aligned"))]
+    known = {title: entry for title, entry in SUMMARY.items() if entry[0] in present}
+    return known | {name.removeprefix(OWN): (name, 3) for name in own}
 
 
 def states_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image
 from monai_regplugins.figures.pair import PANELS
 from monai_regplugins.io.result_folder import check_result, read_record, write_result
 from monai_regplugins.metrics.pair import finite_values
-from monai_regplugins.outputs.metric_table import STATES, SUMMARY, metrics_csv, state_values, states_of
+from monai_regplugins.outputs.metric_table import STATES, metrics_csv, state_values, states_of, summarized
 from monai_regplugins.verdict.judge import LEVELS
 
 __all__ = ["RegistrationReport", "box_figure", "report_page"]
@@ -255,7 +255,7 @@ def _summary(rows: Sequence[Row]) -> str:
     """Table of the mean measures in each state."""
     states = states_of(rows)
     lines = [["", *states]]
-    for title, (name, decimals) in SUMMARY.items():
+    for title, (name, decimals) in summarized(rows).items():
         if finite_values(rows, name):
             lines.append(
                 [escape(title), *(_mean_and_sd(state_values(rows, name, state), decimals) for state in states)]
@@ -265,7 +265,7 @@ def _summary(rows: Sequence[Row]) -> str:
 
 def _pairs(rows: Sequence[Row]) -> str:
     """Table of the pairs."""
-    columns = {title: entry for title, entry in SUMMARY.items() if finite_values(rows, entry[0])}
+    columns = {title: entry for title, entry in summarized(rows).items() if finite_values(rows, entry[0])}
     judged = ["verdict"] if any("verdict" in row for row in rows) else []
     lines = [["pair", *judged, *columns]]
     for row in rows:

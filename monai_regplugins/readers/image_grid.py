@@ -10,6 +10,7 @@ import numpy.typing as npt
 from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError, check_affine
+from monai_regplugins.readers.dicom_series import series_of
 from monai_regplugins.readers.images import read_scan, scan_shape
 from monai_regplugins.readers.itk_world import itk_affine, itk_world_of, note_itk_world
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place
@@ -27,11 +28,13 @@ class ImageGrid(NamedTuple):
         shape: voxels along each axis, d of them.
         itk: the map from this package's world to the one in which ITK places the file, (4, 4), RAS mm, see
             :mod:`~monai_regplugins.readers.itk_world`; None where they are one.
+        frame: DICOM's UID of the frame of reference, empty for other files.
     """
 
     affine: Array
     shape: tuple[int, ...]
     itk: Array | None = None
+    frame: str = ""
 
     @property
     def by_itk(self) -> Array:
@@ -47,7 +50,8 @@ def grid_of(image: MetaTensor) -> ImageGrid:
         >>> grid_of(MetaTensor(torch.zeros(1, 4, 5, 6))).shape
         (4, 5, 6)
     """
-    return ImageGrid(image.affine.double().numpy(), tuple(int(n) for n in image.shape[1:]), itk_world_of(image))
+    shape, frame = tuple(int(n) for n in image.shape[1:]), (series_of(image) or {}).get("FrameOfReferenceUID", "")
+    return ImageGrid(image.affine.double().numpy(), shape, itk_world_of(image), frame)
 
 
 def read_image_grid(path: str | Path, what: str) -> ImageGrid:

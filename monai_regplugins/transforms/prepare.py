@@ -428,7 +428,8 @@ def resize_image(image: torch.Tensor, spatial_size: Sequence[int], nearest: bool
     values = image[None].to(torch.promote_types(image.dtype, torch.float32))
     pool, linear = _AVERAGE_AND_LINEAR[len(size)]
     averaged = [new if old % new == 0 else old for old, new in zip(image.shape[1:], size, strict=True)]
-    values = pool(values, averaged)
+    if averaged != list(image.shape[1:]):  # else it is a copy
+        values = pool(values, averaged)
     return functional.interpolate(values, size=size, mode=linear, align_corners=False)[0].to(image.dtype)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +17,9 @@ from bundle_files import configs
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from torch import nn
 
-pytestmark = pytest.mark.bundle
+from monai_regplugins import load_bundle
+
+pytestmark = [pytest.mark.bundle, pytest.mark.slow]
 
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ran-3d": ("ran", {}, (16, 16, 18)),
@@ -24,7 +30,6 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "regnet-2d": ("regnet", {"spatial_dims": 2}, (20, 23)),
     "regnet-exact": ("regnet", {"spatial_dims": 2, "dense_mode": "exact"}, (20, 23)),
 }
-SECONDS_LONG = ("ran-3d", "ran-2d")
 
 
 class Case(NamedTuple):
@@ -46,11 +51,6 @@ class Case(NamedTuple):
             ddf: torch.Tensor = self.network(image)
         assert ddf.abs().max() > 0.01
         return ddf
-
-
-def slow(*names: str) -> list[Any]:
-    """All cases, those named marked as slow."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in CASES]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_torchscript(case: Case) -> None:
         assert_equal(scripted(image), case.eager(image))
 
 
-@pytest.mark.parametrize("case", slow(*SECONDS_LONG), indirect=True)
+@pytest.mark.parametrize("case", CASES, indirect=True)
 def test_torch_export(case: Case, tmp_path: Path) -> None:
     """For the size and batch of the example, through a file."""
     with torch.no_grad():
@@ -89,7 +89,6 @@ def test_torch_export(case: Case, tmp_path: Path) -> None:
         assert_equal(exported(case.image), case.eager(case.image))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("case", "axes"), [("regnet-2d", (0, 2, 3)), ("r2n2-2d", (0,))], indirect=["case"])
 def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...]) -> None:
     """RegNet for sizes as even or odd as those of the example, R2N2 for any batch."""
@@ -100,7 +99,6 @@ def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...
         assert_equal(exported(case.image), case.eager(case.image))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 @pytest.mark.parametrize("case", CASES, indirect=True)
 def test_onnx(case: Case, tmp_path: Path) -> None:
@@ -113,3 +111,31 @@ def test_onnx(case: Case, tmp_path: Path) -> None:
     (actual,) = session.run(None, {session.get_inputs()[0].name: case.image.numpy()})
     assert actual.dtype == np.float32
     assert_equal(torch.from_numpy(actual), case.eager(case.image))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_an_exported_file_registers_as_the_page_shows(
+    repository: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block of the page, run on a pair, gives the field of the bundle."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    page = (repository / "docs" / "how-to" / "use-in-python.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"python -m monai.bundle (onnx_export .*?)\n```", page, re.DOTALL)
+    (code,) = [one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "import onnxruntime" in one]
+    words = shlex.split(command.replace("\\\n", " "))
+    options = {key.removeprefix("--"): value for key, value in zip(words[1::2], words[2::2], strict=True)}
+    shape, names = ast.literal_eval(options["input_shape"]), ast.literal_eval(options["converter_kwargs"])
+    monkeypatch.chdir(repository)
+    files = {key: options[key] for key in ("config_file", "ckpt_file")}
+    onnx_export("network_def", str(tmp_path / "ran.onnx"), **files, input_shape=shape, converter_kwargs=names)
+    monkeypatch.chdir(tmp_path)
+    for side, image in zip(("fixed", "moving"), sorted((phantoms / "imagesTr").glob("*.nii.gz")), strict=False):
+        shutil.copy(image, f"{side}.nii.gz")
+    values: dict[str, Any] = {}
+    exec(code, values)
+    expected = load_bundle(repository / "bundles" / "ran", device="cpu", refine_steps=0)(
+        "fixed.nii.gz", "moving.nii.gz"
+    )
+    assert expected.ddf.abs().max() > 0.5
+    torch.testing.assert_close(values["found"]["ddf"][0], expected.ddf, rtol=0, atol=1e-3)

@@ -141,6 +141,7 @@ class TestTraining:
         assert last["similarity"] > 0
         assert last["score"] < 0
 
+    @pytest.mark.slow
     def test_resumed_it_ends_with_the_same_weights(self, r2n2: Path, create_r2n2: Create, tmp_path: Path) -> None:
         def training(name: str, **changes: Any) -> ConfigWorkflow:
             schedule = {"max_epochs": 2, "warmup_steps": 1, "noise_std": 0.5}  # noise: also the dice must go on
@@ -168,6 +169,7 @@ class TestTraining:
         network = workflow.network_def
         assert (network.padding, network.noise_std, network.return_sequence) == ("zeros", 2**0.5, True)
 
+    @pytest.mark.slow
     def test_the_published_weights_train_on(
         self, repository: Path, r2n2: Path, create_r2n2: Create, tmp_path: Path
     ) -> None:
@@ -189,6 +191,7 @@ class TestTraining:
         assert re.fullmatch(r"frame_0000_to_000\d", first)
         assert workflow.evaluator.state.metrics["score"] == pytest.approx(float(rows["mean"]["ncc"]), rel=1e-4)
 
+    @pytest.mark.slow
     def test_volumes_train_and_register(self, r2n2: Path, create_r2n2: Create, phantoms: Path, tmp_path: Path) -> None:
         small = {"channels": [2, 4, 4], "num_residual": 1, "spatial_size": [32, 32, 32], "dataset_dir": str(phantoms)}
         workflow = create_r2n2(configs(r2n2, "train", "volume"), tmp_path, val_pairs=1, **small)

@@ -96,6 +96,7 @@ class TestTraining:
         assert last["loss"] == pytest.approx(total, rel=1e-5)
         assert -1.0 <= last["similarity"] < 0.0 < last["smoothness"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("warm", [True, False])
     def test_it_begins_from_scratch_or_with_given_weights(
         self, warm: bool, trained_ran: Path, copy_bundle: CopyBundle, create: Create, tmp_path: Path
@@ -112,6 +113,7 @@ class TestTraining:
         weights = read_weights(bundle / "runs" / "train" / "models" / "checkpoint.pt")["model"]
         assert same(weights, read_weights(published)) is warm
 
+    @pytest.mark.slow
     def test_a_second_one_leaves_the_first_as_it_is(self, ran: Path, create: Create, tmp_path: Path) -> None:
         output = tmp_path / "output"
         create(configs(ran, "train"), output).run()
@@ -171,6 +173,7 @@ class TestConfigurations:
         assert workflow.version == json.loads((ran / "configs" / "metadata.json").read_text())["version"]
         assert workflow.bundle_root == str(ran)
 
+    @pytest.mark.slow
     def test_pretraining_learns_from_true_fields(self, ran: Path, create: Create, tmp_path: Path) -> None:
         workflow = create(configs(ran, "train", "pretrain"), tmp_path)
         workflow.run()
@@ -181,6 +184,7 @@ class TestConfigurations:
         trained = read_weights(tmp_path / "models" / "checkpoint.pt")["model"]
         assert same(trained, workflow.network_def.state_dict())
 
+    @pytest.mark.slow
     def test_random_pairs_need_no_data_to_train_on(self, ran: Path, create: Create, tmp_path: Path) -> None:
         workflow = create(configs(ran, "train", "train_shapes"), tmp_path, num_phantoms=0)
         workflow.run()
@@ -191,6 +195,7 @@ class TestConfigurations:
         assert [item["fixed"].shape for item in workflow.trainer.state.batch] == [(1, 16, 16, 16)] * 2
         assert "average" in read_weights(tmp_path / "models" / "checkpoint.pt")["optimizer"]["state"][0]
 
+    @pytest.mark.slow
     def test_labels_may_help(self, ran: Path, create: Create, tmp_path: Path) -> None:
         settings = {"label_weight": 1.0, "synthetic_probability": 0.5, "crop_margin": [0, 1, 2]}
         workflow = create(configs(ran, "train"), tmp_path, spatial_size=[16, 18, 20], **settings)
@@ -199,6 +204,7 @@ class TestConfigurations:
         assert sorted(last) == ["labels", "similarity", "smoothness", "synthetic"]
         assert 0 < last["labels"] < 1
 
+    @pytest.mark.slow
     def test_the_papers_settings_train(self, ran: Path, create: Create, tmp_path: Path) -> None:
         workflow = create(configs(ran, "train", "paper"), tmp_path, crop_margin=[0, 1, 2], spatial_size=[16, 18, 20])
         workflow.run()
@@ -267,6 +273,7 @@ class TestResuming:
         expected = [0.5 * peak * (1.0 + math.cos(math.pi * step / 6.0)) for step in range(7)]
         assert rates == pytest.approx(expected)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("best", "kept"), [(1.0, True), (-1.0, False)])
     def test_a_worse_model_does_not_replace_the_best(
         self, best: float, kept: bool, trained_ran: Path, ran: Path, create: Create, tmp_path: Path
@@ -370,6 +377,7 @@ class TestTrainedModel:
         assert np.mean(warped_label != by_itk(label, sitk.sitkNearestNeighbor)) < 0.002
 
 
+@pytest.mark.slow
 def test_two_workflows_do_not_disturb_each_other(
     trained_ran: Path, create: Create, copy_bundle: CopyBundle, tmp_path: Path
 ) -> None:

@@ -341,6 +341,7 @@ class TestCheckpoints:
         contains(failure("inference", **images, ckpt=str(tmp_path / "foreign.pt")), "foreign.pt' cannot be read")
         assert not (tmp_path / "harm").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_full_disk(
         self, call: str, dataset: Any, failure: Failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

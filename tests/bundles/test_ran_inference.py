@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.inferers import PairInferer
-from monai_regplugins.io import nifti
+from monai_regplugins.io import apply, nifti
 from monai_regplugins.networks.nets import RAN
 
 pytestmark = pytest.mark.bundle
@@ -190,6 +190,11 @@ def test_itk_warps_as_the_bundle_does(
     np.testing.assert_array_equal(label[seen & sure], expected[seen & sure])
     assert set(np.unique(label)) == {0, 70, 140, 210}
 
+    for name, image, how in [("warped", pair.moving, "linear"), ("warped_label", pair.moving_label, "nearest")]:
+        again = folder / f"again_{name}.nii.gz"
+        apply(folder / "displacement_itk.nii.gz", image, again, like=pair.fixed, interpolation=how)
+        np.testing.assert_array_equal(read(again)[0], read(folder / f"{name}.nii.gz")[0])
+
 
 def test_the_field_is_the_one_of_the_network(make_pair: Callable[..., Pair], infer: Infer, ckpt: Path) -> None:
     """Images on one grid at the network's own size, with steps that are done by hand here."""
@@ -247,6 +252,7 @@ def test_nrrd_gives_the_same_result(make_pair: Callable[..., Pair], infer: Infer
         np.testing.assert_allclose(of_nrrd[1], of_nifti[1], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_rerun_replaces_the_folder_and_a_failed_one_does_not(
     make_pair: Callable[..., Pair], infer: Infer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +300,7 @@ def pair_list(make_pair: Callable[..., Pair], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_bad_pair_does_not_stop_the_others_and_those_done_are_left_out(
     pair_list: Path, infer: Infer, tmp_path: Path
 ) -> None:
@@ -331,6 +338,7 @@ def test_refinement_is_told_and_changes_the_field(
     assert np.abs(refined - plain).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_dicom_series_gives_the_same_result(make_pair: Callable[..., Pair], infer: Infer, tmp_path: Path) -> None:
     """The same moving volume as NIfTI and as the slices that SimpleITK writes of it, whose values are whole numbers."""
     pair, series = make_pair(), tmp_path / "series"
@@ -368,6 +376,7 @@ def test_a_dicom_series_gives_the_same_result(make_pair: Callable[..., Pair], in
     np.testing.assert_allclose(of_dicom["warped"], of_nifti["warped"], rtol=0, atol=0.2)  # of some 400 gray values
 
 
+@pytest.mark.slow
 def test_two_patients_on_the_command_line(infer: Infer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {}
     for number, side in enumerate(("fixed", "moving")):

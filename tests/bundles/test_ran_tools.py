@@ -73,6 +73,7 @@ class TestNetwork:
         files = {"meta_file": str(ran / "configs" / "metadata.json"), "config_file": str(ran / f"configs/{name}.json")}
         verify_net_in_out(net_id="network_def", device="cpu", n=n, any=16, **files)
 
+    @pytest.mark.slow
     def test_exported_it_is_the_same_function(self, bundle: Path) -> None:
         ckpt_export(bundle_root=str(bundle), config_file=str(bundle / "configs" / "inference.json"))
         extra = {"inference.json": "", "metadata.json": ""}

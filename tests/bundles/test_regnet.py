@@ -55,6 +55,7 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestTraining:
     """What a training leaves, and how it goes on."""
 
+    @pytest.mark.slow
     def test_it_writes_its_files_and_no_others(self, trained_regnet: Path, regnet: Path) -> None:
         names = [name for name in files_of(trained_regnet) if "tfevents" not in name]
         pictures = ["curves.png", "field.png", "registration.png"]
@@ -78,6 +79,7 @@ class TestTraining:
         assert float(mean["mae"]) == pytest.approx(sum(float(mean[f"mae_axis_{k}"]) for k in range(3)), rel=1e-4)
         assert checkpoint["best_metric"] == pytest.approx(-float(mean["mae"]), rel=1e-5)
 
+    @pytest.mark.slow
     def test_resumed_it_ends_with_the_same_weights(self, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
         def training(name: str, **changes: Any) -> ConfigWorkflow:
             return create_regnet(configs(regnet, "train"), tmp_path / name, max_epochs=2, val_interval=2, **changes)
@@ -90,6 +92,7 @@ class TestTraining:
         )
         assert same(resumed["model"], straight["model"])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("overlays", "expected"), [((), 0.014 / 1.17**2), (("paper",), 1e-3 / 1.25**2)])
     def test_learning_rate_is_divided_after_each_epoch(
         self, overlays: tuple[str, ...], expected: float, regnet: Path, create_regnet: Create, tmp_path: Path
@@ -108,6 +111,7 @@ class TestTraining:
         assert images * windows * labels**3 == 1_008_000
         assert (batch * windows, voxel, epochs) == (50, 1.0, 15)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("changes", [{"fusion": "early"}, {"scales": "single"}, {"low_res": "stride"}])
     def test_ablations_train(
         self, changes: dict[str, str], regnet: Path, create_regnet: Create, tmp_path: Path
@@ -129,6 +133,7 @@ class TestTraining:
 class TestSeveralProcesses:
     """The overlay for several processes."""
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("lone_process")
     def test_one_process_alone(self, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
         workflow = create_regnet(configs(regnet, "train", "multi_gpu_train"), tmp_path)
@@ -178,6 +183,7 @@ class TestEvaluation:
             assert float(evaluation[name]["mae"]) == pytest.approx(float(row["mae"]), rel=1e-3)
         Image.open(tmp_path / "eval" / "evaluation_field.png").verify()
 
+    @pytest.mark.slow
     def test_fast_and_exact_agree_about(self, ckpt: Path, regnet: Path, create_regnet: Create, tmp_path: Path) -> None:
         fields = {}
         for mode in ("fast", "exact"):
@@ -255,6 +261,7 @@ class TestTools:
         files = {"meta_file": str(regnet / "configs" / "metadata.json"), "config_file": str(*configs(regnet, name))}
         verify_net_in_out(net_id="network_def", device="cpu", n=1, any=16, **files)
 
+    @pytest.mark.slow
     def test_exported_it_is_the_same_function(self, bundle: Path) -> None:
         ckpt_export(bundle_root=str(bundle), config_file=str(*configs(bundle, "inference")))
         scripted, eager = torch.jit.load(bundle / "models" / "model.ts"), RegNet().eval()
@@ -321,6 +328,7 @@ class TestBadInput:
         (folder / "Toy_dataset.json").write_text(json.dumps(content))
         return str(folder)
 
+    @pytest.mark.slow
     def test_image_smaller_than_the_receptive_field_trains_nevertheless(
         self, regnet: Path, create_regnet: Create, tmp_path: Path
     ) -> None:

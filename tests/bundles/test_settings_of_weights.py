@@ -55,6 +55,7 @@ def test_published_weights_give_the_field_of_their_overlay(
     assert np.abs(fields["neither"] - fields["overlay"]).max() > 1
 
 
+@pytest.mark.slow
 def test_weights_of_a_training_bring_its_settings(
     ran: Path, create: Callable[..., ConfigWorkflow], pair: dict[str, str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
 
 SHAPE = (9, 8, 7)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -18,6 +19,16 @@ def oblique(spacing: tuple[float, ...], angles: tuple[float, ...], shape: tuple[
     affine = np.eye(4)
     affine[:3, :3] = about_z @ about_x * spacing
     affine[:3, 3] = np.array([-40.0, 25.0, 130.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def random_grid(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """A voxel-to-RAS matrix of any directions, of edges of 0.5 to 5 mm, right-handed for even seeds, left for odd."""
+    rng = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() * np.exp(rng.uniform(*np.log([0.5, 5.0]), 3))
+    affine[:3, rng.integers(3)] *= (-1) ** seed
+    affine[:3, 3] = rng.uniform(-200, 200, 3) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return affine
 
 

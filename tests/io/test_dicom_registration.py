@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
-from field_cases import GRIDS, SHAPE, field_ras, move, points_inside
+from field_cases import GRIDS, MOVING_SHAPE, SHAPE, field_ras, move, points_inside, random_grid
 from scipy.ndimage import map_coordinates
+from transform_readers import program
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
@@ -19,6 +22,7 @@ from monai_regplugins.io.dicom_registration import (
     load_dicom_registration,
     write_dicom_registration,
 )
+from monai_regplugins.io.foreign_fields import write_vectors
 
 pydicom = pytest.importorskip("pydicom", reason="needs pydicom")
 
@@ -219,3 +223,23 @@ def test_other_objects_are_refused(tmp_path: Path) -> None:
     dataset.save_as(path)
     with pytest.raises(InputError, match="holds 2 deformation grids"):
         load_dicom_registration(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_what_plastimatch_writes(tmp_path: Path, seed: int) -> None:
+    """Made of a vector image of a right-handed grid; left-handed ones, which DICOM does not know, it writes wrong."""
+    command, affine = program("plastimatch"), random_grid(seed)
+    write_vectors(field_ras(), affine, tmp_path / "field.mha")
+    images = []
+    for name, grid, shape in (("fixed", affine, SHAPE), ("moving", random_grid(9, MOVING_SHAPE), MOVING_SHAPE)):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), grid), tmp_path / f"{name}.nii.gz")
+        images += [f"--{name}-image", str(tmp_path / f"{name}.nii.gz")]
+    out = ["--output-dicom", str(tmp_path / "dicom")]
+    subprocess.run(
+        [command, "xf-convert", "--input", str(tmp_path / "field.mha"), *images, *out], check=True, capture_output=True
+    )
+    (file,) = (tmp_path / "dicom").glob("*.dcm")
+    points = points_inside(affine, SHAPE)
+    found = move(points, *load_dicom_registration(file))
+    np.testing.assert_allclose(found, move(points, field_ras(), affine), atol=1e-3)

@@ -107,6 +107,18 @@ def test_round_trip(tmp_path: Path, name: str, suffix: str) -> None:
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".nii.gz")
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_field_is_read_into_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Part by part, in the order of the file, so that no more has to be free."""
+    monkeypatch.setattr("monai_regplugins.io.displacement.PART", 100)
+    save_itk_nifti(field_ras(), GRIDS["oblique"], tmp_path / name)
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(field_ras().nbytes))
+    np.testing.assert_array_equal(load_itk_nifti(tmp_path / name)[0], field_ras())
+    monkeypatch.setenv("MONAI_REGPLUGINS_MEMORY", str(field_ras().nbytes - 1))
+    with pytest.raises(InputError, match="voxels, which take about"):
+        load_itk_nifti(tmp_path / name)
+
+
 def test_reads_what_simpleitk_writes(tmp_path: Path) -> None:
     affine, lps = GRIDS["left-handed"], field_ras() * np.array([-1, -1, 1], np.float32)[:, None, None, None]
     image = sitk.GetImageFromArray(np.moveaxis(lps, 0, -1).transpose(2, 1, 0, 3).copy(), isVector=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,11 +22,20 @@ from field_cases import (
     move,
     oblique,
     points_inside,
+    random_grid,
 )
 from nibabel.affines import apply_affine
+from transform_readers import program
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, VECTOR_SUFFIXES, write_fsl, write_vectors, write_x5
+from monai_regplugins.io.foreign_fields import (
+    FOREIGN_FORMATS,
+    VECTOR_SUFFIXES,
+    save_foreign_field,
+    write_fsl,
+    write_vectors,
+    write_x5,
+)
 from monai_regplugins.io.formats import format_of, load_field
 from monai_regplugins.readers.image_grid import ImageGrid
 
@@ -67,6 +77,21 @@ def test_niftyreg(tmp_path: Path, name: str) -> None:
     for path in (deformation, displacement):
         assert format_of(path) == "niftyreg"
         check(path, affine)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["def", "disp"])
+def test_what_niftyreg_writes(tmp_path: Path, kind: str, seed: int) -> None:
+    """Its own program makes positions or displacements of our file."""
+    command, affine = program("reg_transform"), random_grid(seed)
+    save_foreign_field("niftyreg", field_ras(), affine, tmp_path / "ours.nii", None)
+    files = [str(tmp_path / "ours.nii"), str(tmp_path / "theirs.nii")]
+    subprocess.run([command, f"-{kind}", *files], check=True, stdout=subprocess.DEVNULL)
+    assert format_of(files[1]) == "niftyreg"
+    assert int(nib.load(files[1]).header["intent_p1"]) == (kind == "disp")
+    displacement, grid = load_field(files[1])
+    np.testing.assert_allclose(displacement, field_ras(), atol=1e-4)
+    np.testing.assert_allclose(grid, affine, atol=1e-4)
 
 
 def test_niftyreg_splines_and_velocities_are_refused(tmp_path: Path) -> None:
@@ -123,6 +148,27 @@ def test_fsl_means_what_fslpy_says(tmp_path: Path, name: str, moving: str, relat
     points = apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1).reshape(-1, 3))  # fslpy takes the nearest voxel
     found = theirs.transform(points, "world", "world")
     np.testing.assert_allclose(found, positions(affine).reshape(3, -1).T, atol=1e-3)
+
+
+def test_a_format_that_is_not_what_it_is_called_is_refused(tmp_path: Path) -> None:
+    """Displacements that are taken for positions shrink the image to nothing; positions double it as displacements."""
+    affine, moving = GRIDS["oblique"], MOVINGS["left-handed"]
+    grids = {"fixed": ImageGrid(affine, SHAPE), "moving": moving}
+    for name in ("afni", "spm"):
+        write = FOREIGN_FORMATS[name].write
+        assert write is not None
+        write(field_ras(), affine, tmp_path / f"{name}.nii", moving)
+    for relative in (True, False):
+        write_fsl(field_ras(), affine, tmp_path / f"fsl_{relative}.nii", moving, relative)
+    for name, format in [
+        ("afni", "spm"),
+        ("afni", "niftyreg"),
+        ("spm", "afni"),
+        ("fsl_True", "fsl_absolute"),
+        ("fsl_False", "fsl_relative"),
+    ]:
+        with pytest.raises(InputError, match=r"times as large, expected between 0\.2 and 5; it is rather"):
+            load_field(tmp_path / f"{name}.nii", None, format, **grids)
 
 
 def test_fsl_needs_both_images_and_its_kind(tmp_path: Path) -> None:
@@ -256,6 +302,19 @@ def test_a_header_cannot_read_files_of_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "a.mhd").write_text(text.replace("ElementDataFile = a", "ElementDataFile = ../a"))
     with pytest.raises(InputError, match="expected a plain name in the header's own folder"):
         load_field(tmp_path / "a.mhd")
+
+
+def test_what_a_format_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    for name, field, file, message in [
+        ("spm", field_ras()[:2, ..., 0], "y_a.nii", "the format 'spm' holds 3D fields only, and this one is 2D"),
+        ("dipy", field_ras(), "a.nii.gz", "the format 'dipy' is read only"),
+        ("x5", field_ras(), "a.h5", r"is no name for the format 'x5', expected \.x5"),
+        ("vectors", field_ras(), "a.nhdr", r"is no name for the format 'vectors', expected \.nrrd or \.mha"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            save_foreign_field(name, field, PLANE, tmp_path / file, None)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_format_says_whose_it_is() -> None:

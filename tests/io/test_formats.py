@@ -14,12 +14,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from field_cases import GRIDS, MOVING_AFFINE, MOVING_SHAPE, PLANE, SHAPE, field_ras, move, points_inside
+from field_cases import GRIDS, MOVING_AFFINE, MOVING_SHAPE, PLANE, SHAPE, field_ras, move, points_inside, random_grid
 from nibabel.affines import apply_affine
+from transform_readers import READERS
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.dicom_identity import DicomIdentity
 from monai_regplugins.io.dicom_registration import FrameOfReferenceError
+from monai_regplugins.io.foreign_fields import FOREIGN_FORMATS, save_foreign_field
 from monai_regplugins.io.formats import (
     FORMATS,
     FieldPair,
@@ -29,6 +31,7 @@ from monai_regplugins.io.formats import (
     save_field,
     write_field,
 )
+from monai_regplugins.readers.image_grid import ImageGrid
 
 PLANAR = ["itk_h5", "itk_nifti", "native"]
 SHEARED = np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -48,6 +51,46 @@ def save(format: str, folder: Path, affine: np.ndarray) -> Path:
     path = folder / FORMATS[format].file_name
     save_field(format, field_ras(), affine, path, FieldPair(moving_affine=affine, moving_shape=SHAPE))
     return path
+
+
+CASES = {f"{form} by {reads.__name__}": (form, name, reads) for form in READERS for name, reads in READERS[form]}
+
+
+def check_random_grids(case: str, folder: Path, seeds: range) -> None:
+    """On grids of any directions and hand, this package and another reader take points to one place."""
+    form, name, other = CASES[case]
+    for seed in seeds:
+        fixed = ImageGrid(random_grid(seed), SHAPE)
+        moving = ImageGrid(random_grid(seed + 1000, MOVING_SHAPE), MOVING_SHAPE)
+        moving = fixed if form == "learn2reg" else moving  # it knows one grid only
+        field = np.random.default_rng(seed).uniform(-20, 20, (3, 1, 1, 1)).astype(np.float32) + field_ras()
+        index = np.random.default_rng(seed).integers(1, np.array(SHAPE) - 1, (40, 3))
+        points, path = apply_affine(fixed.affine, index), folder / name
+        if form in FORMATS:
+            save_field(
+                form, field, fixed.affine, path, FieldPair(moving_affine=moving.affine, moving_shape=moving.shape)
+            )
+        else:
+            save_foreign_field(form, field, fixed.affine, path, moving)
+        expected = points + field[(slice(None), *index.T)].T
+        ours = move(points, *load_field(path, None, form, fixed, moving))
+        np.testing.assert_allclose(ours, expected, atol=1e-3, err_msg=f"read back, seed {seed}")
+        np.testing.assert_allclose(other(path, points, fixed, moving), expected, atol=1e-3, err_msg=f"seed {seed}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_programs_read_every_format_on_random_grids(tmp_path: Path, case: str) -> None:
+    check_random_grids(case, tmp_path, range(4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_other_programs_read_every_format_on_many_random_grids(tmp_path: Path, case: str) -> None:
+    check_random_grids(case, tmp_path, range(4, 40))
+
+
+def test_every_format_that_is_written_has_a_reader() -> None:
+    assert set(READERS) == {*FORMATS, *(name for name, form in FOREIGN_FORMATS.items() if form.write is not None)}
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -210,7 +253,7 @@ def test_other_niftis_are_refused(tmp_path: Path, shape: tuple[int, ...], intent
 
 def test_format_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "field.jpg").write_bytes(bytes(200))
-    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mha, .* \.npz, \.nrrd, \.tfm"):
+    with pytest.raises(InputError, match=r"ends in one of \.dcm, \.h5, \.hdf5, \.mgh, .* \.npz, \.nrrd, \.tfm"):
         format_of(tmp_path / "field.jpg")
     assert format_of(save("itk_h5", tmp_path, GRIDS["RAS"]).rename(tmp_path / "field.HDF5")) == "itk_h5"
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(10))

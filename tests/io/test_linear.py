@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from dicom_registration_objects import spatial_registration
 from field_cases import GRIDS, LPS, MOVING_AFFINE, MOVING_SHAPE, SHAPE, itk_affine, itk_move, oblique
 
 from monai_regplugins.checks import InputError
@@ -175,42 +176,19 @@ def test_matrices_as_text(tmp_path: Path) -> None:
         load_linear(tmp_path / "ras.txt")
 
 
-def registration(path: Path, items: dict[str, list[np.ndarray]], own: str) -> Path:
-    """A DICOM Spatial Registration object: each frame of reference with the matrices that lead to ``own``."""
-    pydicom = pytest.importorskip("pydicom", reason="needs pydicom")
-    dataset, meta = pydicom.Dataset(), pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID = pydicom.uid.SpatialRegistrationStorage
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta, dataset.SOPClassUID = meta, meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID, dataset.FrameOfReferenceUID = meta.MediaStorageSOPInstanceUID, own
-    dataset.RegistrationSequence = []
-    for uid, matrices in items.items():
-        item, whole = pydicom.Dataset(), pydicom.Dataset()
-        item.FrameOfReferenceUID, item.MatrixRegistrationSequence, whole.MatrixSequence = uid, [whole], []
-        for matrix in matrices:
-            one = pydicom.Dataset()
-            one.FrameOfReferenceTransformationMatrixType = "AFFINE"
-            one.FrameOfReferenceTransformationMatrix = [f"{number:.12g}"[:16] for number in matrix.ravel()]
-            whole.MatrixSequence.append(one)
-        dataset.RegistrationSequence.append(item)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def test_dicom_spatial_registration(tmp_path: Path) -> None:
+def test_dicom_spatial_spatial_registration(tmp_path: Path) -> None:
     """PS3.3 C.20.2.1.1: each matrix leads from an image's frame of reference to the object's own."""
     to_fixed, eye = LPS @ np.linalg.inv(T) @ LPS, np.eye(4)
-    simple = registration(tmp_path / "a.dcm", {"1.1": [eye], "1.2": [to_fixed]}, "1.1")
+    simple = spatial_registration(tmp_path / "a.dcm", {"1.1": [eye], "1.2": [to_fixed]}, "1.1")
     assert linear_format(simple) == "dicom"
     np.testing.assert_allclose(moved_by(load_linear(simple)), MOVED, atol=1e-6)
-    alone = registration(tmp_path / "b.dcm", {"1.2": [to_fixed]}, "1.1")
+    alone = spatial_registration(tmp_path / "b.dcm", {"1.2": [to_fixed]}, "1.1")
     np.testing.assert_allclose(moved_by(load_linear(alone)), MOVED, atol=1e-6)
     there = load_linear(simple, frames=("1.2", "1.1")).numpy()
     np.testing.assert_allclose(there, np.linalg.inv(T), atol=1e-6)
 
     third = np.array([[0.0, -1, 0, 5], [1, 0, 0, 7], [0, 0, 1, 9], [0, 0, 0, 1]])  # both lead to an atlas
-    both = registration(tmp_path / "c.dcm", {"1.1": [third], "1.2": [third, to_fixed]}, "1.9")
+    both = spatial_registration(tmp_path / "c.dcm", {"1.1": [third], "1.2": [third, to_fixed]}, "1.9")
     np.testing.assert_allclose(moved_by(load_linear(both, frames=("1.1", "1.2"))), MOVED, atol=1e-6)
     with pytest.raises(InputError, match="registers 2 other frames of reference, expected one; give the DICOM series"):
         load_linear(both)

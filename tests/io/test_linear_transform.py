@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from dicom_registration_objects import spatial_registration
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.io.linear import save_linear
 from monai_regplugins.io.linear_transform import read_linear_transforms, write_linear_transform
+from monai_regplugins.io.transform_files import load_transform
 from monai_regplugins.readers.image_grid import ImageGrid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -89,8 +92,35 @@ def test_formats_and_inverses_are_said_in_front_of_a_file(tmp_path: Path) -> Non
         path = f"{format}:{tmp_path / file}" if format else str(tmp_path / file)
         found = read_linear_transforms(path, 3, fixed=fixed, moving=moving)
         np.testing.assert_allclose(found, MATRIX, atol=1e-5, err_msg=name)
-        inverse = read_linear_transforms(f"inverse:{path}", 3, fixed=fixed, moving=moving)
+        inverse = read_linear_transforms(f"inverse:{path}", 3, fixed=moving, moving=fixed)  # the file's own fixed image
         np.testing.assert_allclose(inverse @ MATRIX, np.eye(4), atol=1e-5, err_msg=name)
+
+
+def test_inverses_are_about_the_worlds_of_itk_too(tmp_path: Path) -> None:
+    """Where ITK mirrors both images, the inverse of its shift to the left is one to the right there."""
+    mirror, shift = np.diag([-1.0, 1, 1, 1]), np.eye(4)
+    shift[0, 3] = 5.0
+    write_linear_transform(shift, tmp_path / "a.tfm")
+    found = read_linear_transforms(f"inverse:{tmp_path / 'a.tfm'}", 3, mirror, mirror)
+    np.testing.assert_allclose(found, shift, atol=1e-9)  # -5 in ITK's world
+
+
+def test_dicom_objects_by_the_frames_of_the_series(tmp_path: Path) -> None:
+    """An object that registers several series: which it is about, the images state."""
+    pytest.importorskip("pydicom", reason="needs pydicom")
+    items = {"1.2": [LPS @ np.linalg.inv(MATRIX) @ LPS], "1.3": [np.eye(4)], "1.1": [np.eye(4)]}
+    path = spatial_registration(tmp_path / "a.dcm", items, "1.1")
+    fixed, moving = (ImageGrid(np.eye(4), (4, 4, 4), None, frame) for frame in ("1.1", "1.2"))
+    np.testing.assert_allclose(read_linear_transforms(path, 3, None, None, fixed, moving), MATRIX, atol=1e-5)
+    chain = load_transform([path], None, fixed, moving)
+    expected = moved(MATRIX, POINT)
+    np.testing.assert_allclose(chain.move(torch.from_numpy(POINT[None]))[0], expected, atol=1e-4)
+    inverse = read_linear_transforms(f"inverse:{path}", 3, None, None, moving, fixed)
+    np.testing.assert_allclose(inverse @ MATRIX, np.eye(4), atol=1e-5)
+    with pytest.raises(InputError, match=r"does not register the frame of reference 1\.9"):
+        load_transform([path], None, fixed._replace(frame="1.9"), moving)
+    with pytest.raises(InputError, match="registers 2 other frames of reference"):
+        read_linear_transforms(path, 3)
 
 
 BAD = {

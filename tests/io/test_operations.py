@@ -10,7 +10,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_series import write_volume
-from field_cases import GRIDS, MOVING_SHAPE, field_ras, itk_affine, itk_image, itk_move, oblique, points_inside
+from field_cases import (
+    GRIDS,
+    MOVING_SHAPE,
+    field_ras,
+    itk_affine,
+    itk_image,
+    itk_move,
+    oblique,
+    points_inside,
+    random_grid,
+)
 from nibabel.affines import apply_affine
 from nifti_headers import KINDS, save_kind
 from peak_memory import peak_growth
@@ -20,7 +30,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io import operations
 from monai_regplugins.io.formats import FORMATS, FieldPair, load_field, save_field
 from monai_regplugins.io.linear import load_linear, save_linear
-from monai_regplugins.io.operations import apply, compose, convert, inspect, invert, jacobian
+from monai_regplugins.io.operations import WRITTEN_FORMS, apply, compose, convert, inspect, invert, jacobian
 from monai_regplugins.readers.points import read_points
 
 SHAPE = (18, 16, 14)
@@ -198,25 +208,26 @@ def test_a_chain_that_does_not_meet_is_refused() -> None:
         apply("other_subject.nii.gz", "moving.nii.gz", "no.nii.gz", "fixed.nii.gz")
     with pytest.raises(InputError, match="no point of the grid lies on the field of transform 2 of 2"):
         compose(["1Warp.nii.gz", "other_subject.nii.gz"], "no.nii.gz")
+    with pytest.raises(InputError, match="no point of the grid lies on the field of transform 1 of 1"):
+        apply("inverse:other_subject.nii.gz", "moving.nii.gz", "no.nii.gz", "fixed.nii.gz")
     assert not Path("no.nii.gz").exists()
 
 
-@pytest.mark.parametrize("format", [*FORMATS, "vectors", "x5", "fsl_relative", "fsl_absolute"])
+@pytest.mark.parametrize("format", [form for form in WRITTEN_FORMS if form not in operations.LINEAR])
 def test_convert_there_and_back(format: str) -> None:
     if format == "dicom":
         pytest.importorskip("pydicom", reason="needs pydicom")
     if format == "x5":
         pytest.importorskip("h5py", reason="needs h5py")
-    name = (
-        FORMATS[format].file_name if format in FORMATS else {"vectors": "a.nrrd", "x5": "a.x5"}.get(format, "a.nii.gz")
-    )
+    others = {"vectors": "a.nrrd", "x5": "a.x5", "freesurfer": "a.mgz"}
+    name = FORMATS[format].file_name if format in FORMATS else others.get(format, "a.nii.gz")
     images = {"like": "fixed.nii.gz", "moving_image": "fixed.nii.gz" if format == "learn2reg" else "moving.nii.gz"}
     convert("1Warp.nii.gz", name, format, **images)
     convert(f"{format}:{name}", "back.nii.gz", "itk_nifti", **images)
     displacement, affine = load_field("back.nii.gz")
     np.testing.assert_allclose(displacement, FIELD, atol=1e-4)
     np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
-    exact = ("itk_nifti", "itk_h5", "slicer_nifti", "vectors", "x5")
+    exact = ("itk_nifti", "itk_h5", "slicer_nifti", "vectors", "x5", "afni", "freesurfer")
     assert np.array_equal(displacement, FIELD) or format not in exact
 
 
@@ -279,10 +290,10 @@ def test_where_a_field_folds_the_inverse_is_told_of(caplog: pytest.LogCaptureFix
 STRETCH = np.array([[0.2, 0.1, 0.0], [0.0, -0.1, 0.05], [0.1, 0.0, 0.3]])  # per mm of the world
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", [*GRIDS, *map(str, range(4))])
 def test_jacobian_of_an_analytic_field(name: str) -> None:
     """``D(p) = G p + q z(p)^2``: its determinant at each point, on grids of all directions and hands."""
-    affine, shape = GRIDS[name], (9, 8, 7)
+    affine, shape = random_grid(int(name)) if name.isdigit() else GRIDS[name], (9, 8, 7)
     world = np.moveaxis(apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1)), -1, 0)
     center = apply_affine(affine, (np.array(shape) - 1) / 2)
     local = world - center.reshape(3, 1, 1, 1)
@@ -331,6 +342,21 @@ def test_inspect() -> None:
     assert (facts["1. kind"], facts["2. kind"]) == ("displacement field", "linear")
 
 
+@pytest.mark.parametrize("format", ["fsl_relative", "fsl_absolute"])
+def test_what_needs_both_images_takes_them(format: str) -> None:
+    images = {"like": "fixed.nii.gz", "moving_image": "moving.nii.gz"}
+    convert("1Warp.nii.gz", "fsl.nii.gz", format, **images)
+    expected = inspect("1Warp.nii.gz").facts
+    found = inspect("fsl.nii.gz", format, **images).facts
+    assert {key: found[key] for key in ("grid", "motion", "folds")} == {
+        key: expected[key] for key in ("grid", "motion", "folds")
+    }
+    jacobian(f"{format}:fsl.nii.gz", "fsl_det.nii.gz", **images)
+    jacobian("1Warp.nii.gz", "det.nii.gz")
+    values = [nib.load(name).get_fdata() for name in ("fsl_det.nii.gz", "det.nii.gz")]
+    np.testing.assert_allclose(*values, atol=1e-4)
+
+
 def test_nothing_is_lost_or_half_written(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for call, message in [
@@ -347,6 +373,9 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
         (lambda: apply("0GenericAffine.mat", "moving.nii.gz", "a.nii.gz"), "has no grid of its own"),
         (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fsl_relative"), "needs the moving image"),
         (lambda: convert("1Warp.nii.gz", "a.h5", "fsl_relative", moving_image="moving.nii.gz"), "is no name for"),
+        (lambda: convert("1Warp.nii.gz", "a.mhd"), "is no name for the format 'vectors', expected .nrrd or .mha"),
+        (lambda: convert("1Warp.nii.gz", "a.mgz"), "states both images; give the moving image"),
+        (lambda: convert("1Warp.nii.gz", "a.nii.gz", "dipy"), "format is 'dipy'; choose one of"),
         (lambda: convert("1Warp.nii.gz", "a.nii.gz", "fls"), "format is 'fls'; choose one of"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
@@ -392,7 +421,7 @@ del field
 apply("20.nii.gz", "ct20.nii.gz", "out.nii.gz", "ct20.nii.gz")
 """
     growth = peak_growth(prepare, 'apply("200.nii.gz", "ct200.nii.gz", "out.nii.gz", "ct200.nii.gz")')
-    assert growth < 32 * 200**3  # one more copy of the field makes 40
+    assert growth < 23 * 200**3  # another copy of the field, be it while that is decompressed, makes 27 at least
 
 
 @pytest.mark.parametrize("format", ["native", "itk_h5", "itk_nifti", "vectors"])

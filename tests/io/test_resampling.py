@@ -78,15 +78,18 @@ def test_simpleitk_makes_the_same_image(files: list[Path], interpolation: str, l
     assert (expected != expected.min()).mean() > 0.3
 
 
-def test_ants_makes_the_same_image(files: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("interpolation", HOW)
+def test_ants_makes_the_same_image(files: list[Path], tmp_path: Path, interpolation: str) -> None:
+    values = LABELS.astype(np.float32) if interpolation == "nearest" else VOLUME
     ants = pytest.importorskip("ants", reason="needs antspyx")
-    for name, values, affine in (("fixed", np.zeros(SHAPE, np.float32), AFFINE), ("moving", VOLUME, MOVING_AFFINE)):
-        sitk.WriteImage(itk_image(values, affine), str(tmp_path / f"{name}.nii.gz"))
+    for name, content, affine in (("fixed", np.zeros(SHAPE, np.float32), AFFINE), ("moving", values, MOVING_AFFINE)):
+        sitk.WriteImage(itk_image(content, affine), str(tmp_path / f"{name}.nii.gz"))
     fixed, image = (ants.image_read(str(tmp_path / f"{name}.nii.gz")) for name in ("fixed", "moving"))
     listed = [str(path) for path in files]
-    theirs = ants.apply_transforms(fixed, image, listed, "linear")
-    found = apply_to_image(load_transform(files), moving(VOLUME), LIKE, padding_value=0.0)[0].numpy()
-    off = np.abs(found - theirs.numpy()) > 1e-3 * np.ptp(VOLUME)
+    how = {"linear": "linear", "nearest": "nearestNeighbor", "cubic": "bSpline"}[interpolation]
+    theirs = ants.apply_transforms(fixed, image, listed, how)
+    found = apply_to_image(load_transform(files), moving(values), LIKE, interpolation, padding_value=0.0)[0].numpy()
+    off = np.abs(found - theirs.numpy()) > 1e-3 * np.ptp(values)
     assert off.mean() < 2e-3
 
 

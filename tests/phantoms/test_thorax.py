@@ -54,6 +54,7 @@ def dataset(tmp_path_factory):
     return make_thorax(folder, 1, 1, (0.0, 0.4, 1.0), (28, 22, 26), 10.0, seed=3)
 
 
+@pytest.mark.slow
 def test_subject_is_a_function_of_its_seed(noisy):
     again, other = subject(), subject((0, 2))
     for name in ("images", "labels", "masks", "landmarks", "affine"):
@@ -151,6 +152,7 @@ def test_labels_follow_the_field(clean):
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.95
 
 
+@pytest.mark.slow
 def test_motion_is_that_of_breathing():
     """Lungs and liver go up as the air leaves, least at the apex; ribs stay, the sternum sinks in."""
     for seed in (1, 2):
@@ -181,6 +183,7 @@ def test_lungs_slide_past_the_ribs(clean):
     assert (np.roll(ddf, 2, axis=0) - ddf)[beside].mean() > 5
 
 
+@pytest.mark.slow
 def test_tissue_of_the_lung_keeps_its_mass():
     """Thinned by the volume it gains: density times volume is the same in all phases."""
     change = {}
@@ -199,6 +202,7 @@ def test_phases_between_lie_between():
     assert half == pytest.approx(whole / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_files(dataset):
     description = json.loads((dataset / f"{NAME}_dataset.json").read_text())
     assert description["numTraining"] == len(description["training"]) == len(description["validation"]) == 3

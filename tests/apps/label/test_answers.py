@@ -84,6 +84,7 @@ def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bu
     assert str(bundle_dir) not in str(reported)
 
 
+@pytest.mark.slow
 def test_a_doubtful_answer_says_so(
     answers: Callable[..., Answers], datastore: FakeDatastore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_doubtful_answer_says_so(
     assert f"ran of 'noise': {'; '.join(reported['reasons'])}" in caplog.messages
 
 
+@pytest.mark.slow
 def test_nothing_is_made_for_files_that_nobody_gets(
     answers: Callable[..., Answers], datastore: FakeDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_nothing_is_made_for_files_that_nobody_gets(
         answers()(kind, request(datastore, moving_image="atlas"))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     plain, _ = answers()("propagate", request(datastore, moving_image=["atlas"]))
@@ -118,6 +121,7 @@ def test_propagate_for_browsers(answers: Callable[..., Answers], datastore: Fake
     assert np.allclose(read.GetOrigin(), reference.GetOrigin())
 
 
+@pytest.mark.slow
 def test_image(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("image", request(datastore, moving_image="day2"))
     result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
@@ -128,6 +132,7 @@ def test_image(answers: Callable[..., Answers], datastore: FakeDatastore, bundle
     assert "label_names" not in reported
 
 
+@pytest.mark.slow
 def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("transform", request(datastore, moving_image="day2"))
     result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
@@ -141,6 +146,7 @@ def test_transform(answers: Callable[..., Answers], datastore: FakeDatastore, bu
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_second_upload(answers: Callable[..., Answers], datastore: FakeDatastore, studies: Path) -> None:
     stored, _ = answers()("image", request(datastore, moving_image="day2"))
     uploaded, reported = answers()("image", request(datastore, label=str(datastore.images_by_id["day2"])))
@@ -153,12 +159,14 @@ def test_second_upload(answers: Callable[..., Answers], datastore: FakeDatastore
     assert set(np.unique(nib.load(file).dataobj)) <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_save_transform(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     _, reported = answers()("propagate", request(datastore, moving_image="atlas", save_transform=True))
     del reported["label_names"], reported["registration"]["seconds_total"]
     assert datastore.saved == [("day1", "transform", {"params": reported})]
 
 
+@pytest.mark.slow
 def test_settings(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     plain, _ = answers()("image", request(datastore, moving_image="day2"))
     refined, reported = answers()(
@@ -186,6 +194,7 @@ def test_kinds(answers: Callable[..., Answers]) -> None:
     assert answers("r2n2").kinds() == list(KINDS)
 
 
+@pytest.mark.slow
 def test_regnet(answers: Callable[..., Answers], datastore: FakeDatastore) -> None:
     file, reported = answers("regnet")("propagate", request(datastore, moving_image="atlas"))
     assert reported["registration"]["bundle"] == "regnet"
@@ -274,6 +283,7 @@ def test_bad_requests(
     assert datastore.saved == []
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_new_weights_are_served(answers: Callable[..., Answers], datastore: FakeDatastore, tmp_path: Path) -> None:
     made = answers()

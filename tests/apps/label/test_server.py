@@ -11,6 +11,7 @@ import pytest
 from label_server import LabelServer, fill_studies
 
 from monai_regplugins.files.claims import claim, release
+from monai_regplugins.phantoms import make_abdomen
 
 pytestmark = pytest.mark.label
 
@@ -18,8 +19,11 @@ LONG = {"max_epochs": 10000, "pairs_per_epoch": 2, "batch_size": 1, "val_interva
 
 
 def test_a_server_answers_while_it_computes_and_leaves_nothing_behind(
-    label_python: str, bundle_dir: Path, abdomen: Path, tmp_path: Path
+    label_python: str, bundle_dir: Path, tmp_path: Path
 ) -> None:
+    abdomen = make_abdomen(
+        tmp_path / "abdomen", num_training=3, num_validation=2, spatial_shape=(40, 32, 40), spacing=8.0
+    )
     studies = fill_studies(tmp_path / "studies", abdomen)
     server = LabelServer(label_python, tmp_path / "app", studies, bundle_dir, "ran")
     try:
@@ -43,14 +47,18 @@ def test_a_server_answers_while_it_computes_and_leaves_nothing_behind(
 def answers_while_computing(server: LabelServer) -> None:
     """Information and an upload do not wait for a registration; another registration does, and is right."""
     slow = {"moving_image": "atlas", "initial_alignment": "none", "refine_steps": 1000}
+    answers: list[object] = []
     with ThreadPoolExecutor(2) as pool:
         long = pool.submit(server.infer, "ran_propagate", "day1", slow)
-        time.sleep(1)
         next_one = pool.submit(server.infer, "ran_propagate", "day2", {**slow, "refine_steps": 1})
-        assert server.get("/info/")["name"] == "monai_regplugins"
-        assert server.upload("day5", server.studies / "day1.nii.gz")[0] == 200
-        assert not long.done()
-        assert not next_one.done()
+        while not long.done():  # as many as fit: how long a registration takes is the computer's matter
+            if len(answers) == 3:
+                answers.append(server.upload("day5", server.studies / "day1.nii.gz")[0])
+            else:
+                answers.append(server.get("/info/")["name"])
+        assert len(answers) > 6, answers
+        assert answers.pop(3) == 200
+        assert set(answers) == {"monai_regplugins"}
         assert [job.result()[0] for job in (long, next_one)] == [200, 200]
 
 

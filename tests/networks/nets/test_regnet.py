@@ -121,6 +121,7 @@ def test_network_begins_by_comparing() -> None:
 # --- a dense field is what the patches give
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low_res", ["mean", "stride"])
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_dense_equals_patch_by_patch(spatial_dims: int, low_res: str) -> None:
