@@ -37,7 +37,6 @@ from monai_regplugins.benchmark.reporting import (
     given,
     hardware,
     number,
-    peak_of_this_process,
     publish,
     read_config,
     table_with_facts,
@@ -46,6 +45,7 @@ from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
+from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.metrics import dice, folding, landmark_errors
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "r2n2" / "configs" / "evaluate.json"

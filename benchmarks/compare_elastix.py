@@ -41,7 +41,6 @@ from monai_regplugins.benchmark.reporting import (
     given,
     hardware,
     number,
-    peak_of_this_process,
     publish,
     read_config,
     table_with_facts,
@@ -51,6 +50,7 @@ from monai_regplugins.data import Learn2RegDataset
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.fields import warp
 from monai_regplugins.grids import world_affine
+from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.metrics.landmarks import landmark_differences, landmark_statistics
 from monai_regplugins.metrics.overlap import dice, ncc
 from monai_regplugins.metrics.regularity import folding

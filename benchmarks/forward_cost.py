@@ -33,9 +33,9 @@ from monai_regplugins.benchmark.reporting import (
     hardware,
     markdown_table,
     number,
-    peak_of_this_process,
     publish,
 )
+from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.networks.blocks import residual_aligner, residual_conv
 from monai_regplugins.networks.nets import RAN, ran
 

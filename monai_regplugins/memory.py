@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from monai_regplugins.checks import InputError
 
-__all__ = ["BUDGET", "REGISTERING", "RESAMPLING", "check_memory", "free_memory"]
+__all__ = ["BUDGET", "REGISTERING", "RESAMPLING", "check_memory", "free_memory", "in_gib", "peak_of_this_process"]
 
 BUDGET = "MONAI_REGPLUGINS_MEMORY"  # environment variable: a budget in place of what the system says is free
 REGISTERING = 110  # bytes per voxel of the fixed grid: inference.json at its peak, 60 measured, 105 with inverse fields
@@ -43,8 +44,8 @@ def check_memory(shape: Sequence[int], bytes_per_voxel: float, what: str, work: 
     free = free_memory() if needed > TRIFLE or BUDGET in os.environ else None
     if free is not None and needed > free:
         raise InputError(
-            f"{what} has {' x '.join(map(str, shape))} voxels, which take about {_in_gib(needed)} of memory to {work}, "
-            f"and {_in_gib(free)} are free; crop it or resample it to larger voxels, or give the program more memory "
+            f"{what} has {' x '.join(map(str, shape))} voxels, which take about {in_gib(needed)} of memory to {work}, "
+            f"and {in_gib(free)} are free; crop it or resample it to larger voxels, or give the program more memory "
             f"({BUDGET}=64G, say, sets another budget)."
         )
 
@@ -66,6 +67,21 @@ def free_memory() -> int | None:
         return int(float(found[1]) * UNITS[found[2].upper()])
     amounts = [*_available(), *_left_by_cgroups(), *_left_of_address_space()]
     return min(amounts) if amounts else _installed()
+
+
+def peak_of_this_process() -> float:
+    """Return the largest resident set of this process so far, MiB; 0 where the system does not report it.
+
+    Linux hands ``ru_maxrss`` down from the process that started this one, the high-water mark in ``/proc`` it does not.
+    """
+    if found := re.search(r"VmHWM:\s*(\d+) kB", _text(PROC / "self" / "status")):
+        return int(found[1]) / 2**10
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 2**20 if sys.platform == "darwin" else largest / 2**10
 
 
 def _available() -> Iterator[int]:
@@ -121,5 +137,11 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _in_gib(amount: float) -> str:
+def in_gib(amount: float) -> str:
+    """Bytes in words.
+
+    Example:
+        >>> in_gib(3 * 2**29)
+        '1.5 GiB'
+    """
     return f"{amount / 2**30:.3g} GiB"

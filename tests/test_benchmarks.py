@@ -18,11 +18,11 @@ from monai.utils import set_determinism
 from PIL import Image
 
 from monai_regplugins.benchmark.elastix import ElastixResult
-from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import world_affine
 from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
+from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.networks.nets import RAN
 from monai_regplugins.outputs import metrics_csv
 from monai_regplugins.phantoms.abdomen import make_abdomen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,10 @@ def test_work_that_fits_and_work_that_does_not(system: Path) -> None:
         "free; crop it or resample it to larger voxels, or give the program more memory (MONAI_REGPLUGINS_MEMORY=64G, "
         "say, sets another budget)."
     )
+
+
+def test_peak_is_what_the_system_counts() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").is_file() else 0
+    peak = memory.peak_of_this_process()
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+    assert pages * resource.getpagesize() / 2**20 <= peak <= 1.01 * largest

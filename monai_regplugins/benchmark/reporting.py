@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import shlex
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -31,7 +30,6 @@ __all__ = [
     "hardware",
     "markdown_table",
     "number",
-    "peak_of_this_process",
     "processor",
     "publish",
     "read_config",
@@ -80,22 +78,6 @@ def processor() -> str:
 def command_line(script: str, argv: Sequence[str]) -> str:
     """Return the command that repeats a run from the root of the repository."""
     return shlex.join(["python", f"benchmarks/{Path(script).name}", *argv])
-
-
-def peak_of_this_process() -> float:
-    """Return the largest resident set of this process so far, MiB.
-
-    Linux hands ``ru_maxrss`` down from the process that started this one, the high-water mark in ``/proc`` it does not.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        if "VmHWM" in fields:
-            return int(fields["VmHWM"].split()[0]) * 1024 / MIB
-    import resource  # not on Windows
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / MIB if sys.platform == "darwin" else largest * 1024 / MIB
 
 
 def read_config(file: Path, overrides: Mapping[str, Any], *overlays: Path) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from monai_regplugins.benchmark.baselines import BASELINES, Register, load_baseline
 from monai_regplugins.benchmark.learned import load_bundle, load_voxelmorph
-from monai_regplugins.benchmark.reporting import peak_of_this_process
 from monai_regplugins.checks import InputError, check_same_size, input_error_message
 from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.memory import peak_of_this_process
 
 __all__ = ["LOADERS", "outcome_file", "work"]
 

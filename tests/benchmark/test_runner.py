@@ -13,8 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.benchmark import runner, worker
-from monai_regplugins.benchmark.reporting import peak_of_this_process, read_config
+from monai_regplugins.benchmark.reporting import read_config
 from monai_regplugins.benchmark.runner import BenchmarkMethod
+from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.metrics.pair import mean_metrics, pair_metrics
 from monai_regplugins.phantoms.abdomen import make_abdomen
 

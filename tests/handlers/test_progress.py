@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from monai_regplugins.handlers import LossTerms, TrainingProgress, progress
 
@@ -66,10 +68,11 @@ def test_what_a_training_is_and_how_long_it_takes(
     with caplog.at_level("INFO", logger=progress.__name__):
         training.trainer.run()
     threads = torch.get_num_threads()
-    assert [record.message for record in caplog.records if record.name == progress.__name__] == [
+    messages = [record.message for record in caplog.records if record.name == progress.__name__]
+    assert [re.sub(r"[\d.]+ GiB", "1 GiB", message) for message in messages] == [
         f"Training on cpu with {threads} thread{'s' if threads > 1 else ''}: made pairs; "
         "20 epochs of 3 steps, 1 a step, from epoch 1 on.",
-        "2 s a step: about 1.8 minutes left, validations not counted.",
+        "2 s a step, 1 GiB: about 1.8 minutes left, validations not counted.",
     ]
 
 
@@ -85,3 +88,19 @@ def test_its_data(make_training: Any, items: list[dict[str, Any]], text: str) ->
     training = make_training(max_epochs=2)
     training.trainer.data_loader.dataset.data = items
     assert f": {text}; 2 epochs of 3 steps, 1 a step" in progress._described(training.trainer)
+
+
+def test_reports_of_single_pairs_wait_until_the_training_has_ended(make_training: Any) -> None:
+    """Each pair is prepared in each epoch; warnings remain."""
+    training, logger = make_training(max_epochs=1), logging.getLogger("monai_regplugins.transforms.any")
+    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
+    seen = []
+
+    @training.trainer.on(Events.ITERATION_COMPLETED(once=1))
+    def look() -> None:
+        seen.extend([logger.isEnabledFor(logging.INFO), logger.isEnabledFor(logging.WARNING)])
+
+    before = logger.getEffectiveLevel()
+    training.trainer.run()
+    assert seen == [False, True]
+    assert logger.getEffectiveLevel() == before
