@@ -208,7 +208,8 @@ class RegistrationResult:
         """Measure the written images on the fixed grid, and the moving image before the registration.
 
         * overlap and surface distances: of :attr:`warped_label` and the fixed label;
-        * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images;
+        * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images, where both
+          images count, see :attr:`compared`;
         * folding, SDlogJ, landmarks and true field: of :attr:`displacement`, the total field; landmark errors are mm.
 
         ``<measure>_before`` is that of the pair as it was given, by its headers alone; after an initial alignment there
@@ -230,13 +231,13 @@ class RegistrationResult:
         pred = {**self.pred, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        output = {"pred": pred, "label": {**self.targets, **before}}
+        counts = {} if self.compared is None else {"compared": self.compared}
+        output = {"pred": pred, "label": {**self.targets, **before, **counts}}
         return measure_pair(output, *how, own=self.own) | self.start_values
 
     def _before(self) -> dict[str, Tensor]:
         """The moving image, label and points before the registration, on the fixed grid, unless as in the targets."""
-        extended = self.item.get("moving_extended", False)
-        seen = self._in_window(self.aligned) if extended else self.targets["moving"]
+        seen = self.targets["moving"]
         if not self.is_aligned:
             return {"moving": seen}
         label, back = self.targets.get("moving_label"), self._voxels_as_given
@@ -312,19 +313,33 @@ class RegistrationResult:
             "clipped_percent": max(clipped),
             "one_patient": float(self.one_patient),
             **field_evidence(self.ddf, self.targets["spacing"], mask),
-            **self._local_similarities(before, mask),
+            **self._local_similarities(before),
             **{name: float(self.pred[name]) for name in TOLD if name in self.pred},
         }
 
-    def _local_similarities(self, before: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, float]:
+    @cached_property
+    def compared(self) -> Tensor | None:
+        """The voxels of the fixed grid by which images are compared, boolean, ``(1, *fixed)``; None for all.
+
+        They are those of the fixed mask at which :attr:`warped` shows what counts of the moving image, where not all of
+        that does: what lies outside of its mask or of what was measured does not, nor what lies outside of its field of
+        view, if that leaves out a part of the fixed image. They are the same in each state: images before the
+        registration are compared where the result is. If there are none, those of the fixed mask.
+        """
+        mask, shown = self.targets.get("fixed_mask"), self._warped.get("warped_mask")
+        counts = None if mask is None else mask > 0
+        if shown is None:
+            return counts
+        both: Tensor = shown.as_tensor() if counts is None else shown.as_tensor() & counts
+        return both if bool(both.any()) else counts
+
+    def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """Local similarity of the moving image and the fixed one, before and after."""
-        fixed, seen = self.fixed.as_tensor(), self.item.get("moving_mask")
-        both = [torch.as_tensor(one).as_subclass(Tensor).float() for one in (mask, seen) if one is not None]
-        weights = math.prod(both[1:], start=both[0]) if both else None
-        found = {"lncc_before": local_similarity(before["moving"], fixed, mask)}
+        states = {"lncc_before": before["moving"], "lncc": self._in_window(self.warped)}
         if "aligned" in before:
-            found["lncc_aligned"] = local_similarity(before["aligned"], fixed, weights)
-        return found | {"lncc": local_similarity(self._in_window(self.warped), fixed, weights)}
+            states["lncc_aligned"] = before["aligned"]
+        fixed = self.fixed.as_tensor()
+        return {name: local_similarity(image, fixed, self.compared) for name, image in states.items()}
 
     def _in_window(self, image: MetaTensor) -> Tensor:
         """A moving image clipped as the network's was."""
@@ -362,7 +377,7 @@ class RegistrationResult:
         """The original images warped by the total field."""
         given: dict[Any, Any] = {**self.item, "ddf": self.ddf}
         pair = WarpOriginald()(given)
-        return {key: pair[key] for key in ("warped", "warped_label") if key in pair}
+        return {key: pair[key] for key in ("warped", "warped_label", "warped_mask") if key in pair}
 
 
 def _on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,13 @@ import torch
 from monai.data import MetaTensor
 
 from monai_regplugins import result as result_module
+from monai_regplugins.data import PreparePaird
+from monai_regplugins.inferers.observed_pair import ObservedPair
+from monai_regplugins.io.linear_transform import write_linear_transform
+from monai_regplugins.keys import MASK_KEYS
+from monai_regplugins.losses import InstanceLoss
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.transforms import ResampleToFixedd
+from monai_regplugins.transforms import ResampleToFixedd, ScalePaird, ScaleRangePaird, StandardizePaird
 
 SIZE = (6, 7, 8)
 AFFINE = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0], dtype=torch.float64))
@@ -95,11 +100,103 @@ def test_the_correlation_is_of_the_original_moving_image_in_the_window_of_the_ne
     assert result.metrics["ncc"] == pytest.approx(correlation(shifted.clamp(0.2, 0.6), result.fixed), abs=1e-6)
 
 
-def test_before_and_after_are_filled_alike_beyond_the_moving_image() -> None:
-    result = make((0.0, 0.0, 0.0), outside="border", offset=4.0)
-    seen = torch.cat([result.moving[:, 2:], result.moving.min().expand_as(result.moving[:, :2])], 1).as_tensor()
-    assert result.metrics["ncc_before"] == result.metrics["ncc"]
-    assert result.metrics["ncc"] == pytest.approx(correlation(seen, result.fixed), abs=1e-6)
+@pytest.mark.parametrize("outside", ["minimum", "border"])
+def test_what_fills_the_rest_beyond_the_moving_image_is_not_compared(outside: str) -> None:
+    result = make((0.0, 0.0, 0.0), outside=outside, offset=4.0)
+    expected = correlation(result.moving[:, 2:].as_tensor(), result.fixed[:, :-2].as_tensor())
+    assert result.metrics["ncc_before"] == pytest.approx(expected, abs=1e-6)
+    assert result.metrics["ncc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_both_masks_count_for_the_correlation_the_moving_one_where_it_is_shown() -> None:
+    masks = {side: torch.ones(1, *SIZE, dtype=torch.uint8) for side in ("fixed", "moving")}
+    masks["fixed"][..., 0], masks["moving"][:, 4] = 0, 0
+    result = make(**{f"{side}_mask": MetaTensor(mask, affine=AFFINE) for side, mask in masks.items()})
+    result.targets["fixed_mask"] = masks["fixed"]
+    at = [0, 1, 2, 4]  # fixed voxel x shows moving voxel x + 1: not 4, and 6 is none
+    expected = correlation(result.moving.as_tensor()[:, 1:][:, at][..., 1:], result.fixed.as_tensor()[:, at][..., 1:])
+    assert result.metrics["ncc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_where_both_images_show_nothing_all_of_the_fixed_one_is_compared() -> None:
+    result = make((0.0, 0.0, 0.0), offset=4.0)
+    result.ddf[0] = 100.0
+    assert result.compared is None
+
+
+def waves(points: torch.Tensor) -> torch.Tensor:
+    """An anatomy that is known everywhere: waves of random directions at points ``(d, *spatial)``, mm."""
+    draw = torch.Generator().manual_seed(3)
+    frequencies = 0.12 * torch.randn(12, len(points), generator=draw, dtype=torch.float64)
+    phases = 6 * torch.rand(12, *[1] * (points.ndim - 1), generator=draw, dtype=torch.float64)
+    return torch.cos(torch.einsum("nk,k...->n...", frequencies, points) + phases).sum(0)
+
+
+def turned(size: tuple[int, ...]) -> torch.Tensor:
+    """A rotation by 25 degrees about the middle of voxels of 2 mm, in the plane of the first two axes."""
+    angle, d = torch.tensor(25.0, dtype=torch.float64).deg2rad(), len(size)
+    matrix = torch.eye(d + 1, dtype=torch.float64)
+    matrix[:2, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    middle = torch.tensor([n - 1.0 for n in size], dtype=torch.float64)
+    matrix[:d, d] = middle - matrix[:d, :d] @ middle
+    return matrix
+
+
+def seen(size: tuple[int, ...], pose: torch.Tensor, gray: tuple[float, float], frame: float | None) -> MetaTensor:
+    """The anatomy in a pose, on voxels of 2 mm: gain and offset of its values, and that of a frame of 5 voxels."""
+    d, affine = len(size), torch.diag(torch.tensor([2.0] * len(size) + [1.0], dtype=torch.float64))
+    voxels = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in size], indexing="ij"))
+    matrix = torch.linalg.inv(pose) @ affine
+    points = torch.einsum("kj,j...->k...", matrix[:d, :d], voxels) + matrix[:d, d].view(-1, *[1] * d)
+    values = gray[0] * waves(points) + gray[1]
+    if frame is not None:
+        inside = torch.zeros(size, dtype=torch.bool)
+        inside[tuple(slice(5, n - 5) for n in size)] = True
+        values = torch.where(inside, values, frame)
+    return MetaTensor(values[None].float(), affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaling", "settings", "gray", "frame"),
+    [
+        ((32,) * 3, ScalePaird(), {}, (40, 500), None),
+        ((32,) * 3, ScalePaird(), {"extend_border": True}, (40, 500), 0.0),
+        ((32,) * 3, ScalePaird([-160, 240]), {"lowest": -1024}, (40, 40), -3024.0),
+        ((32,) * 3, ScaleRangePaird([-1000, 3095]), {"lowest": -1024, "outside": "border"}, (60, 0), None),
+        ((64, 64), StandardizePaird(), {"outside": "border"}, (40, 500), None),
+        ((64, 64), StandardizePaird(), {"outside": "minimum"}, (40, 500), None),
+    ],
+    ids=["ran", "ran of framed crops", "ran of padded CT", "regnet", "r2n2", "r2n2, filled by the minimum"],
+)
+def test_one_anatomy_in_two_poses_matches_when_it_is_aligned(
+    size: tuple[int, ...],
+    scaling: Any,
+    settings: dict[str, Any],
+    gray: tuple[float, float],
+    frame: float | None,
+    tmp_path: Path,
+) -> None:
+    """Whatever lies beyond the moving image, and around both: what they compare is the same."""
+    d, pose = len(size), turned(size)
+    write_linear_transform(pose.numpy(), tmp_path / "pose.tfm")
+    given = {"fixed": seen(size, torch.eye(d + 1).double(), gray, frame), "moving": seen(size, pose, gray, frame)}
+    prepare = PreparePaird(scaling, d, keep_original=True, initial_transform=str(tmp_path / "pose.tfm"), **settings)
+    item: dict[str, Any] = dict(prepare({**given, "pair_id": "waves"}))
+    names = [key for key in (*given, *MASK_KEYS, "spacing") if key in item]
+    targets = {key: torch.as_tensor(item[key]).as_subclass(torch.Tensor) for key in names}
+    result = RegistrationResult(
+        item, {"pred": {"ddf": torch.zeros(d, *size), "warped": targets["moving"]}, "label": targets}
+    )
+    assert result.metrics["ncc"] == pytest.approx(1.0, abs=1e-3)
+    assert result.metrics["ncc_aligned"] == pytest.approx(1.0, abs=1e-3)
+    assert result.metrics["ncc_before"] < 0.8
+    assert result.metrics["lncc"] == pytest.approx(1.0, abs=1e-2)
+    assert str(result.verdict) == "PASS"
+    masks = {key: targets[key][None] for key in MASK_KEYS if key in targets}
+    observed = ObservedPair(targets["moving"][None], targets["fixed"][None], **masks)
+    still = torch.zeros(1, d, *size)
+    for similarity, least in (("lncc", 0.97), ("mse", -2e-3)):
+        assert observed.judge(InstanceLoss(similarity), list(size), "zeros")(still).similarity > least
 
 
 def test_the_overlap_is_of_the_label_that_is_written() -> None:
@@ -140,7 +237,8 @@ def test_before_is_the_pair_as_it_was_given_and_the_alignment_has_its_own_measur
     found = result.metrics
     assert result.is_aligned
     torch.testing.assert_close(result.as_given.as_tensor(), result.moving.as_tensor())
-    assert found["ncc_before"] == pytest.approx(correlation(blob(14.0), blob(9.0)), abs=1e-5)
+    shared = [blob(center)[:, :19] for center in (14.0, 9.0)]  # beyond, the aligned image ends
+    assert found["ncc_before"] == pytest.approx(correlation(*shared), abs=1e-5)
     assert found["ncc_aligned"] == pytest.approx(1.0, abs=1e-2)
     assert found["ncc"] == pytest.approx(found["ncc_aligned"], abs=1e-6)
     assert found["dsc_before"] < 0.35

@@ -9,7 +9,6 @@ from monai.transforms import Transform
 
 from monai_regplugins.data.dicom_pair import CheckSeriesPaird
 from monai_regplugins.transforms.load import COMPANIONS, LoadPaird
-from monai_regplugins.transforms.padding import ExtendBorderd
 from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 __all__ = ["PreparePaird"]
@@ -21,8 +20,8 @@ class PreparePaird(Transform):
     """Load a pair, resample the moving image onto the fixed grid, and scale the intensities of both images.
 
     The steps, in :attr:`transforms`, are :class:`~monai_regplugins.transforms.LoadPaird`,
-    :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd`, with
-    ``extend_border`` :class:`~monai_regplugins.transforms.ExtendBorderd`, and ``scaling``.
+    :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd` and
+    ``scaling``.
 
     Args:
         scaling: transform of a pair that scales its intensities.
@@ -31,8 +30,7 @@ class PreparePaird(Transform):
         other_patient: whether two DICOM series may be of two patients.
         formats: file formats of the field, which a DICOM series has to allow.
         points_space: what the numbers in files of points are, see ``LoadPaird``.
-        extend_border: replace a constant frame around each image by its nearest voxels.
-        **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment``.
+        **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment`` and ``extend_border``.
 
     Example:
         >>> import torch
@@ -52,14 +50,12 @@ class PreparePaird(Transform):
         other_patient: bool = True,
         formats: str | Sequence[str] = (),
         points_space: str | None = None,
-        extend_border: bool = False,
         **resampling: Any,
     ) -> None:
         steps: list[Step] = [
             LoadPaird(spatial_dims, companions, points_space=points_space),
             CheckSeriesPaird(other_patient, formats),
             ResampleToFixedd(**resampling),
-            ExtendBorderd(extend_border),
             scaling,
         ]
         self.transforms = tuple(steps)

@@ -64,6 +64,7 @@ def pair_metrics(
     aligned_label: Tensor | None = None,
     aligned_matrix: Tensor | None = None,
     mask: Tensor | None = None,
+    compared: Tensor | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
     true_ddf: Tensor | None = None,
@@ -89,7 +90,8 @@ def pair_metrics(
         aligned_label: label map of the moving image after the initial alignment.
         aligned_matrix: the initial alignment, fixed voxels to voxels of the image as it was given, (d + 1, d + 1). What
             is measured of the field is of the field and this map behind it.
-        mask: voxels that count for the correlation and the regularity; all by default.
+        mask: voxels that count for the regularity; all by default.
+        compared: voxels that count for the correlation, in each state; those of ``mask`` by default.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
         true_ddf: the true field, where it is known, in voxels, shape ``(d, *spatial)``.
@@ -115,7 +117,8 @@ def pair_metrics(
     states = [_State("_before", moving, moving_label), _State("", warped, warped_label, ddf, aligned_matrix)]
     if aligned is not None:
         states.insert(1, _State("_aligned", aligned, aligned_label, matrix=aligned_matrix))
-    values = {state.name("ncc"): ncc(state.image, fixed, mask) for state in states}
+    counted = mask if compared is None else compared
+    values = {state.name("ncc"): ncc(state.image, fixed, counted) for state in states}
     volume = 1.0 if aligned_matrix is None else float(torch.linalg.det(aligned_matrix))
     values |= {**regularity(ddf, mask, volume), "sdlogj_l2r": sdlogj_l2r(ddf, mask, volume)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):
@@ -153,6 +156,7 @@ def measure_pair(
         aligned_label=targets.get("aligned_label"),
         aligned_matrix=targets.get("aligned_matrix"),
         mask=targets.get("fixed_mask"),
+        compared=targets.get("compared"),
         moving_points=_points(targets, "moving"),
         fixed_points=_points(targets, "fixed"),
         true_ddf=true_field(targets),

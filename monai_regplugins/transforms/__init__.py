@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         SimpleITKReader,
         load_points,
     )
-    from monai_regplugins.transforms.padding import ExtendBorderd
     from monai_regplugins.transforms.prepare import (
         IsotropicSubjectd,
         ResampleToFixedd,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "ExtendBorderd",
     "IsotropicSubjectd",
     "LoadPaird",
     "LoadSubjectd",
@@ -57,7 +55,6 @@ export_on_demand(
     __name__,
     augment=["RandIntensityFactord", "RandPairCropd", "RandSwapPaird"],
     load=["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points"],
-    padding=["ExtendBorderd"],
     prepare=[
         "IsotropicSubjectd",
         "ResampleToFixedd",

@@ -12,12 +12,13 @@ from monai.data import MetaTensor
 from monai_regplugins.grids import as_meta_tensor
 from monai_regplugins.keys import IMAGE_KEYS, PADDING_KEY
 
-__all__ = ["LOWEST", "exclude_padding", "is_measured"]
+__all__ = ["COVERED", "LOWEST", "exclude_padding", "is_measured", "leave_out"]
 
 logger = logging.getLogger(__name__)
 
 LOWEST = -1024  # Hounsfield units; no scanner measures less
 MOST = 0.5
+COVERED = 0.999  # of an interpolated voxel, that what counts fills it
 
 
 def is_measured(image: torch.Tensor, lowest: float | None = LOWEST, padding: float | None = None) -> torch.Tensor:
@@ -58,11 +59,29 @@ def exclude_padding(pair: dict[Hashable, Any], lowest: float | None) -> None:
         counts = is_measured(image, lowest, image.meta.get(PADDING_KEY))
         if bool(counts.all()) or not bool(counts.any()):
             continue
-        values, mask = image.as_tensor(), pair.get(f"{key}_mask")
+        values = image.as_tensor()
         air = values[counts].min()
         share = 100 * (1 - float(torch.count_nonzero(counts)) / counts.numel())
         logger.info("%.3g %% of the %s image are padding: left out, and shown as air (%g).", share, key, float(air))
-        kept = counts.to(torch.uint8) if mask is None else counts * mask.as_tensor()
         meta = {name: value for name, value in image.meta.items() if name != PADDING_KEY}
-        pair[f"{key}_mask"] = as_meta_tensor(kept, image.affine, meta)
         pair[key] = as_meta_tensor(torch.where(counts, values, air), image.affine, meta)
+        leave_out(pair, key, counts)
+
+
+def leave_out(pair: dict[Hashable, Any], key: str, counts: torch.Tensor) -> None:
+    """Take what does not count out of an image's mask, which is made if there is none.
+
+    Args:
+        pair: an image ``(1, *spatial)`` under ``key`` and perhaps its mask, on one grid; changed.
+        key: ``moving`` or ``fixed``.
+        counts: boolean, ``(1, *spatial)``.
+
+    Example:
+        >>> pair = {"fixed": MetaTensor(torch.rand(1, 1, 3)), "fixed_mask": MetaTensor(torch.tensor([[[1, 1, 0]]]))}
+        >>> leave_out(pair, "fixed", torch.tensor([[[False, True, True]]]))
+        >>> pair["fixed_mask"].as_tensor()
+        tensor([[[0, 1, 0]]])
+    """
+    image, mask = pair[key], pair.get(f"{key}_mask")
+    kept = counts.to(torch.uint8) if mask is None else counts * mask.as_tensor()
+    pair[f"{key}_mask"] = as_meta_tensor(kept, image.affine, image.meta)

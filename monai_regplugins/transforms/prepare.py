@@ -42,7 +42,8 @@ from monai_regplugins.readers.dicom_series import same_frame_of_reference
 from monai_regplugins.readers.image_grid import grid_of
 from monai_regplugins.transforms.initial_alignment import alignment_name
 from monai_regplugins.transforms.initial_alignment_choice import initial_matrix
-from monai_regplugins.transforms.measured import exclude_padding
+from monai_regplugins.transforms.measured import COVERED, exclude_padding, leave_out
+from monai_regplugins.transforms.padding import extend_borders
 
 __all__ = [
     "IsotropicSubjectd",
@@ -59,7 +60,6 @@ logger = logging.getLogger(__name__)
 
 ROBUST_RANGE = (0.05, 99.95)  # percent
 MOST = 0.5  # of the voxels brighter than the mean; bones and contrast agent are a small part
-COVERED = 0.999  # of a voxel, that it is covered
 MOVING_KEYS = ("moving", "moving_label", "moving_mask")
 MOVING_POINTS = tuple(key for key in POINT_KEYS if side_of(key) == "moving")
 
@@ -73,17 +73,17 @@ class ResampleToFixedd(Transform):
     agree. Moving points become voxel coordinates of the fixed grid, so that ``x + ddf(x)`` compares with them.
 
     With ``keep_original``, fixed voxels that the moving image does not cover leave ``moving_mask``, which is made if
-    the pair has none.
+    the pair has none, and ``covered``, boolean, says which voxels it does cover, if not all.
 
-    Adds ``spacing`` (d,), float32, mm of the fixed grid, ``initial_alignment_matrix`` ``T`` (d + 1, d + 1), float64,
-    RAS mm, and ``moving_extended``, whether the moving image shows values where it was not scanned.
+    Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``initial_alignment_matrix`` ``T`` (d + 1, d + 1),
+    float64, RAS mm.
 
     Args:
         initial_alignment: ``"none"``, ``"center"`` (of mass), ``"rigid"``, ``"similarity"`` or ``"affine"``, see
             :mod:`~monai_regplugins.transforms.initial_alignment`, or ``"auto"``, which takes an affine map or none by
             how well the images match and logs why. Masks count.
-        keep_original: also keep the entries on the moving grid, as ``moving_original``, ``moving_label_original`` and
-            ``<points>_original``, for a single interpolation at the end.
+        keep_original: also keep the entries on the moving grid, as ``moving_original``, ``moving_label_original``,
+            ``moving_mask_original`` and ``<points>_original``, for a single interpolation at the end.
         outside: value outside of the moving image: its ``"minimum"``, for scans with air around the body, or
             ``"border"``, the nearest border value, for crops of the body, where the minimum would create an edge.
         lowest: values below this are padding, -1024 in CT; None leaves what the file states, see
@@ -91,6 +91,9 @@ class ResampleToFixedd(Transform):
         initial_transform: file of a linear transform from the fixed to the moving world, or several, the first of which
             meets a point first, see :func:`~monai_regplugins.io.linear_transform.read_linear_transforms`. The
             alignment begins there.
+        extend_border: replace a constant frame around each image by its nearest voxels before the moving one is
+            resampled, see :func:`~monai_regplugins.transforms.padding.extend_borders`; ``outside`` is ``"border"``
+            then. With ``keep_original`` the frames leave the masks, and ``moving_original`` keeps its frame.
 
     Example:
         >>> from monai.data import MetaTensor
@@ -106,12 +109,13 @@ class ResampleToFixedd(Transform):
         outside: str = "minimum",
         lowest: float | None = None,
         initial_transform: str | Sequence[str] = "",
+        extend_border: bool = False,
     ) -> None:
         check_choice(outside, ("minimum", "border"), "outside")
         self.initial_alignment = alignment_name(initial_alignment)
         self.initial_transform = initial_transform
-        self.outside, self.lowest = outside, lowest
-        self.keep_original = keep_original
+        self.outside, self.lowest = "border" if extend_border else outside, lowest
+        self.keep_original, self.extend_border = keep_original, extend_border
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Bring the moving entries of a pair onto the fixed grid.
@@ -132,14 +136,17 @@ class ResampleToFixedd(Transform):
         check_memory(fixed.shape[1:], work[0], "the grid of the fixed image", work[1])
         moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
         _check_common_plane(moving.affine, fixed.affine, d)
+        # by the images with their frames: crops around an organ hint at where it lies
         matrix = self._initial_alignment(pair, fixed_affine, moving_affine)
+        given = pair["moving"]
+        if self.extend_border:
+            extend_borders(pair, mask=self.keep_original)
         if self.keep_original:
-            kept = present(pair, ("moving", "moving_label"), MOVING_POINTS)
-            pair.update({f"{key}_original": pair[key] for key in kept})
+            kept = present(pair, MOVING_KEYS, MOVING_POINTS)
+            pair.update({f"{key}_original": pair[key] for key in kept} | {"moving_original": given})
         pair["initial_alignment_matrix"] = matrix
         pair["spacing"] = voxel_spacing(fixed_affine, d)
         moved_affine = torch.linalg.inv(matrix) @ moving_affine  # where the moving voxels lie in the fixed world
-        pair["moving_extended"] = self.outside == "border"
         if moving.shape == fixed.shape and same_affine(fixed_affine, moved_affine, fixed.shape[1:]):
             for key in present(pair, MOVING_KEYS):
                 pair[key] = as_meta_tensor(pair[key].as_tensor(), fixed.affine, pair[key].meta)
@@ -174,7 +181,8 @@ class ScalePaird(Transform):
     """Clip both images to an intensity window, then scale each to [0, 1] by its own minimum and maximum.
 
     Source: Zheng et al. 2022, with the window [-100, 300] HU for abdominal CT. Without a window each is clipped to its
-    percentiles 0.05 and 99.95, for one bright voxel must not scale the rest away. Adds ``moving_window`` (2,), float32,
+    percentiles 0.05 and 99.95, for one bright voxel must not scale the rest away: those of the voxels that the moving
+    image covers, for what fills the others is no value of it. Adds ``moving_window`` (2,), float32,
     the bounds of the moving image. A window that clips most of what is brighter than the mean is reported in one line.
 
     Args:
@@ -209,7 +217,7 @@ class ScalePaird(Transform):
                 _report_clipping(image, self.window, name)
                 name += f" clipped to window {list(self.window)}"
             check_image(image, f"{key} image", image.ndim - 1)
-            window = self.window or _robust_range(image)
+            window = self.window or _robust_range(_shared(pair, image))
             image = image.clamp(*window)
             check_image(image, name, image.ndim - 1)
             low, high = image.min(), image.max()
@@ -238,6 +246,13 @@ class ScaleRangePaird(ScaleIntensityRanged):
         super().__init__(IMAGE_KEYS, low, high, 0.0, 1.0)
 
 
+def _shared(pair: Mapping[Hashable, Any], image: torch.Tensor) -> torch.Tensor:
+    """The values of an image of a pair where the moving one covers the grid; all if these are constant."""
+    covered = pair.get("covered")
+    values = image if covered is None else image[covered.as_tensor()]
+    return values if len(values) and bool(values.min() < values.max()) else image
+
+
 def _robust_range(image: torch.Tensor) -> tuple[float, float]:
     """The percentiles that the image is clipped to, or its range, where these are equal."""
     low, high = np.percentile(image.numpy(), ROBUST_RANGE, method="nearest").tolist()
@@ -262,7 +277,8 @@ def _report_clipping(image: torch.Tensor, window: Sequence[float], name: str) ->
 class StandardizePaird(Transform):
     """Standardize each image to mean 0 and standard deviation 1, and clip outliers.
 
-    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Adds
+    As for R2N2 (Sandkühler et al. 2019, authors' code: unbiased deviation, clipped at 2 deviations). Mean and deviation
+    are those of the voxels that the moving image covers, for what fills the others is no value of it. Adds
     ``moving_window`` (2,), float32, the values of the moving image at which it was clipped, if it was.
 
     Args:
@@ -291,7 +307,8 @@ class StandardizePaird(Transform):
         for key in IMAGE_KEYS:
             image = pair[key].as_tensor().to(torch.float32)
             check_image(image, f"{key} image", image.ndim - 1)
-            mean, deviation = image.mean(), image.std()
+            shared = _shared(pair, image)
+            mean, deviation = shared.mean(), shared.std()
             values = (image - mean) / deviation
             clipped = values if self.clip is None else values.clamp(-self.clip, self.clip)
             pair[key] = as_meta_tensor(clipped, pair[key].affine, pair[key].meta)
@@ -441,14 +458,13 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
             )
 
 
-def _mask_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
+def _leave_out_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
     """Take fixed voxels that the moving image does not cover out of its mask, which lies on the fixed grid."""
     shape = tuple(pair["fixed"].shape[1:])
-    covered = (sample_affine(torch.ones(1, *size), matrix, shape, "linear", 0.0) > COVERED).to(torch.uint8)
+    covered = sample_affine(torch.ones(1, *size), matrix, shape, "linear", 0.0) > COVERED
     if not bool(covered.all()):
-        mask = pair.get("moving_mask")
-        counts = covered if mask is None else covered * mask.as_tensor()
-        pair["moving_mask"] = as_meta_tensor(counts, pair["fixed"].affine, pair["fixed"].meta)
+        leave_out(pair, "moving", covered)
+        pair["covered"] = as_meta_tensor(covered, pair["fixed"].affine, pair["fixed"].meta)
 
 
 def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mask: bool) -> None:
@@ -469,4 +485,4 @@ def _resample(pair: dict[Hashable, Any], matrix: torch.Tensor, outside: str, mas
     for key in present(pair, MOVING_POINTS):
         pair[key] = map_points(pair[key], torch.linalg.inv(matrix))
     if mask:
-        _mask_uncovered(pair, matrix, size)
+        _leave_out_uncovered(pair, matrix, size)

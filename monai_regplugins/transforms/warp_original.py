@@ -25,6 +25,7 @@ from monai_regplugins.grids import (
     world_affine,
 )
 from monai_regplugins.inversion import inverse_at
+from monai_regplugins.transforms.measured import COVERED
 
 __all__ = [
     "WarpOriginald",
@@ -223,7 +224,8 @@ class WarpOriginald(Transform):
     Needs ``ddf`` ``(d, *spatial)`` on the grid of ``fixed``, ``moving_original`` and ``initial_alignment_matrix`` as
     :class:`~monai_regplugins.transforms.prepare.ResampleToFixedd` leaves them, and takes ``moving_label_original``
     where there is one. Adds :class:`~monai.data.MetaTensor` entries with the fixed affine: ``displacement``
-    ``(d, *spatial, RAS mm)``, ``warped`` and ``warped_label``.
+    ``(d, *spatial, RAS mm)``, ``warped`` and ``warped_label``; and, where not all of the moving image counts (there is
+    a ``moving_mask``), ``warped_mask``, boolean, the voxels of ``warped`` that hold nothing else than what counts.
 
     Example:
         >>> pair = {key: MetaTensor(torch.rand(1, 8, 8)) for key in ("fixed", "moving_original")}
@@ -254,6 +256,10 @@ class WarpOriginald(Transform):
         pair["warped"] = warp(moving, "linear")
         if "moving_label_original" in pair:
             pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
+        if "moving_mask" in pair:
+            shares = _plain(pair.get("moving_mask_original", torch.ones_like(moving))).float()
+            counts = resample_original(shares, moving.affine, fixed.affine, displacement, padding_value=0.0) > COVERED
+            pair["warped_mask"] = as_meta_tensor(counts, fixed.affine, moving.meta)
         return pair
 
 

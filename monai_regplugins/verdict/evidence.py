@@ -21,6 +21,7 @@ PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the 
 WINDOW = 7  # voxels of the coarse grid, of the local correlation
 STRUCTURE = 0.1  # of the image's standard deviation; windows that vary less show no structure
 STEPS = 20  # of the inversion
+SMALLEST_SHARE = 1e-4  # of a coarse voxel that counts; less is rounding
 
 
 def overlap_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape: Sequence[int]) -> float:
@@ -105,27 +106,38 @@ def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None
         1.0
     """
     size = [min(n, COARSE) for n in fixed.shape[1:]]
-    first, second = (_standardized(resize_image(one.as_subclass(Tensor).float(), size)) for one in (image, fixed))
-    counts = torch.ones_like(second) if weights is None else resize_image(weights.as_subclass(Tensor).float(), size)
-    centers = (_local_deviation(second) > STRUCTURE).to(second) * (counts > 0.5)
+    counts = None if weights is None else weights.as_subclass(Tensor)
+    shares = torch.ones(1, *size, device=fixed.device) if counts is None else resize_image(counts.float(), size)
+    first, second = (_standardized(_coarse(one, counts, shares), shares) for one in (image, fixed))
+    centers = (_local_deviation(second, shares) > STRUCTURE).to(second) * (shares > 0.5)
     if not bool(centers.any()):
         return math.nan
-    return -float(LocalCorrelation(second[None], WINDOW, counts[None], centers[None])(first[None]))
+    return -float(LocalCorrelation(second[None], WINDOW, shares[None], centers[None])(first[None]))
 
 
-def _standardized(image: Tensor) -> Tensor:
-    """An image of mean 0 and standard deviation 1; a flat one becomes 0."""
-    deviation = image.std()
-    return (image - image.mean()) / deviation if float(deviation) > 0 else torch.zeros_like(image)
+def _coarse(image: Tensor, counts: Tensor | None, shares: Tensor) -> Tensor:
+    """An image at the size of the shares, each voxel the average of what counts."""
+    values = image.as_subclass(Tensor).float()
+    if counts is None:
+        return resize_image(values, shares.shape[1:])
+    return resize_image(values * counts, shares.shape[1:]) / shares.clamp_min(SMALLEST_SHARE)
 
 
-def _local_deviation(image: Tensor) -> Tensor:
-    """Standard deviation in each window."""
+def _standardized(image: Tensor, shares: Tensor) -> Tensor:
+    """An image of mean 0 and standard deviation 1 in what counts, 0 elsewhere; a flat one becomes 0."""
+    number = shares.sum().clamp_min(SMALLEST_SHARE)
+    centered = torch.where(shares > 0, image - (image * shares).sum() / number, 0)
+    deviation = ((centered.square() * shares).sum() / number).sqrt()
+    return centered / deviation if float(deviation) > 0 else torch.zeros_like(image)
+
+
+def _local_deviation(image: Tensor, shares: Tensor) -> Tensor:
+    """Standard deviation of what counts in each window."""
     boxes = [box_matrix(n, WINDOW, 1, image) for n in image.shape[1:]]
-    number = along_axes(torch.ones_like(image[None]), boxes)
+    number = along_axes(shares[None], boxes).clamp_min(SMALLEST_SHARE)
 
     def mean(values: Tensor) -> Tensor:
-        return (along_axes(values[None], boxes) / number)[0]
+        return (along_axes((values * shares)[None], boxes) / number)[0]
 
     return (mean(image.square()) - mean(image).square()).clamp_min(0).sqrt()
 

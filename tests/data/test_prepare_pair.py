@@ -14,7 +14,6 @@ from monai.bundle import ConfigParser
 
 from monai_regplugins.data import CheckSeriesPaird, PreparePaird
 from monai_regplugins.transforms import (
-    ExtendBorderd,
     LoadPaird,
     ResampleToFixedd,
     ScalePaird,
@@ -41,42 +40,36 @@ def assert_same(found: Any, expected: Any) -> None:
         assert same, key
 
 
-@pytest.mark.parametrize("extend_border", [False, True])
-def test_it_is_its_steps_one_after_the_other(pair: dict[str, str], extend_border: bool) -> None:
+def test_it_is_its_steps_one_after_the_other(pair: dict[str, str]) -> None:
     expected: Any = pair
-    steps = [LoadPaird(), ResampleToFixedd("center", True, "border", 2.0), ScalePaird([2, 8])]
-    for step in [*steps[:2], *([ExtendBorderd()] if extend_border else []), steps[2]]:
+    for step in [LoadPaird(), ResampleToFixedd("center", True, "border", 2.0), ScalePaird([2, 8])]:
         expected = step(expected)
     settings: dict[str, Any] = {"keep_original": True, "outside": "border", "lowest": 2.0}
     settings["initial_alignment"] = "center"
-    prepare = PreparePaird(ScalePaird([2, 8]), extend_border=extend_border, **settings)
-    assert_same(prepare(pair), expected)
+    assert_same(PreparePaird(ScalePaird([2, 8]), **settings)(pair), expected)
 
 
 def test_settings_reach_the_steps() -> None:
     scaling = StandardizePaird()
     resampling: dict[str, Any] = {"initial_alignment": "affine", "keep_original": True}
-    resampling |= {"outside": "border", "lowest": -1024.0}
-    load, check, resample, extend, last = PreparePaird(
-        scaling, 2, ["label"], False, "dicom", extend_border=True, **resampling
-    ).transforms
+    resampling |= {"outside": "border", "lowest": -1024.0, "extend_border": True}
+    load, check, resample, last = PreparePaird(scaling, 2, ["label"], False, "dicom", **resampling).transforms
     assert isinstance(load, LoadPaird)
     assert load.spatial_dims == 2
     assert isinstance(check, CheckSeriesPaird)
     assert (check.other_patient, check.formats) == (False, ("dicom",))
     assert isinstance(resample, ResampleToFixedd)
     assert (resample.initial_alignment, resample.keep_original) == ("affine", True)
-    assert (resample.outside, resample.lowest) == ("border", -1024.0)
-    assert isinstance(extend, ExtendBorderd)
-    assert extend.enabled
+    assert (resample.outside, resample.lowest, resample.extend_border) == ("border", -1024.0, True)
     assert last is scaling
 
 
-@pytest.mark.parametrize("name", ["ran", "regnet"])
+@pytest.mark.parametrize("name", ["ran", "regnet", "r2n2"])
 def test_evaluation_prepares_as_inference_does(name: str, pair: dict[str, str], repository: Path) -> None:
     prepared = []
     for file in ("evaluate", "inference"):
         config = json.loads((repository / "bundles" / name / "configs" / f"{file}.json").read_text())
         settings = {**config, "window": [2, 8], "intensity_range": [0.0, 9.0], "bundle_root": str(repository)}
+        settings["spatial_dims"] = 3
         prepared.append(ConfigParser(settings).get_parsed_content("preprocessing")(pair))
     assert_same(*prepared)

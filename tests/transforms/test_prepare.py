@@ -357,6 +357,48 @@ def test_what_was_not_measured_leaves_the_masks() -> None:
     assert torch.equal(pair["moving_mask"][0].float().as_tensor(), expected)
 
 
+@pytest.mark.parametrize("keep_original", [True, False])
+def test_the_border_is_extended_before_the_moving_image_is_turned(keep_original: bool) -> None:
+    """Slices that vary along x alone, in a frame of zeros: turned by 30 degrees about z, they vary along x' alone."""
+    angle, x = np.radians(30), torch.arange(24.0)
+    inner = (x >= 5) & (x <= 18)
+    framed = torch.where(inner[:, None, None] & inner[:, None] & inner, x[:, None, None] + 1, 0.0)[None]
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affines = {"moving": matrix, "fixed": np.eye(4) + 8.0 * np.eye(4, k=3) * np.array([[1], [0], [0], [0]])}
+    given = {key: MetaTensor(framed, affine=torch.from_numpy(affine)) for key, affine in affines.items()}
+    pair = ResampleToFixedd(keep_original=keep_original, extend_border=True)(dict(given))
+    here = torch.meshgrid(x + 8, x, x, indexing="ij")
+    there = np.cos(angle) * here[0] + np.sin(angle) * here[1]
+    torch.testing.assert_close(pair["moving"][0].as_tensor(), there.clamp(5, 18) + 1, atol=1e-4, rtol=0)
+    torch.testing.assert_close(pair["fixed"][0].as_tensor(), (here[0] - 8).clamp(5, 18) + 1)
+    assert ("moving_mask" in pair) == ("fixed_mask" in pair) == keep_original
+    if keep_original:
+        assert torch.equal(pair["moving_original"].as_tensor(), framed)
+        for key in ("fixed_mask", "moving_mask_original"):
+            assert torch.equal(pair[key].as_tensor(), framed > 0)
+
+
+@pytest.mark.parametrize("scaling", [ScalePaird(), StandardizePaird(clip=None)])
+def test_what_fills_voxels_that_are_not_covered_does_not_scale_the_others(scaling: Any) -> None:
+    """Equal images, of which the moving one lacks half; the fixed one is brighter there."""
+    fixed = torch.rand(1, 16, 16)
+    fixed[:, 8:] += 5
+    images = {"fixed": MetaTensor(fixed, affine=torch.eye(3)), "moving": MetaTensor(fixed[:, :8], affine=torch.eye(3))}
+    scaled = scaling(ResampleToFixedd(keep_original=True)(images))
+    torch.testing.assert_close(scaled["moving"][:, :8].as_tensor(), scaled["fixed"][:, :8].as_tensor())
+    alone = scaling({key: MetaTensor(fixed[:, :8]) for key in images})
+    torch.testing.assert_close(scaled["moving"][:, :8].as_tensor(), alone["moving"].as_tensor())
+
+
+@pytest.mark.parametrize("scaling", [ScalePaird(), StandardizePaird()])
+def test_an_image_that_is_constant_where_both_show_something_is_scaled_by_all_of_it(scaling: Any) -> None:
+    image, covered = torch.rand(1, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
+    image[:, 4:], covered[:, :4] = 0.5, False
+    pair = {"fixed": MetaTensor(image), "moving": MetaTensor(torch.rand(1, 8, 8))}
+    assert torch.equal(scaling({**pair, "covered": MetaTensor(covered)})["fixed"], scaling(pair)["fixed"])
+
+
 def test_an_interval_becomes_zero_to_one_without_clipping() -> None:
     values = torch.linspace(-2000.0, 4000.0, 16).reshape(1, 4, 4)
     affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0]))

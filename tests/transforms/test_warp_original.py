@@ -363,3 +363,19 @@ pair = {"fixed": image, "moving_original": image, "moving_label_original": label
 pair["ddf"] = torch.rand(3, n, n, n)
 """
     assert peak_growth(prepare, "WarpOriginald()(pair)") < (17 + 4 + 9) * 160**3
+
+
+def test_the_warped_mask_holds_the_voxels_of_which_all_counts() -> None:
+    """Shifted by half a voxel, and seen on voxels of half the size."""
+    moving = MetaTensor(torch.rand(1, 6, 4), affine=torch.diag(torch.tensor([2.0, 1.0, 1.0])))
+    mask = torch.ones(1, 6, 4, dtype=torch.uint8)
+    mask[:, 2] = 0
+    pair = {"fixed": MetaTensor(torch.rand(1, 12, 4)), "moving_original": moving, "ddf": torch.zeros(2, 12, 4)}
+    pair |= {"initial_alignment_matrix": torch.eye(3), "moving_mask": MetaTensor(torch.ones(1, 12, 4))}
+    pair["ddf"][0] = 1.0
+    assert "warped_mask" not in WarpOriginald()({key: value for key, value in pair.items() if key != "moving_mask"})
+    # fixed voxel x shows the moving image at (x + 1) / 2, which ends at 5.5
+    assert WarpOriginald()(pair)["warped_mask"][0, :, 0].tolist() == [True] * 11 + [False]
+    shown = WarpOriginald()({**pair, "moving_mask_original": MetaTensor(mask)})["warped_mask"]
+    assert shown.dtype == torch.bool
+    assert shown[0, :, 0].tolist() == [True, True, *[False] * 3, *[True] * 6, False]

@@ -99,3 +99,14 @@ def test_clipped_share_of_the_brighter_part() -> None:
     assert clipped_percent(image) < 3
     assert clipped_percent(image.clamp(max=0.75)) == pytest.approx(100 * 26 / 54, abs=3)
     assert math.isnan(clipped_percent(torch.ones(1, 4, 4)))
+
+
+@pytest.mark.parametrize("size", [(40, 40), (90, 70)], ids=["as it is", "made coarser"])
+def test_what_does_not_count_does_not_matter(size: tuple[int, ...]) -> None:
+    fixed, counts = smooth_noise(0, size), torch.ones(1, *size)
+    counts[:, 13:21, 5:] = 0.0
+    image = fixed + smooth_noise(1, size)
+    others = [torch.where(counts > 0, one, value) for one, value in ((image, 1e3), (fixed, -1e3))]
+    found = local_similarity(image, fixed, counts)
+    assert 0.2 < found < 0.9
+    assert local_similarity(*others, counts) == pytest.approx(found, abs=1e-4)
