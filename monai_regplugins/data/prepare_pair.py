@@ -9,6 +9,7 @@ from monai.transforms import Transform
 
 from monai_regplugins.data.dicom_pair import CheckSeriesPaird
 from monai_regplugins.transforms.load import COMPANIONS, LoadPaird
+from monai_regplugins.transforms.pair_log import unreported
 from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 __all__ = ["PreparePaird"]
@@ -21,7 +22,8 @@ class PreparePaird(Transform):
 
     The steps, in :attr:`transforms`, are :class:`~monai_regplugins.transforms.LoadPaird`,
     :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd` and
-    ``scaling``.
+    ``scaling``. What was done to a pair is reported in the log with ``keep_original`` only: a training, which does not
+    keep them, prepares each pair in each epoch.
 
     Args:
         scaling: transform of a pair that scales its intensities.
@@ -59,6 +61,7 @@ class PreparePaird(Transform):
             scaling,
         ]
         self.transforms = tuple(steps)
+        self.reported = bool(resampling.get("keep_original", False))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         """Prepare a pair.
@@ -69,6 +72,7 @@ class PreparePaird(Transform):
         Raises:
             InputError: When a file, a pair or an image is not what a step expects.
         """
-        for step in self.transforms:
-            data = step(data)
+        with unreported(not self.reported):
+            for step in self.transforms:
+                data = step(data)
         return data

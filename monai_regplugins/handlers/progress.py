@@ -18,7 +18,6 @@ from monai_regplugins.memory import in_gib, peak_of_this_process
 __all__ = ["LossTerms", "TrainingProgress"]
 
 logger = logging.getLogger(__name__)
-OF_PAIRS = logging.getLogger("monai_regplugins.transforms")
 
 TIMED_STEPS = 5  # after the first one, which is slower
 SECONDS_BETWEEN_LOG_LINES = 60.0  # without a terminal each refresh is a new line, so refresh rarely
@@ -48,8 +47,7 @@ class TrainingProgress:
 
     A resumed training starts where it had stopped. Without a terminal the bar is refreshed once a minute, so that a
     log stays short. At the start device, threads, pairs, images and steps are logged, and after some steps how long
-    the training takes, without its validations, and how much memory. Only the first process shows it. Until it ends,
-    what the transforms report of each pair is not shown, beside their warnings.
+    the training takes, without its validations, and how much memory. Only the first process shows it.
 
     Args:
         output_transform: maps the trainer's output to values by name, e.g. :class:`LossTerms`.
@@ -64,7 +62,6 @@ class TrainingProgress:
         self.evaluator, self.score_name = evaluator, score_name
         self._bar: Any = None
         self._started = (0, 0.0)
-        self._level = logging.NOTSET
 
     def attach(self, trainer: Any) -> None:
         """Follow ``trainer``."""
@@ -78,8 +75,6 @@ class TrainingProgress:
         state = trainer.state
         logger.info("Training on %s", _described(trainer))
         self._started = (state.iteration, 0.0)
-        self._level = OF_PAIRS.level
-        OF_PAIRS.setLevel(logging.WARNING)
         interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
         self._bar = tqdm(
             total=state.max_epochs * state.epoch_length if state.epoch_length else None,
@@ -113,7 +108,6 @@ class TrainingProgress:
 
     def _close(self, trainer: Any) -> None:
         self._bar.close()
-        OF_PAIRS.setLevel(self._level)
 
 
 def _memory(device: torch.device) -> float:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 import torch
 
 from monai_regplugins.transforms.alignment_descent import CORRELATION
 from monai_regplugins.transforms.initial_alignment import Alignment, linear_alignment
+from monai_regplugins.transforms.pair_log import pair_logger
 
 __all__ = ["auto_matrix", "initial_matrix", "verdict"]
 
-logger = logging.getLogger(__name__)
+logger = pair_logger(__name__)
 
 STRETCH = 1.5  # anatomy does not stretch more along any direction; a map that does has lost its way
 WORTH = 0.3  # of what stays unexplained, that an alignment has to explain to be taken

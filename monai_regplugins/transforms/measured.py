@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,10 +10,11 @@ from monai.data import MetaTensor
 
 from monai_regplugins.grids import as_meta_tensor
 from monai_regplugins.keys import IMAGE_KEYS, PADDING_KEY
+from monai_regplugins.transforms.pair_log import pair_logger
 
 __all__ = ["COVERED", "LOWEST", "exclude_padding", "is_measured", "leave_out"]
 
-logger = logging.getLogger(__name__)
+logger = pair_logger(__name__)
 
 LOWEST = -1024  # Hounsfield units; no scanner measures less
 MOST = 0.5

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
 
 from monai_regplugins.handlers import LossTerms, TrainingProgress, progress
 
@@ -88,19 +86,3 @@ def test_its_data(make_training: Any, items: list[dict[str, Any]], text: str) ->
     training = make_training(max_epochs=2)
     training.trainer.data_loader.dataset.data = items
     assert f": {text}; 2 epochs of 3 steps, 1 a step" in progress._described(training.trainer)
-
-
-def test_reports_of_single_pairs_wait_until_the_training_has_ended(make_training: Any) -> None:
-    """Each pair is prepared in each epoch; warnings remain."""
-    training, logger = make_training(max_epochs=1), logging.getLogger("monai_regplugins.transforms.any")
-    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
-    seen = []
-
-    @training.trainer.on(Events.ITERATION_COMPLETED(once=1))
-    def look() -> None:
-        seen.extend([logger.isEnabledFor(logging.INFO), logger.isEnabledFor(logging.WARNING)])
-
-    before = logger.getEffectiveLevel()
-    training.trainer.run()
-    assert seen == [False, True]
-    assert logger.getEffectiveLevel() == before

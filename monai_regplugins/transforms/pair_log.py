@@ -1,0 +1,46 @@
+"""Lines of the log about one pair, which a training leaves out: it prepares each pair in each epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["pair_logger", "unreported"]
+
+_REPORTED = ContextVar("_REPORTED", default=True)
+
+
+def pair_logger(name: str) -> logging.Logger:
+    """Return the logger of a module that reports what it has done to a pair.
+
+    Args:
+        name: of the module.
+    """
+    logger = logging.getLogger(name)
+    logger.addFilter(_is_reported)
+    return logger
+
+
+@contextmanager
+def unreported(enabled: bool = True) -> Iterator[None]:
+    """Leave such lines out for a while, in this thread.
+
+    Args:
+        enabled: False changes nothing.
+
+    Example:
+        >>> logger = pair_logger("example")
+        >>> with unreported():
+        ...     logger.warning("the pair is turned")
+    """
+    token = _REPORTED.set(_REPORTED.get() and not enabled)
+    try:
+        yield
+    finally:
+        _REPORTED.reset(token)
+
+
+def _is_reported(record: logging.LogRecord) -> bool:
+    return _REPORTED.get()

@@ -1,0 +1,29 @@
+"""Lines of the log about one pair."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_regplugins.data import PreparePaird
+from monai_regplugins.transforms import ScalePaird
+from monai_regplugins.transforms.pair_log import pair_logger, unreported
+
+
+def test_lines_are_left_out_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    logger = pair_logger("monai_regplugins.any")
+    with unreported(), unreported(False):
+        logger.warning("left out")
+    logger.warning("reported")
+    assert caplog.messages == ["reported"]
+
+
+def test_a_training_does_not_report_the_alignment_of_each_pair(caplog: pytest.LogCaptureFixture) -> None:
+    """It keeps no original images; what registers or evaluates does."""
+    pair = {key: MetaTensor(torch.rand(1, 12, 12, 12)) for key in ("fixed", "moving")}
+    for keep, lines in ((False, 0), (True, 1)):
+        caplog.clear()
+        with caplog.at_level("INFO", "monai_regplugins"):
+            PreparePaird(ScalePaird(), initial_alignment="auto", keep_original=keep)(pair)
+        assert len([line for line in caplog.messages if "initial alignment" in line]) == lines
