@@ -42,7 +42,7 @@ from monai_regplugins.readers.dicom_series import same_frame_of_reference
 from monai_regplugins.readers.image_grid import grid_of
 from monai_regplugins.transforms.initial_alignment import alignment_name
 from monai_regplugins.transforms.initial_alignment_choice import initial_matrix
-from monai_regplugins.transforms.measured import COVERED, exclude_padding, leave_out
+from monai_regplugins.transforms.measured import exclude_padding, leave_out
 from monai_regplugins.transforms.padding import extend_borders
 
 __all__ = [
@@ -461,7 +461,7 @@ def _check_common_plane(moving_affine: torch.Tensor, fixed_affine: torch.Tensor,
 def _leave_out_uncovered(pair: dict[Hashable, Any], matrix: torch.Tensor, size: torch.Size) -> None:
     """Take fixed voxels that the moving image does not cover out of its mask, which lies on the fixed grid."""
     shape = tuple(pair["fixed"].shape[1:])
-    covered = sample_affine(torch.ones(1, *size), matrix, shape, "linear", 0.0) > COVERED
+    covered = sample_affine(torch.tensor(True).expand(1, *size), matrix, shape, "nearest", 0.0)
     if not bool(covered.all()):
         leave_out(pair, "moving", covered)
         pair["covered"] = as_meta_tensor(covered, pair["fixed"].affine, pair["fixed"].meta)

@@ -257,8 +257,12 @@ class WarpOriginald(Transform):
         if "moving_label_original" in pair:
             pair["warped_label"] = warp(pair["moving_label_original"], "nearest")
         if "moving_mask" in pair:
-            shares = _plain(pair.get("moving_mask_original", torch.ones_like(moving))).float()
-            counts = resample_original(shares, moving.affine, fixed.affine, displacement, padding_value=0.0) > COVERED
+            grids = moving.affine, fixed.affine, displacement
+            if "moving_mask_original" in pair:
+                shares = _plain(pair["moving_mask_original"]).float()
+                counts = resample_original(shares, *grids, padding_value=0.0) > COVERED
+            else:  # the field of view alone; one number for all voxels
+                counts = resample_original(torch.tensor(True).expand(moving.shape), *grids, "nearest")
             pair["warped_mask"] = as_meta_tensor(counts, fixed.affine, moving.meta)
         return pair
 
