@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import random
 import signal
@@ -43,6 +44,14 @@ def _termination() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def _encoding() -> Iterator[None]:
+    """Give back the locale: some libraries set that of C, after which text files are ASCII by default."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ class CurvesFigure:
     def _load(self, trainer: Any) -> None:
         """Take over the record up to the epoch that the training starts from."""
         record = self.path.with_suffix(".csv")
-        lines = record.read_text().splitlines() if trainer.state.epoch and record.is_file() else []
+        lines = record.read_text(encoding="utf-8").splitlines() if trainer.state.epoch and record.is_file() else []
         rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= trainer.state.epoch]
         self._losses = {int(row["epoch"]): float(row["loss"]) for row in rows}
         self._scores = {int(row["epoch"]): float(row["score"]) for row in rows if row["score"]}
