@@ -267,7 +267,7 @@ def jacobian(
         InputError: When a file cannot be read or written, or no grid is given.
     """
     target = _nifti_target(Path(output))
-    _check_kept([target], transforms, like)
+    _check_kept([target], transforms, like, moving_image)
     grid = None if like is None else read_image_grid(like, "image of the grid")
     moving = None if moving_image is None else read_image_grid(moving_image, "moving image")
     field = _field(load_transform(transforms, format, grid, moving), grid, moving)

@@ -374,6 +374,7 @@ def test_nothing_is_lost_or_half_written(folder: Path) -> None:
         (lambda: invert("1Warp.nii.gz", "moving.nii.gz", "moving.nii.gz"), "is an input itself"),
         (lambda: invert("1Warp.nii.gz", "fixed.nii.gz", "moving.nii.gz", fixed_image="fixed.nii.gz"), "is an input"),
         (lambda: jacobian("1Warp.nii.gz", "fixed.nii.gz", "fixed.nii.gz"), "is an input itself"),
+        (lambda: jacobian("1Warp.nii.gz", "moving.nii.gz", moving_image="moving.nii.gz"), "is an input itself"),
         (lambda: apply("1Warp.nii.gz", "fixed.nii.gz", "."), "'fixed.nii.gz' is there already; move it"),
         (lambda: apply("1Warp.nii.gz", "moving.nii.gz", "a.png"), "is no NIfTI name"),
         (lambda: apply("1Warp.nii.gz", ["moving.nii.gz", "fixed.nii.gz"], "a.nii.gz"), "is one file for 2 inputs"),
