@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 SUFFIXES = (".json", ".md")
-MIB = 2**20
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.itk_transform import matrix_of
 from monai_regplugins.io.linear import load_linear
 from monai_regplugins.io.transform_files import transform_source
+from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid
 
 __all__ = ["ALIGNMENT_FILE", "files_of", "read_linear_transforms", "write_linear_transform"]
@@ -160,15 +161,10 @@ def _of_any_format(
     file: Path, format: str | None, d: int, fixed: ImageGrid | None, moving: ImageGrid | None
 ) -> tuple[Matrix, bool]:
     """The matrix of a file, and whether it is about the worlds of ITK."""
-    if format not in (None, "itk") or file.suffix.lower() == ".lta" or _is_dicom(file):
+    if format not in (None, "itk") or file.suffix.lower() == ".lta" or is_dicom(file):
         return load_linear(file, format, fixed, moving).numpy(), False
     plain = _plain_matrix(file, d) if format is None and file.suffix.lower() in (".txt", ".mat", ".csv", "") else None
     return (_itk_matrix(file, d), True) if plain is None else (plain, False)
-
-
-def _is_dicom(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _plain_matrix(file: Path, d: int) -> Matrix | None:
