@@ -48,7 +48,7 @@ def _termination() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _encoding() -> Iterator[None]:
-    """Give back the locale: some libraries set that of C, after which text files are ASCII by default."""
+    """Give back the locale: SimpleITK sets that of C when it writes DICOM, and text files are ASCII by default then."""
     before = locale.setlocale(locale.LC_CTYPE)
     yield
     locale.setlocale(locale.LC_CTYPE, before)
