@@ -84,7 +84,7 @@ def record() -> dict[str, Any]:
 
 
 def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
-    """Log the commands that evaluate the result of a training and register with it; the last is the log's last line.
+    """Log the commands that evaluate the result of a training, compare it and register with it, which is the last line.
 
     They carry every setting that the configurations of training and of the task share, in which these differ, and that
     does not come with the weights, such as ``--measure``.
@@ -98,14 +98,29 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
         return
     names = {"evaluating": ["evaluate"], "inference": ["inference", *overlays]}
     outputs = {"evaluating": Path(output_dir), "inference": Path(output_dir, "inference")}
-    texts = {"evaluating": "Evaluate it", "inference": "Register with it, your own images by --fixed and --moving"}
-    for task, text in texts.items():
-        files = [Path(parser.get_parsed_content("bundle_root"), "configs", f"{name}.json") for name in names[task]]
+    root = Path(parser.get_parsed_content("bundle_root"))
+
+    def command(task: str) -> str:
+        files = [root / "configs" / f"{name}.json" for name in names[task]]
         places = {"ckpt": shown(weights), "output_dir": shown(outputs[task]), **_data_set(parser)}
-        command = ["python", "-m", "monai.bundle", "run", task, "--config_file", _config_word(files)]
+        words = ["python", "-m", "monai.bundle", "run", task, "--config_file", _config_word(files)]
         for name, value in {**places, **_settings_to_follow(parser, files)}.items():
-            command += [f"--{name}", _word(value)]
-        logger.info("%s:\n%s", text, shlex.join(command))
+            words += [f"--{name}", _word(value)]
+        return shlex.join(words)
+
+    logger.info("Evaluate it:\n%s", command("evaluating"))
+    logger.info(
+        "Is it better than optimization alone, and than the published weights?\n%s", _comparison(root, weights, parser)
+    )
+    logger.info("Register with it, your own images by --fixed and --moving:\n%s", command("inference"))
+
+
+def _comparison(root: Path, weights: str | Path, parser: ConfigParser) -> str:
+    """Return the command that compares weights with optimization alone and with the bundle's own ones."""
+    places = {"bundle": shown(root), "ckpt": shown(weights), **_data_set(parser), "pairs": "10", "refine_steps": "30"}
+    words = [word for name, value in places.items() for word in (f"--{name}", value)]
+    methods = ["identity", "optimization", root.name, "published"]
+    return shlex.join(["python", "-m", "monai_regplugins.benchmark", *words, "--methods", *methods])
 
 
 def shown(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from monai_regplugins.benchmark.__main__ import parse_arguments
 from monai_regplugins.checks import InputError, input_error_message
 from monai_regplugins.settings import training_record
 from monai_regplugins.training import check_settings, labeled, log_commands
@@ -134,6 +135,10 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         with caplog.at_level(logging.INFO):
             ConfigParser({**config, "reported": call.replace("None", "()")}).get_parsed_content("reported")
         lines = [shlex.split(text.splitlines()[-1]) for text in caplog.messages]
+        (compared,) = (line for line in lines if line[2] == "monai_regplugins.benchmark")
+        assert lines.index(compared) == 1
+        parse_arguments(compared[3:])
+        lines.remove(compared)
         assert [line[:4] for line in lines] == [["python", "-m", "monai.bundle", "run"]] * 2
         return {line[4]: dict(zip(line[5::2], line[6::2], strict=True)) for line in lines}
 
@@ -158,6 +163,16 @@ class TestCommands:
                 zip(self.PLACES, [f"{folder}/inference.json", model, str(tmp_path / "out" / "inference")], strict=True)
             ),
         }
+
+    def test_comparison_with_optimization_alone_and_the_published_weights(
+        self, commands: Any, repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        commands(repository, "ran", [], dataset_dir=str(tmp_path))
+        args = parse_arguments(shlex.split(caplog.messages[1].splitlines()[-1])[3:])
+        assert args.bundle == [Path("bundles/ran")]
+        assert args.ckpt == [str(tmp_path / "out" / "models" / "model.pt")]
+        assert args.dataset_dir == str(tmp_path)
+        assert args.methods == ["identity", "optimization", "ran", "published"]
 
     def test_other_settings_come_with_the_weights(self, commands: Any, repository: Path) -> None:
         changes = {"spatial_size": [32, 40, 32], "window": [], "geometry": "ran0", "initial_alignment": "auto"}

@@ -34,6 +34,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
 
+STEPS = 30  # of optimization alone, if there are none to follow
 DEFAULT_BASELINES = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
@@ -54,7 +55,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--methods",
         nargs="+",
-        help=f"among {', '.join(BASELINES)}, voxelmorph and the bundles (default: the usual ones)",
+        help=f"among {', '.join(BASELINES)}, voxelmorph, the bundles, published (a bundle's own weights beside those "
+        "of --ckpt) and optimization (of the first bundle, without a network) (default: the usual ones)",
     )
     add("--voxelmorph_ckpt", help="weights of MONAI's VoxelMorph, which takes part if they are given")
     add("--refine_steps", type=int, default=0, help="also register with so many steps of instance optimization")
@@ -101,7 +103,7 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
     Raises:
         InputError: When a method is unknown, or has no weights.
     """
-    choices = [*BASELINES, "voxelmorph", *configs]
+    choices = [*BASELINES, "voxelmorph", "published", "optimization", *configs]
     default = [*DEFAULT_BASELINES, *(["voxelmorph"] if args.voxelmorph_ckpt else []), *configs]
     methods = []
     for name in dict.fromkeys(args.methods or default):
@@ -112,6 +114,11 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
             )
         if name in configs:
             methods += _with_and_without_refinement(name, configs[name], args.refine_steps)
+        elif name == "published":
+            methods += _published(args)
+        elif name == "optimization":
+            options = {"config": next(iter(configs.values())), "refine_steps": args.refine_steps or STEPS}
+            methods.append(BenchmarkMethod("optimization alone", "bundle", options | {"alone": True}))
         elif name == "voxelmorph":
             methods.append(_voxelmorph(args.voxelmorph_ckpt, next(iter(configs.values()))))
         else:
@@ -161,6 +168,16 @@ def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) 
     plain = BenchmarkMethod(name, "bundle", {"config": config})
     refined = BenchmarkMethod(f"{name} + {steps} steps", "bundle", {"config": config, "refine_steps": steps})
     return [plain, refined] if steps else [plain]
+
+
+def _published(args: argparse.Namespace) -> list[BenchmarkMethod]:
+    """Return the bundles with their own weights, to be compared with others."""
+    configs = read_bundles(argparse.Namespace(**{**vars(args), "ckpt": []}))
+    found = (
+        _with_and_without_refinement(f"{name} (published)", config, args.refine_steps)
+        for name, config in configs.items()
+    )
+    return [method for methods in found for method in methods]
 
 
 def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> BenchmarkMethod:

@@ -23,7 +23,7 @@ __all__ = ["load_bundle", "load_voxelmorph"]
 POOLINGS = 3  # of MONAI's VoxelMorph
 
 
-def load_bundle(config: Mapping[str, Any], refine_steps: int = 0) -> Register:
+def load_bundle(config: Mapping[str, Any], refine_steps: int = 0, alone: bool = False) -> Register:
     """Return the network of a bundle, with its weights and inferer, as a registration method.
 
     What the inferer gets beside the images, such as the voxel size, is what the configuration's evaluator gives it.
@@ -32,6 +32,7 @@ def load_bundle(config: Mapping[str, Any], refine_steps: int = 0) -> Register:
         config: evaluation configuration, as :func:`~monai_regplugins.benchmark.reporting.read_config` returns it.
         refine_steps: steps of instance optimization on each pair, by the configuration's own ``refine_steps`` where it
             has that, else on the loss of the bundle's training.
+        alone: optimize from no displacement; the network does not run.
 
     Raises:
         InputError: When the weights are missing or do not fit.
@@ -43,6 +44,8 @@ def load_bundle(config: Mapping[str, Any], refine_steps: int = 0) -> Register:
     inferer = parser.get_parsed_content("inferer")
     if refine_steps and not own:
         inferer = _refined(inferer, parser, refine_steps)
+    if alone:
+        inferer.inferer = _NoMotion(inferer.inferer.padding)
     prepare, device = (parser.get_parsed_content(key) for key in ("evaluator#prepare_batch", "device"))
     network.eval()
 
@@ -90,6 +93,17 @@ def load_voxelmorph(ckpt: str, spatial_dims: int, spatial_size: Sequence[int] = 
             return inferer(torch.stack([moving, fixed], dim=1), field)["ddf"][0]
 
     return register
+
+
+class _NoMotion:
+    """Stand in for an inferer: it returns no displacement, and the moving image as it is."""
+
+    def __init__(self, padding: str) -> None:
+        self.padding = padding
+
+    def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        moving = inputs[:, :1]
+        return {"ddf": moving.new_zeros(len(moving), moving.ndim - 2, *moving.shape[2:]), "warped": moving}
 
 
 def _refined(inferer: Any, parser: ConfigParser, steps: int) -> RefinedInferer:

@@ -275,7 +275,7 @@ class RefinedInferer(Inferer):
         starts = self._starts(ddf, pairs[0])
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
         judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
-        best = NETWORK
+        best = next(iter(coarse))
         for name, judgement in judged.items():
             best = name if judgement.is_better_than(judged[best]) else best
         refined = coarse[best]
@@ -284,10 +284,14 @@ class RefinedInferer(Inferer):
         return best, refined
 
     def _starts(self, ddf: Tensor, pair: tuple[WeightedImage, WeightedImage]) -> dict[str, Tensor | None]:
-        """The fields to begin with, by what they are called; the pair is that of the first level."""
+        """The fields to begin with, by what they are called; the pair is that of the first level.
+
+        A network that moves nothing is no other start than the aligned pair.
+        """
         if not self.never_worse:
             return {NETWORK: ddf}
-        starts = {NETWORK: ddf, ALIGNED: None}
+        starts: dict[str, Tensor | None] = {NETWORK: ddf} if bool(ddf.any()) else {}
+        starts[ALIGNED] = None
         if self.search:
             starts[SEARCHED] = fields.resize(discrete_field(*pair, self.search), list(ddf.shape[2:]))
         return starts

@@ -118,9 +118,18 @@ class TestChoice:
         words = [*ran, "--voxelmorph_ckpt", str(ckpt), "--refine_steps", "5", "--methods"]
         chosen = methods_of([*words, "ran", "voxelmorph", "greedy", "greedy"])
         assert [name for name, _ in chosen] == ["ran", "ran + 5 steps", "voxelmorph", "greedy"]
+        assert methods_of([*ran, "--methods", "optimization"]) == [("optimization alone", "bundle")]
         args = command.parse_arguments([*words, "voxelmorph"])
         (method,) = command.choose_methods(args, command.read_bundles(args))
         assert method.options == {"ckpt": str(ckpt), "spatial_dims": 3, "spatial_size": [24, 20, 24]}
+
+    def test_published_weights_beside_others(self, ran: list[str], repository: Path) -> None:
+        other = str(repository / "bundles" / "ran" / "models" / "model_shapes.pt")
+        args = command.parse_arguments([*ran, "--ckpt", other, "--methods", "ran", "published"])
+        own, published = command.choose_methods(args, command.read_bundles(args))
+        assert (own.name, published.name) == ("ran", "ran (published)")
+        assert own.options["config"]["ckpt"] == other
+        assert str(published.options["config"]["ckpt"]).endswith("/models/model.pt'")
 
     @pytest.mark.parametrize(
         ("words", "message"),

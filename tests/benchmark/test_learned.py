@@ -93,6 +93,20 @@ class TestBundle:
         for steps in (0, 3):
             torch.testing.assert_close(load_bundle(bundle, steps)(**known), steps * pair)
 
+    @pytest.mark.parametrize("name", ["ran", "r2n2"])
+    def test_optimization_alone_is_that_of_a_network_that_moves_nothing(self, repository: Path, name: str) -> None:
+        config = read_config(repository / "bundles" / name / "configs" / "evaluate.json", {})
+        known = images(SHAPE if name == "ran" else (32, 36))
+        alone = load_bundle(config, refine_steps=3, alone=True)(**known)
+        moves_nothing = {"_target_": "monai_regplugins.inferers.PairInferer", "padding": "zeros"}
+        still = {**config["inferer"], "inferer": moves_nothing, "steps": 3}
+        inferer = ConfigParser({**config, "refine_steps": 3, "inferer": still}).get_parsed_content("inferer")
+        pair = torch.stack([known["moving"], known["fixed"]], dim=1)
+        with torch.no_grad():
+            expected = inferer(pair, lambda image: torch.zeros(1, len(known["spacing"]), *image.shape[2:]))["ddf"][0]
+        assert alone.abs().max() > 0.01, "voxels"
+        torch.testing.assert_close(alone, expected)
+
     def test_other_weights(self, bundle: dict[str, Any], tmp_path: Path) -> None:
         torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
         with pytest.raises(InputError, match="does not fit Conv2d"):
