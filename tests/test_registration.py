@@ -226,6 +226,7 @@ def test_it_writes_what_the_command_line_writes(
 
 
 @pytest.mark.parametrize("name", ["ran", *(pytest.param(name, marks=pytest.mark.slow) for name in ("r2n2", "regnet"))])
+@pytest.mark.slow
 def test_masks_count_alike_from_wherever_they_come(name: str, bundles: Path, tmp_path: Path) -> None:
     """From a call, a transform, an option, a list and the json file of a data set."""
     d = 2 if name == "r2n2" else 3
@@ -333,6 +334,7 @@ def test_uncertainty(bundles: Path, tmp_path: Path) -> None:
 # --- images in memory
 
 
+@pytest.mark.slow
 def test_images_in_memory_are_the_same_as_their_files(register: Registration, pair: Pair, tmp_path: Path) -> None:
     tables = {name: np.loadtxt(getattr(pair, name), delimiter=",") for name in ("fixed_points", "moving_points")}
     images = {name: loaded(path) for name, path in pair._asdict().items() if name not in tables}
@@ -361,6 +363,7 @@ ARRAYS: dict[str, Callable[[Array], Any]] = {
 
 
 @pytest.mark.parametrize("make", ARRAYS.values(), ids=ARRAYS)
+@pytest.mark.slow
 def test_arrays_lie_on_the_grid_of_their_spacing(
     make: Callable[[Array], Any], register: Registration, tmp_path: Path
 ) -> None:
@@ -377,6 +380,7 @@ def test_arrays_lie_on_the_grid_of_their_spacing(
     assert (result.pair_id, expected.pair_id) == ("mine", "1_to_0")
 
 
+@pytest.mark.slow
 def test_integers_read_only_and_other_byte_orders(register: Registration) -> None:
     fixed, moving = scene(FIXED, 0).round(), scene(FIXED, 1).round()
     expected = register(fixed, moving)
@@ -386,6 +390,7 @@ def test_integers_read_only_and_other_byte_orders(register: Registration) -> Non
     assert torch.equal(register(torch.tensor(fixed, requires_grad=True), moving.astype(np.float64)).ddf, expected.ddf)
 
 
+@pytest.mark.slow
 def test_a_file_and_an_array(register: Registration, pair: Pair, tmp_path: Path) -> None:
     result = register(pair.fixed, loaded(pair.moving), moving_label=pair.moving_label)
     expected = register(**pair.of("fixed", "moving", "moving_label"))
@@ -427,6 +432,7 @@ def test_bad_pairs(changes: dict[str, Any], message: str, register: Registration
 
 
 @pytest.mark.parametrize("name", ["$print(1)", "@fixed", "%a#b::c", "=1+1", "20240611"])
+@pytest.mark.slow
 def test_names_of_files_are_never_evaluated(name: str, register: Registration, pair: Pair, tmp_path: Path) -> None:
     place = tmp_path / name
     place.mkdir()
@@ -440,6 +446,7 @@ def test_names_of_files_are_never_evaluated(name: str, register: Registration, p
     assert register(**files).pair_id == f"{name}moving_to_{name}fixed"
 
 
+@pytest.mark.slow
 def test_a_bundle_may_lie_in_any_folder(bundles: Path, pair: Pair, tmp_path: Path, register: Registration) -> None:
     place = Path(shutil.copytree(bundles / "ran", tmp_path / "$a @b" / "%c#d::e" / "ran"))
     other = load_bundle(place, device="cpu", **TINY["ran"])
@@ -464,6 +471,7 @@ def test_a_result_of_other_images_is_not_replaced(register: Registration, pair: 
 # --- one after the other
 
 
+@pytest.mark.slow
 def test_pairs_do_not_influence_each_other(register: Registration, pair: Pair) -> None:
     first = register(pair.fixed, pair.moving)
     kept = first.ddf.clone()
@@ -505,6 +513,7 @@ def test_the_process_stays_as_it_is(bundles: Path, pair: Pair, tmp_path: Path) -
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 def test_tensors_in_lps_are_registered_where_they_lie(register: Registration, pair: Pair) -> None:
     ras, lps = {}, {}
     for side in ("fixed", "moving"):
@@ -575,6 +584,7 @@ def test_no_such_bundle(bundles: Path) -> None:
         load_bundle("rann")
 
 
+@pytest.mark.slow
 def test_the_bundles_of_the_package_are_found_by_name(tmp_path: Path) -> None:
     register = load_bundle("r2n2", device="cpu", **TINY["r2n2"])
     pair = make_pair(tmp_path / "plane", spatial_dims=2)
@@ -663,6 +673,7 @@ def test_code_in_weights_is_not_run(write: Callable[[Any, Path], Any], copy: Pat
     ("sums", "name"),
     [("SHA256SUMS", "models/model.pt"), ("SHA256SUMS", "./models/model.pt"), ("models/SHA256SUMS", "model.pt")],
 )
+@pytest.mark.slow
 def test_listed_weights(sums: str, name: str, copy: Path) -> None:
     digest = hashlib.sha256((copy / "models" / "model.pt").read_bytes()).hexdigest()
     (copy / sums).write_text(f"{'0' * 64}  ran_v0.1.0.zip\n{digest}  {name}\n")
@@ -674,6 +685,7 @@ def test_listed_weights(sums: str, name: str, copy: Path) -> None:
     load_ran(copy, ckpt=str(copy / "mine.pt"))  # a user's own weights are in no list
 
 
+@pytest.mark.slow
 def test_results_tell_the_weights_they_come_from(copy: Path, pair: Pair) -> None:
     digest = hashlib.sha256((copy / "models" / "model.pt").read_bytes()).hexdigest()
     register = load_ran(copy)
@@ -713,6 +725,7 @@ def series_pair(folder: Path, spatial_dims: int = 3, **of_moving: Any) -> dict[s
 
 
 @pytest.mark.parametrize("name", TINY)
+@pytest.mark.slow
 def test_two_patients_are_refused_unless_they_are_allowed(
     bundles: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

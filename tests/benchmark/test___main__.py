@@ -66,6 +66,7 @@ class TestTable:
 
     @pytest.mark.usefixtures("missing")
     @pytest.mark.filterwarnings("ignore:monai.networks.blocks.Warp")
+    @pytest.mark.slow
     def test_of_a_data_set(self, ran: list[str], dataset: Path, tmp_path: Path) -> None:
         output = tmp_path / "comparison.json"
         chosen = ["identity", "dipy", "demons", "voxelmorph", "ran"]

@@ -164,6 +164,7 @@ class TestConfigurations:
         ],
         ids=lambda value: "+".join(value) if isinstance(value, list) else "",
     )
+    @pytest.mark.slow
     def test_no_property_is_missing(
         self, names: list[str], workflow_type: str, ran: Path, create: Create, tmp_path: Path
     ) -> None:
@@ -255,6 +256,7 @@ class TestResuming:
             tmp_path / "straight" / "eval" / "curves.csv"
         ).read_text()
 
+    @pytest.mark.slow
     def test_a_longer_training_has_a_longer_schedule(
         self, trained_ran: Path, ran: Path, create: Create, tmp_path: Path
     ) -> None:

@@ -235,6 +235,7 @@ def test_centers_of_mass_bring_distant_images_together(
     np.testing.assert_allclose(displacement.reshape(-1, 3), np.broadcast_to(distance, (18 * 16 * 20, 3)), atol=3.0)
 
 
+@pytest.mark.slow
 def test_nrrd_gives_the_same_result(make_pair: Callable[..., Pair], infer: Infer) -> None:
     pair = make_pair()
     copies = {}

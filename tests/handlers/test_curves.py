@@ -12,6 +12,7 @@ from PIL import Image
 from monai_regplugins.handlers import CurvesFigure, curves_figure
 
 
+@pytest.mark.slow
 def test_record_and_picture_survive_a_resume(make_training: Any, tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
     losses: list[float] = []

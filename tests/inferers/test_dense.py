@@ -19,7 +19,10 @@ def network(spatial_dims: int = 2, **options: Any) -> RegNet:
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize(("size", "tile"), [((21, 34), 8), ((9, 7), 2), ((10, 9, 13), 4), ((10, 9, 13), 64)])
+@pytest.mark.parametrize(
+    ("size", "tile"),
+    [((21, 34), 8), ((9, 7), 2), pytest.param((10, 9, 13), 4, marks=pytest.mark.slow), ((10, 9, 13), 64)],
+)
 def test_tiles_meet_without_seams(mode: str, size: tuple[int, ...], tile: int) -> None:
     net, image = network(len(size), dense_mode=mode), torch.rand(2, 2, *size)
     with torch.no_grad():

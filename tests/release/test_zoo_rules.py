@@ -26,6 +26,7 @@ def bundle(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: p
 @pytest.mark.bundle
 class TestOurBundles:
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+    @pytest.mark.slow
     def test_rule(self, rule: Callable[[Path], Iterator[str]], bundle: Path) -> None:
         assert list(rule(bundle)) == []
 

@@ -57,6 +57,7 @@ def request(datastore: FakeDatastore, image_id: str = "day1", **more: Any) -> di
     return {"image": str(datastore.images_by_id[image_id]), "image_id": image_id, "device": "cpu", **more}
 
 
+@pytest.mark.slow
 def test_propagate(answers: Callable[..., Answers], datastore: FakeDatastore, bundle_dir: Path) -> None:
     file, reported = answers()("propagate", request(datastore, moving_image="atlas"))
     result = load_bundle(bundle_dir / "ran", device="cpu", initial_alignment="auto")(
@@ -201,6 +202,7 @@ def test_regnet(answers: Callable[..., Answers], datastore: FakeDatastore) -> No
     assert nib.load(file).shape == nib.load(datastore.images_by_id["day1"]).shape
 
 
+@pytest.mark.slow
 def test_series(answers: Callable[..., Answers], datastore: FakeDatastore, cine: Path, tmp_path: Path) -> None:
     series = nib.load(cine)
     drawn = np.zeros(series.shape, np.uint8)

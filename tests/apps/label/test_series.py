@@ -47,6 +47,7 @@ def test_series_in_a_file_of_four_axes(cine: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.bundle
+@pytest.mark.slow
 def test_frames_are_registered_one_by_one(cine: Path, bundle_dir: Path) -> None:
     series, register = read_cine(cine), load_bundle(bundle_dir / "r2n2", device="cpu")
     label = np.zeros((40, 40), np.int32)

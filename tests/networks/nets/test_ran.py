@@ -108,6 +108,7 @@ def test_widths_of_table_3_and_sizes_of_the_levels(
         ("ran4_plus", 1_441_455, 0.06),
     ],
 )
+@pytest.mark.slow
 def test_multiplications_per_voxel(meta: torch.device, preset: str, expected: int, saved: float) -> None:
     network, image, total = RAN(**in_code_geometry(preset)), torch.empty(1, 2, 32, 32, 32), [0]
 
@@ -387,6 +388,7 @@ def test_torchscript_equals_eager(size: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("preset", ["ran0", "ran4_released"])
+@pytest.mark.slow
 def test_torchscript_of_the_presets(preset: str) -> None:
     network, image = RAN(2, preset=preset).eval(), torch.rand(1, 2, 19, 16)
     with torch.no_grad():
