@@ -13,7 +13,7 @@ from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform
 __all__ = ["build_parser", "main", "split_overrides"]
 
 AUTO = "auto"
-DESCRIBING = ("--labels", "--time")
+DESCRIBING = ("--labels", "--paired", "--time")
 OPTION = re.compile(r"--[a-zA-Z]")
 OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto", *DESCRIBING)
 
@@ -135,6 +135,9 @@ def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "images", metavar="IMAGES", type=_path, help="folder of images, or a data set with such folders"
     )
     parser.add_argument("--labels", metavar="LABELS", type=_path, help="folder of label maps of the same names")
+    parser.add_argument(
+        "--paired", action="store_true", help="pair images whose names differ in their last number, such as p1_0, p1_1"
+    )
     parser.add_argument("--time", action="store_true", help="train two steps and report the minutes of an epoch")
     place = "folder of the data set's file; default: datasets/NAME"
     parser.add_argument("-o", "--output_dir", "--output-dir", metavar="OUT", type=_path, help=place)
@@ -274,7 +277,7 @@ def _report_command(args: argparse.Namespace) -> Callable[[], int]:
     if args.command == "describe":
         from monai_regplugins.describe import run_describe
 
-        return lambda: run_describe(args.images, args.labels, args.output_dir, args.time)
+        return lambda: run_describe(args.images, args.labels, args.output_dir, args.time, args.paired)
     from monai_regplugins.commands import list_bundles, list_phases
 
     return list_bundles if args.command == "bundles" else lambda: list_phases(args.image, args.onto)

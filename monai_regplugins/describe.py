@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from monai.bundle import create_workflow
 from monai_regplugins.bundle import start
 from monai_regplugins.bundle_folders import find_bundle
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.io.provenance import digest_of
@@ -35,6 +38,7 @@ MULTIPLE = 4  # of the voxels along an axis of a proposed grid
 MOST_VOXELS = {2: 96 * 96, 3: 36 * 48 * 36}  # of a proposed grid; the cost grows with them
 AIR = -900.0  # HU; images that reach below are CT
 BODY = (2.0, 98.0)  # percentiles of the voxels above air that a proposed window keeps
+LAST_NUMBER = re.compile(r"[ _.-]*\d+(?=(\.nii)?\.\w+$)")  # of an image's name
 FAR = 0.1  # distance of two image centers, in sizes of the image, from which on centers are to be aligned
 
 
@@ -51,7 +55,9 @@ class Facts(NamedTuple):
     complaints: tuple[str, ...]
 
 
-def run_describe(images: str, labels: str | None = None, output_dir: str | None = None, timed: bool = False) -> int:
+def run_describe(
+    images: str, labels: str | None = None, output_dir: str | None = None, timed: bool = False, paired: bool = False
+) -> int:
     """Describe a data set, and write its ``*_dataset.json`` unless its layout is known as it is.
 
     Args:
@@ -59,20 +65,25 @@ def run_describe(images: str, labels: str | None = None, output_dir: str | None 
         labels: folder of label maps of the same names.
         output_dir: where the json file goes; by default ``datasets/<name>`` in the working directory.
         timed: train two steps, and report how long an epoch takes.
+        paired: pair the images whose names differ in their last number alone, such as the frames of one patient.
 
     Returns:
         The exit status.
 
     Raises:
-        InputError: When there are no images, or the json file is there already.
+        InputError: When there are no images, the json file is there already, or there is nothing to be paired.
     """
     start()  # input errors in one line, from here on
-    content, data_set = _data_set(Path(images), labels, output_dir)
+    content, data_set = _data_set(Path(images), labels, output_dir, paired)
     entries = content["training"]
     dims = int(content["tensorImageSize"]["0"][0])
     chosen = entries[:: max(1, math.ceil(len(entries) / LOOKED_AT))]
     facts = {entry["image"]: facts_of(entry, dims) for entry in chosen}
-    for line in [*_summary(content, list(facts.values())), *_complaints(entries, facts)]:
+    for line in [
+        *_summary(content, list(facts.values())),
+        *_about_pairs(content, data_set),
+        *_complaints(entries, facts),
+    ]:
         print(line)
     bundle, settings = proposal(dims, list(facts.values()))
     config_file = shown(find_bundle(bundle) / "configs" / "train.json")
@@ -86,15 +97,60 @@ def run_describe(images: str, labels: str | None = None, output_dir: str | None 
     return 0
 
 
-def _data_set(folder: Path, labels: str | None, output_dir: str | None) -> tuple[dict[str, Any], Path]:
-    """Return the content of a data set's json file and its folder; the file is written where the layout is unknown."""
+def _data_set(folder: Path, labels: str | None, output_dir: str | None, paired: bool) -> tuple[dict[str, Any], Path]:
+    """Return the content of a data set's json file and its folder; it is written unless the layout says it all."""
     if not folder.is_dir():
         raise InputError(f"images '{folder}' is no folder; give the folder that holds the images.")
     content = None if labels else content_of_layout(folder)
-    if content is not None:
+    if content is not None and not paired:
         return content, folder
-    content = content_of_folders(folder, Path(labels) if labels else None, _name_of(folder))
+    content = content or content_of_folders(folder, Path(labels) if labels else None, _name_of(folder))
+    content |= _within_subjects(content) if paired else {}
     return content, _write(content, Path(output_dir or Path("datasets", content["name"])))
+
+
+def _within_subjects(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Return the pairs of images whose names differ in their last number alone, those of a fifth of them to validate.
+
+    Raises:
+        InputError: When there are no two subjects with several images.
+    """
+    subjects = _subjects(content)
+    if len(subjects) < 2:
+        raise InputError(
+            "--paired finds no two subjects with several images, whose names differ in their last number alone; name "
+            "them like patient1_0, patient1_1, patient2_0, patient2_1, or leave --paired out."
+        )
+    pairs = [[{"moving": a, "fixed": b} for a, b in permutations(images, 2)] for images in subjects.values()]
+    apart = {int(index) for index in np.random.default_rng(0).permutation(len(pairs))[: max(1, len(pairs) // 5)]}
+    by_use: dict[str, list[dict[str, str]]] = {"training_paired_images": [], "registration_val": []}
+    for number, some in enumerate(pairs):
+        by_use["registration_val" if number in apart else "training_paired_images"] += some
+    return by_use
+
+
+def _subjects(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the images by what stands before the last number of their names, where that is the same for several."""
+    groups: dict[str, list[str]] = {}
+    for entry in content["training"]:
+        groups.setdefault(LAST_NUMBER.sub("", Path(entry["image"]).name), []).append(entry["image"])
+    return {name: images for name, images in groups.items() if len(images) > 1}
+
+
+def _about_pairs(content: Mapping[str, Any], data_set: Path) -> list[str]:
+    """Say which pairs a training takes, and how else they could be made."""
+    known = Learn2RegDataset(data_set)
+    try:
+        numbers = len(known.training_pairs()), len(known.validation_pairs())
+    except InputError as error:
+        return [f"check: {error}"]
+    within = "training_paired_images" in content or content.get("pairings") == "paired"
+    kind = "within each subject" if within else "of different subjects"
+    lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {kind}"]
+    if not within and len(subjects := _subjects(content)) > 1:
+        images = ", ".join(f"'{Path(image).name}'" for image in next(iter(subjects.values()))[:2])
+        lines.append(f"  {len(subjects)} names have several numbers ({images}): if they are subjects, give --paired")
+    return lines
 
 
 def _minutes_per_epoch(config_file: str, dataset_dir: str, settings: Mapping[str, Any]) -> float:

@@ -43,18 +43,19 @@ def described(capsys: pytest.CaptureFixture[str], words: str) -> list[str]:
 
 
 def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(3):
+    for number in range(4):
         save(f"mine/scan{number}.nii.gz", image(number), 2.0)
         save(f"segs/scan{number}.nii.gz", (image(number) > 50).astype(np.uint8) * 3, 2.0)
     lines = described(capsys, "mine --labels segs")
-    assert lines[:7] == [
+    assert lines[:8] == [
         "Wrote 'datasets/mine/mine_dataset.json'.",
-        "mine: 3 images, 3D, 3 with a label map; read: 3",
+        "mine: 4 images, 3D, 4 with a label map; read: 4",
         "  voxels: 16 x 20 x 12",
         "  voxel size (mm): 2 x 2 x 2",
-        "  orientation: LAS (3)",
+        "  orientation: LAS (4)",
         "  intensities: from 0, most within 1 to 99",
         "  labels: 0, 3",
+        "  pairs: 2 to train, 2 to validate, of different subjects",
     ]
     words = shlex.split(lines[-1])
     options = dict(zip(words[5::2], words[6::2], strict=True))
@@ -66,8 +67,8 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
     }
     assert Path(options["--config_file"]).parts[-3:] == ("ran", "configs", "train.json")
     data = Learn2RegDataset(options["--dataset_dir"])
-    assert [Path(entry["label"]).name for entry in data.subjects] == [f"scan{number}.nii.gz" for number in range(3)]
-    assert sorted(path.name for path in Path("mine").iterdir()) == [f"scan{number}.nii.gz" for number in range(3)]
+    assert [Path(entry["label"]).name for entry in data.subjects] == [f"scan{number}.nii.gz" for number in range(4)]
+    assert sorted(path.name for path in Path("mine").iterdir()) == [f"scan{number}.nii.gz" for number in range(4)]
 
     before = Path("datasets/mine/mine_dataset.json").read_bytes()
     with pytest.raises(InputError, match=r"mine_dataset\.json' is there already; train with --dataset_dir"):
@@ -108,6 +109,28 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert part in text
     assert len(text.splitlines()) == 7  # NaN is no whole number, either
+
+
+def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ways between the images of each of six subjects; those of one are kept to validate."""
+    for number in range(12):
+        save(f"hearts/p{number // 2}_{number % 2}.nii.gz", image(number))
+    (line,) = (line for line in described(capsys, "hearts") if "--paired" in line)
+    assert line == "  6 names have several numbers ('p0_0.nii.gz', 'p0_1.nii.gz'): if they are subjects, give --paired"
+    assert "  pairs: 10 to train, 2 to validate, within each subject" in described(capsys, "hearts --paired -o paired")
+    data = Learn2RegDataset("paired")
+    ends = [[Path(pair[key]).name.split("_") for key in ("moving", "fixed")] for pair in data.training_pairs()]
+    assert all(moving[0] == fixed[0] and moving[1] != fixed[1] for moving, fixed in ends)
+    (left, _) = (Path(pair["moving"]).name[:2] for pair in data.validation_pairs())
+    assert {moving[0] for moving, _ in ends} == {f"p{number}" for number in range(6)} - {left}
+
+
+def test_nothing_to_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        save(f"Set/images/case_{number}.nii.gz", image(number))
+    with pytest.raises(InputError, match="--paired finds no two subjects with several images"):
+        main(["describe", "Set", "--paired"])
+    assert not list(Path().rglob("*.json"))
 
 
 def test_the_folder_above_has_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
