@@ -1,7 +1,7 @@
 """Train RAN and VoxelMorph side by side and compare them on the validation pairs.
 
-Everything but the network comes from one bundle configuration, by default RAN's own training recipe: data, transforms,
-loss, optimizer, schedule, inferer. VoxelMorph may get a learning rate of its own. Both networks take the same number of
+Everything but network and optimizer comes from one bundle configuration, by default RAN's own training recipe: data,
+transforms, loss, schedule, inferer. Both are trained by Adam, as in their papers. VoxelMorph may get a learning rate of its own. Both networks take the same number of
 steps, each step on the same batch, and are measured on the same pairs at their native size. Computation is in float32.
 ``voxelmorph_unet.py`` says which VoxelMorph this is.
 
@@ -47,6 +47,7 @@ from monai_regplugins.metrics import mean_metrics, pair_metrics
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "ran" / "configs" / "train.json"
 SETTINGS = ("batch_size", "spatial_size", "learning_rate", "window", "val_pairs", "synthetic_probability", "seed")
+ADAM = {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": "@learning_rate"}  # as in both papers
 MEASURES = {"dsc": ("DSC", 3), "hd95": ("HD95 (mm)", 2), "folding_percent": ("folding (%)", 3),
             "sdlogj": ("SDlogJ", 3), "ncc": ("NCC", 3)}  # fmt: skip
 UNMOVED = {"folding_percent": 0.0, "sdlogj": 0.0}  # of the identity
@@ -210,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    overrides = given(args, ("dataset_dir", *SETTINGS)) | dict(args.set)
+    overrides = {"optimizer": ADAM} | given(args, ("dataset_dir", *SETTINGS)) | dict(args.set)
     parser = ConfigParser(config := of_steps(read_config(args.config, overrides), args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
     parsers = {"VoxelMorph": voxelmorph_parser(config, args.voxelmorph_learning_rate), "RAN": parser}
