@@ -26,6 +26,7 @@ from monai_regplugins.apps.label.answers import Answers
 from monai_regplugins.apps.label.labels import LabelNames, read_names
 from monai_regplugins.apps.label.networks import Networks, find_bundles
 from monai_regplugins.apps.label.requests import RequestError, check_name, check_suffix, number
+from monai_regplugins.apps.label.series_store import SeriesDatastore
 from monai_regplugins.apps.label.store import Store
 from monai_regplugins.apps.label.tasks import (
     LastSample,
@@ -140,13 +141,21 @@ class RegistrationLabelApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         """Open the images."""
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return super().init_datastore()  # _init_dicomweb_datastore, in most cases
         return NamedDatastore(
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def _init_dicomweb_datastore(self) -> SeriesDatastore:
+        """Open the images of a DICOMweb server."""
+        made = super()._init_dicomweb_datastore()
+        return SeriesDatastore.like(made)
+
+    def _download_dcmqi_tools(self) -> None:
+        """Do not look for a program on the internet that nothing here calls."""
 
     def init_infers(self) -> dict[str, RegistrationInferTask]:
         """Make the tasks ``<bundle>_<kind>``."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from dicom_series import SERIES, write_volume
+from scipy.spatial.transform import Rotation
 
 Array = npt.NDArray[Any]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -27,6 +28,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DIRECTIONS = {  # along columns, rows, slices
     "axial": np.eye(3),
     "sagittal": np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
+    "oblique": Rotation.from_euler("xz", (20, 12), degrees=True).as_matrix(),
 }
 SPACING = {"square": (2.5, 2.5, 3.0), "oblong": (2.0, 3.2, 3.0)}  # between columns, rows, slices
 
@@ -112,34 +114,36 @@ def labels(points: Array) -> Array:
     return np.sum([number * (depth(points, number) > 0) for number in BALLS], axis=0).astype(np.uint8)
 
 
-@pytest.fixture(params=[f"{plane}-{pixels}" for plane in DIRECTIONS for pixels in SPACING])
+@pytest.fixture(params=[f"{plane}-{pixels}" for plane in ("axial", "sagittal") for pixels in SPACING])
 def series_pair(request: pytest.FixtureRequest, tmp_path: Path) -> SeriesPair:
     """Two series of two studies of a patient, in folders of their own."""
     plane, pixels = request.param.split("-")
     return make_series_pair(tmp_path / "input", plane, pixels)
 
 
-def make_series_pair(folder: Path, plane: str, pixels: str) -> SeriesPair:
-    """Write two series."""
+def make_series_pair(folder: Path, plane: str, pixels: str, **tags: Any) -> SeriesPair:
+    """Write two series; a tag of ``fixed_`` or ``moving_`` is of that series only."""
     direction, spacing = DIRECTIONS[plane], SPACING[pixels]
     fixed = grid(spacing, FIXED_SHAPE, direction, CENTER)
     shift = fixed[:3, :3] @ SHIFT
     moving = grid(tuple(0.9 * edge for edge in spacing), MOVING_SHAPE, direction, CENTER + shift)
     places = {"fixed": (fixed, FIXED_SHAPE, np.zeros(3)), "moving": (moving, MOVING_SHAPE, shift)}
     for number, (role, (affine, shape, moved)) in enumerate(places.items(), 1):
-        write_volume(
-            folder / f"study{number}" / role,
-            np.round(intensity(world(affine, shape) - moved)).astype(np.int16),
-            LPS @ affine,
-            SeriesDescription=role.upper(),
-            SeriesInstanceUID=f"{SERIES}.{number}",
-            StudyInstanceUID=f"{SERIES}.{number}.1",
-            FrameOfReferenceUID=f"{SERIES}.{number}.2",
-            StudyDate="20240611",
-            StudyTime="1012",
-            StudyID="7",
-            BodyPartExamined="ABDOMEN",
-        )
+        own = {key.removeprefix(f"{role}_"): value for key, value in tags.items() if key.startswith(f"{role}_")}
+        written = {
+            "SeriesDescription": role.upper(),
+            "SeriesInstanceUID": f"{SERIES}.{number}",
+            "StudyInstanceUID": f"{SERIES}.{number}.1",
+            "FrameOfReferenceUID": f"{SERIES}.{number}.2",
+            "StudyDate": "20240611",
+            "StudyTime": "1012",
+            "StudyID": "7",
+            "BodyPartExamined": "ABDOMEN",
+            **{key: value for key, value in tags.items() if "_" not in key},
+            **own,
+        }
+        stored = np.round(intensity(world(affine, shape) - moved)).astype(np.int16)
+        write_volume(folder / f"study{number}" / role, stored, LPS @ affine, **written)
     np.save(folder / "moving_label.npy", labels(world(moving, MOVING_SHAPE) - shift))  # (columns, rows, slices)
     return SeriesPair(folder, fixed, shift)
 
