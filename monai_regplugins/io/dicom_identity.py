@@ -11,7 +11,15 @@ from typing import Any
 from monai_regplugins.checks import InputError, check_file, import_optional
 from monai_regplugins.readers.dicom_text import UNREADABLE, decode_text
 
-__all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "check_texts", "decode_texts", "import_pydicom", "read_dicom_file", "save_dicom"]
+__all__ = [
+    "PATIENT_AND_STUDY",
+    "DicomIdentity",
+    "check_texts",
+    "decode_texts",
+    "import_pydicom",
+    "read_dicom_file",
+    "save_dicom",
+]
 
 PATIENT_AND_STUDY = (  # keywords of what a new object shares with the others of its study
     "PatientName",

@@ -55,8 +55,10 @@ def fill_studies(folder: Path, phantom: Path) -> Path:
 class LabelServer:
     """A server on this computer, and plain HTTP to it."""
 
-    def __init__(self, python: str, app: Path, studies: Path, bundle_dir: Path, models: str = "ran,r2n2") -> None:
-        self.python, self.app, self.studies = python, app, studies
+    def __init__(
+        self, python: str, app: Path, studies: Path | str, bundle_dir: Path, models: str = "ran,r2n2", **variables: str
+    ) -> None:
+        self.python, self.app, self.studies = python, app, Path(studies)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -66,7 +68,7 @@ class LabelServer:
         for key, value in settings.items():
             command += ["--conf", key, value]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(app.parent)}
-        environment |= {"TMPDIR": str(app.parent / "temporary")}
+        environment |= {"TMPDIR": str(app.parent / "temporary"), **variables}
         (app.parent / "temporary").mkdir(exist_ok=True)
         self.log = (app.parent / "server.log").open("ab")
         self.process = subprocess.Popen(
@@ -136,6 +138,17 @@ class LabelServer:
         body = head.encode() + file.read_bytes() + b"\r\n--limit--\r\n"
         kind = "multipart/form-data; boundary=limit"
         return self.call("PUT", f"/datastore/?{urlencode({'image': image_id})}", body, kind)
+
+    def save_label(self, image_id: str, file: Path, tag: str, params: dict[str, Any]) -> tuple[int, bytes]:
+        """Save a label of an image, as a viewer does."""
+        limit, parts = "limit", [('name="params"', json.dumps(params).encode())]
+        parts.append((f'name="label"; filename="{file.name}"', file.read_bytes()))
+        body = b"".join(
+            f"--{limit}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+            for head, content in parts
+        )
+        path = f"/datastore/label?{urlencode({'image': image_id, 'tag': tag})}"
+        return self.call("PUT", path, body + f"--{limit}--\r\n".encode(), f"multipart/form-data; boundary={limit}")
 
     def wait_for(self, path: str) -> dict[str, Any]:
         """Wait for a task in the background and return how it ended."""

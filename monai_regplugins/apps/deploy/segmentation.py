@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -165,8 +164,9 @@ def _segmentation(
 def _planes(hd: Any, affine: npt.NDArray[np.float64], count: int) -> dict[str, Any]:
     """Where the slices of a grid lie; highdicom has had volumes since 0.23 only, which needs pydicom 3."""
     lps = LPS_TO_RAS @ affine
-    columns, rows, slices = np.linalg.norm(lps[:3, :3], axis=0)
-    along = lps[:3, :2] / (columns, rows)
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    along = lps[:3, :2] / spacing[:2]
+    columns, rows, slices = (float(f"{edge:.10g}") for edge in spacing)  # decimal strings have 16 characters
     return {
         "pixel_measures": hd.PixelMeasuresSequence((rows, columns), slices, slices),
         "plane_orientation": hd.PlaneOrientationSequence("PATIENT", along.T.ravel()),
@@ -181,7 +181,9 @@ def _dataset(
 ) -> Any:
     """The object, by what the labels are and by whom they were put there."""
     version = installed_version(DISTRIBUTION) or "unknown"
-    algorithm = hd.AlgorithmIdentificationSequence(DISTRIBUTION, _codes().DCM.ArtificialIntelligence, version)
+    algorithm = hd.AlgorithmIdentificationSequence(
+        DISTRIBUTION, hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"), version
+    )
     for segment in segments:
         segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = "AUTOMATIC", DISTRIBUTION
         segment.SegmentationAlgorithmIdentificationSequence = algorithm
@@ -204,9 +206,7 @@ def _dataset(
     )
 
 
-def _segments(
-    hd: Any, label: npt.NDArray[Any], origin: Path | None, names: Mapping[int, str]
-) -> dict[int, Any]:
+def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None, names: Mapping[int, str]) -> dict[int, Any]:
     """The description of each label."""
     if origin is not None and origin.is_file() and is_dicom(origin):
         dataset = read_dicom_file(origin, "moving label")
@@ -219,7 +219,7 @@ def _segments(
             "no label lies in the fixed image, so there is nothing to write as DICOM segmentation; check that moving "
             "label and images belong together."
         )
-    code = _codes().SCT.AnatomicalStructure
+    code = hd.sr.CodedConcept("91723000", "SCT", "Anatomical Structure")
     return {
         value: hd.seg.SegmentDescription(1, names.get(value, f"Label {value}"), code, code, "MANUAL")
         for value in values
@@ -262,8 +262,3 @@ def _check_source(header: Any, name: str) -> None:
 def _rows_first(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The matrix of (slice, row, column), highdicom's order, from that of (column, row, slice)."""
     return affine[:, [2, 1, 0, 3]]
-
-
-def _codes() -> Any:
-    """The codes of DICOM and SNOMED by their meaning."""
-    return importlib.import_module("pydicom.sr.codedict").codes

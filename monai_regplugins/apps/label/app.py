@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dicomweb_client import session_utils
 from fastapi import HTTPException
 from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -141,7 +143,7 @@ class RegistrationLabelApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         """Open the images."""
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()  # _init_dicomweb_datastore, in most cases
+            return super().init_datastore()
         return NamedDatastore(
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
@@ -151,11 +153,19 @@ class RegistrationLabelApp(MONAILabelApp):
 
     def _init_dicomweb_datastore(self) -> SeriesDatastore:
         """Open the images of a DICOMweb server."""
-        made = super()._init_dicomweb_datastore()
-        return SeriesDatastore.like(made)
-
-    def _download_dcmqi_tools(self) -> None:
-        """Do not look for a program on the internet that nothing here calls."""
+        client = DICOMwebClientX(
+            url=self.studies,
+            session=_session(self.studies),
+            qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+            wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+            stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        )
+        return SeriesDatastore(
+            client=client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
+            fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        )
 
     def init_infers(self) -> dict[str, RegistrationInferTask]:
         """Make the tasks ``<bundle>_<kind>``."""
@@ -277,6 +287,14 @@ class RegistrationLabelApp(MONAILabelApp):
             return False
         found = sessions.get_session(name)
         return bool(found and found.image == request.get("image"))
+
+
+def _session(address: str) -> Any:
+    """A session of whom the settings name, as MONAI Label opens it."""
+    name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    if "googleapis.com" in address:
+        return session_utils.create_session_from_gcp_credentials()
+    return session_utils.create_session_from_user_pass(name, password) if name and password else None
 
 
 def _check_single(path: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""MONAI Label's datastore of a DICOMweb server: an image is a series, and a label that a person has seen a segmentation."""
+"""MONAI Label's datastore of a DICOMweb server: images are series, labels that a person has seen segmentations."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import shutil
-import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,31 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_names import CHARACTER_SETS
+from dicom_pairs import (
+    BALLS,
+    FIXED_SHAPE,
+    LPS,
+    MARGIN,
+    SeriesPair,
+    check_segments,
+    depth,
+    field_of,
+    found_by_dciodvfy,
+    frames_of,
+    intensity,
+    make_series_pair,
+    world,
+)
 from dicom_series import SERIES
 from pydicom.pixels.utils import pack_bits
 
 from monai_regplugins.registration import load_bundle
 
-from .conftest import BALLS, FIXED_SHAPE, LPS, Array, Run, SeriesPair, depth, intensity, make_series_pair, world
+from .conftest import Run
 
 pytestmark = pytest.mark.deploy
 
 APP = ("-m", "monai_regplugins.apps.deploy.dicom_app")
-MARGIN = 2.9  # mm, more than half of the diagonal of a moving voxel
 WRITE_SEGMENTATION = """
 import sys
 from pathlib import Path
@@ -96,33 +109,6 @@ def read_series(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return reader.Execute()
-
-
-def frames_of(segmentation: Any) -> list[tuple[int, Array, Array]]:
-    """Segment, points in LPS (rows, columns, 3) and pixels of each frame, by the standard."""
-    (shared,) = segmentation.SharedFunctionalGroupsSequence
-    rows, columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
-    along = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
-    j, i = np.indices((segmentation.Rows, segmentation.Columns))
-    plane = i[..., None] * columns * along[0] + j[..., None] * rows * along[1]
-    found = []
-    for group, pixels in zip(segmentation.PerFrameFunctionalGroupsSequence, segmentation.pixel_array, strict=True):
-        place = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
-        found.append((group.SegmentIdentificationSequence[0].ReferencedSegmentNumber, place + plane, pixels))
-    return found
-
-
-def field_of(registration: Any) -> sitk.Transform:
-    """The grid of a Deformable Spatial Registration as SimpleITK's transform, by the standard."""
-    (item,) = registration.DeformableRegistrationSequence
-    (grid,) = item.DeformableRegistrationGridSequence
-    shape = [int(size) for size in grid.GridDimensions]
-    field = sitk.GetImageFromArray(np.frombuffer(grid.VectorGridData, "<f4").reshape(*shape[::-1], 3).astype(float))
-    along = np.reshape(grid.ImageOrientationPatient, (2, 3)).astype(float)
-    field.SetDirection(np.column_stack([*along, np.cross(*along)]).ravel())
-    field.SetSpacing([float(edge) for edge in grid.GridResolution])
-    field.SetOrigin([float(place) for place in grid.ImagePositionPatient])
-    return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
 
 
 def test_segmentation_and_registration_of_a_pair(
@@ -204,20 +190,6 @@ def check_registration(registration: Any, fixed: Any, pair: SeriesPair) -> None:
     assert inside.mean() > 0.5
     truth = intensity(world(pair.fixed, FIXED_SHAPE)).T
     assert np.abs(moved - truth)[inside].max() < 12  # of 560, the error of linear interpolation
-
-
-def check_segments(frames: list[tuple[int, Array, Array]], pair: SeriesPair) -> None:
-    """Pixels well inside of a ball are set, those well outside are not, and no slice through it is missing."""
-    deep = {ball: int((depth(world(pair.fixed, FIXED_SHAPE), ball) > MARGIN).sum()) for ball in BALLS}
-    for ball in BALLS:
-        marked = 0
-        for segment, points, pixels in frames:
-            if segment == ball:
-                inside = depth(points, ball)
-                assert pixels[inside > MARGIN].all()
-                assert not pixels[inside < -MARGIN].any()
-                marked += int((inside > MARGIN).sum())
-        assert marked == deep[ball] > 0
 
 
 def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> None:
@@ -322,14 +294,6 @@ def add_private_tags(folder: Path) -> None:
         inner.private_block(0x0029, "VENDOR 2.0", create=True).add_new(0x10, "FD", 2.5)
         block.add_new(0x03, "SQ", [inner])
         scan.save_as(file)
-
-
-def found_by_dciodvfy(path: Path) -> list[str]:
-    """Its errors and warnings."""
-    if not (program := shutil.which("dciodvfy")):
-        pytest.skip("needs dciodvfy, of Debian's dicom3tools")
-    done = subprocess.run([program, path], capture_output=True, text=True, check=False, errors="replace")
-    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("Error", "Warning"))]
 
 
 @pytest.fixture(scope="module")
