@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from containerfile import Containerfile
 from dicom_names import CHARACTER_SETS
 from dicom_pairs import (
     BALLS,
@@ -399,3 +401,19 @@ def test_bad_input_ends_with_one_line_and_without_files(
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1], done.stderr
     assert not list(tmp_path.glob("output/*"))
+
+
+def test_the_container_s_command_registers_for_a_user_without_a_name(
+    run_deploy: Run, repository: Path, tmp_path: Path
+) -> None:
+    assert run_deploy("-c", "").returncode == 0
+    pair = make_series_pair(tmp_path / "input", "axial", "square")
+    for name in ("root", "output"):
+        (tmp_path / name).mkdir()
+    environment = Path(os.environ["MONAI_DEPLOY_PYTHON"]).parents[1]
+    made = Containerfile(repository / "containers" / "deploy.Containerfile", environment)
+    volumes = {"/input": pair.folder, "/output": tmp_path / "output"}
+    process = made.start(tmp_path / "root", volumes, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    log, _ = process.communicate(timeout=1200)
+    assert process.returncode in (0, 3), log[-3000:]
+    assert (tmp_path / "output" / "moving_to_fixed" / "displacement.dcm").is_file()
