@@ -33,6 +33,7 @@ from dicom_pairs import (
     world,
 )
 from dicom_series import SERIES
+from orthanc_server import OrthancServer
 from pydicom.pixels.utils import pack_bits
 
 from monai_regplugins.registration import load_bundle
@@ -417,3 +418,32 @@ def test_the_container_s_command_registers_for_a_user_without_a_name(
     log, _ = process.communicate(timeout=1200)
     assert process.returncode in (0, 3), log[-3000:]
     assert (tmp_path / "output" / "moving_to_fixed" / "displacement.dcm").is_file()
+
+
+def test_from_a_dicomweb_server_and_back(run_deploy: Run, bundle: Path, tmp_path: Path) -> None:
+    """As docs/how-to/deploy.md says."""
+    pair = make_series_pair(tmp_path / "scans", "oblique", "oblong")
+    made = run_deploy("-c", WRITE_SEGMENTATION, pair.folder)
+    assert made.returncode == 0, made.stderr
+    orthanc = OrthancServer(tmp_path / "orthanc")
+    client = (Path(os.environ["MONAI_DEPLOY_PYTHON"]).with_name("dicomweb_client"), "--url", orthanc.dicomweb)
+    try:
+        orthanc.put(pair.folder.rglob("*.dcm"))
+        label = pydicom.dcmread(pair.folder / "study2" / "labels" / "1.dcm")
+        for number, series in ((1, f"{SERIES}.1"), (2, f"{SERIES}.2"), (2, label.SeriesInstanceUID)):
+            (folder := tmp_path / "input" / series).mkdir(parents=True)
+            one = ("--study", f"{SERIES}.{number}.1", "--series", series)
+            done = run_deploy(*client, "retrieve", "series", *one, "full", "--save", "--output-dir", folder)
+            assert done.returncode == 0, done.stderr
+        done = run_app(run_deploy, bundle, tmp_path / "input", tmp_path / "output")
+        assert done.returncode == 0, done.stderr
+        files = sorted((tmp_path / "output" / "moving_to_fixed").glob("*.dcm"))
+        done = run_deploy(*client, "store", "instances", *files)
+        assert done.returncode == 0, done.stderr
+        registration, segmentation = map(pydicom.dcmread, files)
+        assert orthanc.find(Modality="REG") == [registration]
+        assert orthanc.find(Modality="SEG", StudyInstanceUID=f"{SERIES}.1.1") == [segmentation]
+        assert len(orthanc.find(StudyInstanceUID=f"{SERIES}.1.1")) == FIXED_SHAPE[2] + 2
+        check_segments(frames_of(segmentation), pair)
+    finally:
+        orthanc.stop()

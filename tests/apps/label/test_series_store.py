@@ -142,7 +142,7 @@ def test_a_registration_goes_to_the_server(
 def test_requests_that_are_refused(server: LabelServer, orthanc: OrthancServer) -> None:
     before = len(orthanc.find())
     for image, status, words in (
-        (OTHER, 400, "are of two patients by their PatientName, PatientID"),
+        (OTHER, 400, "are of two patients by their PatientID and PatientName"),
         ("1.2.3", 404, "there is no image '1.2.3'"),
         ("../../" + FIXED, 400, "not a path"),
     ):
