@@ -52,10 +52,11 @@ def fill_studies(folder: Path, phantom: Path) -> Path:
     return folder
 
 
-def form(params: dict[str, Any], files: dict[str, Path]) -> tuple[bytes, str]:
-    """The body of a form with ``params`` and files, and its content type."""
+def form(params: dict[str, Any], files: dict[str, Path] | list[tuple[str, Path]]) -> tuple[bytes, str]:
+    """The body of a form with ``params`` and files by their fields, and its content type."""
     limit, parts = "limit", [('name="params"', json.dumps(params).encode())]
-    parts += [(f'name="{key}"; filename="{file.name}"', file.read_bytes()) for key, file in files.items()]
+    fields = files.items() if isinstance(files, dict) else files
+    parts += [(f'name="{key}"; filename="{file.name}"', file.read_bytes()) for key, file in fields]
     body = b"".join(
         f"--{limit}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
         for head, content in parts
