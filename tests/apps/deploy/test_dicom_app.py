@@ -231,7 +231,7 @@ def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: 
 
 ALPHABETS = ("\\ISO 2022 IR 87", "\\ISO 2022 IR 58", "GB18030", "ISO 2022 IR 100\\ISO 2022 IR 144")
 ANONYMOUS = {  # dummies and empty values as of PS3.15 E.1, which keeps the body part
-    "PatientName": "ANONYMOUS",
+    "PatientName": "ANON^SEVEN",
     "PatientID": "ANON 7",
     "PatientBirthDate": "",
     "PatientSex": "",
@@ -242,13 +242,8 @@ ANONYMOUS = {  # dummies and empty values as of PS3.15 E.1, which keeps the body
     "StudyID": "ANON",
     "AccessionNumber": "",
 }
-STRIPPED = {
-    **ANONYMOUS,
-    **dict.fromkeys(
-        ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
-    ),
-    "BodyPartExamined": None,
-}
+LOST = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
+STRIPPED = {**{f"fixed_{keyword}": None for keyword in (*LOST, "BodyPartExamined")}, **dict.fromkeys(LOST, "")}
 ONE_STUDY = {"StudyInstanceUID": f"{SERIES}.1", "FrameOfReferenceUID": f"{SERIES}.2"}
 TWO_STUDIES = {"fixed_StudyDate": "20240611", "moving_StudyDate": "20230502", "moving_StudyID": "5"}
 TWELVE: dict[str, tuple[str, str, dict[str, Any]]] = {
