@@ -38,7 +38,7 @@ class Containerfile:
 
     def start(
         self, root: Path, volumes: Mapping[str, Path], replace: tuple[str, str] = ("", ""), **variables: str
-    ) -> subprocess.Popen[str]:
+    ) -> subprocess.Popen[bytes]:
         """Start its command as its user, who has no name, in a file system of its own.
 
         Args:
@@ -52,9 +52,13 @@ class Containerfile:
         command = json.loads(self.step("CMD"))
         command[-1] = command[-1].replace(*replace)
         script = "\n".join([*self._files(root), *self._volumes(root, volumes), self._entry(root, command, variables)])
-        return subprocess.Popen(
-            [*UNSHARE, "sh", "-ec", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        with self.log(root).open("wb") as log:
+            return subprocess.Popen([*UNSHARE, "sh", "-ec", script], stdout=log, stderr=subprocess.STDOUT)
+
+    @staticmethod
+    def log(root: Path) -> Path:
+        """What the command says."""
+        return root.with_name("container.log")
 
     def _files(self, root: Path) -> list[str]:
         """Mount the system's own folders, and carry out ``COPY`` and ``RUN``."""

@@ -99,10 +99,11 @@ class LabelServer:
         self._wait()
 
     @classmethod
-    def at(cls, port: int, process: subprocess.Popen[str], app: Path, studies: Path) -> LabelServer:
+    def at(cls, port: int, process: subprocess.Popen[bytes], app: Path, studies: Path, log: Path) -> LabelServer:
         """One that has been started in another way."""
         server = cls.__new__(cls)
         server.port, server.process, server.app, server.studies = port, process, app, studies
+        server.log = log.open("ab")
         server._wait()
         return server
 
@@ -115,16 +116,11 @@ class LabelServer:
             try:
                 assert self.get("/info/")
             except OSError:
-                assert self.process.poll() is None, self._said()
+                assert self.process.poll() is None, Path(self.log.name).read_text()[-4000:]
                 time.sleep(1)
             else:
                 return
-        raise TimeoutError(self._said())
-
-    def _said(self) -> str:
-        """The end of its log."""
-        out = self.process.stdout
-        return (out.read() if out else Path(self.log.name).read_text())[-4000:]
+        raise TimeoutError(Path(self.log.name).read_text()[-4000:])
 
     def call(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> tuple[int, bytes]:
         """Send one request; return status and body."""

@@ -98,15 +98,14 @@ def test_the_container_s_command_serves_a_user_without_a_name(
         OMP_NUM_THREADS="1",
         CUDA_VISIBLE_DEVICES="",
     )
-    server = LabelServer.at(port, process, tmp_path / "app", studies)
+    server = LabelServer.at(port, process, tmp_path / "app", studies, made.log(tmp_path / "root"))
     try:
         status, body = server.infer("ran_propagate", "day1", QUICK)
         assert status == 200, body
         assert json.loads(body)["registration"]["weights_sha256"]
     finally:
-        process.terminate()
-        log, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, log[-3000:]
+        server.stop()
+    assert process.returncode == 0, made.log(tmp_path / "root").read_text()[-3000:]
     assert (tmp_path / "app" / "main.py").is_file()
 
 
