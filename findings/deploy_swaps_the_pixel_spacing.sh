@@ -11,7 +11,7 @@
 . "$(dirname "$0")/lib.sh"
 packages numpy==2.3.5 torch==2.13.0 monai==1.6.1 monai-deploy-app-sdk==4.0.0 holoscan-cu13==4.2.0 holoscan-cli==4.2.0 \
     nvidia-cuda-runtime==13.5.37 pydicom==3.0.2 highdicom==0.28.2 SimpleITK==2.5.7 nibabel==5.4.2
-export HOLOSCAN_LOG_LEVEL=OFF GXF_LOG_LEVEL=0 CUDA_VISIBLE_DEVICES=
+export HOLOSCAN_LOG_LEVEL=OFF GXF_LOG_LEVEL=NONE CUDA_VISIBLE_DEVICES=
 LD_LIBRARY_PATH=$(echo "$work"/environment/lib/python3*/site-packages/nvidia/cu13/lib)
 export LD_LIBRARY_PATH
 check <<'EOF'

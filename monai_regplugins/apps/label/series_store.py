@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import SimpleITK as sitk
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.datastore.utils.convert import dicom_to_nifti
@@ -31,6 +32,7 @@ __all__ = ["SeriesDatastore"]
 logger = logging.getLogger(__name__)
 
 FINAL = TAGS[0]
+PARTLY = ".fetched_"  # prefix of what is not fetched as a whole yet
 LATELY = 5.0  # s, for which the list of segmentations is not asked for again
 
 
@@ -57,17 +59,20 @@ class SeriesDatastore(DICOMWebDatastore):
 
     Final labels are the newest segmentation of an image on the server; saving one stores a segmentation there. Labels
     with other tags stay in the folder. What is saved as a DICOM file is stored on the server, whatever its tag.
-    Several threads may use it.
+    Several threads may use it; while one fetches a series, the others go on with those that are there.
 
     Args:
         **settings: of MONAI Label's datastore.
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.turn = threading.RLock()
+        self.turn, self.fetching = threading.RLock(), threading.RLock()
         self._known: dict[str, Segmentation | None] = {}
         self._seen: tuple[float, dict[str, Segmentation]] | None = None
         super().__init__(**settings)
+        for parent in map(Path, (self._datastore.image_path(), self._datastore.label_path(FINAL))):
+            for left in parent.glob(f"{PARTLY}*"):  # by a server that was killed
+                shutil.rmtree(left, ignore_errors=True)
 
     def series_folder(self, image_id: str) -> str:
         """The folder of the files of a series, which are fetched once.
@@ -75,35 +80,45 @@ class SeriesDatastore(DICOMWebDatastore):
         Raises:
             RequestError: When the server has no such series, status 404.
         """
-        with self.turn:
-            return str(self._fetched(image_id, Path(self._datastore.image_path())))
+        return str(self._fetched(image_id, Path(self._datastore.image_path())))
 
     def _fetched(self, series: str, parent: Path) -> Path:
         """Fetch a series into a folder of its name, whole or not at all."""
         folder = parent / check_name(series, "the series")
         if not folder.is_dir():
-            parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=parent, prefix=".fetched_") as partly:
-                files = Path(partly, "files")
-                try:
-                    dicom_web_download_series(None, series, str(files), self._client, self._fetch_by_frame)
-                except IndexError:
-                    raise RequestError(f"there is no series '{series}' on the DICOMweb server.", 404) from None
-                files.replace(folder)
+            with self.fetching:
+                if not folder.is_dir():
+                    self._fetch(series, folder)
         return folder
+
+    def _fetch(self, series: str, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTLY) as partly:
+            files = Path(partly, "files")
+            try:
+                dicom_web_download_series(None, series, str(files), self._client, self._fetch_by_frame)
+            except IndexError:
+                raise RequestError(f"there is no series '{series}' on the DICOMweb server.", 404) from None
+            files.replace(folder)
 
     def get_image_uri(self, image_id: str) -> str:
         """A NIfTI file of the series, for viewers; MONAI Label lists an image once it has one."""
-        with self.turn:
-            folder = self.series_folder(image_id)
-            file = Path(self._datastore.image_path(), f"{image_id}.nii.gz")
-            if not file.is_file():
-                made = dicom_to_nifti(folder)
-                try:
-                    LocalDatastore.add_image(self, image_id, made, self._dicom_info(image_id))
-                finally:
-                    Path(made).unlink()
-            return str(file)
+        file = Path(self._datastore.image_path(), f"{check_name(image_id, 'the series')}.nii.gz")
+        if not file.is_file():
+            with self.fetching:
+                self._add(image_id, file)
+        return str(file)
+
+    def _add(self, image_id: str, file: Path) -> None:
+        """Add an image as NIfTI, unless another thread has just done so."""
+        if file.is_file():
+            return
+        made = dicom_to_nifti(self.series_folder(image_id))
+        try:
+            with self.turn:
+                LocalDatastore.add_image(self, image_id, made, self._dicom_info(image_id))
+        finally:
+            Path(made).unlink()
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """Tag to id of the labels of an image."""
@@ -121,22 +136,30 @@ class SeriesDatastore(DICOMWebDatastore):
         """The file of a label map; segmentations are fetched and converted once."""
         if label_tag != FINAL:
             return str(LocalDatastore.get_label_uri(self, label_id, label_tag))
-        with self.turn:
-            if not (source := self.segmentation_file(label_id)):
-                return ""
-            converted = Path(source).with_suffix(".nrrd")
-            if not converted.is_file():
-                made = Path(dicom_to_nifti(source, is_seg=True))
-                shutil.move(made, converted)
-            return str(converted)
+        if not (source := self.segmentation_file(label_id)):
+            return ""
+        converted = Path(source).with_suffix(".nrrd")
+        if not converted.is_file():
+            with self.fetching:
+                self._convert(source, self.get_image_uri(label_id), converted)
+        return str(converted)
+
+    def _convert(self, segmentation: str, image: str, path: Path) -> None:
+        """Write a segmentation, which may have fewer slices, as label map on the grid of its image."""
+        made = dicom_to_nifti(segmentation, is_seg=True)
+        try:
+            grid, label = sitk.ReadImage(image), sitk.ReadImage(made)
+            sitk.WriteImage(sitk.Resample(label, grid, sitk.Transform(), sitk.sitkNearestNeighbor), str(path))
+        finally:
+            Path(made).unlink()
 
     def segmentation_file(self, image_id: str) -> str:
         """The DICOM segmentation of an image, fetched once; empty if it has none."""
         with self.turn:
-            if (found := self._segmentations().get(image_id)) is None:
-                return ""
-            folder = self._fetched(found.series, Path(self._datastore.label_path(FINAL)))
-            return str(min(folder.glob("*.dcm")))
+            found = self._segmentations().get(image_id)
+        if found is None:
+            return ""
+        return str(min(self._fetched(found.series, Path(self._datastore.label_path(FINAL))).glob("*.dcm")))
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What is known of a label; of a segmentation the names of its segments."""
@@ -156,16 +179,16 @@ class SeriesDatastore(DICOMWebDatastore):
         """
         tag, file = str(getattr(label_tag, "value", label_tag)), Path(label_filename)
         check_name(tag, "the tag")
-        with self.turn:
-            self.get_image_uri(image_id)
-            if is_dicom(file):
-                self._store(file)
-            elif tag == FINAL:
-                with tempfile.TemporaryDirectory() as folder:
-                    self._store(self._segmentation(image_id, file, label_info or {}, Path(folder)))
-            else:
+        self.get_image_uri(image_id)
+        if is_dicom(file):
+            self._store(file)
+        elif tag == FINAL:
+            with tempfile.TemporaryDirectory() as folder:
+                self._store(self._segmentation(image_id, file, label_info or {}, Path(folder)))
+        else:
+            with self.turn:
                 LocalDatastore.save_label(self, image_id, label_filename, tag, label_info)
-            return image_id
+        return image_id
 
     def _segmentation(self, image_id: str, file: Path, info: Mapping[str, Any], folder: Path) -> Path:
         """Write a label map as segmentation of an image."""

@@ -79,7 +79,7 @@ class Store:
         for image_id in self.images():
             final = self._datastore().get_labels_by_image_id(image_id).get(TAGS[0])
             label = {"label": str(self._datastore().get_label_uri(final, TAGS[0]))} if final else {}
-            entries.append({"image": self.image(image_id, "image"), **label})
+            entries.append({"image": str(self._datastore().get_image_uri(image_id)), **label})
         return entries
 
     def save(self, image_id: str, file: str, tag: str, info: dict[str, Any]) -> None:

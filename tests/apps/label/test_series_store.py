@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_pairs import (
     LPS,
     MARGIN,
@@ -166,8 +167,10 @@ def test_a_label_that_a_person_has_seen_is_a_segmentation_on_the_server(
     model = server.get("/info/")["models"]["ran_propagate"]
     assert sorted(model["config"]["moving_image"]) == [FIXED, MOVING]
     assert set(model["labels"]) == {*NAMES, "Liver seen", "Spleen seen"}
-    back = server.call("GET", f"/datastore/label?label={FIXED}&tag=final")
-    assert back[0] == 200
+    status, body = server.call("GET", f"/datastore/label?label={FIXED}&tag=final")
+    assert status == 200, body
+    back = sitk.GetArrayFromImage(sitk.ReadImage(str(saved(body, tmp_path / "back.nrrd"))))
+    np.testing.assert_array_equal(back, sitk.GetArrayFromImage(sitk.ReadImage(str(label))))
 
 
 def test_the_log_names_no_patient(server: LabelServer) -> None:
