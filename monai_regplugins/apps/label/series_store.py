@@ -7,11 +7,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import requests
 import SimpleITK as sitk
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
@@ -24,6 +25,7 @@ from monai_regplugins.apps.deploy.segmentation import write_segmentation
 from monai_regplugins.apps.label.labels import LabelNames, StoredLabel
 from monai_regplugins.apps.label.requests import RequestError, check_name
 from monai_regplugins.apps.label.store import TAGS
+from monai_regplugins.apps.label.uploads import as_http
 from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.images import read_scan
 
@@ -96,18 +98,20 @@ class SeriesDatastore(DICOMWebDatastore):
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTLY) as partly:
             files = Path(partly, "files")
             try:
-                dicom_web_download_series(None, series, str(files), self._client, self._fetch_by_frame)
+                with asked():
+                    dicom_web_download_series(None, series, str(files), self._client, self._fetch_by_frame)
             except IndexError:
                 raise RequestError(f"there is no series '{series}' on the DICOMweb server.", 404) from None
             files.replace(folder)
 
     def get_image_uri(self, image_id: str) -> str:
         """A NIfTI file of the series, for viewers; MONAI Label lists an image once it has one."""
-        file = Path(self._datastore.image_path(), f"{check_name(image_id, 'the series')}.nii.gz")
-        if not file.is_file():
-            with self.fetching:
-                self._add(image_id, file)
-        return str(file)
+        with as_http():
+            file = Path(self._datastore.image_path(), f"{check_name(image_id, 'the series')}.nii.gz")
+            if not file.is_file():
+                with self.fetching:
+                    self._add(image_id, file)
+            return str(file)
 
     def _add(self, image_id: str, file: Path) -> None:
         """Add an image as NIfTI, unless another thread has just done so."""
@@ -115,7 +119,7 @@ class SeriesDatastore(DICOMWebDatastore):
             return
         made = dicom_to_nifti(self.series_folder(image_id))
         try:
-            with self.turn:
+            with asked(), self.turn:
                 LocalDatastore.add_image(self, image_id, made, self._dicom_info(image_id))
         finally:
             Path(made).unlink()
@@ -175,19 +179,20 @@ class SeriesDatastore(DICOMWebDatastore):
         """Save a label: a final one as segmentation on the server, a DICOM file there as it is, others in the folder.
 
         Raises:
-            InputError: When the label cannot be a segmentation of the series.
+            HTTPException: When the label cannot be a segmentation of the series, or the server does not take it.
         """
         tag, file = str(getattr(label_tag, "value", label_tag)), Path(label_filename)
-        check_name(tag, "the tag")
-        self.get_image_uri(image_id)
-        if is_dicom(file):
-            self._store(file)
-        elif tag == FINAL:
-            with tempfile.TemporaryDirectory() as folder:
-                self._store(self._segmentation(image_id, file, label_info or {}, Path(folder)))
-        else:
-            with self.turn:
-                LocalDatastore.save_label(self, image_id, label_filename, tag, label_info)
+        with as_http(label_filename):
+            check_name(tag, "the tag")
+            self.get_image_uri(image_id)
+            if is_dicom(file):
+                self._store(file)
+            elif tag == FINAL:
+                with tempfile.TemporaryDirectory() as folder:
+                    self._store(self._segmentation(image_id, file, label_info or {}, Path(folder)))
+            else:
+                with self.turn:
+                    LocalDatastore.save_label(self, image_id, label_filename, tag, label_info)
         return image_id
 
     def _segmentation(self, image_id: str, file: Path, info: Mapping[str, Any], folder: Path) -> Path:
@@ -201,14 +206,16 @@ class SeriesDatastore(DICOMWebDatastore):
 
     def _store(self, file: Path) -> None:
         """Store a DICOM file on the server."""
-        self._client.store_instances([dcmread(file)])
+        with asked():
+            self._client.store_instances([dcmread(file)])
         self._seen = None
 
     def _segmentations(self) -> dict[str, Segmentation]:
         """The newest segmentation of each image, by the image's id."""
         if self._seen is None or time.monotonic() - self._seen[0] > LATELY:
-            found = self._client.search_for_series(search_filters={"Modality": "SEG"})
-            known = [self._described(Dataset.from_json(one)) for one in found]
+            with asked():
+                found = self._client.search_for_series(search_filters={"Modality": "SEG"})
+                known = [self._described(Dataset.from_json(one)) for one in found]
             newest = sorted((one for one in known if one is not None), key=lambda one: one.when)
             self._seen = time.monotonic(), {one.image: one for one in newest}
         return self._seen[1]
@@ -225,3 +232,16 @@ class SeriesDatastore(DICOMWebDatastore):
                 when = f"{header.get('ContentDate', '')}{header.get('ContentTime', '')}"
                 self._known[uid] = Segmentation(str(series.StudyInstanceUID), uid, image, names, when)
         return self._known[uid]
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """Turn errors of the DICOMweb server into one that says so, status 502."""
+    try:
+        yield
+    except requests.RequestException as error:
+        logger.warning("The DICOMweb server does not do as it is asked: %s", error)
+        raise RequestError(
+            f"the DICOMweb server does not do as it is asked ({type(error).__name__}); this server's log says more.",
+            502,
+        ) from error

@@ -19,7 +19,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import background_executors
 
 from monai_regplugins.apps.label.answers import DICOM_SUFFIX
-from monai_regplugins.apps.label.app import as_http
+from monai_regplugins.apps.label.uploads import as_http
 from monai_regplugins.apps.label.worker import Worker
 
 __all__ = ["compute_in", "end_in_order"]

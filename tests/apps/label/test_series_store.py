@@ -173,6 +173,14 @@ def test_a_label_that_a_person_has_seen_is_a_segmentation_on_the_server(
     np.testing.assert_array_equal(back, sitk.GetArrayFromImage(sitk.ReadImage(str(label))))
 
 
+def test_a_server_that_is_gone(server: LabelServer, orthanc: OrthancServer, tmp_path: Path) -> None:
+    label = saved(ask(server, "propagate"), tmp_path / "label.nii.gz")
+    orthanc.stop()
+    status, body = server.save_label(MOVING, label, "final", {})
+    assert status == 502, body
+    assert "the DICOMweb server does not do as it is asked" in json.loads(body)["detail"]
+
+
 def test_the_log_names_no_patient(server: LabelServer) -> None:
     log = (server.app.parent / "server.log").read_text()
     assert "Doe" not in log
