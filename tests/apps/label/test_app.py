@@ -256,9 +256,7 @@ def test_uploads_that_would_lose_or_be_lost(
     assert files_of(*watched) == before
 
 
-def test_a_series_in_a_session_is_answered_by_a_segmentation(
-    label_server: LabelServer, client_run: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_series_in_a_session_is_answered_by_a_segmentation(label_server: LabelServer, tmp_path: Path) -> None:
     image = nib.load(label_server.studies / "day1.nii.gz")
     stored = np.round(image.get_fdata()).astype(np.int16)
     files = write_volume(tmp_path / "series", stored, image.affine, PatientID="P 17", StudyDate="20240611")

@@ -151,7 +151,7 @@ def test_requests_that_are_refused(server: LabelServer, orthanc: OrthancServer) 
         assert (found, words in json.loads(body)["detail"]) == (status, True), body
     assert len(orthanc.find()) == before
     reported = json.loads(ask(server, "propagate", "json", OTHER, other_patient=True))
-    assert reported["registration"]["parameters"]["other_patient"] is True
+    assert reported["registration"]["fixed_image"] == OTHER
 
 
 def test_a_label_that_a_person_has_seen_is_a_segmentation_on_the_server(
