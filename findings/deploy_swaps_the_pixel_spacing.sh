@@ -66,3 +66,10 @@ affine = np.abs(seen["nifti_affine_transform"])
 expect("MONAI Deploy, mm between columns, rows, slices", np.linalg.norm(affine[:3, :3], axis=0), [2, 1, 2])
 expect("its metadata, between rows and between columns", [seen["row_pixel_spacing"], seen["col_pixel_spacing"]], [2, 1])
 EOF
+
+# Output seen:
+# Python 3.11.7, numpy==2.3.5 torch==2.13.0 monai==1.6.1 monai-deploy-app-sdk==4.0.0 holoscan-cu13==4.2.0
+#     holoscan-cli==4.2.0 nvidia-cuda-runtime==13.5.37 pydicom==3.0.2 highdicom==0.28.2 SimpleITK==2.5.7 nibabel==5.4.2
+# SimpleITK, mm between columns, rows, slices: [1.0, 2.0, 2.0]
+# MONAI Deploy, mm between columns, rows, slices: [2.0, 1.0, 2.0]
+# its metadata, between rows and between columns: [2.0, 1.0]
