@@ -1,4 +1,4 @@
-"""Uploads of a request that is refused, and what its client is told."""
+"""Uploads of a request that is refused, and the error that its client gets."""
 
 from __future__ import annotations
 
