@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, check_file, import_optional
 from monai_regplugins.readers.dicom_text import UNREADABLE, decode_text
 
-__all__ = ["PATIENT_AND_STUDY", "DicomIdentity", "check_texts", "decode_texts", "import_pydicom", "read_dicom_file"]
+__all__ = [
+    "PATIENT_AND_STUDY",
+    "DicomIdentity",
+    "check_texts",
+    "decode_texts",
+    "import_pydicom",
+    "read_dicom_file",
+    "save_dicom",
+]
 
 PATIENT_AND_STUDY = (  # keywords of what a new object shares with the others of its study
     "PatientName",
@@ -127,14 +136,36 @@ def import_pydicom() -> Any:
     """Import pydicom, an optional dependency.
 
     Raises:
-        InputError: When it is missing, or older than 3.
+        InputError: When it is missing, or older than 2.4, the one of MONAI Label.
     """
     pydicom = import_optional("pydicom", "DICOM registrations", REQUIREMENT)
-    if int(pydicom.__version__.split(".")[0]) < 3:
+    if _version(pydicom) < (2, 4):
         raise InputError(
-            f"pydicom is of version {pydicom.__version__}, expected 3 or later; pip install '{REQUIREMENT}'."
+            f"pydicom is of version {pydicom.__version__}, expected 2.4 or later; pip install '{REQUIREMENT}'."
         )
     return pydicom
+
+
+def save_dicom(dataset: Any, target: Path | BytesIO) -> None:
+    """Write a ``pydicom.Dataset`` as a whole file, in explicit little endian as its file meta information has to say.
+
+    Args:
+        dataset: with ``file_meta``.
+        target: where it goes.
+
+    Raises:
+        TypeError, ValueError: When it holds what DICOM refuses.
+    """
+    if _version(import_pydicom()) >= (3, 0):
+        dataset.save_as(target, enforce_file_format=True)
+    else:
+        dataset.is_little_endian, dataset.is_implicit_VR = True, False
+        dataset.save_as(target, write_like_original=False)
+
+
+def _version(pydicom: Any) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(map(int, pydicom.__version__.split(".")[:2]))
 
 
 REQUIREMENT = "pydicom>=3"

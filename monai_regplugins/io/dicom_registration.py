@@ -27,6 +27,7 @@ from monai_regplugins.io.dicom_identity import (
     check_texts,
     import_pydicom,
     read_dicom_file,
+    save_dicom,
 )
 from monai_regplugins.io.field_grid import Displacement, GridAffine, swap_frame
 
@@ -145,7 +146,7 @@ def _write(target: Path | BytesIO, grid: Any, fixed: DicomIdentity | None, movin
         dataset = _header(pydicom, fixed)
         dataset.DeformableRegistrationSequence = [_registration(pydicom, grid, moving)]
         _refer(pydicom, dataset, fixed, moving)
-        dataset.save_as(target, enforce_file_format=True)
+        save_dicom(dataset, target)
     except (TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"pydicom refuses the DICOM registration ({reason}); correct the DICOM identities.") from error

@@ -52,21 +52,41 @@ def fill_studies(folder: Path, phantom: Path) -> Path:
     return folder
 
 
+def form(params: dict[str, Any], files: dict[str, Path] | list[tuple[str, Path]]) -> tuple[bytes, str]:
+    """The body of a form with ``params`` and files by their fields, and its content type."""
+    limit, parts = "limit", [('name="params"', json.dumps(params).encode())]
+    fields = files.items() if isinstance(files, dict) else files
+    parts += [(f'name="{key}"; filename="{file.name}"', file.read_bytes()) for key, file in fields]
+    body = b"".join(
+        f"--{limit}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+        for head, content in parts
+    )
+    return body + f"--{limit}--\r\n".encode(), f"multipart/form-data; boundary={limit}"
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class LabelServer:
     """A server on this computer, and plain HTTP to it."""
 
-    def __init__(self, python: str, app: Path, studies: Path, bundle_dir: Path, models: str = "ran,r2n2") -> None:
-        self.python, self.app, self.studies = python, app, studies
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def __init__(
+        self, python: str, app: Path, studies: Path | str, bundle_dir: Path, models: str = "ran,r2n2", **variables: str
+    ) -> None:
+        self.python, self.app, self.studies = python, app, Path(studies)
+        self.port = free_port()
         subprocess.run([python, "-m", "monai_regplugins.apps.label", "--output", str(app)], check=True, cwd=app.parent)
         command = [python, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
         settings = {"models": models, "bundle_dir": str(bundle_dir), "max_voxels": "100000"}
         for key, value in settings.items():
             command += ["--conf", key, value]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(app.parent)}
-        environment |= {"TMPDIR": str(app.parent / "temporary")}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "HOME": str(app.parent)}
+        environment |= {"TMPDIR": str(app.parent / "temporary"), **variables}
         (app.parent / "temporary").mkdir(exist_ok=True)
         self.log = (app.parent / "server.log").open("ab")
         self.process = subprocess.Popen(
@@ -77,6 +97,15 @@ class LabelServer:
             stderr=subprocess.STDOUT,
         )
         self._wait()
+
+    @classmethod
+    def at(cls, port: int, process: subprocess.Popen[bytes], app: Path, studies: Path, log: Path) -> LabelServer:
+        """One that has been started in another way."""
+        server = cls.__new__(cls)
+        server.port, server.process, server.app, server.studies = port, process, app, studies
+        server.log = log.open("ab")
+        server._wait()
+        return server
 
     @property
     def url(self) -> str:
@@ -103,6 +132,12 @@ class LabelServer:
         finally:
             connection.close()
 
+    def hang_up(self, path: str, body: bytes, content_type: str) -> None:
+        """Send a request and go before the answer comes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection.request("POST", path, body, {"Content-Type": content_type})
+        connection.close()
+
     def get(self, path: str) -> Any:
         """Return what JSON is at a path."""
         return json.loads(self.call("GET", path)[1])
@@ -121,21 +156,17 @@ class LabelServer:
         files: dict[str, Path] | None = None,
     ) -> tuple[int, bytes]:
         """Ask for an answer as a browser does, with a form."""
-        limit, parts = "limit", [('name="params"', json.dumps(params).encode())]
-        parts += [(f'name="{key}"; filename="{file.name}"', file.read_bytes()) for key, file in (files or {}).items()]
-        body = b"".join(
-            f"--{limit}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
-            for head, content in parts
-        )
         path = f"/infer/{quote(model)}?{urlencode({'image': image_id, 'output': output})}"
-        return self.call("POST", path, body + f"--{limit}--\r\n".encode(), f"multipart/form-data; boundary={limit}")
+        return self.call("POST", path, *form(params, files or {}))
 
     def upload(self, image_id: str, file: Path) -> tuple[int, bytes]:
         """Add an image to the datastore."""
-        head = f'--limit\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n\r\n'
-        body = head.encode() + file.read_bytes() + b"\r\n--limit--\r\n"
-        kind = "multipart/form-data; boundary=limit"
-        return self.call("PUT", f"/datastore/?{urlencode({'image': image_id})}", body, kind)
+        return self.call("PUT", f"/datastore/?{urlencode({'image': image_id})}", *form({}, {"file": file}))
+
+    def save_label(self, image_id: str, file: Path, tag: str, params: dict[str, Any]) -> tuple[int, bytes]:
+        """Save a label of an image, as a viewer does."""
+        path = f"/datastore/label?{urlencode({'image': image_id, 'tag': tag})}"
+        return self.call("PUT", path, *form(params, {"label": file}))
 
     def wait_for(self, path: str) -> dict[str, Any]:
         """Wait for a task in the background and return how it ended."""

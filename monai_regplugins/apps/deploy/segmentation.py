@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from monai_regplugins.apps.deploy.tags import OBJECTS, describe
 from monai_regplugins.checks import InputError, import_optional
 from monai_regplugins.environment import installed_version
 from monai_regplugins.files.atomic import replace_file
+from monai_regplugins.grids import LPS_TO_RAS
 from monai_regplugins.io.dicom_identity import (
     PATIENT_AND_STUDY,
     check_texts,
@@ -86,13 +86,14 @@ def write_segmentation(
     origin: Path | None = None,
     tags: Mapping[str, Any] | None = None,
     comment: str = "",
+    names: Mapping[int, str] | None = None,
 ) -> None:
     """Write a label map as a binary DICOM segmentation of a series, whole or not at all.
 
     Where there is a ``provenance.json`` beside the file, it lists the file.
 
     Segments are numbered from 1 in the order of the labels. They are described as in ``origin``, if that is a DICOM
-    segmentation, and otherwise called after their label.
+    segmentation, and otherwise called by their names, or after their label.
 
     Args:
         label: whole numbers, ``(*spatial)``, 0 the background.
@@ -102,11 +103,12 @@ def write_segmentation(
         origin: where the labels came from.
         tags: what it says of itself, value by keyword; by default :data:`~monai_regplugins.apps.deploy.tags.OBJECTS`.
         comment: such as the verdict on the registration.
+        names: of labels, unless ``origin`` has them.
 
     Raises:
         InputError: When highdicom is missing, there is no label, or the system refuses to write.
     """
-    segmentation = _segmentation(label, affine, series, origin)
+    segmentation = _segmentation(label, affine, series, origin, names or {})
     describe(segmentation, OBJECTS["segmentation"] if tags is None else tags, comment)
     if (path.parent / RECORD).is_file():
         write_result(path, segmentation.save_as)
@@ -114,36 +116,42 @@ def write_segmentation(
         replace_file(path, segmentation.save_as)
 
 
-def check_segmentation(series: Path, origin: Path) -> None:
+def check_segmentation(series: Path, origin: Path | None = None) -> None:
     """Check, before two images are registered, that the labels can be written as DICOM segmentation afterwards.
 
     One of as many voxels as there are segments is made for a trial.
 
     Args:
         series: a file of the series that it will lie on, or its folder.
-        origin: the DICOM segmentation where the labels come from.
+        origin: the DICOM segmentation where the labels come from, if they come from one.
 
     Raises:
         InputError: When highdicom is missing, or refuses the headers.
     """
-    segments = read_dicom_file(origin, "moving label").get("SegmentSequence", ())
-    numbers = np.array([segment.SegmentNumber for segment in segments]).reshape(-1, 1, 1)
-    if numbers.size:  # other files are refused when they are read as labels
-        _segmentation(numbers, np.eye(4), series, origin)
+    found = [1]
+    if origin is not None:
+        found = [one.SegmentNumber for one in read_dicom_file(origin, "moving label").get("SegmentSequence", ())]
+    if found:  # other files are refused when they are read as labels
+        _segmentation(np.array(found).reshape(-1, 1, 1), np.eye(4), series, origin, {})
 
 
-def _segmentation(label: npt.NDArray[Any], affine: npt.NDArray[np.float64], series: Path, origin: Path | None) -> Any:
+def _segmentation(
+    label: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64],
+    series: Path,
+    origin: Path | None,
+    names: Mapping[int, str],
+) -> Any:
     """The segmentation, by highdicom."""
     hd = import_optional("highdicom", "DICOM segmentations")
     source = _source_images(series, float(np.linalg.norm(affine[:3, 2])))
     try:
-        segments = _segments(hd, label, origin)
+        segments = _segments(hd, label, origin, names)
         numbered = np.zeros(label.shape, np.uint16)
         for number, (value, segment) in enumerate(segments.items(), 1):
             numbered[label == value] = number
             segment.SegmentNumber = number
-        grid = hd.Volume(numbered.T, _rows_first(affine), "PATIENT", from_reference_convention="RAS")
-        return _dataset(hd, grid, source, list(segments.values()))
+        return _dataset(hd, numbered.T, _planes(hd, affine, label.shape[2]), source, list(segments.values()))
     except InputError:
         raise
     except (AttributeError, TypeError, ValueError) as error:
@@ -153,16 +161,36 @@ def _segmentation(label: npt.NDArray[Any], affine: npt.NDArray[np.float64], seri
         ) from error
 
 
-def _dataset(hd: Any, grid: Any, source: Sequence[Any], segments: Sequence[Any]) -> Any:
+def _planes(hd: Any, affine: npt.NDArray[np.float64], count: int) -> dict[str, Any]:
+    """Where the slices of a grid lie; highdicom has had volumes since 0.23 only, which needs pydicom 3."""
+    lps = LPS_TO_RAS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    along = lps[:3, :2] / spacing[:2]
+    columns, rows, slices = (float(f"{edge:.10g}") for edge in spacing)  # decimal strings have 16 characters
+    return {
+        "pixel_measures": hd.PixelMeasuresSequence((rows, columns), slices, slices),
+        "plane_orientation": hd.PlaneOrientationSequence("PATIENT", along.T.ravel()),
+        "plane_positions": [
+            hd.PlanePositionSequence("PATIENT", lps[:3, 3] + index * lps[:3, 2]) for index in range(count)
+        ],
+    }
+
+
+def _dataset(
+    hd: Any, label: npt.NDArray[Any], planes: Mapping[str, Any], source: Sequence[Any], segments: Sequence[Any]
+) -> Any:
     """The object, by what the labels are and by whom they were put there."""
     version = installed_version(DISTRIBUTION) or "unknown"
-    algorithm = hd.AlgorithmIdentificationSequence(DISTRIBUTION, _codes().DCM.ArtificialIntelligence, version)
+    algorithm = hd.AlgorithmIdentificationSequence(
+        DISTRIBUTION, hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"), version
+    )
     for segment in segments:
         segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = "AUTOMATIC", DISTRIBUTION
         segment.SegmentationAlgorithmIdentificationSequence = algorithm
     return hd.seg.Segmentation(
         source_images=source,
-        pixel_array=grid,
+        pixel_array=label,
+        **planes,
         segmentation_type="BINARY",
         segment_descriptions=segments,
         series_instance_uid=hd.UID(),
@@ -178,7 +206,7 @@ def _dataset(hd: Any, grid: Any, source: Sequence[Any], segments: Sequence[Any])
     )
 
 
-def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None) -> dict[int, Any]:
+def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None, names: Mapping[int, str]) -> dict[int, Any]:
     """The description of each label."""
     if origin is not None and origin.is_file() and is_dicom(origin):
         dataset = read_dicom_file(origin, "moving label")
@@ -191,8 +219,11 @@ def _segments(hd: Any, label: npt.NDArray[Any], origin: Path | None) -> dict[int
             "no label lies in the fixed image, so there is nothing to write as DICOM segmentation; check that moving "
             "label and images belong together."
         )
-    code = _codes().SCT.AnatomicalStructure
-    return {value: hd.seg.SegmentDescription(1, f"Label {value}", code, code, "MANUAL") for value in values}
+    code = hd.sr.CodedConcept("91723000", "SCT", "Anatomical Structure")
+    return {
+        value: hd.seg.SegmentDescription(1, names.get(value, f"Label {value}"), code, code, "MANUAL")
+        for value in values
+    }
 
 
 def _source_images(series: Path, thickness: float) -> list[Any]:
@@ -231,8 +262,3 @@ def _check_source(header: Any, name: str) -> None:
 def _rows_first(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The matrix of (slice, row, column), highdicom's order, from that of (column, row, slice)."""
     return affine[:, [2, 1, 0, 3]]
-
-
-def _codes() -> Any:
-    """The codes of DICOM and SNOMED by their meaning."""
-    return importlib.import_module("pydicom.sr.codedict").codes

@@ -14,6 +14,12 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from monai_regplugins.apps.label.dicom_answers import (
+    check_label,
+    check_series,
+    write_label,
+    write_registration,
+)
 from monai_regplugins.apps.label.labels import (
     LabelNames,
     StoredLabel,
@@ -27,6 +33,7 @@ from monai_regplugins.apps.label.requests import (
     check_voxels,
     chosen,
     first_of,
+    flag,
     number,
     without_paths,
 )
@@ -56,7 +63,8 @@ DEFAULT_ALIGNMENT = "auto"  # as in the apps for MONAI Deploy: prior scans and a
 PAIR = "answer"
 RESULT = "result.nii.gz"
 DEFAULT_FORMAT = "itk_nifti"  # that of the command line, where the field is 3D
-NAMED_FORMATS = ("dicom", "learn2reg")  # which need the names or identities of files
+DICOM, DICOM_SUFFIX = "dicom", ".dcm"
+NAMED_FORMATS = ("learn2reg",)  # which need the names of files
 
 
 class Pair(NamedTuple):
@@ -121,7 +129,9 @@ class Answers:
         Raises:
             InputError: When something about the request is wrong; a path of the server is never shown.
         """
-        start, request = time.perf_counter(), current_names(request)
+        start, begun, request = time.perf_counter(), time.thread_time(), current_names(request)
+        if image_id := request.get("image_id"):
+            request = {**request, "image": self.store.image(image_id, "the image")}
         answer = {
             "propagate": self._propagate,
             "image": self._image,
@@ -138,12 +148,13 @@ class Answers:
             except InputError as error:
                 raise RequestError(without_paths(str(error), hidden), getattr(error, "status", 400)) from error
         reported["registration"]["seconds_total"] = round(time.perf_counter() - start, 3)
+        reported["registration"]["seconds_of_processor"] = round(time.thread_time() - begun, 3)  # without other threads
         return file, reported
 
     def _check(self, kind: str, request: Mapping[str, Any]) -> None:
         """Check the options of a request, so that nothing is computed or written for one that is wrong."""
         check_known(request, self.options(kind))
-        chosen(request, "result_extension", SUFFIXES)
+        chosen(request, "result_extension", self._suffixes() if kind == "propagate" else SUFFIXES)
         self._overrides(request)
         if request.get("save_transform") and not request.get("image_id"):
             raise RequestError("save_transform needs an image of the datastore, and this one was uploaded.")
@@ -152,21 +163,26 @@ class Answers:
         self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]
     ) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden, with_label=True)
-        names = self.names(pair.label or StoredLabel("", {}))
+        label, suffix = pair.label or StoredLabel("", {}), chosen(request, "result_extension", self._suffixes())
+        names = self.names(label)
         if not names:
             raise RequestError(f"the label of '{pair.moving_id}' is empty, nothing to propagate; choose another image.")
+        if suffix == DICOM_SUFFIX:
+            check_label(pair.fixed, label.origin)
         registered = self._register(request, pair)
-        table = self._table_with(names)
-        warped = registered.warped_label
-        assert warped is not None  # since there is a moving label
-        values = relabel(warped[0].numpy(), names, table)
-        nib.save(nib.Nifti1Image(values, warped.affine.numpy()), folder / RESULT)
         reported = self._about(pair, registered)
         reported["registration"]["moving_label_values"] = {name: value for value, name in names.items()}
+        if suffix == DICOM_SUFFIX:
+            written, table = write_label(registered, names, label.origin, folder)
+            file = _moved(written)
+        else:
+            table = self._table_with(names)
+            _write_label_map(registered, names, table, folder / RESULT)
+            file = _as_wanted(folder, request)
         if request.get("save_transform"):
             field = _field(registered, self._formats()[0], folder)
             self.store.save(pair.fixed_id, str(field), TRANSFORM_TAG, {"params": reported})
-        return _as_wanted(folder, request), {"label_names": table, **reported}
+        return file, {"label_names": table, **reported}
 
     def _image(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
@@ -179,9 +195,13 @@ class Answers:
     ) -> tuple[str, dict[str, Any]]:
         pair = self._pair(request, hidden)
         format = chosen(request, "format", self._formats())
+        if format == DICOM:
+            check_series({"the image": pair.fixed, "the moving image": pair.moving})
         registered = self._register(request, pair, formats=[format])
         reported = self._about(pair, registered)
         reported["registration"]["format"] = format
+        if format == DICOM:
+            return _moved(write_registration(registered, folder)), reported
         return _moved(_field(registered, format, folder)), reported
 
     def _series(self, request: Mapping[str, Any], folder: Path, hidden: dict[str, str]) -> tuple[str, dict[str, Any]]:
@@ -258,6 +278,8 @@ class Answers:
             settings["initial_alignment"] = sorted(INITIAL_ALIGNMENTS, key=lambda choice: choice != DEFAULT_ALIGNMENT)
         if isinstance(config.get("refine_steps"), int):
             settings["refine_steps"] = config["refine_steps"]
+        if "other_patient" in config:
+            settings["other_patient"] = False
         return settings
 
     def _overrides(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,15 +292,21 @@ class Answers:
             )
         if "refine_steps" in settings:
             overrides["refine_steps"] = number(request, "refine_steps", settings["refine_steps"])
+        if "other_patient" in settings:
+            overrides["other_patient"] = flag(request, "other_patient")
         return overrides
 
     def _formats(self) -> list[str]:
-        """Formats of a field that need nothing but the field, see :data:`~monai_regplugins.io.FORMATS`."""
+        """Formats of a field that need no names of files, see :data:`~monai_regplugins.io.FORMATS`."""
         dims = self.bundle.spatial_dims
         formats = [
             name for name, format in FORMATS.items() if dims in format.spatial_dims and name not in NAMED_FORMATS
         ]
         return sorted(formats, key=lambda name: name != DEFAULT_FORMAT)
+
+    def _suffixes(self) -> tuple[str, ...]:
+        """What a label may be answered as: an image of a format, or in 3D a DICOM segmentation."""
+        return (*SUFFIXES, DICOM_SUFFIX) if self.bundle.spatial_dims == 3 else SUFFIXES
 
     def _about(self, pair: Pair, registered: RegistrationResult) -> dict[str, Any]:
         """The verdict on an answer, and where it comes from: ids instead of files."""
@@ -300,6 +328,15 @@ class Answers:
             "metrics": metrics,
         }
         return {**verdict.as_json(), "registration": about}
+
+
+def _write_label_map(
+    registered: RegistrationResult, names: Mapping[int, str], table: Mapping[str, int], path: Path
+) -> None:
+    """Write the label that was carried over as NIfTI, in the values of a table."""
+    warped = registered.warped_label
+    assert warped is not None  # since there is a moving label
+    nib.save(nib.Nifti1Image(relabel(warped[0].numpy(), names, table), warped.affine.numpy()), path)
 
 
 def _field(registered: RegistrationResult, format: str, folder: Path) -> Path:

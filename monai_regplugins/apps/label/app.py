@@ -7,13 +7,13 @@ import importlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
+from dicomweb_client import session_utils
 from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -26,6 +26,7 @@ from monai_regplugins.apps.label.answers import Answers
 from monai_regplugins.apps.label.labels import LabelNames, read_names
 from monai_regplugins.apps.label.networks import Networks, find_bundles
 from monai_regplugins.apps.label.requests import RequestError, check_name, check_suffix, number
+from monai_regplugins.apps.label.series_store import SeriesDatastore
 from monai_regplugins.apps.label.store import Store
 from monai_regplugins.apps.label.tasks import (
     LastSample,
@@ -34,8 +35,8 @@ from monai_regplugins.apps.label.tasks import (
     RegistrationTrainTask,
 )
 from monai_regplugins.apps.label.temporary import end_with_parent, own_folder
+from monai_regplugins.apps.label.uploads import as_http, is_upload
 from monai_regplugins.apps.label.worker import Worker
-from monai_regplugins.checks import InputError
 from monai_regplugins.environment import installed_version
 from monai_regplugins.readers.voxel_files import check_no_other_file
 
@@ -148,6 +149,22 @@ class RegistrationLabelApp(MONAILabelApp):
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
+    def _init_dicomweb_datastore(self) -> SeriesDatastore:
+        """Open the images of a DICOMweb server."""
+        client = DICOMwebClientX(
+            url=self.studies,
+            session=_session(self.studies),
+            qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+            wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+            stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        )
+        return SeriesDatastore(
+            client=client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
+            fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        )
+
     def init_infers(self) -> dict[str, RegistrationInferTask]:
         """Make the tasks ``<bundle>_<kind>``."""
         tasks: dict[str, RegistrationInferTask] = {}
@@ -213,10 +230,10 @@ class RegistrationLabelApp(MONAILabelApp):
                 known = ", ".join(self._infers)
                 raise RequestError(f"there is no model '{request.get('model')}'; there are {known}.", 404)
             checked = {**request, "image_id": self._image_id(request)}
-            if request.get("label") and not _is_upload(request["label"]):
+            if request.get("label") and not is_upload(request["label"]):
                 raise RequestError("label is a path, expected an uploaded file.")
             for path, what in ((request.get("image"), "the image"), (request.get("label"), "the second upload")):
-                if path is not None and _is_upload(path):
+                if path is not None and is_upload(path):
                     _check_single(path, what)
             if task.tag:
                 checked["label_tag"] = task.tag
@@ -251,7 +268,7 @@ class RegistrationLabelApp(MONAILabelApp):
             RequestError: When it is neither.
         """
         image = request.get("image")
-        if _is_upload(image) or self._is_session(request):
+        if is_upload(image) or self._is_session(request):
             return ""
         if not image:
             raise RequestError("there is no image; give the id of one, upload one, or give a session that is alive.")
@@ -270,31 +287,15 @@ class RegistrationLabelApp(MONAILabelApp):
         return bool(found and found.image == request.get("image"))
 
 
+def _session(address: str) -> Any:
+    """A session of whom the settings name, as MONAI Label opens it."""
+    name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    if "googleapis.com" in address:
+        return session_utils.create_session_from_gcp_credentials()
+    return session_utils.create_session_from_user_pass(name, password) if name and password else None
+
+
 def _check_single(path: str, what: str) -> None:
     """Check that an upload states its format, and that it is whole in one file."""
     check_suffix(path, what)
     check_no_other_file(Path(path), what)
-
-
-def _is_upload(path: Any) -> bool:
-    """Whether this file was uploaded to the server."""
-    return isinstance(path, str) and Path(path).parent == own_folder() and Path(path).is_file()
-
-
-@contextmanager
-def as_http(*sent: Any) -> Iterator[None]:
-    """Turn input errors into HTTP errors, and remove uploads, which the server only removes on success.
-
-    Args:
-        *sent: files of the request, removed on any error if they are uploads.
-    """
-    try:
-        yield
-    except BaseException as error:
-        for path in filter(_is_upload, sent):
-            Path(path).unlink()
-        if isinstance(error, InputError):
-            raise HTTPException(getattr(error, "status", 400), str(error)) from error
-        if isinstance(error, MemoryError):
-            raise HTTPException(413, "the images are too large for the memory of this server; crop them.") from error
-        raise

@@ -30,10 +30,12 @@ class StoredLabel(NamedTuple):
         path: its file.
         info: what the datastore knows of it: ``label_info`` of the client that drew it, or ``params`` of the model that
             made it, and ``ts``, when.
+        origin: the DICOM segmentation that it was read from, empty if it was from none.
     """
 
     path: str
     info: Mapping[str, Any]
+    origin: str = ""
 
 
 class LabelNames:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError, suggest
-from monai_regplugins.readers.dicom_files import dicom_reader, is_dicom
+from monai_regplugins.readers.dicom_files import dicom_reader, dicom_series, is_dicom
 from monai_regplugins.readers.images import scan_shape
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_voxels",
     "chosen",
     "first_of",
+    "flag",
     "number",
     "without_paths",
 ]
@@ -130,6 +131,20 @@ def number(request: Mapping[str, Any], key: str, default: float, least: float = 
     return int(found) if whole else found
 
 
+def flag(request: Mapping[str, Any], key: str) -> bool:
+    """Return an option's value, yes or no, by default no.
+
+    Raises:
+        RequestError: When it is something else.
+    """
+    value = first_of(request.get(key))
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if value is None or value == "":
+        return False
+    raise RequestError(f"{key} is {value!r}, expected true or false.")
+
+
 def first_of(value: Any) -> Any:
     """A value, or the first item of a list."""
     return (value[0] if value else None) if isinstance(value, list) else value
@@ -138,7 +153,7 @@ def first_of(value: Any) -> Any:
 def check_voxels(path: str | Path, what: str, limit: int) -> None:
     """Refuse an image that is too large, by its header alone.
 
-    What is no readable image, or the folder of a DICOM series, passes: its reader says what is wrong.
+    What is no readable image passes: its reader says what is wrong.
 
     Args:
         path: the image.
@@ -161,6 +176,9 @@ def check_voxels(path: str | Path, what: str, limit: int) -> None:
 def _shape(path: Path) -> Sequence[int]:
     """Number of voxels along each axis as in the header, empty if it cannot be read."""
     try:
+        if path.is_dir():
+            files = dicom_series(path, "image")
+            return (*dicom_reader(files[0], "image").GetSize()[:2], len(files))
         return scan_shape(path, "image") or (dicom_reader(path, "image").GetSize() if path.is_file() else ())
     except InputError:
         return ()

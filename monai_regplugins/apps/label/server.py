@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import json
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,16 +18,27 @@ from monailabel.endpoints import batch_infer, infer, train
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import background_executors
 
-from monai_regplugins.apps.label.app import as_http
+from monai_regplugins.apps.label.answers import DICOM_SUFFIX
+from monai_regplugins.apps.label.uploads import as_http
 from monai_regplugins.apps.label.worker import Worker
 
 __all__ = ["compute_in", "end_in_order"]
 
 Endpoint = Callable[..., Awaitable[Any]]
 
+
+@functools.wraps(infer.api_run_inference)
+async def _infer(**parameters: Any) -> Any:
+    """MONAI Label's endpoint, whose DICOM segmentations are the app's own."""
+    if parameters["output"] == infer.ResultType.dicom_seg:
+        asked = {**json.loads(parameters["params"] or "{}"), "result_extension": DICOM_SUFFIX}
+        parameters |= {"output": infer.ResultType.image, "params": json.dumps(asked)}
+    return await infer.api_run_inference(**parameters)
+
+
 # those of MONAI Label that compute in the thread that answers all requests
 COMPUTING: dict[str, Endpoint] = {
-    "/infer/{model}": infer.api_run_inference,
+    "/infer/{model}": _infer,
     "/batch/infer/{model}": batch_infer.api_run,
     "/train/{model}": train.api_run_model,
 }

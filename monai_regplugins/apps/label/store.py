@@ -30,7 +30,7 @@ class Store:
         return sorted(self._datastore().list_images())
 
     def image(self, image_id: Any, what: str) -> str:
-        """Return the path of an image.
+        """Return the path of an image, of a DICOMweb server the folder of the series.
 
         Args:
             image_id: its id.
@@ -43,7 +43,8 @@ class Store:
         known = self._datastore().list_images()
         if name not in known:
             raise RequestError(f"there is no image '{name}' ({what}) in the datastore.{suggest(name, known)}", 404)
-        return str(self._datastore().get_image_uri(name))
+        datastore = self._datastore()
+        return str(getattr(datastore, "series_folder", datastore.get_image_uri)(name))
 
     def label(self, image_id: str, tag: str = AUTO) -> tuple[StoredLabel, str]:
         """Return a label map of an image that is there, and its tag.
@@ -78,7 +79,7 @@ class Store:
         for image_id in self.images():
             final = self._datastore().get_labels_by_image_id(image_id).get(TAGS[0])
             label = {"label": str(self._datastore().get_label_uri(final, TAGS[0]))} if final else {}
-            entries.append({"image": self.image(image_id, "image"), **label})
+            entries.append({"image": str(self._datastore().get_image_uri(image_id)), **label})
         return entries
 
     def save(self, image_id: str, file: str, tag: str, info: dict[str, Any]) -> None:
@@ -87,4 +88,7 @@ class Store:
 
     def _stored(self, label_id: str, tag: str) -> StoredLabel:
         datastore = self._datastore()
-        return StoredLabel(str(datastore.get_label_uri(label_id, tag)), datastore.get_label_info(label_id, tag) or {})
+        info, origin = datastore.get_label_info(label_id, tag) or {}, ""
+        if tag == TAGS[0] and hasattr(datastore, "segmentation_file"):
+            origin = datastore.segmentation_file(label_id)
+        return StoredLabel(str(datastore.get_label_uri(label_id, tag)), info, origin)

@@ -9,11 +9,12 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_names import CHARACTER_SETS
+from dicom_pairs import FIXED_SHAPE, LPS, labels, make_series_pair, world
 
 from monai_regplugins.apps.deploy.segmentation import read_segmentation, write_segmentation
 from monai_regplugins.checks import InputError
 
-from .conftest import FIXED_SHAPE, LPS, Run, labels, make_series_pair, world
+from .conftest import Run
 
 ROUND_TRIP = """
 import sys

@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
-from label_server import LabelServer
+from dicom_series import write_volume
+from label_server import LabelServer, form
 
 pytestmark = pytest.mark.label
 
@@ -175,6 +178,13 @@ BAD = [
         400,
         "result_extension is '.stl'",
     ),
+    (
+        "ran_propagate",
+        "day1",
+        {"moving_image": "atlas", "result_extension": ".dcm"},
+        400,
+        "the image is no DICOM series",
+    ),
     ("r2n2_series", "atlas", {}, 400, "choose a model of 3D images"),
     ("ran_propagate", "", {"moving_image": "atlas"}, 500, ""),  # MONAI Label's own answer
 ]
@@ -244,6 +254,23 @@ def test_uploads_that_would_lose_or_be_lost(
         assert status == 400
         assert "without suffix" in json.loads(body)["detail"]
     assert files_of(*watched) == before
+
+
+def test_a_series_in_a_session_is_answered_by_a_segmentation(label_server: LabelServer, tmp_path: Path) -> None:
+    image = nib.load(label_server.studies / "day1.nii.gz")
+    stored = np.round(image.get_fdata()).astype(np.int16)
+    files = write_volume(tmp_path / "series", stored, image.affine, PatientID="P 17", StudyDate="20240611")
+    status, body = label_server.call("PUT", "/session/", *form({}, [("files", file) for file in files]))
+    assert status == 200, body
+    path = f"/infer/ran_propagate?session_id={json.loads(body)['session_id']}&output=image"
+    request = {"moving_image": "atlas", "result_extension": ".dcm"}
+    status, body = label_server.call("POST", path, *form(request, {}))
+    assert status == 200, body
+    written = pydicom.dcmread(BytesIO(body))
+    assert (written.Modality, written.PatientID, written.StudyDate) == ("SEG", "P 17", "20240611")
+    assert [one.SegmentLabel for one in written.SegmentSequence] == ["label_3", "label_7"]
+    references = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert len(references) == len(files) == image.shape[2]
 
 
 def test_concurrent_requests(label_server: LabelServer, client_run: dict[str, Any]) -> None:

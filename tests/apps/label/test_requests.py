@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_series import write_volume
 
 from monai_regplugins.apps.label.requests import (
     RequestError,
@@ -16,6 +17,7 @@ from monai_regplugins.apps.label.requests import (
     check_voxels,
     chosen,
     first_of,
+    flag,
     number,
     without_paths,
 )
@@ -79,6 +81,21 @@ def test_voxels(tmp_path: Path) -> None:
         assert caught.value.status == 413
     for name in ("b.nii.gz", "b.nrrd", ".", "missing.nii.gz"):
         check_voxels(tmp_path / name, "the image", 1)  # its reader says what is wrong
+
+
+def test_voxels_of_a_series(tmp_path: Path) -> None:
+    write_volume(tmp_path, np.zeros((4, 5, 6), np.int16), np.eye(4))
+    check_voxels(tmp_path, "the image", 120)
+    with pytest.raises(RequestError, match="the image has 4 x 5 x 6 voxels, this server takes 119"):
+        check_voxels(tmp_path, "the image", 119)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, True), ("true", True), (["False"], False), ("", False)])
+def test_flags(value: Any, expected: bool) -> None:
+    assert flag({"key": value}, "key") is expected
+    assert flag({}, "key") is False
+    with pytest.raises(RequestError, match=r"key is 3, expected true or false\."):
+        flag({"key": 3}, "key")
 
 
 def test_without_paths() -> None:

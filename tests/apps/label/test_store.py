@@ -50,3 +50,22 @@ def test_training_entries(datastore: FakeDatastore) -> None:
         {"image": "b.nii.gz", "label": "seen.nii.gz"},
         {"image": "c.nii.gz"},
     ]
+
+
+class FakeSeries(FakeDatastore):
+    """A store of series, whose final labels are segmentations."""
+
+    def series_folder(self, image_id: str) -> str:
+        return f"series/{image_id}"
+
+    def segmentation_file(self, image_id: str) -> str:
+        return f"{image_id}.dcm"
+
+
+def test_series_and_their_segmentations() -> None:
+    datastore = FakeSeries({"a": Path("a.nii.gz")})
+    datastore.labels = {("a", "final"): (Path("a.nrrd"), {}), ("a", "original"): (Path("b.nii.gz"), {})}
+    store = Store(lambda: datastore)
+    assert store.image("a", "the image") == "series/a"
+    assert store.label("a")[0].origin == "a.dcm"
+    assert store.label("a", "original")[0].origin == ""
