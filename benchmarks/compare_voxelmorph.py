@@ -1,8 +1,9 @@
 """Train RAN and VoxelMorph side by side and compare them on the validation pairs.
 
 Everything but network and optimizer comes from one bundle configuration, by default RAN's own training recipe: data,
-transforms, loss, schedule, inferer. Both are trained by Adam, as in their papers. VoxelMorph may get a learning rate of its own. Both networks take the same number of
-steps, each step on the same batch, and are measured on the same pairs at their native size. Computation is in float32.
+transforms, loss, schedule, inferer. Both are trained by Adam, as in their papers; VoxelMorph may get a learning rate of
+its own. Both networks take the same number of steps, each step on the same batch, and are measured on the same pairs at
+their native size. Computation is in float32.
 ``voxelmorph_unet.py`` says which VoxelMorph this is.
 
     python benchmarks/compare_voxelmorph.py --steps 300 --threads 1 --output comparison.json
