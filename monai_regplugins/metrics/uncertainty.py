@@ -75,7 +75,9 @@ def interval_radius(level: float, spatial_dims: int) -> float:
 
 
 def coverage(error: Tensor, uncertainty: Tensor, spatial_dims: int, level: float = 0.9) -> float:
-    r"""Share of the points whose error lies within its interval, :math:`\|e\| \le k \sigma`, see :func:`interval_radius`.
+    r"""Share of the points whose error lies within its interval, :math:`\|e\| \le k \sigma`.
+
+    The radius k is that of :func:`interval_radius`.
 
     Args:
         error: length of the error at each point, ``(N,)`` mm.

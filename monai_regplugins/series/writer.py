@@ -50,7 +50,8 @@ class SeriesWriter:
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
     ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in mm.
-    Where instance optimization changed the fields, the transformations are the network's, ``network_transformations.json``.
+    Where instance optimization changed the fields, the transformations are the network's and named
+    ``network_transformations.json``.
     Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
 
     Args:
