@@ -91,9 +91,10 @@ class RegisterPaird(MapTransform, InvertibleTransform):
     of numbers, and with the setting ``uncertainty=True`` under ``uncertainty_key`` the standard deviation of the
     displacement, ``(1, *fixed)``, mm. The fixed image and everything else stay as they are.
 
-    **Inverse.** What lies under the moving keys returns to the moving grid, and what was added is removed. The warped image itself becomes the moving image again, exactly. Anything else on the fixed grid, such as a
-    segmentation of the warped image that :class:`~monai.transforms.Invertd` brings, is sampled through the numerical
-    inverse of the displacement: linear under the key of the image, nearest under that of the label map.
+    **Inverse.** What lies under the moving keys returns to the moving grid, and what was added is removed. The warped
+    image itself becomes the moving image again, exactly. Anything else on the fixed grid, such as a segmentation of the
+    warped image that :class:`~monai.transforms.Invertd` brings, is sampled through the numerical inverse of the
+    displacement: linear under the key of the image, nearest under that of the label map.
 
     Args:
         fixed_key: key of the fixed image: a path, a MetaTensor, an image of nibabel, SimpleITK or TorchIO, or an array

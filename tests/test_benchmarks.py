@@ -21,7 +21,6 @@ from scipy.ndimage import map_coordinates
 from monai_regplugins.benchmark.elastix import ElastixResult
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import world_affine
-from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.networks.nets import RAN

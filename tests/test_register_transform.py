@@ -86,7 +86,7 @@ def test_uncertainty_is_added_on_request(register: Registration, files: dict[str
     assert torch.equal(pair["sigma"], expected)
     assert torch.equal(pair["sigma"].affine, pair["displacement"].affine)
     assert "sigma" not in transform.inverse(pair)
-    with pytest.raises(InputError, match="has 'sigma' already, .* choose another uncertainty_key"):
+    with pytest.raises(InputError, match=r"has 'sigma' already, .* choose another uncertainty_key"):
         transform({**files, "sigma": 0.0})
     plain = RegisterPaird(bundle=register)
     assert plain.inverse(plain({**files, "uncertainty": 5.0}))["uncertainty"] == 5.0
