@@ -114,9 +114,9 @@ class RefinedInferer(Inferer):
         never_worse: with an ``InstanceLoss``, choose the better start and discard results that are worse than the
             aligned pair; with 0 steps log such a field. False starts from the network's field and keeps every result.
         transform: ``displacement`` or ``velocity``, what the nodes hold.
-        uncertainty: factor that turns the spread of optimized fields into a standard deviation, see
-            :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves it out. It needs an ``InstanceLoss`` and
-            steps, and costs about one more optimization.
+        uncertainty: factor of the standard deviation, see :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves
+            it out. It needs an ``InstanceLoss`` and steps, and costs less than one more optimization.
+        uncertainty_floor: floor of the standard deviation before it is multiplied by the factor, voxels.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -144,6 +144,7 @@ class RefinedInferer(Inferer):
         search: int = 0,
         transform: str = "displacement",
         uncertainty: float = 0.0,
+        uncertainty_floor: float = 0.02,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
@@ -160,7 +161,7 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
-        self.uncertainty = uncertainty
+        self.uncertainty, self.uncertainty_floor = uncertainty, uncertainty_floor
         _check_uncertainty(uncertainty, steps, self.loss)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -276,8 +277,8 @@ class RefinedInferer(Inferer):
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)))
-        stiffer = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
-        return {"uncertainty": deviation(ddf, [stiffer], self.uncertainty)}
+        smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
+        return {"uncertainty": deviation(ddf, smoother, self.uncertainty, self.uncertainty_floor)}
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
