@@ -116,7 +116,6 @@ class RefinedInferer(Inferer):
         transform: ``displacement`` or ``velocity``, what the nodes hold.
         uncertainty: factor of the standard deviation, see :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves
             it out. It needs an ``InstanceLoss`` and steps, and costs less than one more optimization.
-        uncertainty_floor: floor of the standard deviation before it is multiplied by the factor, voxels.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -144,7 +143,6 @@ class RefinedInferer(Inferer):
         search: int = 0,
         transform: str = "displacement",
         uncertainty: float = 0.0,
-        uncertainty_floor: float = 0.02,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
@@ -161,7 +159,7 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
-        self.uncertainty, self.uncertainty_floor = uncertainty, uncertainty_floor
+        self.uncertainty = uncertainty
         _check_uncertainty(uncertainty, steps, self.loss)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -278,7 +276,7 @@ class RefinedInferer(Inferer):
         sizes = self._sizes(native)
         at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)))
         smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
-        return {"uncertainty": deviation(ddf, smoother, self.uncertainty, self.uncertainty_floor)}
+        return {"uncertainty": deviation(ddf, smoother, self.uncertainty)}
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]

@@ -11,39 +11,38 @@ __all__ = ["STIFFER", "bending", "deviation"]
 
 STIFFER = 4.0  # times the weight of the smoothness
 SMOOTHING = 2.0  # voxels
-POSITION = 0.5  # voxels along each axis: how far a displacement may be that of its neighborhood
+LEAST = 0.02  # voxels: no field is exact
 
 
-def deviation(ddf: Tensor, smoother: Tensor, factor: float, floor: float = 0.02) -> Tensor:
+def deviation(ddf: Tensor, smoother: Tensor, factor: float) -> Tensor:
     r"""Standard deviation of each component of a field.
 
     .. math::
-        s_k(x)^2 = c^2 \Big( G * (v_k - u_k)^2 (x) + h^2 \sum_j (\partial_j u_k)^2 (x) + \delta^2 \Big)
+        s_k(x)^2 = c^2 \Big( G * (v_k - u_k)^2 (x) + \sum_j (\partial_j u_k)^2 (x) + \delta^2 \Big)
 
     The distance from a smoother solution v of the same pair, averaged by a Gaussian G of two voxels, is large where the
-    images determine the displacement less than the smoothness does. Where the field bends, a position that is off by h,
-    half a voxel along each axis, changes the displacement. The floor :math:`\delta` is what is left where neither is
-    the case. The factor c calibrates the sum, so that 90 % of known errors lie within
+    images determine the displacement less than the smoothness does. Where the field bends, a position that is off by a
+    voxel changes the displacement by the derivatives. What is left where neither is the case, :math:`\delta`, is a
+    fiftieth of a voxel. The factor c calibrates the sum, so that 90 % of known errors lie within
     :func:`~monai_regplugins.metrics.uncertainty.interval_radius` standard deviations.
 
     Args:
         ddf: the field u, ``(1, d, *spatial)`` voxels.
         smoother: v, the same shape.
         factor: c.
-        floor: :math:`\delta`, voxels.
 
     Returns:
         ``(1, d, *spatial)`` voxels.
 
     Example:
-        >>> deviation(torch.zeros(1, 2, 4, 4), torch.full((1, 2, 4, 4), 0.3), factor=2.0, floor=0.4)[0, 0, 0, 0]
-        tensor(1.)
+        >>> deviation(torch.zeros(1, 2, 4, 4), torch.full((1, 2, 4, 4), 0.75), factor=2.0)[0, 0, 0, 0]
+        tensor(1.5005)
     """
     variance = torch.empty_like(ddf)
     for k in range(ddf.shape[1]):  # one component at a time: less memory
         u, v, out = (values[:, k : k + 1] for values in (ddf, smoother, variance))
-        out.copy_(gaussian_mean((v - u).square_(), SMOOTHING)).add_(bending(u), alpha=POSITION**2)
-    return variance.add_(floor**2).sqrt_().mul_(factor)
+        out.copy_(gaussian_mean((v - u).square_(), SMOOTHING)).add_(bending(u))
+    return variance.add_(LEAST**2).sqrt_().mul_(factor)
 
 
 def bending(ddf: Tensor) -> Tensor:
