@@ -8,9 +8,9 @@ random smooth displacements, with noise of their own. Each pair is registered as
 The 90 % interval of an error e is the ball |e| <= k sigma, see ``monai_regplugins.metrics.uncertainty``; its coverage
 is to be 0.9. AUSE is the area between the sparsification curves by sigma and by the error itself, 0 at best; beside it
 stand those of the length |u| of the displacement that was found, and of a random order. The factor is what sigma would
-have to be multiplied by for a coverage of 0.9: the bundles' ``uncertainty_factor`` is set by it on seeds 0 to 3 (``--seed 0``),
-those of the table are others. With ``--cost`` there is the CPU time of
-the first pair over that without.
+have to be multiplied by for a coverage of 0.9: the bundles' ``uncertainty_factor`` is set by it on the seeds from 0 on
+(``--seed 0 --set uncertainty_factor=1``), those of the table are others. With ``--cost`` there is the CPU time of the
+first pair over that without.
 
     python benchmarks/uncertainty.py --output uncertainty.md
 """
