@@ -96,7 +96,8 @@ class SeriesWriter:
     def _length_in_mm(self, deviation: Tensor) -> Tensor:
         """Standard deviation of a displacement, (H, W) mm, of those of its components, (2, H, W) pixels."""
         spacing = deviation.new_tensor(self.series.spacing)
-        return torch.linalg.vector_norm(deviation * spacing[:, None, None], dim=0)
+        length: Tensor = torch.linalg.vector_norm(deviation * spacing[:, None, None], dim=0)
+        return length
 
     def _write(self, engine: Any) -> None:
         """Write all files; of two processes one after the other, so that they are those of one.
