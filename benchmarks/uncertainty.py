@@ -1,4 +1,4 @@
-"""Whether the standard deviation of a registration tells its error, where that is known: coverage and sparsification.
+"""Whether the standard deviation of a registration predicts its error, where that is known: coverage, sparsification.
 
 For each bundle, on pairs whose displacement is known at each voxel: its phantom (RAN: abdomens of two subjects, RegNet:
 two phases of a thorax, R2N2: two frames of a cine series of the lung), and images of the phantom, or given ones, under

@@ -335,7 +335,7 @@ class TestSeries:
 
 
 class TestUncertainty:
-    """Whether the standard deviation of a registration tells its error."""
+    """Whether the standard deviation of a registration predicts its error."""
 
     @pytest.mark.slow
     def test_tables(self, script, repository, tmp_path):

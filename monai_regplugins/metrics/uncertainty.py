@@ -1,4 +1,4 @@
-"""Whether a standard deviation of the displacement tells its error: sparsification and coverage."""
+"""Whether a standard deviation of the displacement predicts its error: sparsification and coverage."""
 
 from __future__ import annotations
 
