@@ -26,7 +26,7 @@ from tqdm import tqdm
 from monai_regplugins.checks import InputError, input_error_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.option_values import LANGUAGE, default_of, option_value
-from monai_regplugins.renamed import OPTIONS, VALUES, current_names
+from monai_regplugins.renamed import OPTIONS, VALUES, current_names, current_value
 from monai_regplugins.settings import settle
 
 __all__ = [
@@ -239,7 +239,8 @@ def _take_values() -> None:
     given = {**call.f_locals["kwargs"], **call.f_locals["_args"]}
     given = {OPTIONS.get(key, key): value for key, value in given.items() if OPTIONS.get(key, key) not in PATH_KEYS}
     _check_device(str(given.get("device", "")))
-    read = {key: option_value(key, value, default_of(defaults, key)) for key, value in given.items()}
+    current = {key: current_value(key, value) for key, value in given.items()}
+    read = {key: option_value(key, value, default_of(defaults, key)) for key, value in current.items()}
     changed = {key: value for key, value in read.items() if value is not given[key]}
     for key, value in changed.items():
         parser[key] = value

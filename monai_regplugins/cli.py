@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from monai_regplugins import __version__
+from monai_regplugins.renamed import VALUES
 from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform_commands
 
 __all__ = ["build_parser", "main", "split_overrides"]
@@ -56,6 +57,7 @@ SETTINGS = {
 }
 SWITCHES = {
     "inverse": "write the inverse field, too",
+    "uncertainty": "write the standard deviation of the displacement, mm, too; costs one more instance optimization",
     "other_patient": "allow DICOM series of two patients",
     "amp": "compute with mixed precision",
     "verbose": "log the traceback of a pair that fails",
@@ -223,8 +225,11 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _take_value(option: str, rest: list[str]) -> list[str]:
     """Remove the value of an option from the words that follow it."""
-    is_switch = option.lstrip("-").replace("-", "_") in SWITCHES
+    name = option.lstrip("-").replace("-", "_")
+    is_switch = name in SWITCHES
     following = rest[0] if rest else "--"
+    if following in VALUES.get(name, {}):
+        return [rest.pop(0)]
     if is_switch and following.capitalize() not in ("True", "False"):
         return ["True"]
     if following.startswith("--") or re.match("-[a-zA-Z]", following):

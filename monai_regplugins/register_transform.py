@@ -88,12 +88,13 @@ class RegisterPaird(MapTransform, InvertibleTransform):
     (linear, nearest) and keep the metadata of the moving image, apart from those that describe a grid. Under
     ``displacement_key`` comes the total displacement, ``(d, *fixed)``, mm in RAS: the point p of the fixed image
     corresponds to p + D(p) of the moving one. Under ``metrics_key`` come the measures before and after as a dictionary
-    of numbers. The fixed image and everything else stay as they are.
+    of numbers, and with the setting ``uncertainty=True`` under ``uncertainty_key`` the standard deviation of the
+    displacement, ``(1, *fixed)``, mm. The fixed image and everything else stay as they are.
 
-    **Inverse.** What lies under the moving keys returns to the moving grid, and the displacement and the metrics are
-    removed. The warped image itself becomes the moving image again, exactly. Anything else on the fixed grid, such as a
-    segmentation of the warped image that :class:`~monai.transforms.Invertd` brings, is sampled through the numerical
-    inverse of the displacement: linear under the key of the image, nearest under that of the label map.
+    **Inverse.** What lies under the moving keys returns to the moving grid, and what was added is removed. The warped
+    image itself becomes the moving image again, exactly. Anything else on the fixed grid, such as a segmentation of the
+    warped image that :class:`~monai.transforms.Invertd` brings, is sampled through the numerical inverse of the
+    displacement: linear under the key of the image, nearest under that of the label map.
 
     Args:
         fixed_key: key of the fixed image: a path, a MetaTensor, an image of nibabel, SimpleITK or TorchIO, or an array
@@ -106,6 +107,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         moving_mask_key: key of a mask of the moving image.
         displacement_key: key of the displacement, to be added.
         metrics_key: key of the metrics, to be added.
+        uncertainty_key: key of the standard deviation, to be added where the bundle computes it.
         allow_missing_keys: whether label maps and masks may be missing.
         **settings: see :class:`RegisterPair`.
 
@@ -136,6 +138,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         moving_mask_key: str | None = None,
         displacement_key: str = "displacement",
         metrics_key: str = "metrics",
+        uncertainty_key: str = "uncertainty",
         allow_missing_keys: bool = False,
         **settings: Any,
     ) -> None:
@@ -144,7 +147,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         self.fixed_key, self.moving_key, self.moving_label_key = fixed_key, moving_key, moving_label_key
         labels = {"fixed_label": fixed_label_key, "moving_label": moving_label_key}
         self.companion_keys = {**labels, "fixed_mask": mask_key, "moving_mask": moving_mask_key}
-        self.displacement_key, self.metrics_key = displacement_key, metrics_key
+        self.displacement_key, self.metrics_key, self.uncertainty_key = displacement_key, metrics_key, uncertainty_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Register the pair of a dictionary.
@@ -173,6 +176,8 @@ class RegisterPaird(MapTransform, InvertibleTransform):
             pair[self.moving_label_key] = self._record(result.warped_label, label, grid, {**record, "mode": NEAREST})
         pair[self.displacement_key] = result.displacement.to(moving.device)
         pair[self.metrics_key] = dict(result.metrics)
+        if result.uncertainty is not None:
+            pair[self.uncertainty_key] = result.uncertainty.to(moving.device)
         return pair
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -184,9 +189,14 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         pair = dict(data)
         for key in self.key_iterator(pair):
             pair[key] = self._restored(pair[key])
-        for key in (self.displacement_key, self.metrics_key):
-            pair.pop(key, None)
+        for name in self._added():
+            pair.pop(getattr(self, name), None)
         return pair
+
+    def _added(self) -> list[str]:
+        """The arguments that name keys which are added."""
+        more = ["uncertainty_key"] if self.registrar.register.uncertainty else []
+        return ["displacement_key", "metrics_key", *more]
 
     def _check_keys(self, pair: Mapping[Hashable, Any]) -> None:
         """Check that the required keys exist and the keys to be added do not."""
@@ -194,7 +204,7 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         for key in (self.fixed_key, self.moving_key, *optional):
             if key not in pair:
                 raise InputError(f"the pair has no '{key}', found {sorted(map(str, pair))}; give it, or another key.")
-        for name in ("displacement_key", "metrics_key"):
+        for name in self._added():
             if (key := getattr(self, name)) in pair:
                 raise InputError(f"the pair has '{key}' already, which would be replaced; choose another {name}.")
 

@@ -115,6 +115,7 @@ class Registration:
 
     def __init__(self, config: Config) -> None:
         self._config = copy.deepcopy(config)
+        self.uncertainty = bool(config.get("uncertainty"))  # whether results have one
         self._lock = threading.Lock()
         weights = Path(ConfigParser(config).get_parsed_content("ckpt"))
         provenance = Provenance(config, weights)

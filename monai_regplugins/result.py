@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
-from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, world_affine
+from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, voxel_spacing, world_affine
 from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.metrics.pair import measure_pair
 from monai_regplugins.transforms.warp_original import (
@@ -153,10 +153,20 @@ class RegistrationResult:
         return self._warped.get("warped_label")
 
     @property
-    def uncertainty(self) -> Tensor | None:
-        """Standard deviation of the network's displacement, ``(1, *fixed)``, voxels, if the bundle was asked for it."""
-        found: Tensor | None = self.pred.get("uncertainty")
-        return found
+    def uncertainty(self) -> MetaTensor | None:
+        r"""Standard deviation of :attr:`displacement`, ``(1, *fixed)``, mm, if the bundle was asked for it.
+
+        It is :math:`\sigma = \sqrt{E \, \|e\|^2}` of the error e of the whole vector; with a probability of 90 % the
+        error is at most 1.44 (in 2D 1.52) times as long, see
+        :func:`~monai_regplugins.metrics.uncertainty.interval_radius`.
+        """
+        if "uncertainty" not in self.pred:
+            return None
+        deviation = self.pred["uncertainty"]  # of each component of ddf, voxels
+        d = len(deviation)
+        steps = voxel_spacing(self._alignment @ world_affine(self.fixed.affine, d, "fixed image"), d)
+        length = torch.linalg.vector_norm(deviation * steps.view(-1, *[1] * d), dim=0, keepdim=True)
+        return as_meta_tensor(length, self.fixed.affine, self.fixed.meta)
 
     @property
     def of_network(self) -> str:

@@ -16,11 +16,11 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from monai_regplugins.benchmark.elastix import ElastixResult
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import world_affine
-from monai_regplugins.inferers import SequenceInferer
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.memory import peak_of_this_process
 from monai_regplugins.networks.nets import RAN
@@ -335,54 +335,63 @@ class TestSeries:
 
 
 class TestUncertainty:
-    """Whether R2N2's uncertainty predicts where it is wrong."""
+    """Whether the standard deviation of a registration predicts its error."""
 
     @pytest.mark.slow
-    def test_table(self, script, cine_lung, r2n2, tmp_path):
-        uncertainty, output = script("uncertainty_r2n2"), tmp_path / "uncertainty.json"
-        words = ["--dataset_dir", str(cine_lung), *r2n2, "--series", "1", "--samples", "2", "--noise_std", "0.5", "1"]
-        rows = table(uncertainty.main([*words, "--output", str(output)]))
+    def test_tables(self, script, repository, tmp_path):
+        uncertainty, output = script("uncertainty"), tmp_path / "uncertainty.json"
+        frame = next((repository / "docs" / "images").glob("cine_lung_phantom.png"))
+        with Image.open(frame) as picture:
+            picture.convert("L").resize((64, 48)).save(tmp_path / "gray.png")
+        words = [
+            "--bundles",
+            "r2n2",
+            "--pairs",
+            "1",
+            "--images",
+            str(tmp_path / "gray.png"),
+            "--cost",
+            "--set",
+            "steps=3",
+        ]
+        markdown = uncertainty.main([*words, "--output", str(output)])
         scores = json.loads(output.read_text(encoding="utf-8"))["scores"]
-        names = ["localization", "weights, noise 0.5", "weights, noise 1", "length of the displacement"]
-        assert list(rows) == [*names, "no information"]
-        for name in names:
-            error, values = (np.concatenate(scores[name][key]) for key in ("error", "uncertainty"))
-            assert len(scores[name]["error"]) == 3
-            np.testing.assert_allclose(error, np.concatenate(scores["localization"]["error"]), atol=1e-3)
-            assert values.min() >= 0
-            assert float(rows[name][0]) == pytest.approx(values.mean(), abs=5.1e-4)
-            ranks = [np.argsort(np.argsort(one)) for one in (error, values)]
-            assert float(rows[name][2]) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=5.1e-4)
-            assert float(rows[name][4]) > 0
+        assert list(scores) == ["r2n2, phantom", "r2n2, known warps", "r2n2, known warps of given images"]
+        rows = table(markdown.split("\n\n")[0])
+        for name, score in scores.items():
+            assert float(rows[name][3]) == pytest.approx(score["coverage"], abs=5.1e-4)
+            assert 0 < score["factor_85"] < score["factor"] < score["factor_95"]
+            assert score["ause"] < score["ause_random"]
+            assert score["cost"] > 1
+            assert all(values[0] == pytest.approx(score["error"]) for values in score["curves"].values())
 
-    def test_displacement_is_that_at_the_landmarks(self, script, cine_lung, r2n2):
-        """What was moved by u and then missed by e was between |u| - e and |u| + e away before."""
-        uncertainty = script("uncertainty_r2n2")
-        config = {"dataset_dir": str(cine_lung), "ckpt": r2n2[1], "spatial_size": [32, 32], "device": "cpu"}
-        parser = ConfigParser(uncertainty.read_config(uncertainty.DEFAULT_CONFIG, config))
-        series, network = uncertainty.read_series(parser, 1), uncertainty.load_network(parser)
-        inferer = SequenceInferer(spatial_size=(32, 32), uncertainty="localization")
-        _, length = uncertainty.measure(network, series, inferer)
-        for target, u, error in zip(series[0][1], length.uncertainty, length.error, strict=True):
-            fixed, moving = (target[f"{side}_landmarks"][0].numpy() for side in ("fixed", "moving"))
-            before = 6.4 * np.linalg.norm(fixed - moving, axis=1)
-            assert (np.abs(np.array(u) - before) <= np.array(error) + 1e-3).all()
+    def test_summary_of_gaussian_errors(self, script):
+        """Where sigma is the deviation that the errors were drawn with, nothing has to be multiplied."""
+        uncertainty = script("uncertainty")
+        generator = torch.Generator().manual_seed(0)
+        deviation = torch.rand(100000, generator=generator) + 0.5
+        error = deviation * torch.randn(3, 100000, generator=generator).norm(dim=0) / 3**0.5
+        score = uncertainty.Score(3, [error], [deviation], [torch.rand(100000, generator=generator)])
+        row = uncertainty.summary(score)
+        assert row["coverage"] == pytest.approx(0.9, abs=0.01)
+        assert row["factor"] == pytest.approx(1.0, abs=0.02)
+        assert row["ause"] < row["ause_length"]
+        assert row["ause_length"] == pytest.approx(row["ause_random"], abs=0.02)
+        curves = uncertainty.curves(score)
+        assert curves["error"][2] == pytest.approx(float(error.sort().values[:50000].mean()), rel=1e-4)
 
-    def test_sparsification_in_numbers(self, script):
-        uncertainty = script("uncertainty_r2n2")
-        error = np.array([1.0, 5.0, 0.0])
-        # 2, then without 5: 0.5, then without 1: 0, all over the mean of 2
-        np.testing.assert_allclose(uncertainty.remaining_error(error, error), [1, 0.25, 0])
-        np.testing.assert_allclose(uncertainty.remaining_error(error, np.array([0.3, 0.1, 0.2])), [1, 1.25, 2.5])
-        assert uncertainty.ause(error, 7 * error) == 0
-        assert uncertainty.ause(error, None) == pytest.approx((0 + 0.75 + 1) / 3)
-        assert uncertainty.ause(error, np.array([0.3, 0.1, 0.2])) == pytest.approx((0 + 1 + 2.5) / 3)
-
-    def test_no_information_is_the_mean_over_all_orders(self, script):
-        uncertainty = script("uncertainty_r2n2")
-        error = np.array([1.0, 5.0, 0.0, 2.0])
-        orders = [uncertainty.ause(error, np.array(order)) for order in itertools.permutations(range(4))]
-        assert uncertainty.ause(error, None) == pytest.approx(np.mean(orders))
+    def test_a_known_warp_is_that_between_the_images(self, script):
+        """Up to the noise, which is 1 % of the range."""
+        uncertainty = script("uncertainty")
+        x = np.indices((48, 40)).astype(float)
+        image = 100 * np.sin(x[0] / 5) * np.cos(x[1] / 6)
+        pair = uncertainty.warped_pair(image, np.diag([2.0, 1.5, 1.0]), 3)
+        assert pair.ddf.norm(dim=0).max() > 1
+        positions = np.indices((48, 40)) + pair.ddf.numpy()
+        expected = map_coordinates(image, positions, order=3, mode="nearest")
+        assert (pair.fixed[0].numpy() - expected).std() == pytest.approx(2.0, rel=0.15)
+        assert not np.allclose(uncertainty.warped_pair(image, np.eye(3), 4).ddf, pair.ddf)
+        assert torch.equal(uncertainty.warped_pair(image, np.eye(3), 3).ddf, pair.ddf)
 
 
 class TestElastix:

@@ -22,6 +22,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "nested": ("--inferer#learning_rate 0.2 a.nii", "a.nii", "--inferer#learning_rate 0.2"),
     "switch": ("--inverse a.nii", "a.nii", "--inverse True"),
     "switch off": ("--other-patient false a.nii", "a.nii", "--other-patient False"),
+    "switch with a retired name": ("--uncertainty weights a.nii", "a.nii", "--uncertainty weights"),
     "switch at the end": ("a.nii --amp", "a.nii", "--amp True"),
     "no value": ("--ckpt --seed 3", "", "--ckpt --seed 3"),
     "option after a key": ("--ckpt -o out", "-o out", "--ckpt"),

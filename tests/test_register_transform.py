@@ -76,6 +76,22 @@ def compose(register: Registration, **options: Any) -> Compose:
     return Compose(steps)
 
 
+def test_uncertainty_is_added_on_request(register: Registration, files: dict[str, str]) -> None:
+    """And removed on the way back; another pipeline's entry of this name is none of its business."""
+    settings = {**SETTINGS, "uncertainty": True}
+    transform = RegisterPaird(bundle="ran", uncertainty_key="sigma", **settings)
+    pair = transform(files)
+    expected = load_bundle("ran", **settings)(files["fixed"], files["moving"]).uncertainty
+    assert expected is not None
+    assert torch.equal(pair["sigma"], expected)
+    assert torch.equal(pair["sigma"].affine, pair["displacement"].affine)
+    assert "sigma" not in transform.inverse(pair)
+    with pytest.raises(InputError, match=r"has 'sigma' already, .* choose another uncertainty_key"):
+        transform({**files, "sigma": 0.0})
+    plain = RegisterPaird(bundle=register)
+    assert plain.inverse(plain({**files, "uncertainty": 5.0}))["uncertainty"] == 5.0
+
+
 def test_it_gives_what_the_bundle_gives(register: Registration, files: dict[str, str]) -> None:
     pair = RegisterPaird(bundle=register, **LABELS)(files)
     expected = register(**files)

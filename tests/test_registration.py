@@ -322,13 +322,44 @@ def test_a_plain_pair_has_nothing_more(register: Registration, pair: Pair) -> No
     assert result.pair_id == "moving_to_fixed"
 
 
-def test_uncertainty(bundles: Path, tmp_path: Path) -> None:
-    register = load_bundle(bundles / "r2n2", device="cpu", uncertainty="localization", **TINY["r2n2"])
+@pytest.mark.parametrize("name", [*TINY])
+def test_uncertainty(name: str, bundles: Path, tmp_path: Path) -> None:
+    """An image on the fixed grid, in proportion to the factor; without it everything else is the same."""
+    pair = make_pair(tmp_path / "pair", spatial_dims=2 if name == "r2n2" else 3)
+    settings = {"device": "cpu", "refine_steps": 3, **TINY[name]}
+    given = ({}, {"uncertainty": True}, {"uncertainty": True, "uncertainty_factor": 7.0})
+    plain, found, wider = (load_bundle(bundles / name, **settings, **more)(pair.fixed, pair.moving) for more in given)
+    assert plain.uncertainty is None
+    assert found.uncertainty is not None
+    assert wider.uncertainty is not None
+    assert found.uncertainty.shape == plain.fixed.shape
+    assert torch.equal(found.uncertainty.affine, plain.fixed.affine)
+    assert found.uncertainty.min() > 0
+    assert torch.equal(found.ddf, plain.ddf)
+    assert found.metrics == pytest.approx(plain.metrics, nan_ok=True)
+    config = ConfigParser.load_config_file(bundles / name / "configs" / "inference.json")
+    torch.testing.assert_close(wider.uncertainty, found.uncertainty * (7.0 / config["uncertainty_factor"]))
+    saved = [result.save(tmp_path / folder) for folder, result in (("plain", plain), ("found", found))]
+    assert set(files_of(saved[1])) - set(files_of(saved[0])) == {"uncertainty.nii.gz"}
+    assert torch.equal(values_of(saved[1] / "uncertainty.nii.gz"), found.uncertainty[0].as_tensor())
+
+
+def test_uncertainty_of_r2n2_alone(bundles: Path, tmp_path: Path) -> None:
     pair = make_pair(tmp_path / "plane", spatial_dims=2)
-    result = register(pair.fixed, pair.moving)
-    assert result.uncertainty is not None
-    assert result.uncertainty.shape == (1, *FIXED[:2])
-    assert torch.equal(values_of(result.save("out") / "network_uncertainty.nii.gz"), result.uncertainty[0])
+    settings = {"device": "cpu", "refine_steps": 0, "uncertainty": True, **TINY["r2n2"]}
+    one, other = (
+        load_bundle(bundles / "r2n2", **settings, **more)(pair.fixed, pair.moving).uncertainty
+        for more in ({}, {"network_uncertainty": "weights", "samples": 2})
+    )
+    assert one is not None
+    assert other is not None
+    assert one.shape == other.shape == (1, *FIXED[:2])
+    assert not torch.allclose(one, other)
+
+
+def test_uncertainty_without_optimization_is_refused(bundles: Path) -> None:
+    with pytest.raises(InputError, match="instance optimization, which is off; set refine_steps to 30"):
+        load_bundle(bundles / "ran", device="cpu", refine_steps=0, uncertainty=True, **TINY["ran"])
 
 
 # --- images in memory

@@ -15,7 +15,7 @@ import monai_regplugins.registration
 from monai_regplugins import load_bundle
 from monai_regplugins.benchmark.reporting import setting
 from monai_regplugins.data import CheckSeriesPaird
-from monai_regplugins.renamed import OPTIONS, VALUES, current_names
+from monai_regplugins.renamed import OPTIONS, VALUES, current_names, current_value
 from monai_regplugins.transforms import ResampleToFixedd
 
 OLD = {"prealign": "moments", "forms": ["native", "dicom"]}
@@ -83,6 +83,28 @@ def test_inference_takes_them(
     assert {key: config[key] for key in CURRENT} == CURRENT, "what the provenance records"
     assert not OLD.keys() & config.keys()
     assert len(notices()) == 3
+
+
+@pytest.mark.parametrize(("old", "new"), [("none", False), ("localization", True), ("weights", True)])
+def test_uncertainty_was_a_name(old: str, new: bool, notices: Callable[[], list[str]]) -> None:
+    assert current_value("uncertainty", old) is new
+    found = current_names({"uncertainty": old})
+    assert found == {"uncertainty": new, **({"network_uncertainty": "weights"} if old == "weights" else {})}
+    assert notices() == [f"uncertainty '{old}' is called '{new}' now; the old name ends with the next release."]
+    assert current_names({"uncertainty": new}) == {"uncertainty": new}
+    assert len(notices()) == 1
+
+
+def test_inference_takes_the_names_of_uncertainty(
+    repository: Path, tmp_path: Path, notices: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = str(repository / "bundles" / "r2n2" / "configs" / "inference.json")
+    given = {"config_file": file, "output_dir": str(tmp_path), "uncertainty": "weights", "refine_steps": 0}
+    workflow = create_workflow(workflow_type="inference", logging_file=False, **given)
+    assert workflow.parser.get()["uncertainty"] is True
+    assert workflow.parser.get_parsed_content("registration").uncertainty == "weights"
+    assert len(notices()) == 1
 
 
 def test_load_bundle_takes_them(

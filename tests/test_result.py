@@ -54,6 +54,19 @@ def test_a_shift_in_closed_form() -> None:
     assert (result.warped_label, result.fixed_points_in_moving, result.uncertainty) == (None, None, None)
 
 
+def test_uncertainty_is_the_length_in_mm() -> None:
+    """Voxels of 2, 1 and 3 mm; an initial alignment that doubles the first axis doubles its part."""
+    result = make()
+    components = torch.rand(3, *SIZE)
+    result.pred["uncertainty"] = components
+    for scale in (1.0, 2.0):
+        result.item["initial_alignment_matrix"] = torch.diag(torch.tensor([scale, 1.0, 1.0, 1.0]))
+        expected = sum((step * one) ** 2 for step, one in zip((2.0 * scale, 1.0, 3.0), components, strict=True)) ** 0.5
+        assert result.uncertainty is not None
+        torch.testing.assert_close(result.uncertainty.as_tensor(), expected[None])
+    assert torch.equal(result.uncertainty.affine, AFFINE)
+
+
 def test_where_the_field_folds_the_inverse_says_that_it_misses() -> None:
     result = make()
     result.ddf[0] = -torch.arange(SIZE[0]).view(-1, 1, 1)  # all goes to the first plane

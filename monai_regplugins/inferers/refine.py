@@ -29,6 +29,7 @@ from monai_regplugins.inferers.refined import (
     resized_field,
     zero_field,
 )
+from monai_regplugins.inferers.spread import STIFFER, deviation
 from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
@@ -113,6 +114,8 @@ class RefinedInferer(Inferer):
         never_worse: with an ``InstanceLoss``, choose the better start and discard results that are worse than the
             aligned pair; with 0 steps log such a field. False starts from the network's field and keeps every result.
         transform: ``displacement`` or ``velocity``, what the nodes hold.
+        uncertainty: factor of the standard deviation, see :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves
+            it out. It needs an ``InstanceLoss`` and steps, and costs less than one more optimization.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -139,6 +142,7 @@ class RefinedInferer(Inferer):
         full_resolution: bool = False,
         search: int = 0,
         transform: str = "displacement",
+        uncertainty: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
@@ -155,6 +159,8 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
+        self.uncertainty = uncertainty
+        _check_uncertainty(uncertainty, steps, self.loss)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -174,7 +180,9 @@ class RefinedInferer(Inferer):
             ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
             descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
             which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
-            these alone. The rest, such as local transformations, is the network's.
+            these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component of
+            ``ddf`` in voxels; that of a network's field that was changed is left out. The rest, such as local
+            transformations, is the network's.
 
         Raises:
             InputError: When no term of the loss compares the images, or no voxel counts in both images.
@@ -193,6 +201,8 @@ class RefinedInferer(Inferer):
             targets = {key: outside_inference(value) for key, value in targets.items()}
             pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
             warped = result.pop("warped")  # as large as an image, and made anew
+            if self.steps:
+                result.pop("uncertainty", None)
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
             refined = found[0] if len(found) == 1 else {k: torch.cat([one[k] for one in found]) for k in found[0]}
             if self.steps == 0:
@@ -255,7 +265,18 @@ class RefinedInferer(Inferer):
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
-        return refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
+        outputs = refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
+        return outputs | self._uncertainty(loss, outputs["ddf"], observed)
+
+    def _uncertainty(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair) -> dict[str, Tensor]:
+        """The standard deviation of a field that was found, if asked for."""
+        if not self.uncertainty:
+            return {}
+        native = list(ddf.shape[2:])
+        sizes = self._sizes(native)
+        at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)))
+        smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
+        return {"uncertainty": deviation(ddf, smoother, self.uncertainty)}
 
     def _from_better_start(
         self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
@@ -265,13 +286,7 @@ class RefinedInferer(Inferer):
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
         pairs = observed.at(levels)
-
-        def at(size: list[int]) -> OfField:
-            moving, fixed = pairs[levels.index(size)]
-            if math.prod(size) > LARGE and SlabLoss.takes(loss):
-                return SlabLoss(loss, moving, fixed, self.inferer.padding)
-            return loss.of_pair(moving, fixed, self.inferer.padding)
-
+        at = self._losses(loss, dict(zip(map(tuple, levels), pairs, strict=True)))
         starts = self._starts(ddf, pairs[0])
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
         judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
@@ -282,6 +297,19 @@ class RefinedInferer(Inferer):
         if levels[1:]:
             refined = self._descend_levels(at, ddf, None, levels[1:], refined)
         return best, refined
+
+    def _losses(
+        self, loss: InstanceLoss, pairs: Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]
+    ) -> AtSize:
+        """The loss of a field at a size, of the pairs by their sizes."""
+
+        def at(size: list[int]) -> OfField:
+            moving, fixed = pairs[tuple(size)]
+            if math.prod(size) > LARGE and SlabLoss.takes(loss):
+                return SlabLoss(loss, moving, fixed, self.inferer.padding)
+            return loss.of_pair(moving, fixed, self.inferer.padding)
+
+        return at
 
     def _starts(self, ddf: Tensor, pair: tuple[WeightedImage, WeightedImage]) -> dict[str, Tensor | None]:
         """The fields to begin with, by what they are called; the pair is that of the first level.
@@ -320,6 +348,17 @@ class RefinedInferer(Inferer):
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
         """The size of the image, if it is one more level."""
         return [native] if self.full_resolution and sizes[-1] != native else []
+
+
+def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> None:
+    """Reject an uncertainty that cannot be computed."""
+    if not 0 <= factor < math.inf:
+        raise InputError(f"uncertainty is {factor}, expected a factor from 0 on, 0 for none.")
+    if factor and not (steps and isinstance(loss, InstanceLoss)):
+        raise InputError(
+            "uncertainty is the spread of fields of instance optimization, which is off; set refine_steps to 30, or "
+            "uncertainty to false."
+        )
 
 
 def _outcome(

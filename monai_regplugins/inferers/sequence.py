@@ -74,8 +74,7 @@ class SequenceInferer(PairInferer):
     fields after all steps on the network's grid, where the network returns them; ``steps`` ``(B,)``, the number of
     steps taken, where there is a stopping rule; if asked, the local transformations, one entry per field of
     :class:`~monai_regplugins.networks.blocks.local_gaussian.LocalTransforms`; and, if asked, ``uncertainty``
-    ``(B, 1, *spatial)``, the standard deviation of the displacement, :math:`\sqrt{\mathrm{tr} \, \mathrm{Cov} f(x)}`,
-    in voxels as ``ddf``:
+    ``(B, d, *spatial)``, the standard deviation of each component of the displacement, voxels as ``ddf``:
 
     * ``localization``: what the spread of the position maps does to the field, in closed form and in one pass; see
       :func:`.local_gaussian.localization_variance`. Steps count as independent.
@@ -149,8 +148,7 @@ class SequenceInferer(PairInferer):
         result = super().__call__(inputs, last_field, fixed, *args, **kwargs) | extra
         if "uncertainty" in extra:
             native = list(inputs.shape[2:])
-            deviation = self._to_native(extra["uncertainty"], native, self._target(native))
-            result["uncertainty"] = torch.linalg.vector_norm(deviation, dim=1, keepdim=True)
+            result["uncertainty"] = self._to_native(extra["uncertainty"], native, self._target(native))
         return result
 
     def _sum_of_steps(self, rule: StoppingRule | None, network: Any, grid: Tensor, extra: dict[str, Tensor]) -> Tensor:

@@ -161,9 +161,16 @@ class InstanceLoss:
             >>> InstanceLoss(similarity_weight=2.0).of_share(0.25).weights["similarity"]
             0.5
         """
-        other = copy.copy(self)
-        other.weights = {**self.weights, "similarity": share * self.weights["similarity"]}
-        return other
+        return self._weighing(similarity=share * self.weights["similarity"])
+
+    def stiffer(self, factor: float) -> InstanceLoss:
+        """The loss with the smoothness weight times a factor.
+
+        Example:
+            >>> InstanceLoss(smoothness_weight=0.5).stiffer(4.0).weights["smoothness"]
+            2.0
+        """
+        return self._weighing(smoothness=factor * self.weights["smoothness"])
 
     def compared(self, fixed: Tensor) -> Tensor:
         """The voxels of a fixed image that are compared where no mask is given, bool."""
@@ -173,6 +180,12 @@ class InstanceLoss:
     def of_single_voxels(self) -> InstanceLoss:
         """The loss with a similarity that voxels have without their neighbors: for descriptors, ``nmi``."""
         return self._with("nmi") if self.similarity in ("mind", "features") else self
+
+    def _weighing(self, **weights: float) -> InstanceLoss:
+        """A copy with other weights."""
+        other = copy.copy(self)
+        other.weights = {**self.weights, **weights}
+        return other
 
     def _with(self, similarity: str) -> InstanceLoss:
         """A copy with another similarity."""

@@ -59,8 +59,8 @@ class RegistrationWriter:
     * ``initial_alignment.tfm``, where there was one: ITK's affine transform from the fixed to the moving world, which
       the total field holds already;
     * ``fixed_points_in_moving.csv``, where there are fixed points: voxels of the moving image, comma-separated;
-    * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in voxels; named
-      ``network_uncertainty.nii.gz`` where instance optimization changed the field that it belongs to;
+    * ``uncertainty.nii.gz``, where the inferer estimates it: standard deviation of the displacement in mm on the fixed
+      grid, see :attr:`~monai_regplugins.result.RegistrationResult.uncertainty`;
     * ``metrics.json``: ``verdict`` and its ``reasons``, see :class:`~monai_regplugins.verdict.judge.Verdict`, and
       :attr:`~monai_regplugins.result.RegistrationResult.metrics`, null where undefined, with an inverse also
       :attr:`~monai_regplugins.result.RegistrationResult.inverse_metrics`; and ``registration.png``;
@@ -180,8 +180,7 @@ class RegistrationWriter:
         if result.warped_label is not None:
             write_image(result.warped_label, folder / "warped_label.nii.gz")
         if result.uncertainty is not None:
-            name = f"{result.of_network}uncertainty.nii.gz"
-            write_image(MetaTensor(result.uncertainty, affine=result.fixed.affine), folder / name)
+            write_image(result.uncertainty, folder / "uncertainty.nii.gz")
         self.write_fields(folder, result)
         _write_alignment(folder, result)
         if result.fixed_points_in_moving is not None:

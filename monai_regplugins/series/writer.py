@@ -49,8 +49,9 @@ class SeriesWriter:
     ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
-    ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in pixels.
-    Where instance optimization changed the fields, these two belong to the network's and are named ``network_...``.
+    ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in mm.
+    Where instance optimization changed the fields, the transformations are the network's and named
+    ``network_transformations.json``.
     Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
 
     Args:
@@ -90,7 +91,13 @@ class SeriesWriter:
             self._steps[frame] = to_json(found)
             self._of_network = "network_" if "refinement" in pred else ""
             if "uncertainty" in pred:
-                self._uncertainty[frame] = pred["uncertainty"][0].float().cpu()
+                self._uncertainty[frame] = self._length_in_mm(pred["uncertainty"].float().cpu())
+
+    def _length_in_mm(self, deviation: Tensor) -> Tensor:
+        """Standard deviation of a displacement, (H, W) mm, of those of its components, (2, H, W) pixels."""
+        spacing = deviation.new_tensor(self.series.spacing)
+        length: Tensor = torch.linalg.vector_norm(deviation * spacing[:, None, None], dim=0)
+        return length
 
     def _write(self, engine: Any) -> None:
         """Write all files; of two processes one after the other, so that they are those of one.
@@ -110,8 +117,7 @@ class SeriesWriter:
         self._put("aligned.nii.gz", partial(write_series, aligned))
         if self._uncertainty:
             maps = torch.stack([self._uncertainty[frame] for frame in range(len(ddf))]).numpy()
-            name = f"{self._of_network}uncertainty.nii.gz"
-            self._put(name, partial(write_series, self.series.with_frames(maps)))
+            self._put("uncertainty.nii.gz", partial(write_series, self.series.with_frames(maps)))
         steps = [self._steps[frame] for frame in range(len(ddf))]
         content = {"fixed_frame": self.fixed, "frames": steps}
         self._put(f"{self._of_network}transformations.json", json.dumps(content).encode())

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 LINEAR = ("rigid", "similarity", "affine")
 INITIAL_ALIGNMENTS = ("none", "center", *LINEAR, "auto")
-FORMER_NAMES = VALUES["initial_alignment"]
+FORMER_NAMES: dict[str, str] = VALUES["initial_alignment"]
 
 STARTS = 6  # best rotations that descend
 HISTOGRAM_VOXELS = 32**3  # that fill a joint histogram; on smaller images the correlation is more accurate

@@ -315,7 +315,8 @@ class TestPairs:
     def test_uncertainty(self, kind: str, infer: Infer, r2n2: Path, ckpt: Path, tmp_path: Path) -> None:
         arrays = {"moving": smooth(seed=1), "fixed": smooth(seed=2)}
         paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
-        folder = infer(**paths, uncertainty=kind, samples=3, refine_steps=0) / "moving_to_fixed"
+        options = {"uncertainty": True, "network_uncertainty": kind, "samples": 3, "refine_steps": 0}
+        folder = infer(**paths, **options) / "moving_to_fixed"
         found, affine = read(folder / "uncertainty.nii.gz")
         np.testing.assert_allclose(affine, TRANSVERSE)
         standardized = [np.clip((v - v.mean()) / v.std(ddof=1), -2, 2) for v in arrays.values()]
@@ -325,7 +326,9 @@ class TestPairs:
             inferer = SequenceInferer(uncertainty=kind, samples=3)
             expected = inferer(torch.from_numpy(np.stack(standardized))[None], network)["uncertainty"]
         assert expected.max() > 0.1, "too small to show anything"
-        np.testing.assert_allclose(found, expected[0, 0].numpy(), rtol=1e-2, atol=0.01)
+        spacing = np.linalg.norm(TRANSVERSE[:3, :2], axis=0)
+        length = np.linalg.norm(expected[0].numpy() * spacing[:, None, None], axis=0)
+        np.testing.assert_allclose(found, length, rtol=1e-2, atol=0.01)
 
     @pytest.mark.slow
     def test_the_phantom_by_default(self, infer: Infer, cine_lung: Path) -> None:
@@ -527,8 +530,8 @@ class TestCommandLine:
         images = {key: pair[key] for key in ("fixed", "moving")}
         run("inference_pair", "inference", ckpt=ckpt, uncertainty="weights", samples=2, **images)
         names = ["displacement.npz", "metrics.json"]
-        names += [f"network_{name}" for name in ("transformations.json", "transformations.png", "uncertainty.nii.gz")]
-        names += ["provenance.json", "registration.png"]
+        names += [f"network_{name}" for name in ("transformations.json", "transformations.png")]
+        names += ["provenance.json", "registration.png", "uncertainty.nii.gz"]
         (result,) = (tmp_path / "inference_pair").iterdir()
         assert files_of(result) == [*names, "warped.nii.gz"]
         series = next((cine_lung / "series").iterdir())

@@ -26,6 +26,7 @@ from monai_regplugins.inferers import (
 )
 from monai_regplugins.inferers.observed_pair import gaussian_mean
 from monai_regplugins.inferers.refine import RefinedInferer
+from monai_regplugins.inferers.spread import deviation
 from monai_regplugins.losses import (
     EdgeAwareSmoothnessLoss,
     GradientLoss,
@@ -40,6 +41,7 @@ from monai_regplugins.losses import (
 )
 from monai_regplugins.losses.instance import WeightedImage
 from monai_regplugins.metrics import folding_strict
+from monai_regplugins.metrics.uncertainty import ause
 from monai_regplugins.networks.nets import R2N2, RegNet
 
 Tensors = Mapping[str, torch.Tensor]
@@ -606,6 +608,9 @@ class TestLoss:
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
         ({"smoothing": -0.1}, "smoothing is -0.1, expected voxels from 0 on"),
         ({"smoothing": float("nan")}, "smoothing is nan"),
+        ({"uncertainty": -1.0}, "uncertainty is -1.0, expected a factor from 0 on"),
+        ({"uncertainty": 1.0}, "instance optimization, which is off; set refine_steps to 30"),  # loss of a training
+        ({"uncertainty": 1.0, "loss": InstanceLoss(), "steps": 0}, "set refine_steps to 30, or uncertainty to false"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
@@ -617,6 +622,66 @@ def test_windows_of_a_training_are_refused() -> None:
     with pytest.raises(InputError, match="choose 'exact' or 'fast'"):
         RefinedInferer(DenseInferer("window"), ran_loss(), 1)
     assert isinstance(RefinedInferer(DenseInferer("window"), ran_loss(), 0), RefinedInferer)
+
+
+class TestUncertainty:
+    """The spread of fields of an instance optimization."""
+
+    OPTIONS: Mapping[str, Any] = {"steps": 15, "smoothing": 0.75, "levels": 2, "spatial_size": (16, 14)}
+
+    def infer(self, factor: float, image: torch.Tensor, **changes: Any) -> dict[str, torch.Tensor]:
+        options = {**self.OPTIONS, "loss": InstanceLoss("mse", smoothness_weight=0.05), **changes}
+        return refined(uncertainty=factor, **options)(image, no_motion)
+
+    def test_by_hand(self) -> None:
+        """By the optimum for four times the smoothness, sought from the field that was found."""
+        image, _ = known_pair((32, 28))
+        found = self.infer(2.0, image)
+        stiffer = InstanceLoss("mse", smoothness_weight=0.2)
+        other = refined(stiffer, never_worse=False, **self.OPTIONS)(image, always(found["ddf"]))["ddf"]
+        assert (other - found["ddf"]).abs().max() > 0.1, "too small to show anything"
+        expected = deviation(found["ddf"], other, factor=2.0)
+        torch.testing.assert_close(found["uncertainty"], expected, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("size", [(32, 28), (16, 14, 18)])
+    def test_nothing_else_changes(self, size: tuple[int, ...]) -> None:
+        image, _ = known_pair(size)
+        options = {"spatial_size": [n // 2 for n in size]}
+        plain, found = (self.infer(factor, image, **options) for factor in (0.0, 1.0))
+        assert found["uncertainty"].shape == plain["ddf"].shape
+        assert found["uncertainty"].min() > 0
+        assert set(found) - set(plain) == {"uncertainty"}
+        assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+    def test_same_again(self) -> None:
+        image, _ = known_pair((32, 28))
+        state = torch.get_rng_state()
+        one, two = (self.infer(1.0, image)["uncertainty"] for _ in range(2))
+        assert torch.equal(one, two)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_it_is_large_where_the_error_is(self) -> None:
+        image, true_ddf = known_pair((48, 40), amplitude=5.0)
+        found = self.infer(1.0, image, spatial_size=(24, 20))
+        wrong = torch.linalg.vector_norm(found["ddf"] - true_ddf, dim=1).flatten()
+        deviation = torch.linalg.vector_norm(found["uncertainty"], dim=1).flatten()
+        assert ause(wrong, deviation) < 0.6 * ause(wrong, None)
+
+    @pytest.mark.parametrize("changes", [{"transform": "velocity"}, {"full_resolution": True}])
+    def test_in_each_form(self, changes: dict[str, Any]) -> None:
+        image, _ = known_pair((32, 28))
+        found = self.infer(1.0, image, **changes)["uncertainty"]
+        assert found.isfinite().all()
+        assert 0.1 < found.max() < 3
+
+    def test_that_of_a_network_is_left_out_with_its_field(self) -> None:
+        net = R2N2(channels=(2, 4, 4), num_residual=1, steps=3).eval()
+        image = standardized(torch.rand(1, 2, 32, 32))
+        wrapped = SequenceInferer(uncertainty="localization")
+        with torch.no_grad():
+            kept, left_out = (RefinedInferer(wrapped, InstanceLoss("mse"), steps)(image, net) for steps in (0, 2))
+            assert torch.equal(kept["uncertainty"], wrapped(image, net)["uncertainty"])
+        assert "uncertainty" not in left_out
 
 
 class TestNeverWorseThanAligned:

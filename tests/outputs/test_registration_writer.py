@@ -135,15 +135,20 @@ def test_planar_pair_without_label(tmp_path: Path, no_drawing: None) -> None:
 
 
 @pytest.mark.parametrize(("shift", "refined"), [((0, 1), False), ((1, -2, 0), True)])
-def test_uncertainty_as_it_is(shift: tuple[int, ...], refined: bool, tmp_path: Path, no_drawing: None) -> None:
+def test_uncertainty_in_mm(shift: tuple[int, ...], refined: bool, tmp_path: Path, no_drawing: None) -> None:
     running = engine(shift)
-    expected = torch.rand(1, *SIZE[: len(shift)])
-    running.state.output[0]["pred"] |= {"uncertainty": expected} | ({"refinement": expected[0, 0]} if refined else {})
+    components = torch.rand(len(shift), *SIZE[: len(shift)])
+    refinement = {"refinement": torch.zeros(2)} if refined else {}
+    running.state.output[0]["pred"] |= {"uncertainty": components, **refinement}
     RegistrationWriter(tmp_path)(running)
 
-    found = read(tmp_path / "a_to_b" / f"{'network_' if refined else ''}uncertainty.nii.gz")
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected[0].numpy())
+    image = nib.load(tmp_path / "a_to_b" / "uncertainty.nii.gz")
+    warped = nib.load(tmp_path / "a_to_b" / "warped.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(image.affine, warped.affine)
+    steps = np.linalg.norm(warped.affine[:3, : len(shift)], axis=0)
+    expected = np.linalg.norm(components.numpy() * steps.reshape(-1, *[1] * len(shift)), axis=0)
+    np.testing.assert_allclose(image.get_fdata(), expected, rtol=1e-6)
 
 
 def test_all_formats_and_their_inverses_hold_the_same_shift(tmp_path: Path, no_drawing: None) -> None:

@@ -133,20 +133,21 @@ def test_another_series_does_not_replace_the_results(write: Write, tmp_path: Pat
 
 
 def test_uncertainty_is_a_series_too(write: Write) -> None:
-    series, maps = make_series(), torch.rand(COUNT, 1, *SIZE)
-    folder = write(series, extra={"uncertainty": maps})
+    """In mm: pixels of 2 by 1.5."""
+    series, components = make_series(), torch.rand(COUNT, 2, *SIZE)
+    folder = write(series, extra={"uncertainty": components})
     assert sorted(os.listdir(folder)) == sorted([*FILES, "uncertainty.nii.gz"])
     image = nib.load(folder / "uncertainty.nii.gz")
-    np.testing.assert_array_equal(np.moveaxis(image.get_fdata()[:, :, 0], -1, 0), maps[:, 0].double().numpy())
+    expected = np.hypot(2.0 * components[:, 0].numpy(), 1.5 * components[:, 1].numpy())
+    np.testing.assert_allclose(np.moveaxis(image.get_fdata()[:, :, 0], -1, 0), expected, rtol=1e-6)
     np.testing.assert_allclose(image.affine, SAGITTAL)
 
 
 def test_beside_optimized_fields_what_is_of_the_network_is_named_so(write: Write) -> None:
-    extra = {"uncertainty": torch.rand(COUNT, 1, *SIZE), "refinement": torch.rand(COUNT, 2)}
-    names = {"transformations.json", "uncertainty.nii.gz"}
+    extra = {"uncertainty": torch.rand(COUNT, 2, *SIZE), "refinement": torch.rand(COUNT, 2)}
     found = set(os.listdir(write(make_series(), extra=extra)))
-    assert {f"network_{name}" for name in names} <= found
-    assert not names & found
+    assert {"network_transformations.json", "uncertainty.nii.gz"} <= found
+    assert not {"transformations.json", "network_uncertainty.nii.gz"} & found
 
 
 def test_aligned_frames_have_the_header_of_the_series(write: Write) -> None:
