@@ -27,6 +27,7 @@ from monai_regplugins.transforms.warp_original import (
 )
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
+    covered_percent,
     extents,
     field_evidence,
     local_similarity,
@@ -290,11 +291,12 @@ class RegistrationResult:
     def evidence(self) -> dict[str, float]:
         """What :attr:`verdict` goes by beside the measures; part of :attr:`metrics`.
 
-        ``overlap_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent`` and, in each state,
-        ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``, the longest side of
-        the smaller image in mm, and that of the larger one over it; ``one_patient``, 1 if the images should be of one;
-        where the inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
-        first level of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
+        ``overlap_percent``, ``covered_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent``
+        and, in each state, ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``,
+        the longest side of the smaller image in mm, and that of the larger one over it; ``one_patient``, 1 if the
+        images should be of one; where the inferer states them, ``working_voxels`` and ``refined_voxels``, how many
+        voxels the network and the first level of the optimization saw, and ``network_folding``, in percent, what the
+        network's own field folds.
         """
         return self._evidence(self._before())
 
@@ -308,6 +310,7 @@ class RegistrationResult:
         clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
         return {
             "overlap_percent": overlap_percent(to_moving, fixed.shape[1:], moving.shape[1:]),
+            "covered_percent": covered_percent(to_moving, fixed.shape[1:], moving.shape[1:]),
             "extent": min(sides),
             "extent_ratio": max(sides) / min(sides),
             "clipped_percent": max(clipped),

@@ -9,9 +9,7 @@ from typing import Any
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_regplugins import fields
 from monai_regplugins.checks import InputError
-from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.refine import RefinedInferer
 
 __all__ = ["WarmInferer"]

@@ -14,7 +14,7 @@ from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.metrics.regularity import is_finite
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["clipped_percent", "extents", "field_evidence", "local_similarity", "overlap_percent"]
+__all__ = ["clipped_percent", "covered_percent", "extents", "field_evidence", "local_similarity", "overlap_percent"]
 
 COARSE = 48  # voxels along an axis that state enough; an inverse at full resolution takes longer than the registration
 PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the other image
@@ -38,13 +38,25 @@ def overlap_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape:
         >>> overlap_percent(shift, [8, 8], [8, 8])
         25.0
     """
+    scale = float(torch.linalg.det(to_moving.double()[:-1, :-1]).abs())
+    fixed = math.prod(fixed_shape) * scale  # in voxels of the moving image
+    covered = covered_percent(to_moving, fixed_shape, moving_shape)
+    return min(100.0, covered * fixed / min(fixed, math.prod(moving_shape)))
+
+
+def covered_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape: Sequence[int]) -> float:
+    """Volume that both fields of view share, in percent of the fixed one; arguments as of :func:`overlap_percent`.
+
+    Example:
+        >>> covered_percent(torch.eye(3), [8, 8], [8, 4])
+        50.0
+    """
     axes = [(torch.arange(PARTS, dtype=torch.float64) + 0.5) * n / PARTS - 0.5 for n in fixed_shape]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
     matrix = to_moving.double()
     found = points @ matrix[:-1, :-1].T + matrix[:-1, -1]
     inside = ((found >= -0.5) & (found <= torch.tensor(moving_shape) - 0.5)).all(dim=1)
-    fixed = math.prod(fixed_shape) * float(torch.linalg.det(matrix[:-1, :-1]).abs())  # in voxels of the moving image
-    return min(100.0, 100 * float(inside.double().mean()) * fixed / min(fixed, math.prod(moving_shape)))
+    return 100 * float(inside.double().mean())
 
 
 def extents(shape: Sequence[int], affine: Tensor) -> list[float]:

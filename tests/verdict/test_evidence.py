@@ -11,6 +11,7 @@ from scipy import ndimage
 from monai_regplugins import fields
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
+    covered_percent,
     extents,
     field_evidence,
     local_similarity,
@@ -39,6 +40,13 @@ def test_shared_field_of_view(
     matrix: torch.Tensor, fixed: tuple[int, ...], moving: tuple[int, ...], expected: float
 ) -> None:
     assert overlap_percent(matrix, fixed, moving) == pytest.approx(expected, abs=4)
+
+
+def test_a_crop_covers_its_share_of_the_fixed_image() -> None:
+    crop, place = scaled(1.0, 0.0, 0.0, -8.0), ((8, 8, 32), (8, 8, 8))
+    assert overlap_percent(crop, *place) == 100.0
+    assert covered_percent(crop, *place) == pytest.approx(25.0, abs=1)
+    assert covered_percent(torch.linalg.inv(crop), *reversed(place)) == 100.0
 
 
 def test_extents_are_mm() -> None:

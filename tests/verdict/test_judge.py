@@ -11,6 +11,7 @@ from monai_regplugins.verdict.judge import CHECKS, LEVELS, Verdict, judge
 # of a phantom's ordinary pair
 SANE = {
     "overlap_percent": 100.0,
+    "covered_percent": 100.0,
     "extent": 320.0,
     "extent_ratio": 1.0,
     "clipped_percent": 7.1,
@@ -36,6 +37,7 @@ SANE = {
 # for each check what is to be seen, what is bad, and what is worse
 BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "field of view": ({"overlap_percent": 40.0}, {"overlap_percent": 15.0}),
+    "part of the fixed image": ({"covered_percent": 33.0}, None),
     "small image": ({"extent": 32.0}, None),
     "other scale": ({"extent_ratio": 10.0}, None),
     "clipping": ({"clipped_percent": 97.0}, None),
