@@ -28,6 +28,7 @@ TARGET_KEYS = (
     "true_ddf",
     "has_true_ddf",
     "spacing",
+    "start",
 )
 
 
