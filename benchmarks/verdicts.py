@@ -43,14 +43,16 @@ Pair = dict[str, MetaTensor]  # fixed and moving, and their labels
 Change = Callable[[Pair, Pair], Pair]  # plants a failure into a pair; the second one is of another patient
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
+LABELS = "swapped labels"
+LABELED = 4  # every such sane pair comes with labels
 REFUSED = Verdict("REFUSED")
 SCORES = {"FAIL": 10, "WARN": 1}
 SEEDS = {"tune": 5000, "test": 9000}  # of the phantoms
 FAILURES = 500  # what is added to the seeds of pairs into which failures are planted
 SETS: dict[str, tuple[str, dict[str, Any]]] = {  # bundle and settings
-    "abdomen phantom": ("ran", {}),
-    "hippocampus MR": ("ran", {"preset": "hippocampus"}),
-    "thorax phantom": ("regnet", {"voxel_size": 5.0}),
+    "abdomen phantom": ("ran", {"refine_levels": 1}),
+    "hippocampus MR": ("ran", {"preset": "hippocampus", "refine_levels": 1}),
+    "thorax phantom": ("regnet", {"voxel_size": 8.5}),
     "lung CT": ("regnet", {}),
     "cine lung phantom": ("r2n2", {}),
     "cardiac MR": ("r2n2", {}),
@@ -189,6 +191,11 @@ def source(group: str, data: Path | None, half: str) -> Callable[[int], Pair] | 
     return lambda number: make(data / name, number, half)
 
 
+def without_labels(pair: Pair) -> Pair:
+    """The images of a pair."""
+    return {key: one for key, one in pair.items() if not key.endswith("_label")}
+
+
 # --- failures
 
 
@@ -302,7 +309,7 @@ PLANTED: dict[str, Change] = {
     "no overlap": no_overlap,
     "other contrast with lncc": other_contrast,
     "phase that was cut": cut_phase,
-    "swapped labels": swapped_labels,
+    LABELS: swapped_labels,
     "noise": noise,
 }
 SANE = {
@@ -360,17 +367,19 @@ def judged(group: str, pair: Pair) -> Verdict:
 
 
 def cases(group: str, data: Path | None, half: str, share: float) -> Iterator[Case]:
-    """Register the sane pairs of a set, then those with failures."""
+    """Register the pairs of a set into which failures are planted, then the sane ones."""
     make = source(group, data, half)
     if make is None:
         return
-    for number in range(max(1, round(share * SANE[group]))):
-        yield Case(group, "", judged(group, make(number)))
     number = FAILURES
     for kind, count in FAILED[group].items():
         for _ in range(max(1, round(share * count))):
-            yield Case(group, kind, judged(group, PLANTED[kind](make(number), make(number + 1))))
+            pair = PLANTED[kind](make(number), make(number + 1))
+            yield Case(group, kind, judged(group, pair if kind == LABELS else without_labels(pair)))
             number += 2
+    for number in range(max(1, round(share * SANE[group]))):
+        pair = make(number)
+        yield Case(group, "", judged(group, pair if number % LABELED == 0 else without_labels(pair)))
 
 
 # --- report
