@@ -29,6 +29,7 @@ TARGET_KEYS = (
     "has_true_ddf",
     "spacing",
     "start",
+    "start_steps",
 )
 
 

@@ -1,52 +1,63 @@
-"""Registration of the phases of a series, each from the field of the one before it, averaged over time."""
+"""Registration of the phases of a series, each from the field of the one before it, averaged over the cycle."""
 
 from __future__ import annotations
 
-import copy
+import logging
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from monai_regplugins import fields
+from monai_regplugins.checks import InputError
 from monai_regplugins.engines.pair_registration import PairRegistration
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.series.phases import Chain, PhaseSeries
 
-__all__ = ["SeriesRegistration", "averaged"]
+__all__ = ["SeriesRegistration", "average_cycle", "cycle_weights"]
 
-REACH = 2  # phases before and after that a field is averaged with
-WEIGHTS = (-3 / 35, 12 / 35, 17 / 35, 12 / 35, -3 / 35)
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+SLAB = 2**22  # numbers that are averaged at a time
 
 
 class SeriesRegistration:
     """Register phases onto their reference along the cycle.
 
-    The first phase of a chain is registered from the beginning, each other one from the field of the phase before it,
-    see :class:`~monai_regplugins.inferers.WarmInferer`. What is returned is averaged over time, see :func:`averaged`.
-    Beside the fields of five phases and the images of three nothing is kept. A phase that is asked for out of order is
-    reached from the beginning of its chain, so that each result is the same in any order.
+    All phases are registered before the first result is returned: the first one of a chain from the beginning, each
+    other one from the field of the phase before it, see :class:`~monai_regplugins.inferers.WarmInferer`. The fields
+    wait in a temporary file, in which those of a cycle are averaged over time, see :func:`average_cycle`. Each phase is
+    then prepared once more, and measured with its field. At no time are there more than one phase's images in memory.
+
+    A phase that fails does so alone: the next one begins at the last field that there is, and nothing is averaged.
 
     Args:
-        register: registers a pair; ``start`` in it is the field to begin at.
+        register: registers a pair; ``start`` in it is the field to begin at, and ``start_steps`` says for how long.
         series: the phases.
-        average: whether to average over time.
+        steps: maximum number of steps per level from the field of the previous phase.
+        harmonics: of the cycle that the motion has; 0 does not average. Series of up to ``2 * harmonics + 1`` phases,
+            and those that are no cycle, are not averaged.
+
+    Raises:
+        InputError: When ``steps`` is below 1 or ``harmonics`` below 0.
     """
 
-    def __init__(self, register: PairRegistration, series: PhaseSeries, average: bool = True) -> None:
-        self.register, self.average = register, average
-        self._places = {
-            pair["pair_id"]: (chain, index) for chain in series.chains for index, pair in enumerate(chain.pairs)
-        }
-        self._chain: Chain | None = None
-        self._begin(None)
-
-    def _begin(self, chain: Chain | None) -> None:
-        """Forget everything, and begin a chain."""
-        self._chain, self._next = chain, 0
-        self._ddf: dict[int, Tensor] = {}
-        self._results: dict[int, RegistrationResult | Exception] = {}
+    def __init__(self, register: PairRegistration, series: PhaseSeries, steps: int = 15, harmonics: int = 2) -> None:
+        if steps < 1 or harmonics < 0:
+            raise InputError(
+                f"warm_steps is {steps} and harmonics is {harmonics}, expected steps from 1 on and harmonics from 0 on."
+            )
+        self.register, self.series, self.steps, self.harmonics = register, series, steps, harmonics
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._fields: dict[str, Path] = {}
+        self._seconds: dict[str, float] = {}
+        self._errors: dict[str, Exception] = {}
 
     def prepare(self) -> None:
         """Load the weights, see :meth:`PairRegistration.prepare`."""
@@ -59,73 +70,82 @@ class SeriesRegistration:
             pair: one of the series.
 
         Raises:
-            Exception: What :class:`PairRegistration` raised for this phase; the others go on without it.
+            Exception: What :class:`PairRegistration` raised for this phase.
         """
-        chain, index = self._places[pair["pair_id"]]
-        if chain is not self._chain or (index not in self._results and index < self._next):
-            self._begin(chain)
-        ahead = index + REACH if self.average else index
-        while self._next <= min(ahead, len(chain.pairs) - 1):
-            self._go_on(chain, self._next)
-        result = self._results[index]
-        self._forget_before(index)
-        if isinstance(result, Exception):
-            raise result
-        return _with_field(result, averaged(self._ddf, index, chain)) if self.average else result
+        if self._folder is None:
+            self._find_fields()
+        name = str(pair["pair_id"])
+        if name in self._errors:
+            raise self._errors[name]
+        result = self.register({**pair, "start": torch.from_numpy(np.load(self._fields[name])), "start_steps": 0})
+        result.seconds += self._seconds[name]
+        return result
 
-    def _go_on(self, chain: Chain, number: int) -> None:
-        """Register the next phase of a chain, from the last field that there is."""
-        start = {"start": self._ddf[max(self._ddf)]} if self._ddf else {}
-        self._next = number + 1
-        try:
-            result = self.register({**chain.pairs[number], **start})
-        except Exception as error:
-            self._results[number] = error
-            return
-        self._ddf[number], self._results[number] = result.ddf, result
-        self._forget_before(number - REACH)
+    def _find_fields(self) -> None:
+        """Register all phases, and average them."""
+        self._folder = tempfile.TemporaryDirectory(prefix="series_", ignore_cleanup_errors=True)
+        for chain in self.series.chains:
+            self._follow(chain)
+        first = self.series.chains[0]
+        count = len(self.series.names)
+        if first.closed and self.harmonics and count > 2 * self.harmonics + 1 and not self._errors:
+            files = [self._fields[pair["pair_id"]] for pair in first.pairs]
+            average_cycle(files, self.harmonics)
+            logger.info("averaged the fields over the cycle, %d harmonics of %d phases", self.harmonics, count)
 
-    def _forget_before(self, index: int) -> None:
-        """Drop results before a phase, and fields that its average does not need; the last field stays."""
-        self._results = {n: one for n, one in self._results.items() if n >= index}
-        last = max(self._ddf, default=0)
-        self._ddf = {n: ddf for n, ddf in self._ddf.items() if n >= index - REACH or n == last}
+    def _follow(self, chain: Chain) -> None:
+        """Register the phases of a chain."""
+        start: dict[str, Any] = {}
+        for pair in chain.pairs:
+            name, begin = pair["pair_id"], time.perf_counter()
+            try:
+                ddf = self.register({**pair, **start}).ddf
+            except Exception as error:
+                self._errors[name] = error
+                continue
+            start = {"start": ddf, "start_steps": self.steps}
+            self._seconds[name] = time.perf_counter() - begin
+            self._fields[name] = Path(self._folder.name, f"{len(self._fields)}.npy")  # type: ignore[union-attr]
+            np.save(self._fields[name], ddf.numpy())
 
 
-def averaged(ddf: Mapping[int, Tensor], index: int, chain: Chain) -> Tensor:
-    r"""The field of a phase averaged over time: the value of the parabola that fits five phases best.
+def average_cycle(files: list[Path], harmonics: int) -> None:
+    r"""Average the fields of a cycle over time, in their files, slab by slab.
 
-    ``(-3 u_{t-2} + 12 u_{t-1} + 17 u_t + 12 u_{t+1} - 3 u_{t+2}) / 35``
+    The displacement of each voxel over the phases, the reference among them, becomes the trigonometric polynomial
 
-    (Savitzky and Golay 1964, Anal. Chem. 36, 1627): motion that is a parabola over five phases stays as it is, while
-    the variance of what is independent from phase to phase becomes 17/35 of what it was. The reference does not move. A
-    phase that has no two neighbors on either side stays as it is.
+    .. math::
+        u_t = \sum_{k=0}^{K} a_k \cos(2 \pi k t / T) + b_k \sin(2 \pi k t / T)
+
+    that fits it best, less its value at the reference, which does not move. A breath or a heart beat has few harmonics,
+    while the errors of separate registrations have all of them.
 
     Args:
-        ddf: fields of a chain by number, ``(d, *spatial)``.
-        index: the phase.
-        chain: the chain.
+        files: NumPy files of the phases after the reference in the order of time, float32 ``(d, *spatial)``; they are
+            changed.
+        harmonics: K.
+    """
+    weights = cycle_weights(len(files) + 1, harmonics)[1:, 1:]  # the reference, 0, neither moves nor contributes
+    maps = [np.load(file, mmap_mode="r+").reshape(-1) for file in files]
+    for begin in range(0, maps[0].size, max(1, SLAB // len(maps))):
+        part = slice(begin, begin + max(1, SLAB // len(maps)))
+        averaged = weights @ np.stack([one[part] for one in maps])
+        for one, values in zip(maps, averaged, strict=True):
+            one[part] = values
+
+
+def cycle_weights(count: int, harmonics: int) -> Array:
+    """Weights (T, T) by which the values of T phases are averaged over a cycle, see :func:`average_cycle`.
+
+    Args:
+        count: T.
+        harmonics: of the trigonometric polynomial.
 
     Example:
-        >>> chain = Chain(({}, {}, {}), closed=True)
-        >>> [float(averaged({0: torch.ones(1), 1: torch.tensor([1.5]), 2: torch.ones(1)}, 1, chain))]
-        [1.4142857789993286]
+        >>> time = 2 * np.pi * np.arange(10) / 10
+        >>> bool(np.allclose(cycle_weights(10, 2) @ (1 - np.cos(time)), 1 - np.cos(time)))
+        True
     """
-    count = len(chain.pairs)
-    around = range(index - REACH, index + REACH + 1)
-    has_all = all(n in ddf for n in around if 0 <= n < count)
-    if not has_all or around[0] < -1 or around[-1] > (count if chain.closed else count - 1):
-        return ddf[index]
-    mean = torch.zeros_like(ddf[index])
-    for weight, number in zip(WEIGHTS, around, strict=True):
-        if 0 <= number < count:
-            mean.add_(ddf[number], alpha=weight)
-    return mean
-
-
-def _with_field(result: RegistrationResult, ddf: Tensor) -> RegistrationResult:
-    """A result of which nothing was asked for yet, with another field."""
-    other = copy.copy(result)
-    warped = fields.warp(result.targets["moving"][None], ddf[None], padding="border")[0]
-    other.pred = {**result.pred, "ddf": ddf, "warped": warped}
-    return other
+    lag = np.arange(count)[:, None] - np.arange(count)
+    kernel = (1 + 2 * sum(np.cos(2 * np.pi * k * lag / count) for k in range(1, harmonics + 1))) / count
+    return np.asarray(kernel - kernel[:1])

@@ -90,7 +90,9 @@ class SeriesReport(RegistrationReport):
         curves = read_motion(moved)
         self._put("motion.csv", motion_csv(names, curves).encode())
         d = next((curve.shape[1] for curve in curves.values()), 0)
-        axes = {f"to the {AXES[k]} [mm]": {name: curve[:, k] for name, curve in curves.items()} for k in range(d)}
+        axes = {
+            f"to the {AXES[k]} [mm]": {name: curve[:, k].tolist() for name, curve in curves.items()} for k in range(d)
+        }
         if axes:
             self._put("motion.png", png_of(curves_figure(names, axes)))
         done = [folder / "warped.nii.gz" for folder in folders if (folder / "warped.nii.gz").is_file()]
@@ -120,7 +122,7 @@ def mean_image(
     scan = read_scan(pair["fixed"], "fixed image", phase=phase)
     total = np.asarray(scan.values, dtype=np.float64)
     for file in warped:
-        total += np.asanyarray(nib.load(file).dataobj).reshape(total.shape)
+        total += np.asanyarray(nib.Nifti1Image.from_filename(file).dataobj).reshape(total.shape)
     return (total / (1 + len(warped))).astype(np.float32), np.asarray(scan.affine)
 
 
