@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ class SeriesRegistration:
                 f"warm_steps is {steps} and harmonics is {harmonics}, expected steps from 1 on and harmonics from 0 on."
             )
         self.register, self.series, self.steps, self.harmonics = register, series, steps, harmonics
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._fields: dict[str, Path] = {}
         self._seconds: dict[str, float] = {}
         self._errors: dict[str, Exception] = {}
@@ -83,9 +85,10 @@ class SeriesRegistration:
 
     def _find_fields(self) -> None:
         """Register all phases, and average them."""
-        self._folder = tempfile.TemporaryDirectory(prefix="series_", ignore_cleanup_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="series_"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         for chain in self.series.chains:
-            self._follow(chain)
+            self._follow(chain, self._folder)
         first = self.series.chains[0]
         count = len(self.series.names)
         if first.closed and self.harmonics and count > 2 * self.harmonics + 1 and not self._errors:
@@ -93,8 +96,8 @@ class SeriesRegistration:
             average_cycle(files, self.harmonics)
             logger.info("averaged the fields over the cycle, %d harmonics of %d phases", self.harmonics, count)
 
-    def _follow(self, chain: Chain) -> None:
-        """Register the phases of a chain."""
+    def _follow(self, chain: Chain, folder: Path) -> None:
+        """Register the phases of a chain, and keep their fields in a folder."""
         start: dict[str, Any] = {}
         for pair in chain.pairs:
             name, begin = pair["pair_id"], time.perf_counter()
@@ -105,7 +108,7 @@ class SeriesRegistration:
                 continue
             start = {"start": ddf, "start_steps": self.steps}
             self._seconds[name] = time.perf_counter() - begin
-            self._fields[name] = Path(self._folder.name, f"{len(self._fields)}.npy")  # type: ignore[union-attr]
+            self._fields[name] = folder / f"{len(self._fields)}.npy"
             np.save(self._fields[name], ddf.numpy())
 
 
@@ -147,5 +150,6 @@ def cycle_weights(count: int, harmonics: int) -> Array:
         True
     """
     lag = np.arange(count)[:, None] - np.arange(count)
-    kernel = (1 + 2 * sum(np.cos(2 * np.pi * k * lag / count) for k in range(1, harmonics + 1))) / count
+    angles = 2 * np.pi * lag[None] * np.arange(1, harmonics + 1)[:, None, None] / count
+    kernel = (1 + 2 * np.cos(angles).sum(axis=0)) / count
     return np.asarray(kernel - kernel[:1])
