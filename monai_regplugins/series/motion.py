@@ -94,7 +94,7 @@ def motion_csv(names: Sequence[str], curves: Curves) -> str:
     for number, phase in enumerate(names):
         for name, curve in curves.items():
             values = [*curve[number], np.linalg.norm(curve[number])]
-            lines.append(",".join([f'"{phase}"', name, *("" if np.isnan(v) else f"{v:.4f}" for v in values)]))
+            lines.append(",".join([f'"{phase}"', name, *("" if np.isnan(v) else f"{v + 0.0:.4f}" for v in values)]))
     return "\n".join(lines) + "\n"
 
 
