@@ -98,22 +98,26 @@ def motion_csv(names: Sequence[str], curves: Curves) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curves_figure(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def curves_figure(
+    names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], title: str = "phase"
+) -> Figure:
     """Draw curves over the phases, one panel below the other.
 
     Args:
         names: of the phases.
         panels: by the label of its axis, the curves of a panel by name; NaN is a gap. Of many the first are drawn.
+        title: of the axis of names.
     """
     figure = Figure(figsize=(9, 2.4 * len(panels) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
+    for axes, (unit, curves) in zip(all_axes, panels.items(), strict=True):
         for name, values in list(curves.items())[:MOST]:
             axes.plot(range(len(names)), values, marker=".", label=name)
-        axes.set_ylabel(title)
+        axes.set_ylabel(unit)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    all_axes[-1].set_xticks(range(len(names)), names, rotation=45 if len(names) > 12 else 0)
-    all_axes[-1].set_xlabel("phase")
+    ticks = range(0, len(names), 1 + len(names) // 20)
+    all_axes[-1].set_xticks(ticks, [names[number] for number in ticks])
+    all_axes[-1].set_xlabel(title)
     return figure

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,26 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_regplugins.figures.png import png_of
-from monai_regplugins.files.cells import as_text
 from monai_regplugins.io.nifti import write_nifti
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.outputs.report import RegistrationReport
 from monai_regplugins.readers.images import read_scan
 from monai_regplugins.readers.phases import Phase
+from monai_regplugins.series.frame_table import curves_of, frame_table
 from monai_regplugins.series.motion import AXES, curves_figure, motion_csv, read_motion
 from monai_regplugins.series.phases import PhaseSeries
 
 __all__ = ["FILES", "SeriesReport", "mean_image"]
 
 FILES = ("phases.csv", "phases.png", "motion.csv", "motion.png", "mean.nii.gz")
-CURVES = {  # panels of the figure: measures, each before and after where there is both
-    "TRE [mm]": ("tre",),
-    "mean Dice": ("dsc",),
-    "NCC": ("ncc",),
-    "local similarity": ("lncc",),
-    "motion [mm], 95 %": ("motion95",),
-    "folding [%]": ("folding_percent",),
-}
 
 
 class SeriesReport(RegistrationReport):
@@ -83,18 +72,18 @@ class SeriesReport(RegistrationReport):
         names, reference = self.series.names, self.series.reference
         folders = [self.output_dir / by_phase.get(number, ".none") for number in range(len(names))]
         rows = [_measures(folder) for folder in folders]
-        self._put("phases.csv", _phase_table(names, reference, rows).encode())
-        if panels := _panels(rows):
+        self._put("phases.csv", frame_table(names, reference, rows).encode())
+        if panels := curves_of(rows):
             self._put("phases.png", png_of(curves_figure(names, panels)))
         moved = [None if number == reference else folder for number, folder in enumerate(folders)]
         curves = read_motion(moved)
         self._put("motion.csv", motion_csv(names, curves).encode())
         d = next((curve.shape[1] for curve in curves.values()), 0)
-        axes = {
+        panels = {
             f"to the {AXES[k]} [mm]": {name: curve[:, k].tolist() for name, curve in curves.items()} for k in range(d)
         }
-        if axes:
-            self._put("motion.png", png_of(curves_figure(names, axes)))
+        if panels:
+            self._put("motion.png", png_of(curves_figure(names, panels)))
         done = [folder / "warped.nii.gz" for folder in folders if (folder / "warped.nii.gz").is_file()]
         mean, affine = mean_image(self.series.pairs[0], done)
         image = nib.Nifti1Image(mean, affine)
@@ -131,37 +120,3 @@ def _measures(folder: Path) -> dict[str, Any]:
     file = folder / "metrics.json"
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return content
-
-
-def _phase_table(names: Sequence[str], reference: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each phase, its verdict first."""
-    columns = list(dict.fromkeys(name for row in rows for name in row if name != "reasons"))
-    stream = io.StringIO(newline="")
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["phase", "is_reference", *columns, "reasons"])
-    for number, (name, row) in enumerate(zip(names, rows, strict=True)):
-        cells = [_cell(row.get(column)) for column in columns]
-        table.writerow([as_text(name), int(number == reference), *cells, as_text("; ".join(row.get("reasons", ())))])
-    return stream.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """A value of a table, nothing for none."""
-    return f"{value:.6g}" if isinstance(value, int | float) else str(value or "")
-
-
-def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """The curves of the measures that there are."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for title, measures in CURVES.items():
-        states = {"before": "_before", "after": ""}
-        names = {label: f"{name}{suffix}" for name in measures for label, suffix in states.items()}
-        curves = {label: [_number(row.get(name)) for row in rows] for label, name in names.items()}
-        known = {label: values for label, values in curves.items() if not all(map(math.isnan, values))}
-        found |= {title: known} if known else {}
-    return found
-
-
-def _number(value: Any) -> float:
-    """A number, NaN for none."""
-    return float(value) if isinstance(value, int | float) else math.nan
