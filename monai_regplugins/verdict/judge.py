@@ -183,6 +183,13 @@ CHECKS: dict[str, Check] = {
         "the images look too unlike for two of one patient, which the bundle is made for: local similarity {:.2f}",
         "phases of a breath or of a heart beat begin at 0.73 and more, two patients or sides at 0.69 and less",
     ),
+    "sides": Check(
+        _of("mirror_gain"),
+        0.02,
+        math.inf,
+        "the images match better when one is mirrored: are left and right of one swapped? Local similarity {:+.2f}",
+        "mirrored, images of one patient lose 0.2 and more, abdomens of two patients 0.00 to 0.11",
+    ),
     "better than given": Check(
         _gain("lncc", "before"),
         -0.01,
