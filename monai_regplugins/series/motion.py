@@ -23,6 +23,7 @@ Curves = Mapping[str, npt.NDArray[np.float64]]
 MOTION = "motion.json"
 AXES = ("right", "front", "head")
 MOST = 12  # curves of a figure
+WIDEST = 80  # letters of names that fit beside each other
 
 
 def motion_of(result: RegistrationResult) -> dict[str, list[float]]:
@@ -118,6 +119,8 @@ def curves_figure(
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     ticks = range(0, len(names), 1 + len(names) // 20)
-    all_axes[-1].set_xticks(ticks, [names[number] for number in ticks])
+    shown = [names[number] for number in ticks]
+    aslant = {"rotation": 35, "ha": "right"} if sum(map(len, shown)) > WIDEST else {}
+    all_axes[-1].set_xticks(ticks, shown, **aslant)
     all_axes[-1].set_xlabel(title)
     return figure
