@@ -65,6 +65,7 @@ PATH_KEYS = frozenset(
         "pairs_file",
         "shard",
         "series",
+        "onto",
         "val_series",
         "dataset_dir",
         "embedded_dir",

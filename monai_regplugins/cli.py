@@ -33,6 +33,14 @@ IMAGES = {
     "moving_phase": ("NAME", "which volume of the moving image, likewise; regplugins phases IMAGE lists them"),
     "pair_id": ("NAME", "name of the pair and of its folder; default: <moving>_to_<fixed>"),
 }
+OF_REFERENCE = {
+    "fixed_label": ("FILE", "label map of the reference, whose motion over the series is reported"),
+    "fixed_points": ("FILE", "points of the reference, likewise; see regplugins register"),
+    "fixed_mask": ("FILE", "mask of the reference: the voxels that count"),
+    "cyclic": ("BOOL", "whether the first phase follows the last one, as in a breath (default), or not: False"),
+    "harmonics": ("N", "of the cycle, by which the motion is averaged over time; default: 2, 0 does not average"),
+    "warm_steps": ("N", "steps of instance optimization from the field of the previous phase; default: 15"),
+}
 LIST = {
     "shard": ("I/N", "register the I-th of N parts alone; the same command without it then writes the report"),
 }
@@ -67,6 +75,7 @@ EXAMPLES = """examples:
   regplugins register fixed.nii.gz moving.nii.gz -o out
   regplugins register fixed_dicom moving_dicom -o out --initial_alignment auto --moving_label organs.nii.gz
   regplugins batch pairs.csv -o out --bundle regnet
+  regplugins series 4d_ct_folder -o out --bundle regnet
   regplugins phases 4d_ct_folder > pairs.csv
 """
 ALL_KEYS = """Every other key of the bundle's configs/inference.json is an option, too: --KEY VALUE, or, inside of a
@@ -88,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_register(commands)
     _add_batch(commands)
+    _add_series(commands)
     _add_phases(commands)
     _add_describe(commands)
     add_transform_commands(commands, _path)
@@ -120,6 +130,18 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     columns = ", ".join(("fixed", "moving", *IMAGES))
     parser.add_argument("pairs_file", metavar="PAIRS", type=_path, help=f"CSV or JSON list with the columns {columns}")
     _add_options(parser, "which pairs of the list", LIST)
+    _add_settings(parser)
+
+
+def _add_series(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that registers a series."""
+    about = """Register all phases of an image with several volumes, or of a list of images, onto one of them, each
+    from the field of the phase before it; 2D+t with the bundle r2n2."""
+    parser = _inference_parser(commands, "series", "register the phases of a series onto one", about)
+    what = f"image with several volumes ({FORMATS}), or a CSV or JSON list with the columns image, phase, label, points"
+    parser.add_argument("series", metavar="SERIES", type=_path, help=f"{what}, mask")
+    parser.add_argument("--onto", default="", metavar="NAME", help="the phase that stays; default: the first one")
+    _add_options(parser, "the reference and its series", OF_REFERENCE)
     _add_settings(parser)
 
 

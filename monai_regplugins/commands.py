@@ -17,15 +17,18 @@ from monai_regplugins.bundle_folders import (
     presets_of,
     read_json,
 )
+from monai_regplugins.checks import check_file
 from monai_regplugins.data.pair_list import phase_list, read_pair_list
 from monai_regplugins.files.cells import as_text
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
+from monai_regplugins.series.phases import first_image
 
 __all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles", "list_phases", "run_inference"]
 
 AUTO = "auto"
+INPUTS = {"register": ("fixed", "moving"), "batch": ("pairs_file",), "series": ("series",)}
 MEBIBYTE = 2**20
 
 
@@ -33,7 +36,8 @@ def run_inference(args: Namespace, overrides: Sequence[str]) -> None:
     """Run a bundle's inference as MONAI's command line does.
 
     Args:
-        args: ``command``, ``bundle``, ``preset``, ``output_dir``, and ``fixed`` and ``moving``, or ``pairs_file``.
+        args: ``command``, ``bundle``, ``preset``, ``output_dir``, and ``fixed`` and ``moving``, or ``pairs_file``, or
+            ``series`` and ``onto``.
         overrides: words of the command line that set keys of the configuration.
 
     Raises:
@@ -61,10 +65,17 @@ def inference_words(root: Path, args: Namespace, overrides: Sequence[str]) -> li
         overrides: as for :func:`run_inference`.
 
     """
-    keys = ["fixed", "moving"] if args.command == "register" else ["pairs_file"]
-    given = [*keys, "preset"] if args.preset is not None else keys
-    pair = [word for key in given for word in (f"--{key}", getattr(args, key))]
-    return ["run", "inference", "--config_file", str(root / CONFIG), *pair, "--output_dir", args.output_dir, *overrides]
+    given = {key: getattr(args, key) for key in INPUTS[args.command]}
+    files: str | list[str] = str(root / CONFIG)
+    if args.command == "series":
+        overlay = root / CONFIG.with_name("series.json")
+        files = str([files, str(check_file(overlay, f"bundle '{root.name}' registers no series: its configuration"))])
+        if args.onto:
+            given["fixed_frame" if "fixed_frame" in read_json(overlay) else "onto"] = args.onto
+    if args.preset is not None:
+        given["preset"] = args.preset
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    return ["run", "inference", "--config_file", files, *words, "--output_dir", args.output_dir, *overrides]
 
 
 def choose_bundle(fixed: str) -> tuple[str, str]:
@@ -95,9 +106,11 @@ def choose_bundle(fixed: str) -> tuple[str, str]:
 
 
 def _first_fixed_image(args: Namespace) -> str:
-    """The fixed image of the pair, or of the first pair of the list."""
+    """The fixed image of the pair, or of the first pair of the list, or the series."""
     if args.command == "register":
         return str(args.fixed)
+    if args.command == "series":
+        return first_image(args.series)
     return read_pair_list(args.pairs_file)[0]["fixed"]
 
 

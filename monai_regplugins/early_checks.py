@@ -27,7 +27,7 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     An option that the inference may know otherwise is left to it, as is all that needs the content of a file.
 
     Args:
-        args: ``bundle``, and ``fixed`` and ``moving``, or ``pairs_file``.
+        args: ``bundle``, and ``fixed`` and ``moving``, or ``pairs_file``, or ``series``.
         overrides: words of the command line that set keys of the configuration.
 
     Example:
@@ -36,7 +36,7 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     """
     try:
         _check_files(args)
-        _check_options(args.bundle, overrides)
+        _check_options(args.bundle, overrides, "series" in args)
     except InputError as error:
         return str(error)
     return ""
@@ -44,15 +44,17 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Images and list have to exist."""
-    for key, what in (("fixed", "fixed image"), ("moving", "moving image"), ("pairs_file", "list of pairs")):
+    kinds = {"fixed": "fixed image", "moving": "moving image", "pairs_file": "list of pairs", "series": "series"}
+    for key, what in kinds.items():
         if (path := getattr(args, key, None)) and not os.path.exists(path):
             raise InputError(f"{what} '{path}' does not exist; give the path of an existing file.")
 
 
-def _check_options(bundle: str, overrides: Sequence[str]) -> None:
+def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = False) -> None:
     """The bundle has to exist, and options that none of the possible bundles has may not look like one of theirs."""
     files = [find_bundle(name) / CONFIG for name in (PACKAGED if bundle == AUTO else [bundle])]
-    known = {key for file in files for key in read_json(file)} | {*OPTIONS}
+    overlays = [file.with_name("series.json") for file in files] if is_series else []
+    known = {key for file in [*files, *overlays] for key in read_json(file)} | {*OPTIONS}
     for word in (word for word in overrides if word.startswith("--")):
         key = re.split("=|#|::", word.lstrip("-"))[0].replace("-", "_")
         if key not in (*known, *OF_MONAI) and (hint := suggest(key, known)):

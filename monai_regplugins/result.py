@@ -27,9 +27,11 @@ from monai_regplugins.transforms.warp_original import (
 )
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
+    covered_percent,
     extents,
     field_evidence,
     local_similarity,
+    mirror_gain,
     overlap_percent,
 )
 from monai_regplugins.verdict.judge import Verdict, judge
@@ -300,11 +302,12 @@ class RegistrationResult:
     def evidence(self) -> dict[str, float]:
         """What :attr:`verdict` goes by beside the measures; part of :attr:`metrics`.
 
-        ``overlap_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent`` and, in each state,
-        ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``, the longest side of
-        the smaller image in mm, and that of the larger one over it; ``one_patient``, 1 if the images should be of one;
-        where the inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the
-        first level of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
+        ``overlap_percent``, ``covered_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent``
+        and, in each state, ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``,
+        the longest side of the smaller image in mm, and that of the larger one over it; ``mirror_gain``, by how much
+        they match better when one is mirrored; ``one_patient``, 1 if the images should be of one; where the inferer
+        states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level of the
+        optimization saw, and ``network_folding``, in percent, what the network's own field folds.
         """
         return self._evidence(self._before())
 
@@ -318,9 +321,11 @@ class RegistrationResult:
         clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
         return {
             "overlap_percent": overlap_percent(to_moving, fixed.shape[1:], moving.shape[1:]),
+            "covered_percent": covered_percent(to_moving, fixed.shape[1:], moving.shape[1:]),
             "extent": min(sides),
             "extent_ratio": max(sides) / min(sides),
             "clipped_percent": max(clipped),
+            "mirror_gain": mirror_gain(before.get("aligned", before["moving"]), fixed, fixed_affine),
             "one_patient": float(self.one_patient),
             **field_evidence(self.ddf, self.targets["spacing"], mask),
             **self._local_similarities(before),

@@ -910,3 +910,61 @@ def test_similarities_of_unlike_contrast(script, tmp_path):
     assert lncc > before
     assert mind == auto < 0.6 * before
     assert found["equal"][4] == found["equal"][1]
+
+
+class TestVerdicts:
+    """The study of the verdict: what is planted, and how it is scored."""
+
+    def test_auroc_counts_pairs_of_a_failure_and_a_sane_one(self, script):
+        verdicts = script("verdicts")
+        failures, sane = [10, 1, 0, 100], [0, 0, 1, 0, 12]
+        wins = [(bad > good) + 0.5 * (bad == good) for bad in failures for good in sane]
+        assert verdicts.auroc(failures, sane) == pytest.approx(np.mean(wins))
+
+    def test_scores_follow_the_reasons(self, script):
+        verdicts = script("verdicts")
+        reasons = ("FAIL: a", "WARN: b", "WARN: c")
+        found = [verdicts.score_of(verdicts.Verdict("FAIL", reasons)), verdicts.score_of(verdicts.Verdict("PASS"))]
+        assert [*found, verdicts.score_of(verdicts.REFUSED)] == [12, 0, 100]
+
+    def test_two_hundred_sane_pairs_and_forty_failures_each_of_which_changes_its_pair(self, script):
+        verdicts = script("verdicts")
+        assert sum(verdicts.SANE.values()) == 200
+        assert sum(sum(kinds.values()) for kinds in verdicts.FAILED.values()) == 40
+        pair, other = (verdicts.abdomen_pair(seed) for seed in (0, 1))
+        for kind, plant in verdicts.PLANTED.items():
+            changed = plant(dict(pair), other)
+            same = [
+                key in changed
+                and changed[key].shape == pair[key].shape
+                and torch.equal(changed[key].as_tensor(), pair[key].as_tensor())
+                and torch.equal(changed[key].affine, pair[key].affine)
+                for key in pair
+            ]
+            assert not all(same), kind
+
+    @pytest.mark.slow
+    def test_a_small_study(self, script, tmp_path):
+        verdicts = script("verdicts")
+        words = ["--sets", "cine lung phantom", "--share", "0.03", "--output", str(tmp_path / "v.json")]
+        found = table(verdicts.main(words))
+        assert found["all sane"][0] == "1"
+        assert found["all failures"][:2] == ["4", "0"]
+        assert json.loads((tmp_path / "v.json").read_text())["AUROC"] == 1.0
+
+
+class TestPhases:
+    """Series against pairs: errors and roughness in closed form."""
+
+    def test_roughness_and_errors(self, script, tmp_path):
+        phases = script("phases")
+        u = [np.zeros((3, 4, 4, 4), np.float32) for _ in range(phases.COUNT)]
+        u[5][0] = 2.0  # one phase jumps: second differences 2, 4 and 2 mm
+        landmarks = np.full((phases.COUNT, 2, 3), 1.5)
+        landmarks[5, :, 0] += 1.0  # voxels of 1.5 mm
+        row = phases.measured(phases.Series("s", tmp_path, None, landmarks, 1.5), u, 7.0)
+        assert row.roughness == pytest.approx(8.0 / phases.COUNT)
+        assert row.errors == pytest.approx([0.0] * 4 + [0.5] + [0.0] * 4)
+        line = phases.table({("s", "ran", "series"): row}, {}).splitlines()[2]
+        assert line.startswith("| s | ran | series | 0.00 0.00 0.00 0.00 0.50 0.00")
+        assert line.endswith("| 0.056 | 0.800 | 0.800 | 7.00 |")

@@ -135,6 +135,20 @@ def test_words_of_a_list_and_a_preset(repository: Path) -> None:
     assert words == expected.split()
 
 
+@pytest.mark.parametrize(("bundle", "key"), [("ran", "onto"), ("regnet", "onto"), ("r2n2", "fixed_frame")])
+def test_words_of_a_series(bundle: str, key: str, repository: Path) -> None:
+    root = repository / "bundles" / bundle
+    words = inference_words(root, *arguments("series 4d.nii.gz -o out --onto 3 --cyclic False"))
+    files = [str(root / "configs" / f"{name}.json") for name in ("inference", "series")]
+    expected = f"--series 4d.nii.gz --{key} 3 --output_dir out --cyclic False"
+    assert words == ["run", "inference", "--config_file", str(files), *expected.split()]
+
+
+def test_a_bundle_without_a_configuration_for_series_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="registers no series"):
+        inference_words(tmp_path, *arguments("series 4d.nii.gz -o out"))
+
+
 # --- the same results
 
 

@@ -70,3 +70,11 @@ def test_pytorch_is_not_imported(tmp_path: Path) -> None:
     assert "does not exist" in done.stdout
     assert "Did you mean" in done.stdout
     assert packaged_bundles() in search_folders()
+
+
+def test_series_are_files_and_have_options_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "4d.nii").touch()
+    args = Namespace(bundle="regnet", series=str(tmp_path / "4d.nii"))
+    assert early_error(args, ["--warm_steps", "3"]) == ""
+    assert "harmonics" in early_error(args, ["--harmonic", "3"])
+    assert early_error(Namespace(bundle="regnet", series="none.nii"), []).startswith("series 'none.nii' does not exist")

@@ -25,7 +25,16 @@ from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.readers.images import check_readable, scan_phases
 from monai_regplugins.readers.phases import Phase, chosen_volume
 
-__all__ = ["COLUMNS", "check_pair_id", "check_pair_ids", "named_pair", "phase_list", "read_pair_list"]
+__all__ = [
+    "COLUMNS",
+    "check_pair_id",
+    "check_pair_ids",
+    "list_rows",
+    "named_pair",
+    "phase_list",
+    "read_pair_list",
+    "stem_of",
+]
 
 Pair = dict[str, str]
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -64,20 +73,45 @@ def read_pair_list(path: PathLike) -> list[Pair]:
         InputError: When the list is missing, empty or damaged, a column is unknown, a pair lacks an image, or two pairs
             have one name. Whether the files of a pair exist is seen when it is loaded: the others can go on.
     """
-    file = check_readable(path, "pair list")
-    name = f"pair list '{path}'"
+    name, rows = f"pair list '{path}'", _rows(path, "pair list")
+    if not rows:
+        raise InputError(f"{name} holds no pair; give at least one with 'fixed' and 'moving'.")
+    folder = Path(path).absolute().parent
+    pairs = [_pair(row, folder, f"{place} of {name}") for place, row in rows]
+    check_pair_ids(pairs, [place for place, _ in rows], name)
+    return pairs
+
+
+def list_rows(path: PathLike, what: str) -> list[tuple[str, dict[str, str]]]:
+    """Read the rows of a list, whatever its columns are.
+
+    Args:
+        path: a ``.csv`` or ``.json`` file.
+        what: what the list is, e.g. ``"list of phases"``.
+
+    Returns:
+        Of each row where it is in the file, e.g. ``"line 2"``, and its texts by column.
+
+    Raises:
+        InputError: When the file is missing or damaged, or holds something else than texts.
+    """
+    name = f"{what} '{path}'"
+    return [
+        (place, {column: _text(value, column, f"{place} of {name}") for column, value in row.items()})
+        for place, row in _rows(path, what)
+    ]
+
+
+def _rows(path: PathLike, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a list, each with its place."""
+    file, name = check_readable(path, what), f"{what} '{path}'"
     check_choice(file.suffix.lower(), _READERS, f"suffix of {name}")
     try:
-        rows = list(_READERS[file.suffix.lower()](file, name))
+        return list(_READERS[file.suffix.lower()](file, name))
     except InputError:
         raise
     except (ValueError, csv.Error, RecursionError) as error:  # damaged, or in another encoding than UTF-8
         raise InputError(f"{name} cannot be read ({' '.join(str(error).split())}); correct it.") from error
-    if not rows:
-        raise InputError(f"{name} holds no pair; give at least one with 'fixed' and 'moving'.")
-    pairs = [_pair(row, file.absolute().parent, f"{place} of {name}") for place, row in rows]
-    check_pair_ids(pairs, [place for place, _ in rows], name)
-    return pairs
 
 
 def check_pair_ids(pairs: Sequence[Mapping[str, Any]], places: Sequence[str] = (), source: str = "the list") -> None:
@@ -158,7 +192,7 @@ def named_pair(files: Mapping[str, str], where: str = "", pair_id: str = "") -> 
 def _volume_name(files: Mapping[str, str], side: str) -> str:
     """The name of an image's file, and of the volume in it."""
     phase = re.sub(r"[\s/\\:]+", "-", files.get(f"{side}_phase", ""))
-    return f"{_stem(files[side])}_{phase}" if phase else _stem(files[side])
+    return f"{stem_of(files[side])}_{phase}" if phase else stem_of(files[side])
 
 
 def phase_list(path: PathLike, onto: str = "") -> list[Pair]:
@@ -242,8 +276,13 @@ def _json_rows(file: Path, name: str) -> Rows:
 _READERS: dict[str, Callable[[Path, str], Rows]] = {".csv": _csv_rows, ".json": _json_rows}
 
 
-def _stem(path: str) -> str:
-    """The name of a file without its suffix, or of a folder."""
+def stem_of(path: str) -> str:
+    """The name of a file without its suffix, or of a folder.
+
+    Example:
+        >>> stem_of("scans/lung.nii.gz")
+        'lung'
+    """
     name = Path(os.path.abspath(path)).name  # unlike resolve(), this keeps the names of links
     if os.path.isdir(path):
         return name

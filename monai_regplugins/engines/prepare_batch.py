@@ -28,6 +28,8 @@ TARGET_KEYS = (
     "true_ddf",
     "has_true_ddf",
     "spacing",
+    "start",
+    "start_steps",
 )
 
 

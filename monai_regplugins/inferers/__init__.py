@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from monai_regplugins.inferers.pair import PairInferer
     from monai_regplugins.inferers.refine import RefinedInferer
     from monai_regplugins.inferers.sequence import SequenceInferer, StoppingRule
+    from monai_regplugins.inferers.warm import WarmInferer
 
-__all__ = ["DenseInferer", "PairInferer", "RefinedInferer", "SequenceInferer", "StoppingRule", "predict_at_points"]
+__all__ = [
+    "DenseInferer",
+    "PairInferer",
+    "RefinedInferer",
+    "SequenceInferer",
+    "StoppingRule",
+    "WarmInferer",
+    "predict_at_points",
+]
 
 export_on_demand(
     __name__,
@@ -20,4 +29,5 @@ export_on_demand(
     pair=["PairInferer"],
     refine=["RefinedInferer"],
     sequence=["SequenceInferer", "StoppingRule"],
+    warm=["WarmInferer"],
 )

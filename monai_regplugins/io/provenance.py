@@ -43,6 +43,8 @@ NOT_SETTINGS = {
         "moving_phase",
         "pair_id",
         "pairs_file",
+        "series",
+        "onto",
         "dataset_dir",
         "embedded_dir",
         "phantom",

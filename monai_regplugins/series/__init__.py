@@ -1,4 +1,4 @@
-"""Time series: frames, the respiratory curve, animations, and their output."""
+"""Time series, 2D and 3D: frames and phases, curves of their motion, animations, and their output."""
 
 from __future__ import annotations
 
@@ -9,24 +9,39 @@ from monai_regplugins.lazy import export_on_demand
 if TYPE_CHECKING:
     from monai_regplugins.series.animation import animation_frames, write_animation
     from monai_regplugins.series.frames import chosen_frame, given_series, series_pairs
+    from monai_regplugins.series.motion import motion_of, write_motion
+    from monai_regplugins.series.phases import Chain, PhaseSeries, phase_series
+    from monai_regplugins.series.registration import SeriesRegistration
+    from monai_regplugins.series.report import SeriesReport
     from monai_regplugins.series.respiration import respiratory_curve
     from monai_regplugins.series.writer import SeriesWriter, curve_figure
 
 __all__ = [
+    "Chain",
+    "PhaseSeries",
+    "SeriesRegistration",
+    "SeriesReport",
     "SeriesWriter",
     "animation_frames",
     "chosen_frame",
     "curve_figure",
     "given_series",
+    "motion_of",
+    "phase_series",
     "respiratory_curve",
     "series_pairs",
     "write_animation",
+    "write_motion",
 ]
 
 export_on_demand(
     __name__,
     animation=["animation_frames", "write_animation"],
     frames=["chosen_frame", "given_series", "series_pairs"],
+    motion=["motion_of", "write_motion"],
+    phases=["Chain", "PhaseSeries", "phase_series"],
+    registration=["SeriesRegistration"],
+    report=["SeriesReport"],
     respiration=["respiratory_curve"],
     writer=["SeriesWriter", "curve_figure"],
 )

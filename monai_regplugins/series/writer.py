@@ -25,6 +25,8 @@ from monai_regplugins.io.result_folder import ResultFolder, check_result, write_
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
 from monai_regplugins.readers.cine import CineSeries, write_series
 from monai_regplugins.series.animation import write_animation
+from monai_regplugins.series.frame_table import Row, curves_of, frame_measures, frame_table
+from monai_regplugins.series.motion import curves_figure
 from monai_regplugins.series.respiration import respiratory_curve
 
 __all__ = ["SeriesWriter", "curve_figure"]
@@ -38,6 +40,8 @@ NAMES = (
     "animation.gif",
     "respiration.csv",
     "respiration.png",
+    "frames.csv",
+    "frames.png",
     "fields.npy",
 )
 CLAIMED = "series"
@@ -49,6 +53,8 @@ class SeriesWriter:
     ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
+    ``frames.csv`` and ``.png``: measures and verdict of each frame, see
+    :func:`~monai_regplugins.series.frame_table.frame_measures`.
     ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in mm.
     Where instance optimization changed the fields, the transformations are the network's and named
     ``network_transformations.json``.
@@ -125,10 +131,22 @@ class SeriesWriter:
         lines = [f"{t},{s},{value:.4f}\n" for t, (s, value) in enumerate(zip(self._times(), curve, strict=True))]
         self._put("respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
         self._put("respiration.png", png_of(curve_figure(curve, self.series.times)))
+        names = [str(t) for t in range(len(ddf))]
+        rows = self._measures(frames, torch.from_numpy(aligned.frames)[:, None], ddf)
+        self._put("frames.csv", frame_table(names, self.fixed, rows, "frame").encode())
+        self._put("frames.png", png_of(curves_figure(names, curves_of(rows), "frame")))
         if self.save_fields:
             stream = io.BytesIO()
             np.save(stream, ddf.numpy())
             self._put("fields.npy", stream.getvalue())
+
+    def _measures(self, frames: Tensor, aligned: Tensor, ddf: Tensor) -> list[Row]:
+        """Measures of each frame but the fixed one."""
+        fixed, spacing = frames[self.fixed], self.series.spacing
+        found = [
+            frame_measures(*frame, spacing) for frame in zip(frames, fixed.expand_as(frames), aligned, ddf, strict=True)
+        ]
+        return [{} if t == self.fixed else row for t, row in enumerate(found)]
 
     def _put(self, name: str, content: bytes | Callable[[Path], object]) -> None:
         """Write one of the files."""

@@ -14,10 +14,19 @@ from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.metrics.regularity import is_finite
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["clipped_percent", "extents", "field_evidence", "local_similarity", "overlap_percent"]
+__all__ = [
+    "clipped_percent",
+    "covered_percent",
+    "extents",
+    "field_evidence",
+    "local_similarity",
+    "mirror_gain",
+    "overlap_percent",
+]
 
 COARSE = 48  # voxels along an axis that state enough; an inverse at full resolution takes longer than the registration
 PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the other image
+SIDES = 16  # voxels along an axis, on which left and right of two patients differ more than the patients
 WINDOW = 7  # voxels of the coarse grid, of the local correlation
 STRUCTURE = 0.1  # of the image's standard deviation; windows that vary less show no structure
 STEPS = 20  # of the inversion
@@ -38,13 +47,25 @@ def overlap_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape:
         >>> overlap_percent(shift, [8, 8], [8, 8])
         25.0
     """
+    scale = float(torch.linalg.det(to_moving.double()[:-1, :-1]).abs())
+    fixed = math.prod(fixed_shape) * scale  # in voxels of the moving image
+    covered = covered_percent(to_moving, fixed_shape, moving_shape)
+    return min(100.0, covered * fixed / min(fixed, math.prod(moving_shape)))
+
+
+def covered_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape: Sequence[int]) -> float:
+    """Volume that both fields of view share, in percent of the fixed one; arguments as of :func:`overlap_percent`.
+
+    Example:
+        >>> covered_percent(torch.eye(3), [8, 8], [8, 4])
+        50.0
+    """
     axes = [(torch.arange(PARTS, dtype=torch.float64) + 0.5) * n / PARTS - 0.5 for n in fixed_shape]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
     matrix = to_moving.double()
     found = points @ matrix[:-1, :-1].T + matrix[:-1, -1]
     inside = ((found >= -0.5) & (found <= torch.tensor(moving_shape) - 0.5)).all(dim=1)
-    fixed = math.prod(fixed_shape) * float(torch.linalg.det(matrix[:-1, :-1]).abs())  # in voxels of the moving image
-    return min(100.0, 100 * float(inside.double().mean()) * fixed / min(fixed, math.prod(moving_shape)))
+    return 100 * float(inside.double().mean())
 
 
 def extents(shape: Sequence[int], affine: Tensor) -> list[float]:
@@ -113,6 +134,35 @@ def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None
     if not bool(centers.any()):
         return math.nan
     return -float(LocalCorrelation(second[None], WINDOW, shares[None], centers[None])(first[None]))
+
+
+def mirror_gain(image: Tensor, fixed: Tensor, affine: Tensor) -> float:
+    """By how much an image matches the fixed one better when its left and right are swapped.
+
+    The local similarity of the mirrored image less that of the image, on a grid of at most 16 voxels along an axis.
+
+    Args:
+        image: on the fixed grid, ``(1, *spatial)``.
+        fixed: the same shape.
+        affine: of the fixed grid, voxels to RAS mm, (d + 1, d + 1).
+
+    Returns:
+        A number that is positive where the sides are likely to be swapped; NaN where no axis runs from left to right,
+        or the fixed image shows no structure.
+
+    Example:
+        >>> fixed = torch.rand(1, 16, 16)
+        >>> mirror_gain(fixed.flip(1), fixed, torch.eye(3)) > 0.5
+        True
+    """
+    d = fixed.ndim - 1
+    directions = affine[:d, :d] / torch.linalg.vector_norm(affine[:d, :d], dim=0)
+    axis = int(directions[0].abs().argmax())
+    if float(directions[0, axis].abs()) < 0.7:
+        return math.nan
+    size = [min(n, SIDES) for n in fixed.shape[1:]]
+    small, target = (resize_image(one.as_subclass(Tensor).float(), size) for one in (image, fixed))
+    return local_similarity(small.flip(axis + 1), target) - local_similarity(small, target)
 
 
 def _coarse(image: Tensor, counts: Tensor | None, shares: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.engines import BatchRunner
 from monai_regplugins.files.claims import claim, release
 from monai_regplugins.io.provenance import Provenance
@@ -469,3 +471,112 @@ def test_what_a_pair_leaves_is_gone_when_the_next_one_begins(tmp_path: Path) -> 
         gc.enable()
     assert alive == [0, 0, 0]
     assert gc.get_freeze_count() == 0
+
+
+# --- lists that are long, or shared by the processes of torchrun
+
+
+class Stop(BaseException):
+    """Ends a run at its first pair."""
+
+
+def write_list(folder: Path, count: int) -> Path:
+    """A list of pairs, all of the same two files."""
+    for name in ("fixed.nii", "moving.nii"):
+        (folder / name).write_text(name)
+    lines = ["fixed,moving,pair_id", *(f"fixed.nii,moving.nii,pair{number}" for number in range(count))]
+    (folder / "list.csv").write_text("\n".join(lines))
+    return folder / "list.csv"
+
+
+def test_a_long_list_begins_soon(tmp_path: Path) -> None:
+    begun: list[float] = []
+
+    class First(Register):
+        def __call__(self, pair: Mapping[str, Any]) -> RegistrationResult:
+            begun.append(time.process_time())
+            raise Stop
+
+    start = time.process_time()
+    pairs = read_pair_list(write_list(tmp_path, 10_000))
+    register: Any = First()
+    with pytest.raises(Stop):
+        BatchRunner(register, pairs, Writer(tmp_path / "out", provenance=Provenance({}))).run()
+    assert begun[0] - start < 5  # seconds of the processor
+
+
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])
+from test_batch_runner import Register, Writer
+from monai_regplugins.data.pair_list import read_pair_list
+from monai_regplugins.engines import BatchRunner
+from monai_regplugins.io.provenance import Provenance
+from monai_regplugins.outputs import RegistrationReport
+
+folder, victim = Path(sys.argv[1]), sys.argv[3]
+rank = os.environ.get("RANK", "alone")
+
+
+def log(word, pair):
+    with (folder / "log.txt").open("a") as file:
+        file.write(f"{word} {pair['pair_id']} {rank}\\n")
+
+
+class Slow(Register):
+    def __call__(self, pair):
+        log("begun", pair)
+        killed = folder / "killed"
+        if pair["pair_id"] == victim and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.1)
+        return super().__call__(pair)
+
+
+class Logging(Writer):
+    def _write(self, place, result):
+        super()._write(place, result)
+        (place / "metrics.json").write_text('{"ncc": %d}' % int(result.pair_id[4:]))
+        (place / "registration.png").write_bytes(b"")
+
+    def write(self, result, record=None, *others):
+        super().write(result, record, *others)
+        log("written", {"pair_id": result.pair_id})
+
+
+out = folder / ("out" if rank != "alone" else "one")
+BatchRunner(Slow(), read_pair_list(folder / "list.csv"), Logging(out, provenance=Provenance({})),
+            RegistrationReport(out)).run()
+"""
+
+
+def results_in(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.glob("*/[mv]*")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["", "pair21"])
+def test_torchrun_deals_forty_pairs_and_a_killed_worker_costs_its_pair(victim: str, tmp_path: Path) -> None:
+    write_list(tmp_path, 40)
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    words = [str(script), str(tmp_path), str(Path(__file__).parent), victim]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1"]
+    for program in (torchrun, []):
+        subprocess.run([sys.executable, *program, *words], check=True, capture_output=True, timeout=500)
+        if program:
+            lines = [line.split() for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert results_in(tmp_path / "out") == results_in(tmp_path / "one")
+    assert len(results_in(tmp_path / "one")) == 80
+    tables = [sorted((tmp_path / name / "metrics.csv").read_text().splitlines()) for name in ("out", "one")]
+    assert tables[0] == tables[1]
+    written = [name for word, name, _ in lines if word == "written"]
+    assert sorted(written) == sorted(f"pair{number}" for number in range(40))
+    begun = [name for word, name, _ in lines if word == "begun"]
+    # torchrun ends the other worker, too, when one is killed: each of them loses the pair that it was at
+    assert 40 + bool(victim) <= len(begun) <= 40 + 2 * bool(victim)
+    assert begun.count(victim) == 2 * bool(victim)
+    assert {rank for _, _, rank in lines} == {"0", "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import errno
 import json
@@ -31,6 +32,8 @@ SAGITTAL = np.array([[0, 0, -9.0, 4], [0, -1.5, 0, 30], [-2.0, 0, 0, 50], [0, 0,
 FILES = [
     "aligned.nii.gz",
     "animation.gif",
+    "frames.csv",
+    "frames.png",
     "provenance.json",
     "respiration.csv",
     "respiration.png",
@@ -181,6 +184,23 @@ def test_respiration_is_the_mean_displacement_to_the_feet(write: Write, times: b
     curve = 2.0 * ddf()[:, 0].mean(axis=(1, 2))
     np.testing.assert_allclose([float(cell[2]) for cell in cells], curve, atol=1e-4)
     assert np.ptp(curve) > 0.1
+
+
+def test_each_frame_has_measures_and_a_verdict(write: Write) -> None:
+    series = make_series()
+    folder = write(series)
+    with (folder / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["frame"], row["is_reference"]) for row in rows] == [(str(t), str(int(t == 2))) for t in range(COUNT)]
+    assert (rows[2]["ncc"], rows[2]["verdict"]) == ("", "")
+    aligned = np.moveaxis(nib.load(folder / "aligned.nii.gz").get_fdata()[:, :, 0], -1, 0)
+    for t in (0, 4):
+        before, after = (
+            np.corrcoef(one[t].ravel(), series.frames[2].ravel())[0, 1] for one in (series.frames, aligned)
+        )
+        assert (float(rows[t]["ncc_before"]), float(rows[t]["ncc"])) == pytest.approx((before, after), abs=1e-3)
+        assert rows[t]["verdict"] != "PASS"  # frames of noise
+        assert "look unlike" in rows[t]["reasons"]
 
 
 @pytest.mark.parametrize("times", [None, np.array([0.0, 0.5, 1.25])])

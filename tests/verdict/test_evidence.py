@@ -11,9 +11,11 @@ from scipy import ndimage
 from monai_regplugins import fields
 from monai_regplugins.verdict.evidence import (
     clipped_percent,
+    covered_percent,
     extents,
     field_evidence,
     local_similarity,
+    mirror_gain,
     overlap_percent,
 )
 
@@ -39,6 +41,30 @@ def test_shared_field_of_view(
     matrix: torch.Tensor, fixed: tuple[int, ...], moving: tuple[int, ...], expected: float
 ) -> None:
     assert overlap_percent(matrix, fixed, moving) == pytest.approx(expected, abs=4)
+
+
+def test_a_crop_covers_its_share_of_the_fixed_image() -> None:
+    crop, place = scaled(1.0, 0.0, 0.0, -8.0), ((8, 8, 32), (8, 8, 8))
+    assert overlap_percent(crop, *place) == 100.0
+    assert covered_percent(crop, *place) == pytest.approx(25.0, abs=1)
+    assert covered_percent(torch.linalg.inv(crop), *reversed(place)) == 100.0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_swapped_sides_are_seen_along_the_axis_from_left_to_right(axis: int) -> None:
+    noise = torch.rand(1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    fixed = torch.from_numpy(ndimage.gaussian_filter(noise.numpy(), (0, 2, 2, 2)))
+    affine = torch.eye(4)[:, [*torch.arange(3).roll(axis).tolist(), 3]]
+    along = int(affine[0].argmax())
+    swapped, same = (mirror_gain(one, fixed, affine) for one in (fixed.flip(along + 1), fixed))
+    assert swapped == pytest.approx(-same)
+    assert swapped > 0.3
+    assert mirror_gain(fixed.flip((along + 1) % 3 + 1), fixed, affine) < 0.3
+
+
+def test_a_slice_without_left_and_right_has_no_sides() -> None:
+    rotated = torch.tensor([[0.6, 0.0, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert math.isnan(mirror_gain(torch.rand(1, 20, 20), torch.rand(1, 20, 20), rotated))
 
 
 def test_extents_are_mm() -> None:

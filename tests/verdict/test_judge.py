@@ -11,9 +11,11 @@ from monai_regplugins.verdict.judge import CHECKS, LEVELS, Verdict, judge
 # of a phantom's ordinary pair
 SANE = {
     "overlap_percent": 100.0,
+    "covered_percent": 100.0,
     "extent": 320.0,
     "extent_ratio": 1.0,
     "clipped_percent": 7.1,
+    "mirror_gain": -0.07,
     "lncc_before": 0.30,
     "lncc_aligned": 0.54,
     "lncc": 0.73,
@@ -36,12 +38,14 @@ SANE = {
 # for each check what is to be seen, what is bad, and what is worse
 BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "field of view": ({"overlap_percent": 40.0}, {"overlap_percent": 15.0}),
+    "part of the fixed image": ({"covered_percent": 33.0}, None),
     "small image": ({"extent": 32.0}, None),
     "other scale": ({"extent_ratio": 10.0}, None),
     "clipping": ({"clipped_percent": 97.0}, None),
     "similarity": ({"lncc": 0.39, "lncc_aligned": 0.3}, {"lncc": 0.05, "lncc_before": 0.0, "lncc_aligned": 0.0}),
     "similarity is known": ({"lncc": math.nan}, None),
     "one patient": ({"one_patient": 1.0}, None),
+    "sides": ({"mirror_gain": 0.05}, None),
     "better than given": ({"lncc_before": 0.75}, {"lncc_before": 0.9}),
     "better than aligned": ({"lncc_aligned": 0.75}, {"lncc_aligned": 0.9}),
     "unused voxels": ({"unused": 0.39}, {"unused": 0.1}),
