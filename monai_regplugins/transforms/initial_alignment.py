@@ -52,8 +52,7 @@ MOST_STARTS = 24  # that descend until one of them matches
 HISTOGRAM_VOXELS = 32**3  # that fill a joint histogram; on smaller images the correlation is more accurate
 FINER_STEPS = ((0.5, 0.02), (1.0, 5e-4))  # the first and the last one at the finer levels, voxels
 SMALLEST_LEVEL = 8  # voxels along the shortest axis of a coarse image
-MATCHING = 0.95  # correlation of images that lie where they should, so that no other place is looked for
-CONVINCING = 0.9  # correlation, below which it is not known whether the images show the same
+MATCHING = 0.95  # correlation of images of one kind that lie where they should, so that nothing else is tried
 POOR = 0.5  # correlation below which a result is reported
 APART = 0.2  # of the length of the fixed image, by which two results differ that are not the same
 NEARLY = 0.8  # of what the best result leaves unexplained, that another one differs by less
@@ -165,7 +164,7 @@ def linear_alignment(
     starts = [start.matrix for start in find_starts(*scans)] if max(known) < MATCHING else []
     near, far = (_descended(levels[0], CORRELATION, some, kind, seed) for some in (simple, starts[:MOST_STARTS]))
     best = max([*near, *far, *simple], key=lambda matrix: agreement(*levels[0], matrix, CORRELATION))
-    if agreement(*levels[0], best, CORRELATION) > CONVINCING and _is_linear(levels[0], best):
+    if agreement(*levels[0], best, CORRELATION) > MATCHING and _is_linear(levels[0], best):
         return _finished(levels, CORRELATION, simple, _ranked(levels[1], near, far, CORRELATION), kind, seed)
     tried = [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far]
     tried.sort(key=lambda matrix: -agreement(*levels[0], matrix, MUTUAL_INFORMATION))
