@@ -27,6 +27,7 @@ from monai_regplugins.keys import PADDING_KEY, SERIES_KEY
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_padding import air_for_padding
 from monai_regplugins.readers.dicom_series import dicom_phases, read_dicom_series
+from monai_regplugins.readers.itk_headers import millimeters, report_no_size
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
 from monai_regplugins.readers.kinds import FORMATS, kind_of
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place, tell_corrected
@@ -492,7 +493,10 @@ def _decode_itk(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The values and the place of a NRRD or MetaImage file."""
     reader = SimpleITKReader()
     values, about = reader.get_data(reader.read(file))
-    return _Decoded(values[part], about["affine"], {})
+    report_no_size(file, name)
+    affine = about["affine"].copy()
+    affine[:3] *= millimeters(file, name)
+    return _Decoded(values[part], affine, note_itk_world(affine, about["affine"], values.shape[:3]))
 
 
 def _picture_header(file: Path) -> _Header:

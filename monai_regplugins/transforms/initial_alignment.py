@@ -164,15 +164,14 @@ def linear_alignment(
     starts = [start.matrix for start in find_starts(*scans)] if max(known) < MATCHING else []
     near, far = (_descended(levels[0], CORRELATION, some, kind, seed) for some in (simple, starts[:MOST_STARTS]))
     best = max([*near, *far, *simple], key=lambda matrix: agreement(*levels[0], matrix, CORRELATION))
-    if agreement(*levels[0], best, CORRELATION) > MATCHING and _is_linear(levels[0], best):
-        return _finished(levels, CORRELATION, simple, _ranked(levels[1], near, far, CORRELATION), kind, seed)
-    tried = [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far]
-    tried.sort(key=lambda matrix: -agreement(*levels[0], matrix, MUTUAL_INFORMATION))
-    informed = [_descended(levels[1], MUTUAL_INFORMATION, some, kind, seed) for some in (simple, tried[:STARTS])]
-    ends = _ranked(levels[1], *informed, MUTUAL_INFORMATION)
-    if ends and not _is_linear(levels[1], ends[0][1]):
-        return _finished(levels, MUTUAL_INFORMATION, simple, ends, kind, seed)
-    near, far = [*near, *informed[0]], [*far, *informed[1]]
+    if agreement(*levels[0], best, CORRELATION) <= MATCHING or not _is_linear(levels[0], best):
+        tried = [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far]
+        tried.sort(key=lambda matrix: -agreement(*levels[0], matrix, MUTUAL_INFORMATION))
+        close, away = (_descended(levels[1], MUTUAL_INFORMATION, some, kind, seed) for some in (simple, tried[:STARTS]))
+        ends = _ranked(levels[1], close, away, MUTUAL_INFORMATION)
+        if ends and not _is_linear(levels[1], ends[0][1]):
+            return _finished(levels, MUTUAL_INFORMATION, simple, ends, kind, seed)
+        near, far = [*near, *close], [*far, *away]
     return _finished(levels, CORRELATION, simple, _ranked(levels[1], near, far, CORRELATION), kind, seed)
 
 
