@@ -23,6 +23,7 @@ from monai_regplugins.readers.dicom_files import (
     tag_number,
     without_copies,
 )
+from monai_regplugins.readers.dicom_gray import as_stored
 from monai_regplugins.readers.dicom_padding import air_for_padding, is_padding
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _frames_of_file(file: Path, tags: Tags) -> Iterator[DicomFrame]:
         raise InputError(f"series '{file}' cannot be read as DICOM; copy or export it again.") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"'{file}' is a color picture, expected gray values; export the original images.")
-    values = sitk.GetArrayFromImage(image).astype(np.float32)
+    values = as_stored(sitk.GetArrayFromImage(image).astype(np.float32), tags)
     interval = tag_number(tags, FRAME_TIME, 0) / 1000
     for number, frame in enumerate(values.reshape(-1, *values.shape[-2:])):
         shown = air_for_padding(frame, is_padding(frame, tags))

@@ -38,6 +38,7 @@ from monai_regplugins.readers.dicom_files import (
     without_copies,
 )
 from monai_regplugins.readers.dicom_frames import frame_tags, frame_values
+from monai_regplugins.readers.dicom_gray import as_stored
 from monai_regplugins.readers.dicom_padding import air_for_padding, is_padding
 from monai_regplugins.readers.dicom_upright import resample_upright, upright_grid
 from monai_regplugins.readers.kinds import FORMATS
@@ -388,7 +389,7 @@ def _read_slice(one: _Slice, what: str) -> npt.NDArray[np.float32]:
             f"{what} '{one.file}' holds no pixels that can be decoded; copy or export it again, or {CONVERT}."
         ) from error
     values: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image).reshape(one.size[::-1]).T
-    return values
+    return as_stored(values, one.tags)
 
 
 def _affine(first: _Slice, origin: Array, spacing: Array) -> npt.NDArray[np.float64]:
