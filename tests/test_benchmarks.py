@@ -788,6 +788,24 @@ class TestLinearAlignment:
         assert (fixed.max(), moving.min()) == (0.0, 1000.0)
 
     @pytest.mark.slow
+    def test_the_right_place_is_not_among_the_best_few_rotations(self, script, monkeypatch):
+        linear = script("linear_alignment")
+        monkeypatch.setattr(linear, "CHEST", (112, 88, 104))
+        monkeypatch.setattr(linear, "EDGE", 2.5)
+        pair = linear.draw("thorax", 27, 0)
+        assert pair.error(linear.ours("affine")(pair)) < 0.5
+
+    @pytest.mark.slow
+    def test_another_contrast_correlates_at_the_wrong_place(self, script):
+        """Bright fat and dark bone: half a turn away, body on body, the correlation is 0.86."""
+        linear = script("linear_alignment")
+        pair = linear.draw("abdomen", 6, 0)
+        units, signal = [-1000, -850, -120, 0, 60, 250, 700], [0, 60, 800, 600, 300, 420, 50]
+        noise = 15 * np.random.default_rng(6).normal(size=pair.moving.shape)
+        pair.moving = (np.interp(pair.moving, units, signal) + noise).astype(np.float32)
+        assert pair.error(linear.ours("affine")(pair)) < 0.5
+
+    @pytest.mark.slow
     def test_one_draw(self, script, tmp_path):
         linear = script("linear_alignment")
         words = ["--draws", "1", "--phantoms", "abdomen", "--methods", "affine", "--output", str(tmp_path / "a.json")]
