@@ -294,7 +294,7 @@ def read_results(path: Path | None) -> list[Result]:
 
 
 def keep(result: Result, path: Path | None) -> None:
-    """Add a result to a file, and tell of it."""
+    """Add a result to a file, and print it."""
     if path is not None:
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(result)) + "\n")

@@ -4,7 +4,7 @@
 # Seen: ITK's reader (SimpleITK, ANTs) turns the stored values upside down first, v becomes -1 - v of signed pixels and
 # 4095 - v of 12 unsigned bits, and rescales then: water (0 HU) reads as -2049 or 2047 HU. So does highdicom, as it
 # documents, unless apply_presentation_lut is False. pydicom and dcm2niix keep the values. Nothing is said, and the
-# image that ITK gives no longer tells that it was MONOCHROME1.
+# image that ITK gives no longer states that it was MONOCHROME1.
 # For users: scale such series with pydicom, or look at the tag before two tools are compared.
 
 . "$(dirname "$0")/lib.sh"

@@ -80,7 +80,7 @@ def test_axes_of_different_units_are_refused(tmp_path: Path) -> None:
         (".mha", b""),
     ],
 )
-def test_a_header_without_a_voxel_size_is_told_of(
+def test_a_header_without_a_voxel_size_is_reported(
     tmp_path: Path, suffix: str, line: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path / f"a{suffix}", IN_MM, "")
@@ -91,10 +91,12 @@ def test_a_header_without_a_voxel_size_is_told_of(
     with caplog.at_level(logging.WARNING):
         scan = read_scan(path, "image")
     edges = np.linalg.norm(scan.affine.numpy()[:3, :3], axis=0)
-    told = [record.getMessage() for record in caplog.records]
+    reported = [record.getMessage() for record in caplog.records]
     if b"3" in line:
         np.testing.assert_allclose(edges, [1.5, 2, 3])
-        assert told == []
+        assert reported == []
     else:
         np.testing.assert_allclose(edges, 1.0)
-        assert told == [f"image '{path}' states no voxel size, so its voxels are taken for 1 mm; set it in the header."]
+        assert reported == [
+            f"image '{path}' states no voxel size, so its voxels are taken for 1 mm; set it in the header."
+        ]
