@@ -5,7 +5,11 @@ axis by up to 90 degrees, moved by up to 100 mm and scaled by 0.8 to 1.25, with 
 which one third is cut off at a random face. A method succeeds where its map is off by less than 2 voxels in the mean
 over the body; a failure without a warning is a silent one. The other methods are affine registrations of their
 packages, started at the centers of mass or of the images, as far as they are installed; greedy also searches for
-rotations. They give no warnings. CPU seconds are those of the process, on one thread.
+rotations. They give no warnings. They get the images with air as 0, as their centers of mass and what they take to be
+outside of an image assume. CPU seconds are those of the process, on one thread.
+
+With ``--measured FILE`` each result is a line of that file, and what is there is not measured again: a run that was
+stopped goes on, and several at once share the work (``--start``). The table is of all that the file holds.
 
     ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 python benchmarks/linear_alignment.py --draws 20 --output table.md
 """
@@ -14,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +55,8 @@ Array = npt.NDArray[Any]
 SUCCESS = 2.0  # voxels
 AIR, NOISE = -1000, 10.0  # HU
 SUBJECTS = 3  # of each phantom
+CHEST = (70, 55, 65)  # voxels of the thorax
+EDGE = 4.0  # mm, of the voxels of both phantoms
 LOGGER = "monai_regplugins"
 
 
@@ -71,13 +79,22 @@ class Draw:
         return float(np.linalg.norm(away, axis=1).mean() / np.diag(self.fixed_affine)[:3].mean())
 
 
-@dataclass
-class Row:
-    """What one method did to all draws."""
+@dataclass(frozen=True)
+class Result:
+    """What one method did to one draw: mean error in voxels, whether it warned, and CPU seconds."""
 
-    errors: list[float] = field(default_factory=list)
-    warned: list[bool] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    method: str
+    phantom: str
+    number: int
+    seed: int
+    error: float
+    warned: bool
+    seconds: float
+
+    @property
+    def place(self) -> tuple[str, str, int, int]:
+        """What was measured."""
+        return self.method, self.phantom, self.number, self.seed
 
 
 Method = Callable[[Draw], Array]  # the found map, fixed world to moving world, RAS mm
@@ -87,9 +104,9 @@ Method = Callable[[Draw], Array]  # the found map, fixed world to moving world, 
 def subject(phantom: str, seed: int) -> tuple[Array, Array, Array]:
     """Return image, affine and body of a phantom."""
     if phantom == "thorax":
-        chest = thorax_subject(seed, (0.0,))
+        chest = thorax_subject(seed, (0.0,), CHEST, EDGE)
         return chest.images[0].astype(np.float32), chest.affine, chest.labels[0] > 0
-    abdomen = abdomen_subject(seed)
+    abdomen = abdomen_subject(seed, spacing=EDGE)
     return abdomen["image"].astype(np.float32), abdomen["affine"], abdomen["label"] > 0
 
 
@@ -187,8 +204,8 @@ def greedy(pair: Draw) -> Array:
 
 
 def images_of(pair: Draw) -> list[tuple[Array, Array]]:
-    """Return both images with their affines."""
-    return [(pair.fixed, pair.fixed_affine), (pair.moving, pair.moving_affine)]
+    """Return both images, air as 0, with their affines."""
+    return [(pair.fixed - AIR, pair.fixed_affine), (pair.moving - AIR, pair.moving_affine)]
 
 
 def in_sitk(image: Array, affine: Array) -> sitk.Image:
@@ -247,37 +264,60 @@ class Warned(logging.Handler):
         self.heard = True
 
 
-def measure(row: Row, pair: Draw, register: Method) -> None:
+def measure(name: str, pair: Draw, number: int, seed: int) -> Result:
     """Register one pair; a method that raises has failed with a word."""
     handler = Warned()
     logging.getLogger(LOGGER).addHandler(handler)
     start = time.process_time()
     try:
-        error = pair.error(register(pair))
-    except RuntimeError as problem:
+        error = pair.error(METHODS[name][1](pair))
+    except Exception as problem:  # the packages raise anything
         error, handler.heard = float("inf"), True
         print(f"failed: {' '.join(str(problem).split())[-200:]}")
     finally:
         logging.getLogger(LOGGER).removeHandler(handler)
-    row.seconds.append(time.process_time() - start)
-    row.errors.append(error)
-    row.warned.append(handler.heard)
+    return Result(name, pair.phantom, number, seed, error, handler.heard, time.process_time() - start)
 
 
-def table(rows: dict[str, Row], facts: dict[str, object]) -> str:
+def measured(names: Sequence[str], phantom: str, number: int, seed: int) -> Iterator[Result]:
+    """Make a draw, if any method is to meet it, and give what each did."""
+    if names:
+        pair = draw(phantom, number, seed)
+        yield from (measure(name, pair, number, seed) for name in names)
+
+
+def read_results(path: Path | None) -> list[Result]:
+    """Return what a file holds that was measured before."""
+    if path is None or not path.is_file():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def keep(result: Result, path: Path | None) -> None:
+    """Add a result to a file, and print it."""
+    if path is not None:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(result)) + "\n")
+    what = f"{result.phantom} {result.number} {result.method}"
+    print(f"{what}: {result.error:.2f} voxels, {result.seconds:.1f} s", flush=True)
+
+
+def table(results: Sequence[Result], facts: dict[str, object]) -> str:
     """Return success, silent failures and cost of each method."""
-    header = ["method", "success (%)", "silent failures (%)", "median error (voxels)", "CPU s"]
+    header = ["method", "pairs", "success (%)", "silent failures (%)", "median error (voxels)", "median CPU s"]
     lines = []
-    for name, row in rows.items():
-        wrong = np.array(row.errors) >= SUCCESS
-        silent = wrong & ~np.array(row.warned)
+    for name in dict.fromkeys(result.method for result in results):
+        own = [result for result in results if result.method == name]
+        wrong = [result for result in own if not result.error < SUCCESS]
+        silent = [result for result in wrong if not result.warned]
         lines.append(
             [
                 name,
-                number(100 * float(1 - wrong.mean()), 1),
-                number(100 * float(silent.mean()), 1),
-                number(float(np.median(row.errors)), 2),
-                number(float(np.mean(row.seconds)), 1),
+                str(len(own)),
+                number(100 * (1 - len(wrong) / len(own)), 1),
+                number(100 * len(silent) / len(own), 1),
+                number(float(np.median([result.error for result in own])), 2),
+                number(float(np.median([result.seconds for result in own])), 1),
             ]
         )
     return table_with_facts(header, lines, facts)
@@ -287,9 +327,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=100, help="pairs of each phantom (default: 100)")
+    parser.add_argument("--start", type=int, default=0, help="number of the first pair (default: 0)")
     parser.add_argument("--phantoms", nargs="+", default=["thorax", "abdomen"], choices=["thorax", "abdomen"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--measured", type=Path, help="file of the results, .jsonl, that a run begins with and adds to")
     parser.add_argument("--output", type=Path, help="file of the report, .md or .json")
     return parser.parse_args(argv)
 
@@ -301,19 +343,18 @@ def main(argv: Sequence[str] | None = None) -> str:
     check_output(args.output)
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    rows = {name: Row() for name in installed(args.methods)}
-    for phantom in args.phantoms:
-        for index in range(args.draws):
-            pair = draw(phantom, index, args.seed)
-            for name, row in rows.items():
-                measure(row, pair, METHODS[name][1])
-                print(f"{phantom} {index} {name}: {row.errors[-1]:.2f} voxels, {row.seconds[-1]:.1f} s", flush=True)
+    names, known = installed(args.methods), {result.place: result for result in read_results(args.measured)}
+    for index, phantom in product(range(args.start, args.start + args.draws), args.phantoms):
+        pending = [name for name in names if (name, phantom, index, args.seed) not in known]
+        for result in measured(pending, phantom, index, args.seed):
+            known[result.place] = result
+            keep(result, args.measured)
+    results = sorted(known.values(), key=lambda result: list(METHODS).index(result.method))
     facts: dict[str, object] = {
-        "pairs": args.draws * len(args.phantoms),
         "machine": hardware(torch.device("cpu")),
         "command": command_line(__file__, argv),
     }
-    return publish(args.output, table(rows, facts), facts, rows=rows)
+    return publish(args.output, table(results, facts), facts, rows=[asdict(result) for result in results])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.io.provenance import digest_of
-from monai_regplugins.readers.images import read_scan
+from monai_regplugins.readers.images import read_scan, without_padding
 from monai_regplugins.training import shown
 
 __all__ = ["Facts", "facts_of", "proposal", "run_describe"]
@@ -181,7 +181,7 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
     Raises:
         InputError: When one of them cannot be read.
     """
-    scan = read_scan(entry["image"], "image", dims)
+    scan = without_padding(read_scan(entry["image"], "image", dims))
     affine, values = np.asarray(scan.affine), np.squeeze(np.asarray(scan.values))
     axes = [axis for axis in range(3) if axis < scan.values.ndim and (dims == 3 or scan.values.shape[axis] > 1)][:dims]
     labels, complaints = _labels_of(entry, dims, values.shape)

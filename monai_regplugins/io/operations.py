@@ -38,7 +38,7 @@ from monai_regplugins.io.transform_files import load_transform, transform_format
 from monai_regplugins.memory import check_memory
 from monai_regplugins.readers.dicom_files import is_dicom
 from monai_regplugins.readers.image_grid import ImageGrid, grid_of, read_image_grid
-from monai_regplugins.readers.images import check_readable, read_scan
+from monai_regplugins.readers.images import check_readable, read_scan, without_padding
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header
 from monai_regplugins.readers.ome_zarr import ZARR_SUFFIXES
 from monai_regplugins.readers.points import read_points, write_points
@@ -394,7 +394,7 @@ def _warped(
     format: str | None,
 ) -> tuple[torch.Tensor, ImageGrid]:
     """One image on a grid; the image itself and the transforms leave the memory before the result is written."""
-    scan = read_scan(path, "moving image", exact=interpolation in ("nearest", "labels"))
+    scan = without_padding(read_scan(path, "moving image", exact=interpolation in ("nearest", "labels")))
     image = _as_channels(scan.values, 2 if like is not None and len(like.shape) == 2 else 3)
     moving = MetaTensor(image, affine=scan.affine, meta=scan.meta)
     chain = load_transform(transforms, format, like, grid_of(moving))

@@ -23,6 +23,8 @@ from monai_regplugins.readers.dicom_files import (
     tag_number,
     without_copies,
 )
+from monai_regplugins.readers.dicom_gray import as_stored
+from monai_regplugins.readers.dicom_padding import air_for_padding, is_padding
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -125,7 +127,7 @@ _ORDERS: tuple[tuple[Callable[[Tags], float], bool], ...] = (
 
 def _one_frame(file: Path, time: float | None) -> DicomFrame:
     """Read a file that holds one frame."""
-    frames = list(_frames_of_file(file, {}))
+    frames = list(_frames_of_file(file, _read_tags(file)))
     if len(frames) > 1:
         raise InputError(f"'{file}' holds {len(frames)} frames beside other files of its series; give it alone.")
     return frames[0]._replace(time=time)
@@ -142,10 +144,11 @@ def _frames_of_file(file: Path, tags: Tags) -> Iterator[DicomFrame]:
         raise InputError(f"series '{file}' cannot be read as DICOM; copy or export it again.") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"'{file}' is a color picture, expected gray values; export the original images.")
-    values = sitk.GetArrayFromImage(image).astype(np.float32)
+    values = as_stored(sitk.GetArrayFromImage(image).astype(np.float32), tags)
     interval = tag_number(tags, FRAME_TIME, 0) / 1000
     for number, frame in enumerate(values.reshape(-1, *values.shape[-2:])):
-        yield DicomFrame(frame, _affine(image), interval * number if interval > 0 else None)
+        shown = air_for_padding(frame, is_padding(frame, tags))
+        yield DicomFrame(shown, _affine(image), interval * number if interval > 0 else None)
 
 
 def _affine(image: sitk.Image) -> Array:

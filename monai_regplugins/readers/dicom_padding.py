@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from monai_regplugins.readers.dicom_files import INTERCEPT, SLOPE, tag_number
 
-__all__ = ["is_padding"]
+__all__ = ["air_for_padding", "is_padding"]
 
 PADDING, LIMIT, SIGNED = "0028|0120", "0028|0121", "0028|0103"
 ROUNDING = 0.25  # of a stored value, in float32
@@ -45,9 +45,29 @@ def is_padding(values: npt.NDArray[Any], tags: Tags) -> npt.NDArray[np.bool_]:
     return found
 
 
+def air_for_padding(values: npt.NDArray[Any], padding: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return an image whose padding is the smallest value that was measured, so that nothing blends with it.
+
+    Args:
+        values: of any shape.
+        padding: where it is padding, of this shape; an image that is nothing else stays as it is.
+
+    Example:
+        >>> air_for_padding(np.array([-3024.0, -1000.0, 40.0]), np.array([True, False, False])).tolist()
+        [-1000.0, -1000.0, 40.0]
+    """
+    if not padding.any() or padding.all():
+        return values
+    shown: npt.NDArray[Any] = np.where(padding, values[~padding].min(), values)
+    return shown
+
+
 def _stored(tags: Tags, tag: str) -> float | None:
-    """The stored value in a tag, of the sign that the pixels have; writers put negative ones down in both ways."""
+    """The stored value in a tag, of the sign that the pixels have; writers put values of either sign down as both."""
     value = tag_number(tags, tag, np.nan)
     if np.isnan(value):
         return None
-    return value - 2**16 if tag_number(tags, SIGNED, 0) == 1 and value >= 2**15 else value
+    signed = tag_number(tags, SIGNED, np.nan)
+    if signed == 1 and value >= 2**15:
+        return value - 2**16
+    return value + 2**16 if signed == 0 and value < 0 else value

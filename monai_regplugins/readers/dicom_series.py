@@ -38,7 +38,8 @@ from monai_regplugins.readers.dicom_files import (
     without_copies,
 )
 from monai_regplugins.readers.dicom_frames import frame_tags, frame_values
-from monai_regplugins.readers.dicom_padding import is_padding
+from monai_regplugins.readers.dicom_gray import as_stored
+from monai_regplugins.readers.dicom_padding import air_for_padding, is_padding
 from monai_regplugins.readers.dicom_upright import resample_upright, upright_grid
 from monai_regplugins.readers.kinds import FORMATS
 from monai_regplugins.readers.patients import patients_differ
@@ -331,7 +332,7 @@ def _on_right_angles(
         logger.warning("%s %s.", name, _notice(slices, origins, grid.spacing[2], even, upright))
         check_memory(grid.shape, RESAMPLING, name, "read")
         if padding is not None:
-            values = np.where(values == padding, values[values != padding].min(), values)
+            values = air_for_padding(values, values == padding)
         values = resample_upright(values, origins, grid, upright)
     origin = first.position + first.axes @ (grid.origin - origins[0])
     return values, _affine(first, origin, grid.spacing)
@@ -388,7 +389,7 @@ def _read_slice(one: _Slice, what: str) -> npt.NDArray[np.float32]:
             f"{what} '{one.file}' holds no pixels that can be decoded; copy or export it again, or {CONVERT}."
         ) from error
     values: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image).reshape(one.size[::-1]).T
-    return values
+    return as_stored(values, one.tags)
 
 
 def _affine(first: _Slice, origin: Array, spacing: Array) -> npt.NDArray[np.float64]:

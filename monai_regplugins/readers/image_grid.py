@@ -12,12 +12,15 @@ from monai.data import MetaTensor
 from monai_regplugins.checks import InputError, check_affine
 from monai_regplugins.readers.dicom_series import series_of
 from monai_regplugins.readers.images import read_scan, scan_shape
+from monai_regplugins.readers.itk_headers import millimeters
 from monai_regplugins.readers.itk_world import itk_affine, itk_world_of, note_itk_world
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place
 
 __all__ = ["ImageGrid", "grid_of", "read_image_grid"]
 
 Array = npt.NDArray[Any]
+
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 class ImageGrid(NamedTuple):
@@ -68,10 +71,9 @@ def read_image_grid(path: str | Path, what: str) -> ImageGrid:
     file = Path(path)
     if shape and file.name.lower().endswith(NIFTI_SUFFIXES):
         grid = _nifti_grid(file, shape, what)
-    elif (
-        shape and (affine := itk_affine(file)) is not None and file.suffix.lower() in (".nrrd", ".nhdr", ".mha", ".mhd")
-    ):
-        grid = ImageGrid(affine, shape)
+    elif shape and file.suffix.lower() in ITK_SUFFIXES and (affine := itk_affine(file)) is not None:
+        itk, unit = np.array(affine), np.diag([*[millimeters(file, f"{what} '{path}'")] * 3, 1.0])
+        grid = ImageGrid(unit @ itk, shape, None if unit[0, 0] == 1 else np.linalg.inv(unit))
     else:
         scan = read_scan(path, what)
         grid = grid_of(MetaTensor(scan.values[None], affine=scan.affine, meta=scan.meta))

@@ -25,7 +25,9 @@ from monai_regplugins.checks import InputError, check_file
 from monai_regplugins.grids import LPS_TO_RAS, ras_affine
 from monai_regplugins.keys import PADDING_KEY, SERIES_KEY
 from monai_regplugins.memory import check_memory
+from monai_regplugins.readers.dicom_padding import air_for_padding
 from monai_regplugins.readers.dicom_series import dicom_phases, read_dicom_series
+from monai_regplugins.readers.itk_headers import millimeters, report_no_size
 from monai_regplugins.readers.itk_world import itk_affine, note_itk_world
 from monai_regplugins.readers.kinds import FORMATS, kind_of
 from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_header, nifti_place, report_place, tell_corrected
@@ -49,6 +51,7 @@ __all__ = [
     "real_values",
     "scan_phases",
     "scan_shape",
+    "without_padding",
 ]
 
 Array = npt.NDArray[Any]
@@ -57,6 +60,8 @@ _Part = tuple[slice | int, ...]
 ITK_FORMATS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 ITK_SUFFIXES = tuple(ITK_FORMATS)
 MGH_SUFFIXES = (".mgz", ".mgh")
+NRRD_KIND = "NRRD_kinds[pixel]"  # ITK's name for the kind of the axis that is none of space
+TOO_MANY_AXES = "number of domain axes in the NRRD file"  # ITK's words
 READING = 2  # the decoded values, and their copy in float32, or as exact numbers
 DEFLATE = 1032  # bytes that one compressed byte can stand for at most; a header of more is damaged, or its file is
 
@@ -167,6 +172,21 @@ def read_scan(
     if volume.padding is not None:
         meta[PADDING_KEY] = volume.padding
     return Scan(torch.from_numpy(np.ascontiguousarray(volume.values)), torch.from_numpy(volume.affine), meta)
+
+
+def without_padding(scan: Scan) -> Scan:
+    """Return an image that shows what its file states to be padding as the smallest value that was measured.
+
+    Example:
+        >>> scan = Scan(torch.tensor([-2000.0, 5.0, 7.0]), torch.eye(4), {PADDING_KEY: -2000.0})
+        >>> without_padding(scan).values.tolist()
+        [5.0, 5.0, 7.0]
+    """
+    meta = dict(scan.meta)
+    if (padding := meta.pop(PADDING_KEY, None)) is None:
+        return scan
+    values = scan.values.numpy()
+    return scan._replace(values=torch.from_numpy(air_for_padding(values, values == padding)), meta=meta)
 
 
 def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
@@ -435,13 +455,28 @@ def _itk_header(file: Path) -> _Header:
     import SimpleITK as sitk  # 95 MB of memory, so only where it is used
 
     reader = _itk_reader(file)
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if TOO_MANY_AXES not in str(error):
+            raise
+        raise InputError(
+            f"image '{file}' has more axes of kind 'domain', 'space' or 'time' than space has, expected 'list' for "
+            "volumes that follow each other; change the line 'kinds' of its header, or save it as 4D NIfTI."
+        ) from error
     kind = "complex numbers" if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64) else "real"
-    components = reader.GetNumberOfComponents()
+    shape, components = tuple(reader.GetSize()), reader.GetNumberOfComponents()
+    one = sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    if _is_list(reader) and components > 1:
+        return _Header((*shape, components), one, kind, decoded_bytes=one)
     if kind == "real" and components != 1:
         kind = f"{components} values per voxel"
-    one = components * sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-    return _Header(tuple(reader.GetSize()), one, kind, decoded_bytes=one)
+    return _Header(shape, components * one, kind, decoded_bytes=components * one)
+
+
+def _is_list(reader: sitk.ImageFileReader) -> bool:
+    """Whether what ITK takes for components are volumes, as in the sequences that 3D Slicer writes."""
+    return reader.HasMetaDataKey(NRRD_KIND) and reader.GetMetaData(NRRD_KIND) == "list" and len(reader.GetSize()) == 3
 
 
 def _itk_reader(file: Path) -> sitk.ImageFileReader:
@@ -458,7 +493,10 @@ def _decode_itk(file: Path, name: str, exact: bool, part: _Part) -> _Decoded:
     """The values and the place of a NRRD or MetaImage file."""
     reader = SimpleITKReader()
     values, about = reader.get_data(reader.read(file))
-    return _Decoded(values[part], about["affine"], {})
+    report_no_size(file, name)
+    affine = about["affine"].copy()
+    affine[:3] *= millimeters(file, name)
+    return _Decoded(values[part], affine, note_itk_world(affine, about["affine"], values.shape[:3]))
 
 
 def _picture_header(file: Path) -> _Header:

@@ -41,6 +41,7 @@ NAMES = {
     ".raw": ("voxels without a header", "write a header (.mhd or .nhdr) beside it and give that"),
 }
 TAR, TAR_AT = b"ustar", 257
+NIFTI, NIFTI_AT = (b"n+1\0", b"n+2\0"), (4, 344)
 GZIP, LONGEST = b"\x1f\x8b", 4096
 
 
@@ -69,8 +70,20 @@ def _about(file: Path) -> tuple[str, str]:
     for beginning, known in BEGINNINGS.items():
         if head.lower().startswith(beginning.lower()):
             return known
+    if any(head[at : at + 4] in NIFTI for at in NIFTI_AT):
+        return _nifti_by_content(file)
     suffix = Path(file.name.lower().removesuffix(".gz")).suffix
     return NAMES.get(suffix, ("damaged or something else", "copy or download it again"))
+
+
+def _nifti_by_content(file: Path) -> tuple[str, str]:
+    """A NIfTI file by its content, whose name may say another thing."""
+    with file.open("rb") as stream:
+        compressed = stream.read(len(GZIP)) == GZIP
+    state, suffix = ("compressed ", ".nii.gz") if compressed else ("", ".nii")
+    if file.name.lower().endswith(suffix):
+        return f"a {state}NIfTI file that is damaged", "copy or download it again"
+    return f"a {state}NIfTI file", f"name it {suffix}"
 
 
 def _beginning(file: Path) -> bytes:

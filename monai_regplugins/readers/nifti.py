@@ -63,6 +63,7 @@ def nifti_header(file: Path) -> nib.Nifti1Header:
         second = stream.read(4) in NIFTI_2
         stream.seek(0)
         header: nib.Nifti1Header = (nib.Nifti2Header if second else nib.Nifti1Header).from_fileobj(stream, check=False)
+        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # the hand of the qform, by the standard 1 for 0
         return header
 
 

@@ -10,7 +10,8 @@ A linear map is found in three steps:
 3. **verdict**: a result that matches no better than the images as they lie is not used.
 
 Correlation is compared where a linear function of the intensities of one image explains those of the other nearly as
-well as any function, mutual information elsewhere.
+well as any function, mutual information elsewhere. Unless a correlation of 0.95 is found, both are tried: at a wrong
+place, body on body and air on air, the contrast of the images does not show.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ LINEAR = ("rigid", "similarity", "affine")
 INITIAL_ALIGNMENTS = ("none", "center", *LINEAR, "auto")
 FORMER_NAMES: dict[str, str] = VALUES["initial_alignment"]
 
-STARTS = 6  # best rotations that descend
+STARTS = 6  # best rotations that descend in any case
+MOST_STARTS = 24  # that descend until one of them matches
 HISTOGRAM_VOXELS = 32**3  # that fill a joint histogram; on smaller images the correlation is more accurate
 FINER_STEPS = ((0.5, 0.02), (1.0, 5e-4))  # the first and the last one at the finer levels, voxels
 SMALLEST_LEVEL = 8  # voxels along the shortest axis of a coarse image
-MATCHING = 0.95  # correlation of images that lie where they should, so that no other place is looked for
+MATCHING = 0.95  # correlation of images of one kind that lie where they should, so that nothing else is tried
 POOR = 0.5  # correlation below which a result is reported
 APART = 0.2  # of the length of the fixed image, by which two results differ that are not the same
 NEARLY = 0.8  # of what the best result leaves unexplained, that another one differs by less
@@ -161,14 +163,22 @@ def linear_alignment(
     if kind == "center":
         return Alignment(simple[1], CORRELATION, simple[0], known[0], known[1])
     starts = [start.matrix for start in find_starts(*scans)] if max(known) < MATCHING else []
-    metric, level = CORRELATION, levels[0]
-    near, far = (_descended(level, metric, some, kind, seed) for some in (simple, starts[:STARTS]))
+    near, far = (_descended(levels[0], CORRELATION, some, kind, seed) for some in (simple, starts[:MOST_STARTS]))
     best = max([*near, *far, *simple], key=lambda matrix: agreement(*levels[0], matrix, CORRELATION))
-    if metric_for(*level, best) != CORRELATION:
-        metric, level = MUTUAL_INFORMATION, levels[1]
-        starts = _by_metric(levels[0], [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far], metric)
-        near, far = (_descended(level, metric, some, kind, seed) for some in (simple, starts[:STARTS]))
-    return _finished(levels, metric, simple, _ranked(levels[1], near, far, metric), kind, seed)
+    if agreement(*levels[0], best, CORRELATION) <= MATCHING or not _is_linear(levels[0], best):
+        tried = [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far]
+        tried.sort(key=lambda matrix: -agreement(*levels[0], matrix, MUTUAL_INFORMATION))
+        close, away = (_descended(levels[1], MUTUAL_INFORMATION, some, kind, seed) for some in (simple, tried[:STARTS]))
+        ends = _ranked(levels[1], close, away, MUTUAL_INFORMATION)
+        if ends and not _is_linear(levels[1], ends[0][1]):
+            return _finished(levels, MUTUAL_INFORMATION, simple, ends, kind, seed)
+        near, far = [*near, *close], [*far, *away]
+    return _finished(levels, CORRELATION, simple, _ranked(levels[1], near, far, CORRELATION), kind, seed)
+
+
+def _is_linear(level: _Level, matrix: torch.Tensor) -> bool:
+    """Whether the images are to be compared by correlation, as far as that can be seen under a map."""
+    return metric_for(*level, matrix) == CORRELATION
 
 
 def _center_matrix(fixed: Scan, moving: Scan) -> torch.Tensor:
@@ -184,11 +194,6 @@ def _levels(fixed: Scan, moving: Scan) -> list[_Level]:
     return [(first, second) for first, second in coarse] + [(fixed, moving)]
 
 
-def _by_metric(level: _Level, starts: Sequence[torch.Tensor], metric: str) -> list[torch.Tensor]:
-    """The starts, those that match best by the metric first."""
-    return sorted(starts, key=lambda matrix: -agreement(*level, matrix, metric))
-
-
 def _turned_about(center: torch.Tensor, starts: Sequence[torch.Tensor], fixed: Scan) -> Iterator[torch.Tensor]:
     """The rotations of the starts about the centers of mass, for images that have no correlation."""
     middle = center_of_mass(fixed.image, fixed.affine, fixed.weight)
@@ -199,12 +204,21 @@ def _turned_about(center: torch.Tensor, starts: Sequence[torch.Tensor], fixed: S
 
 
 def _descended(level: _Level, metric: str, starts: Sequence[torch.Tensor], kind: str, seed: int) -> list[torch.Tensor]:
-    """Where the descents from the starts end, without those that fail; an affine map has its turn later."""
+    """Where the descents from the starts end, without those that fail; an affine map has its turn later.
+
+    Beyond the first few, no more descend once images of one kind match.
+    """
     descent = Descent(*level, metric, steps=(1.0, 0.05), iterations=50, seed=seed)
-    ends = []
-    for start in (start for start in starts if agreement(*level, start, metric) > OUTSIDE):
+    ends: list[torch.Tensor] = []
+    matching = False
+    for number, start in enumerate(starts):
+        if number >= STARTS and matching:
+            break
+        if agreement(*level, start, metric) == OUTSIDE:
+            continue
         with suppress(InputError):
             ends.append(descent.run(start, "rigid" if kind == "rigid" else "similarity"))
+            matching = matching or (metric == CORRELATION and agreement(*level, ends[-1], metric) > MATCHING)
     return ends
 
 

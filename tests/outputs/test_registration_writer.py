@@ -26,6 +26,7 @@ from monai_regplugins.io import nifti
 from monai_regplugins.io.formats import FORMATS, load_field
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.outputs import RegistrationWriter
+from monai_regplugins.readers.itk_world import itk_affine
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
 from monai_regplugins.transforms.warp_original import resample_original
@@ -359,15 +360,38 @@ KINDS_OF_PAIRS = list(zip(KINDS, np.random.default_rng(5).permutation(list(KINDS
 FIELDS = ("displacement_itk.nii.gz", "displacement_itk.h5", "displacement_slicer.nii.gz")
 
 
-@pytest.mark.usefixtures("no_drawing")
-@pytest.mark.parametrize(("fixed_kind", "moving_kind"), KINDS_OF_PAIRS)
-def test_fields_fit_the_files_where_itk_places_them(tmp_path: Path, fixed_kind: str, moving_kind: str) -> None:
-    fixed, moving = tmp_path / "fixed.nii.gz", tmp_path / "moving.nii"
+def files_of_kinds(folder: Path, fixed_kind: str, moving_kind: str) -> tuple[Path, Path]:
+    """A fixed and a moving image whose headers are of these kinds."""
+    fixed, moving = folder / "fixed.nii.gz", folder / "moving.nii"
     grids = {fixed: ((1.5, 1.2, -1.4), (0.3, 0.2), (12, 13, 11)), moving: ((1.1, 1.0, 1.2), (-0.2, 0.3), (34, 36, 32))}
     for seed, (file, kind) in enumerate(((fixed, fixed_kind), (moving, moving_kind))):
         affine = oblique(*grids[file])
         affine[:3, 3] += [40.0, -25.0, -130.0]  # around the origin, where files without a position lie
         save_kind(file, blobs(grids[file][2], seed), affine, KINDS[kind])
+    return fixed, moving
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize(("fixed_kind", "moving_kind"), KINDS_OF_PAIRS)
+def test_ants_and_nibabel_agree_with_what_is_written(tmp_path: Path, fixed_kind: str, moving_kind: str) -> None:
+    ants = pytest.importorskip("ants", reason="needs antspyx")
+    fixed, moving = files_of_kinds(tmp_path, fixed_kind, moving_kind)
+    result = result_of(fixed, moving, 3)
+    folder = RegistrationWriter(tmp_path / "out", ["itk_nifti", "itk_h5", "slicer_nifti"]).write(result)
+    images, outside = [ants.image_read(str(file)) for file in (fixed, moving)], -1e4
+    for name in FIELDS:
+        theirs = ants.apply_transforms(*images, [str(folder / name)], "linear", defaultvalue=outside).numpy()
+        agrees(np.where(theirs < outside / 2, np.nan, theirs), result.warped[0], inside=0.95)
+    written = nib.load(folder / "warped.nii.gz")
+    np.testing.assert_allclose(written.affine, result.fixed.affine, atol=1e-4)
+    np.testing.assert_allclose(itk_affine(folder / "warped.nii.gz"), written.affine, atol=5e-4)  # ITK squares shear off
+    np.testing.assert_allclose(written.get_fdata(), result.warped[0], atol=1e-3 * float(np.ptp(result.warped[0])))
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize(("fixed_kind", "moving_kind"), KINDS_OF_PAIRS)
+def test_fields_fit_the_files_where_itk_places_them(tmp_path: Path, fixed_kind: str, moving_kind: str) -> None:
+    fixed, moving = files_of_kinds(tmp_path, fixed_kind, moving_kind)
     result = result_of(fixed, moving, 3)
     folder = RegistrationWriter(tmp_path / "out", ["itk_nifti", "itk_h5", "slicer_nifti"], True).write(result)
     places = result.fixed.affine, result.moving.affine

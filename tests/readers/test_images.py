@@ -322,6 +322,47 @@ def test_only_the_volume_that_is_meant_has_to_fit_into_the_memory(
         read_scan(tmp_path / "a.nii", "image")
 
 
+SEQUENCES = {
+    "list first": ("list domain domain domain", "none (2,0,0) (0,2,0) (0,0,3)", 0),
+    "list last": ("domain domain domain list", "(2,0,0) (0,2,0) (0,0,3) none", -1),
+}
+
+
+def write_sequence(path: Path, volumes: np.ndarray, kinds: str, directions: str, axis: int) -> None:
+    """As 3D Slicer saves sequences: volumes (N, X, Y, Z) on an axis that is none of space."""
+    values = np.moveaxis(volumes, 0, axis)
+    sizes = " ".join(map(str, values.shape))
+    header = (
+        f"NRRD0005\ntype: float\ndimension: 4\nspace: left-posterior-superior\nsizes: {sizes}\n"
+        f"space directions: {directions}\nkinds: {kinds}\nendian: little\nencoding: raw\nspace origin: (1,2,3)\n"
+        "axis 0 index type:=numeric\n\n"
+    )
+    path.write_bytes(header.encode() + values.astype("<f4").tobytes("F"))
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_volumes_of_a_sequence_of_3d_slicer(kind: str, tmp_path: Path) -> None:
+    volumes, path = np.random.default_rng(3).normal(size=(3, 4, 5, 6)).astype(np.float32), tmp_path / "a.seq.nrrd"
+    write_sequence(path, volumes, *SEQUENCES[kind])
+    assert scan_phases(path, "image") == ["0", "1", "2"]
+    for k, volume in enumerate(volumes):
+        scan = read_scan(path, "image", phase=Phase(str(k), "moving_phase"))
+        np.testing.assert_array_equal(scan.values, volume)
+        np.testing.assert_array_equal(scan.affine, [[-2, 0, 0, -1], [0, -2, 0, -2], [0, 0, 3, 3], [0, 0, 0, 1]])
+    with pytest.raises(InputError, match=r"holds 3 volumes by their number \(0, 1, 2\), .* with moving_phase"):
+        read_scan(path, "image", phase=Phase("", "moving_phase"))
+    write_sequence(path, volumes, "vector domain domain domain", *SEQUENCES["list first"][1:])
+    with pytest.raises(InputError, match="holds 3 values per voxel"):
+        read_scan(path, "image")
+
+
+def test_an_axis_of_time_that_itk_does_not_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    write_sequence(path, np.zeros((3, 4, 5, 6)), "time domain domain domain", *SEQUENCES["list first"][1:])
+    with pytest.raises(InputError, match=r"a.nrrd' has more axes .* expected 'list'"):
+        read_scan(path, "image")
+
+
 def test_a_file_of_one_volume_has_no_phase(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / "a.nii")
     assert scan_phases(tmp_path / "a.nii", "image") == ["0"]

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -30,7 +31,12 @@ def archive(kind: str) -> bytes:
     return stream.getvalue()
 
 
+NIFTI = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)).to_bytes()
 KINDS = {
+    "packed.nii": (gzip.compress(NIFTI), "a compressed NIfTI file, so name it .nii.gz"),
+    "plain.nii.gz": (NIFTI, "a NIfTI file, so name it .nii"),
+    "plain.dcm": (NIFTI, "a NIfTI file, so name it .nii"),
+    "broken.nii": (NIFTI[:70] + b"\x0f\x27" + NIFTI[72:], "a NIfTI file that is damaged, so copy or download it again"),
     "scans.zip": (archive("zip"), "a ZIP archive, so unpack it"),
     "scan.nii.gz": (archive("zip"), "a ZIP archive, so unpack it"),
     "scans.tar.gz": (archive("tar"), "a tar archive, so unpack it"),

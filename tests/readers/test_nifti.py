@@ -13,6 +13,7 @@ from nifti_headers import FACTOR, KINDS, Kind, save_kind
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.readers.images import read_scan
+from monai_regplugins.readers.itk_world import itk_affine
 from monai_regplugins.readers.nifti import nifti_header, nifti_place
 from monai_regplugins.transforms.load import LoadSubjectd
 
@@ -87,6 +88,19 @@ def test_a_damaged_qform_does_not_matter_beside_an_sform(tmp_path: Path) -> None
     content[256:268] = np.float32([3.0, 2.0, 1.0]).tobytes()  # a quaternion longer than 1
     path.write_bytes(content)
     np.testing.assert_allclose(read_scan(path, "image").affine, MOVING_AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stated", "hand"), [(0.0, 1), (np.nan, 1), (-1.0, -1), (-2.0, -1)])
+def test_a_qform_without_a_stated_hand_is_right_handed(tmp_path: Path, stated: float, hand: int) -> None:
+    """As the standard and ITK have it; many old files hold 0."""
+    affine = MOVING_AFFINE @ np.diag([1, 1, np.sign(np.linalg.det(MOVING_AFFINE[:3, :3])) * hand, 1])
+    path = save_kind(tmp_path / "a.nii", VOLUME, affine, Kind(0, 1))
+    content = bytearray(path.read_bytes())
+    content[76:80] = np.float32(stated).tobytes()
+    path.write_bytes(content)
+    np.testing.assert_allclose(read_scan(path, "image").affine, affine, atol=1e-4)
+    if np.isfinite(stated):
+        np.testing.assert_allclose(itk_affine(path), affine, atol=1e-4)
 
 
 def test_an_empty_sform_is_no_position(tmp_path: Path) -> None:
