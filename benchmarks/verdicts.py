@@ -1,4 +1,4 @@
-"""How well the verdict tells failures from sane registrations: forty planted failures and two hundred sane pairs.
+"""How well the verdict separates failures from sane registrations: forty planted failures and two hundred sane pairs.
 
 The pairs are small: phantoms of abdomen, thorax and a breathing sagittal slice, and, with ``--data``, pairs of real
 data sets in the layout of Learn2Reg: hippocampi of two patients (``HippocampusMR``), phases of a 4D-CT

@@ -69,7 +69,7 @@ def interval_radius(level: float, spatial_dims: int) -> float:
 
     Example:
         >>> round(interval_radius(0.9, 3), 4), round(interval_radius(0.9, 2), 4)
-        (1.4436, 1.5174)
+        (1.4435, 1.5174)
     """
     return math.sqrt(2 * float(gammaincinv(spatial_dims / 2, level)) / spatial_dims)
 

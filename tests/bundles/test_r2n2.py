@@ -347,6 +347,8 @@ class TestSeries:
     FILES = (
         "aligned.nii.gz",
         "animation.gif",
+        "frames.csv",
+        "frames.png",
         "provenance.json",
         "respiration.csv",
         "respiration.png",
