@@ -15,6 +15,7 @@ from monai_regplugins.metrics.regularity import is_finite
 from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = [
+    "brightness_shift",
     "clipped_percent",
     "covered_percent",
     "extents",
@@ -134,6 +135,32 @@ def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None
     if not bool(centers.any()):
         return math.nan
     return -float(LocalCorrelation(second[None], WINDOW, shares[None], centers[None])(first[None]))
+
+
+def brightness_shift(image: Tensor, fixed: Tensor, weights: Tensor | None = None) -> float:
+    """Difference of the mean values of two images in standard deviations of the fixed one, on a coarse grid.
+
+    Args:
+        image: ``(1, *spatial)``.
+        fixed: the same shape.
+        weights: where both images count, ``(1, *spatial)``.
+
+    Returns:
+        0 for equal means; NaN where the fixed image is flat.
+
+    Example:
+        >>> fixed = torch.tensor([0.0, 2.0, 0.0, 2.0]).reshape(1, 2, 2)
+        >>> brightness_shift(fixed + 3.0, fixed)
+        3.0
+    """
+    size = [min(n, COARSE) for n in fixed.shape[1:]]
+    counts = None if weights is None else weights.as_subclass(Tensor)
+    shares = torch.ones(1, *size, device=fixed.device) if counts is None else resize_image(counts.float(), size)
+    first, second = (_coarse(one, counts, shares) for one in (image, fixed))
+    number = shares.sum().clamp_min(SMALLEST_SHARE)
+    means = [float((one * shares).sum() / number) for one in (first, second)]
+    deviation = float((((second - means[1]).square() * shares).sum() / number).sqrt())
+    return abs(means[0] - means[1]) / deviation if deviation > 0 else math.nan
 
 
 def mirror_gain(image: Tensor, fixed: Tensor, affine: Tensor) -> float:

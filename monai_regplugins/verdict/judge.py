@@ -112,6 +112,11 @@ def likeness(measures: Measures) -> float:
     return max(states, default=math.nan) if measures.get("one_patient", 0.0) else math.nan
 
 
+def brightness(measures: Measures) -> float:
+    """Difference in brightness of images that should be of one patient."""
+    return measures.get("brightness_shift", math.nan) if measures.get("one_patient", 0.0) else math.nan
+
+
 def landmark_growth(measures: Measures) -> float:
     """Landmark error after the registration over that before, or after the initial alignment if that is smaller."""
     before = min(measures.get("tre_before", math.nan), measures.get("tre_aligned", math.inf))
@@ -182,6 +187,14 @@ CHECKS: dict[str, Check] = {
         -math.inf,
         "the images look too unlike for two of one patient, which the bundle is made for: local similarity {:.2f}",
         "phases of a breath or of a heart beat begin at 0.73 and more, two patients or sides at 0.69 and less",
+    ),
+    "brightness": Check(
+        brightness,
+        1,
+        math.inf,
+        "the images differ in brightness by {:.1f} standard deviations: is one without its intercept, or in another "
+        "unit?",
+        "pairs of one patient differ by at most 0.2, CT values without their intercept by 2.2 and more",
     ),
     "sides": Check(
         _of("mirror_gain"),

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from monai_regplugins import fields
 from monai_regplugins.verdict.evidence import (
+    brightness_shift,
     clipped_percent,
     covered_percent,
     extents,
@@ -118,6 +119,18 @@ def test_only_what_counts_is_compared_and_flat_parts_are_not() -> None:
     half[:, 20:] = 0.0
     noisy[:, 20:] = 0.001 * smooth_noise(1)[:, 20:]
     assert local_similarity(noisy, half) > 0.9
+
+
+def test_brightness_is_compared_where_both_count() -> None:
+    """CT without its intercept: 1024 HU of a standard deviation of 500, whatever lies outside of the mask."""
+    fixed = 500 * torch.randn(1, 40, 40)
+    fixed = (fixed - fixed[:, :, :20].mean()) * 500 / fixed[:, :, :20].std(correction=0)
+    moving, inside = fixed + 1024, torch.zeros(1, 40, 40, dtype=torch.bool)
+    inside[:, :, :20] = True
+    moving[:, :, 20:] = -5000.0
+    assert brightness_shift(moving, fixed, inside) == pytest.approx(1024 / 500, rel=1e-4)
+    assert brightness_shift(fixed, fixed) == 0
+    assert math.isnan(brightness_shift(fixed, torch.ones(1, 40, 40)))
 
 
 def test_clipped_share_of_the_brighter_part() -> None:

@@ -16,6 +16,7 @@ SANE = {
     "extent_ratio": 1.0,
     "clipped_percent": 7.1,
     "mirror_gain": -0.07,
+    "brightness_shift": 0.1,
     "lncc_before": 0.30,
     "lncc_aligned": 0.54,
     "lncc": 0.73,
@@ -45,6 +46,7 @@ BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "similarity": ({"lncc": 0.39, "lncc_aligned": 0.3}, {"lncc": 0.05, "lncc_before": 0.0, "lncc_aligned": 0.0}),
     "similarity is known": ({"lncc": math.nan}, None),
     "one patient": ({"one_patient": 1.0}, None),
+    "brightness": ({"one_patient": 1.0, "lncc_aligned": 0.75, "lncc": 0.8, "brightness_shift": 2.2}, None),
     "sides": ({"mirror_gain": 0.05}, None),
     "better than given": ({"lncc_before": 0.75}, {"lncc_before": 0.9}),
     "better than aligned": ({"lncc_aligned": 0.75}, {"lncc_aligned": 0.9}),
@@ -86,6 +88,10 @@ def test_each_check_warns_and_fails_by_itself(name: str) -> None:
 def test_every_check_is_tried_and_says_where_its_limits_come_from() -> None:
     assert set(CHECKS) == set(BAD) | {"finite"}
     assert all(check.why and check.words and check.warn != check.fail for check in CHECKS.values())
+
+
+def test_images_of_two_patients_may_differ_in_brightness() -> None:
+    assert judge(SANE | {"brightness_shift": 13.0}) == Verdict("PASS")
 
 
 def test_a_field_that_is_not_finite_fails() -> None:
