@@ -163,12 +163,12 @@ def answers_while_computing(server: LabelServer) -> None:
         long = pool.submit(server.infer, "ran_propagate", "day1", slow)
         next_one = pool.submit(server.infer, "ran_propagate", "day2", {**slow, "refine_steps": 1})
         while not long.done():  # as many as fit: how long a registration takes is the computer's matter
-            if len(answers) == 3:
+            if len(answers) == 1:
                 answers.append(server.upload("day5", server.studies / "day1.nii.gz")[0])
             else:
                 answers.append(server.get("/info/")["name"])
-        assert len(answers) > 6, answers
-        assert answers.pop(3) == 200
+        assert len(answers) > 2, "a server that waits gives the first answer when the registration has ended"
+        assert answers.pop(1) == 200
         assert set(answers) == {"monai_regplugins"}
         assert [job.result()[0] for job in (long, next_one)] == [200, 200]
 
