@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from monai_regplugins.series.animation import animation_frames, write_animation
     from monai_regplugins.series.frames import chosen_frame, given_series, series_pairs
     from monai_regplugins.series.motion import motion_of, write_motion
-    from monai_regplugins.series.phases import Chain, PhaseSeries, phase_series
+    from monai_regplugins.series.phases import PhaseChain, PhaseSeries, phase_series
     from monai_regplugins.series.registration import SeriesRegistration
     from monai_regplugins.series.report import SeriesReport
     from monai_regplugins.series.respiration import respiratory_curve
     from monai_regplugins.series.writer import SeriesWriter, curve_figure
 
 __all__ = [
-    "Chain",
+    "PhaseChain",
     "PhaseSeries",
     "SeriesRegistration",
     "SeriesReport",
@@ -39,7 +39,7 @@ export_on_demand(
     animation=["animation_frames", "write_animation"],
     frames=["chosen_frame", "given_series", "series_pairs"],
     motion=["motion_of", "write_motion"],
-    phases=["Chain", "PhaseSeries", "phase_series"],
+    phases=["PhaseChain", "PhaseSeries", "phase_series"],
     registration=["SeriesRegistration"],
     report=["SeriesReport"],
     respiration=["respiratory_curve"],

@@ -14,7 +14,7 @@ from monai_regplugins.data.pair_list import check_pair_ids, list_rows, named_pai
 from monai_regplugins.readers.images import scan_phases
 from monai_regplugins.readers.phases import Phase, chosen_volume
 
-__all__ = ["PHASE_COLUMNS", "Chain", "PhaseSeries", "first_image", "phase_series"]
+__all__ = ["PHASE_COLUMNS", "PhaseChain", "PhaseSeries", "first_image", "phase_series"]
 
 Pair = dict[str, str]
 
@@ -22,7 +22,7 @@ PHASE_COLUMNS = ("image", "phase", "label", "points", "mask")  # of a list
 LISTS = (".csv", ".json")
 
 
-class Chain(NamedTuple):
+class PhaseChain(NamedTuple):
     """Phases one after the other, which begin beside the reference.
 
     Attributes:
@@ -46,7 +46,7 @@ class PhaseSeries(NamedTuple):
 
     names: tuple[str, ...]
     reference: int
-    chains: tuple[Chain, ...]
+    chains: tuple[PhaseChain, ...]
     places: Mapping[str, int]
 
     @property
@@ -84,7 +84,7 @@ def phase_series(
     pairs = {number: _pair(phases, number, reference, more) for number in range(len(phases)) if number != reference}
     check_pair_ids(list(pairs.values()), source=name)
     parts = _parts(len(names), reference, cyclic)
-    chains = tuple(Chain(tuple(pairs[number] for number in part), cyclic) for part in parts)
+    chains = tuple(PhaseChain(tuple(pairs[number] for number in part), cyclic) for part in parts)
     return PhaseSeries(names, reference, chains, {pair["pair_id"]: number for number, pair in pairs.items()})
 
 

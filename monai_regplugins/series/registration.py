@@ -18,7 +18,7 @@ import torch
 from monai_regplugins.checks import InputError
 from monai_regplugins.engines.pair_registration import PairRegistration
 from monai_regplugins.result import RegistrationResult
-from monai_regplugins.series.phases import Chain, PhaseSeries
+from monai_regplugins.series.phases import PhaseChain, PhaseSeries
 
 __all__ = ["SeriesRegistration", "average_cycle", "cycle_weights"]
 
@@ -96,7 +96,7 @@ class SeriesRegistration:
             average_cycle(files, self.harmonics)
             logger.info("averaged the fields over the cycle, %d harmonics of %d phases", self.harmonics, count)
 
-    def _follow(self, chain: Chain, folder: Path) -> None:
+    def _follow(self, chain: PhaseChain, folder: Path) -> None:
         """Register the phases of a chain, and keep their fields in a folder."""
         start: dict[str, Any] = {}
         for pair in chain.pairs:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.series.phases import Chain, PhaseSeries
+from monai_regplugins.series.phases import PhaseChain, PhaseSeries
 from monai_regplugins.series.registration import SeriesRegistration, average_cycle, cycle_weights
 
 COUNT = 8
@@ -54,7 +54,7 @@ def values() -> torch.Tensor:
 
 def series(cyclic: bool = True) -> PhaseSeries:
     pairs = [{"pair_id": str(t)} for t in range(1, COUNT)]
-    chain = Chain(tuple(pairs), cyclic)
+    chain = PhaseChain(tuple(pairs), cyclic)
     return PhaseSeries(tuple(map(str, range(COUNT))), 0, (chain,), {str(t): t for t in range(COUNT)})
 
 
