@@ -306,10 +306,10 @@ class RegistrationResult:
         ``overlap_percent``, ``covered_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent``
         and, in each state, ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``,
         the longest side of the smaller image in mm, and that of the larger one over it; ``mirror_gain``, by how much
-        they match better when one is mirrored; ``brightness_shift`` of :attr:`warped` from the fixed image, in standard
-        deviations; ``one_patient``, 1 if the images should be of one; where the inferer states them, ``working_voxels``
-        and ``refined_voxels``, how many voxels the network and the first level of the optimization saw, and
-        ``network_folding``, in percent, what the network's own field folds.
+        they match better when one is mirrored; ``brightness_shift`` of the moving image from the fixed one, both as the
+        network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one; where the inferer
+        states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level of the
+        optimization saw, and ``network_folding``, in percent, what the network's own field folds.
         """
         return self._evidence(self._before())
 
@@ -328,7 +328,7 @@ class RegistrationResult:
             "extent_ratio": max(sides) / min(sides),
             "clipped_percent": max(clipped),
             "mirror_gain": mirror_gain(before.get("aligned", before["moving"]), fixed, fixed_affine),
-            "brightness_shift": brightness_shift(self.warped.as_tensor(), fixed.as_tensor(), self.compared),
+            "brightness_shift": brightness_shift(self.targets["moving"], fixed.as_tensor(), self.compared),
             "one_patient": float(self.one_patient),
             **field_evidence(self.ddf, self.targets["spacing"], mask),
             **self._local_similarities(before),
