@@ -49,6 +49,7 @@ from monai_regplugins.metrics import mean_metrics, pair_metrics
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "ran" / "configs" / "train.json"
 SETTINGS = ("batch_size", "spatial_size", "learning_rate", "window", "val_pairs", "synthetic_probability", "seed")
 ADAM = {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": "@learning_rate"}  # as in both papers
+LEARNING_RATE = 0.002  # of Adam, unless it is given; that of the recipe is Muon's
 MEASURES = {"dsc": ("DSC", 3), "hd95": ("HD95 (mm)", 2), "folding_percent": ("folding (%)", 3),
             "sdlogj": ("SDlogJ", 3), "ncc": ("NCC", 3)}  # fmt: skip
 UNMOVED = {"folding_percent": 0.0, "sdlogj": 0.0}  # of the identity
@@ -191,7 +192,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--steps", type=int, help="optimizer steps of each network (default: as many as the configuration takes)")
     add("--batch_size", type=int, help="pairs per step")
     add("--spatial_size", type=int, nargs="+", help="grid of the networks, voxels")
-    add("--learning_rate", type=float, help="of both networks")
+    add("--learning_rate", type=float, help=f"of both networks (default: {LEARNING_RATE})")
     add("--voxelmorph_learning_rate", type=float, help="of VoxelMorph alone (default: the same)")
     add("--window", type=float, nargs=2, help="intensities that become 0 and 1")
     add("--val_pairs", type=int, help="validation pairs, 0 for all")
@@ -212,7 +213,9 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     torch.set_num_threads(args.threads)
-    overrides = {"optimizer": ADAM} | given(args, ("dataset_dir", *SETTINGS)) | dict(args.set)
+    overrides = (
+        {"optimizer": ADAM, "learning_rate": LEARNING_RATE} | given(args, ("dataset_dir", *SETTINGS)) | dict(args.set)
+    )
     parser = ConfigParser(config := of_steps(read_config(args.config, overrides), args.steps))
     seed, device = parser.get_parsed_content("seed"), parser.get_parsed_content("device")
     parsers = {"VoxelMorph": voxelmorph_parser(config, args.voxelmorph_learning_rate), "RAN": parser}
