@@ -323,6 +323,7 @@ def test_a_plain_pair_has_nothing_more(register: Registration, pair: Pair) -> No
 
 
 @pytest.mark.parametrize("name", [*TINY])
+@pytest.mark.slow
 def test_uncertainty(name: str, bundles: Path, tmp_path: Path) -> None:
     """An image on the fixed grid, in proportion to the factor; without it everything else is the same."""
     pair = make_pair(tmp_path / "pair", spatial_dims=2 if name == "r2n2" else 3)
@@ -560,6 +561,7 @@ def test_tensors_in_lps_are_registered_where_they_lie(register: Registration, pa
         torch.testing.assert_close(found.as_tensor(), expected.as_tensor())
 
 
+@pytest.mark.slow
 def test_labels_keep_their_numbers_and_their_place(register: Registration, pair: Pair, tmp_path: Path) -> None:
     """Large ones, on flipped axes, from file to file."""
     image = nib.load(pair.moving_label)
@@ -659,6 +661,7 @@ def test_names_in_a_list_of_files_are_no_code(bundles: Path, pair: Pair, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_overrides_count(bundles: Path, pair: Pair, register: Registration) -> None:
     refined = load_ran(bundles / "ran", refine_steps=3, window=None, **{"inferer#learning_rate": 0.2})
     result = refined(pair.fixed, pair.moving)

@@ -281,6 +281,7 @@ class TestPairs:
     """Inference on two files."""
 
     @pytest.mark.parametrize("stopping", [False, True])
+    @pytest.mark.slow
     def test_results_of_given_files(self, stopping: bool, infer: Infer, r2n2: Path, ckpt: Path, tmp_path: Path) -> None:
         arrays = {"moving": smooth(seed=1), "fixed": smooth(seed=2)}
         paths = {key: save(tmp_path / f"{key}.nii.gz", values) for key, values in arrays.items()}
