@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_regplugins import fields
+from monai_regplugins.files.cells import as_text
 from monai_regplugins.metrics.overlap import labels_in
 from monai_regplugins.result import RegistrationResult
 
@@ -91,12 +94,15 @@ def motion_csv(names: Sequence[str], curves: Curves) -> str:
         curves: of :func:`read_motion`.
     """
     d = next((curve.shape[1] for curve in curves.values()), len(AXES))
-    lines = [",".join(["phase", "structure", *(f"{axis}_mm" for axis in AXES[:d]), "length_mm"])]
+    stream = io.StringIO(newline="")
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["phase", "structure", *(f"{axis}_mm" for axis in AXES[:d]), "length_mm"])
     for number, phase in enumerate(names):
         for name, curve in curves.items():
             values = [*curve[number], np.linalg.norm(curve[number])]
-            lines.append(",".join([f'"{phase}"', name, *("" if np.isnan(v) else f"{v + 0.0:.4f}" for v in values)]))
-    return "\n".join(lines) + "\n"
+            cells = ["" if np.isnan(value) else f"{value + 0.0:.4f}" for value in values]
+            table.writerow([as_text(phase), name, *cells])
+    return stream.getvalue()
 
 
 def curves_figure(

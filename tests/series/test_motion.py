@@ -59,6 +59,12 @@ def test_curves_are_read_from_the_folders(tmp_path: Path) -> None:
     assert (rows[1]["right_mm"], rows[1]["head_mm"], rows[2]["head_mm"]) == ("2.5000", "4.0000", "")
 
 
+def test_names_of_phases_are_text_in_the_table() -> None:
+    """No formula of a spreadsheet, and no end of a cell."""
+    rows = list(csv.DictReader(io.StringIO(motion_csv(["=1+1", 'a "b", c'], {"mean": np.zeros((2, 3))}))))
+    assert [row["phase"] for row in rows] == ["'=1+1", 'a "b", c']
+
+
 def test_a_figure_has_a_panel_for_each_axis_and_a_curve_for_each_structure() -> None:
     panels = {"x": {f"point {number}": [0.0, float(number)] for number in range(20)}, "y": {"a": [0.0, 1.0]}}
     first, second = curves_figure(["0", "1"], panels).axes
