@@ -17,6 +17,7 @@ from monai_regplugins.checks import load_into, load_weights
 from monai_regplugins.handlers.checkpoint import model_part
 from monai_regplugins.inferers.pair import PairInferer
 from monai_regplugins.inferers.refine import RefinedInferer
+from monai_regplugins.inferers.warm import KnownField
 
 __all__ = ["load_bundle", "load_voxelmorph"]
 
@@ -45,7 +46,7 @@ def load_bundle(config: Mapping[str, Any], refine_steps: int = 0, alone: bool = 
     if refine_steps and not own:
         inferer = _refined(inferer, parser, refine_steps)
     if alone:
-        inferer.inferer = _NoMotion(inferer.inferer.padding)
+        inferer.inferer = KnownField(None, inferer.inferer.padding)
     prepare, device = (parser.get_parsed_content(key) for key in ("evaluator#prepare_batch", "device"))
     network.eval()
 
@@ -93,17 +94,6 @@ def load_voxelmorph(ckpt: str, spatial_dims: int, spatial_size: Sequence[int] = 
             return inferer(torch.stack([moving, fixed], dim=1), field)["ddf"][0]
 
     return register
-
-
-class _NoMotion:
-    """Stand in for an inferer: it returns no displacement, and the moving image as it is."""
-
-    def __init__(self, padding: str) -> None:
-        self.padding = padding
-
-    def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        moving = inputs[:, :1]
-        return {"ddf": moving.new_zeros(len(moving), moving.ndim - 2, *moving.shape[2:]), "warped": moving}
 
 
 def _refined(inferer: Any, parser: ConfigParser, steps: int) -> RefinedInferer:

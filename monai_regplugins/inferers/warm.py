@@ -13,7 +13,7 @@ from torch import Tensor
 from monai_regplugins import fields
 from monai_regplugins.inferers.refine import RefinedInferer
 
-__all__ = ["WarmInferer"]
+__all__ = ["KnownField", "WarmInferer"]
 
 ABOUT_STARTS = ("network_folding", "from_network", "from_search", "contrast_free", "unused_similarity")
 
@@ -73,22 +73,35 @@ class WarmInferer(Inferer):
     def _with_steps(self, steps: int, start: Tensor) -> RefinedInferer:
         """The wrapped inferer with a field in place of its network's, and with another number of steps."""
         warm = copy.copy(self.inferer)
-        warm.inferer = _Given(start, self.inferer.inferer.padding)  # type: ignore[assignment]
+        warm.inferer = KnownField(start, self.inferer.inferer.padding)  # type: ignore[assignment]
         warm.descend, warm.steps = copy.copy(self.inferer.descend), steps
         warm.descend.steps = steps
         warm.never_worse = False  # else it would begin at no displacement, too, and take twice as long
         return warm
 
 
-class _Given(Inferer):
-    """Finds a field that is known."""
+class KnownField(Inferer):
+    """Stand in for an inferer: the field is known, and the network does not run.
 
-    def __init__(self, ddf: Tensor, padding: str) -> None:
+    Args:
+        ddf: the field, ``(B, d, *spatial)``, voxels; None for no displacement.
+        padding: padding of the warp outside of the moving image: ``zeros`` or ``border``.
+
+    Example:
+        >>> sorted(KnownField(None, "zeros")(torch.rand(1, 2, 16, 16), None))
+        ['ddf', 'warped']
+    """
+
+    def __init__(self, ddf: Tensor | None, padding: str) -> None:
         super().__init__()
         self.ddf, self.padding = ddf, padding
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        return {"ddf": self.ddf, "warped": fields.warp(inputs[:, :1].float(), self.ddf, padding=self.padding)}
+        """Return the field and the moving image under it."""
+        moving = inputs[:, :1].float()
+        if self.ddf is None:
+            return {"ddf": moving.new_zeros(len(moving), moving.ndim - 2, *moving.shape[2:]), "warped": moving}
+        return {"ddf": self.ddf, "warped": fields.warp(moving, self.ddf, padding=self.padding)}
 
 
 def _of_fewer_differences(image: Tensor, ddf: Tensor, padding: str) -> Tensor:

@@ -130,8 +130,9 @@ def average_cycle(files: list[Path], harmonics: int) -> None:
     """
     weights = cycle_weights(len(files) + 1, harmonics)[1:, 1:]  # the reference, 0, neither moves nor contributes
     maps = [np.load(file, mmap_mode="r+").reshape(-1) for file in files]
-    for begin in range(0, maps[0].size, max(1, SLAB // len(maps))):
-        part = slice(begin, begin + max(1, SLAB // len(maps)))
+    step = max(1, SLAB // len(maps))
+    for begin in range(0, maps[0].size, step):
+        part = slice(begin, begin + step)
         averaged = weights @ np.stack([one[part] for one in maps])
         for one, values in zip(maps, averaged, strict=True):
             one[part] = values

@@ -127,10 +127,8 @@ def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None
         >>> round(local_similarity(1 - fixed, fixed), 2)
         1.0
     """
-    size = [min(n, COARSE) for n in fixed.shape[1:]]
-    counts = None if weights is None else weights.as_subclass(Tensor)
-    shares = torch.ones(1, *size, device=fixed.device) if counts is None else resize_image(counts.float(), size)
-    first, second = (_standardized(_coarse(one, counts, shares), shares) for one in (image, fixed))
+    coarse, shares = _on_coarse_grid((image, fixed), weights)
+    first, second = (_standardized(one, shares) for one in coarse)
     centers = (_local_deviation(second, shares) > STRUCTURE).to(second) * (shares > 0.5)
     if not bool(centers.any()):
         return math.nan
@@ -153,14 +151,9 @@ def brightness_shift(image: Tensor, fixed: Tensor, weights: Tensor | None = None
         >>> brightness_shift(fixed + 3.0, fixed)
         3.0
     """
-    size = [min(n, COARSE) for n in fixed.shape[1:]]
-    counts = None if weights is None else weights.as_subclass(Tensor)
-    shares = torch.ones(1, *size, device=fixed.device) if counts is None else resize_image(counts.float(), size)
-    first, second = (_coarse(one, counts, shares) for one in (image, fixed))
-    number = shares.sum().clamp_min(SMALLEST_SHARE)
-    means = [float((one * shares).sum() / number) for one in (first, second)]
-    deviation = float((((second - means[1]).square() * shares).sum() / number).sqrt())
-    return abs(means[0] - means[1]) / deviation if deviation > 0 else math.nan
+    coarse, shares = _on_coarse_grid((image, fixed), weights)
+    (mean, _), (fixed_mean, deviation) = (_moments(one, shares) for one in coarse)
+    return float((mean - fixed_mean).abs() / deviation) if float(deviation) > 0 else math.nan
 
 
 def mirror_gain(image: Tensor, fixed: Tensor, affine: Tensor) -> float:
@@ -192,6 +185,14 @@ def mirror_gain(image: Tensor, fixed: Tensor, affine: Tensor) -> float:
     return local_similarity(small.flip(axis + 1), target) - local_similarity(small, target)
 
 
+def _on_coarse_grid(images: Sequence[Tensor], weights: Tensor | None) -> tuple[list[Tensor], Tensor]:
+    """Images of one shape on a grid of at most 48 voxels along an axis, and the share of each voxel that counts."""
+    size = [min(n, COARSE) for n in images[0].shape[1:]]
+    counts = None if weights is None else weights.as_subclass(Tensor)
+    shares = torch.ones(1, *size, device=images[0].device) if counts is None else resize_image(counts.float(), size)
+    return [_coarse(one, counts, shares) for one in images], shares
+
+
 def _coarse(image: Tensor, counts: Tensor | None, shares: Tensor) -> Tensor:
     """An image at the size of the shares, each voxel the average of what counts."""
     values = image.as_subclass(Tensor).float()
@@ -202,10 +203,16 @@ def _coarse(image: Tensor, counts: Tensor | None, shares: Tensor) -> Tensor:
 
 def _standardized(image: Tensor, shares: Tensor) -> Tensor:
     """An image of mean 0 and standard deviation 1 in what counts, 0 elsewhere; a flat one becomes 0."""
+    mean, deviation = _moments(image, shares)
+    return torch.where(shares > 0, image - mean, 0) / deviation if float(deviation) > 0 else torch.zeros_like(image)
+
+
+def _moments(image: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of what counts of an image."""
     number = shares.sum().clamp_min(SMALLEST_SHARE)
-    centered = torch.where(shares > 0, image - (image * shares).sum() / number, 0)
-    deviation = ((centered.square() * shares).sum() / number).sqrt()
-    return centered / deviation if float(deviation) > 0 else torch.zeros_like(image)
+    mean = (image * shares).sum() / number
+    centered = torch.where(shares > 0, image - mean, 0)
+    return mean, ((centered.square() * shares).sum() / number).sqrt()
 
 
 def _local_deviation(image: Tensor, shares: Tensor) -> Tensor:
