@@ -224,7 +224,7 @@ def _ants(
             syn_metric="CC",
             syn_sampling=2,
             reg_iterations=(40, 20, 0),
-            total_sigma=0.5 * max(stiffness - 1, 0),  # a larger flow_sigma makes the total field rougher, not smoother
+            total_sigma=0.5 * max(stiffness - 1, 0),  # flow_sigma hardly changes it
             random_seed=seed + 1,
             outprefix=str(Path(folder, "step")),
             **masks,
