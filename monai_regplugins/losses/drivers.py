@@ -54,14 +54,15 @@ class _Window(NamedTuple):
         if low >= high:
             return value
         rows = (slice(low - first, high - first), *self.where[1:])
-        fixed, weights, gradient = self.fixed[low - start : high - start], weights[rows], gradient[(0, ..., *rows)]
-        for slab, _, channels in self.moving.slabs(ddf[(..., *rows)], low - start):
+        part: tuple[slice, ...] = (slice(None), slice(None), *rows)
+        fixed, weights, gradient = self.fixed[low - start : high - start], weights[rows], gradient[part]
+        for slab, _, channels in self.moving.slabs(ddf[part], low - start):
             ((values, slopes),) = channels
             difference = values - fixed[slab]
             weighted = difference * weights[slab] * self.scale
             value += (difference * weighted).sum()
             for axis, slope in enumerate(slopes):
-                gradient[axis, slab].addcmul_(weighted, slope, value=2)
+                gradient[0, axis, slab].addcmul_(weighted, slope, value=2)
         return value
 
 
@@ -108,7 +109,8 @@ class LabelDistance(Driver):
         if volume < LEAST:
             return None
         where = _box(moving[0, 0] + fixed[0, 0])
-        return _Window(where, SampledImage(moving[(..., *where)], "border"), fixed[(0, 0, *where)].clone(), 1 / volume)
+        sampled = SampledImage(moving[0, 0][where][None, None], "border")
+        return _Window(where, sampled, fixed[0, 0][where].clone(), 1 / volume)
 
     def sums(self, ddf: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Return the share of some rows, and its gradient."""
@@ -172,7 +174,9 @@ def _box(region: Tensor) -> tuple[slice, ...]:
     """Where a region ``(*spatial)`` is above 0, and a margin."""
     above, axes = region > 0, range(region.ndim)
     ends = [above.any(dim=[k for k in axes if k != axis]).nonzero()[[0, -1], 0].tolist() for axis in axes]
-    return tuple(slice(max(0, a - MARGIN), min(n, b + 1 + MARGIN)) for (a, b), n in zip(ends, region.shape, strict=True))
+    return tuple(
+        slice(max(0, a - MARGIN), min(n, b + 1 + MARGIN)) for (a, b), n in zip(ends, region.shape, strict=True)
+    )
 
 
 @torch.enable_grad()

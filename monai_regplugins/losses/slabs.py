@@ -44,7 +44,7 @@ class _Parts(NamedTuple):
 
 
 class SlabLoss:
-    r"""What :meth:`InstanceLoss.of_pair` and drivers return, to rounding, with the gradient by the nodes of a coarser grid.
+    r"""The loss of :meth:`InstanceLoss.of_pair` and of drivers, to rounding, with the gradient by coarser nodes.
 
     Similarity and smoothness are sums over windows and edges, so that the sum over slabs of the first axis is exact:
 
