@@ -107,9 +107,12 @@ class Drivers:
             InputError: See :meth:`check`.
         """
         moving, fixed = _both(pair, POINTS, "refine_landmark_weight")
-        number = len(fixed.reshape(-1, fixed.shape[-1]))
+        number = fixed.shape[-2]
         if moving.shape != fixed.shape:
-            raise InputError(f"there are {len(moving)} moving and {number} fixed points, expected a partner for each.")
+            raise InputError(
+                f"there are {moving.shape[-2]} moving and {number} fixed points, expected a partner for each; check "
+                "the files."
+            )
         beyond = [row for row in self.landmarks if row >= number]
         if beyond:
             raise InputError(

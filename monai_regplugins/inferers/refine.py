@@ -31,7 +31,7 @@ from monai_regplugins.inferers.refined import (
     zero_field,
 )
 from monai_regplugins.inferers.spread import STIFFER, deviation
-from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
+from monai_regplugins.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
 from monai_regplugins.losses.slabs import SlabLoss
@@ -226,9 +226,9 @@ class RefinedInferer(Inferer):
         return partial(self._by_training_loss, _computable(self.loss, names))
 
     def _is_foreign(self, key: str) -> bool:
-        """Whether the wrapped inferer does not know a mask, or what drives."""
+        """Whether the wrapped inferer does not know a mask, labels or points."""
         known = key == "fixed_mask" and isinstance(self.inferer, DenseInferer)
-        return key in (*MASK_KEYS, *self.drivers.keys) and not known
+        return key in (*MASK_KEYS, *LABEL_KEYS, *POINT_KEYS) and not known
 
     def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair by the loss of a training."""

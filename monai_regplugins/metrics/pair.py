@@ -117,7 +117,7 @@ def pair_metrics(
         ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. With ``aligned`` there is an ``_aligned``
         beside each ``_before``. A mean over labels skips those that either image lacks before the registration, a mean
         of distances also those that the warp has lost. Labels and landmarks that drove the registration are left out of
-        means and percentiles; theirs are ``driving_dsc``, ``driving_tre`` and so on.
+        means and percentiles; theirs are ``driving_dsc``, ``driving_tre`` and so on, and the only ones where all drove.
     """
     if warped_label is None and moving_label is not None:
         warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
@@ -201,7 +201,7 @@ def _landmark_values(
     driving: Set[int],
 ) -> dict[str, float]:
     """Mean, 95th percentile and largest error of the landmarks in each state; those that drove apart."""
-    values, drove = {}, torch.tensor([row in driving for row in range(len(fixed_points))])
+    values, groups = {}, _groups(range(len(fixed_points)), driving)
     for state in states:
         points = fixed_points.double()
         if state.ddf is not None:
@@ -209,16 +209,18 @@ def _landmark_values(
         if state.matrix is not None:
             points = map_points(points, state.matrix)
         distances = landmark_errors(points, moving_points, spacing)
-        for prefix, group in _groups(bool(driving)).items():
-            errors = landmark_statistics(distances[drove == group])
+        for prefix, rows in groups.items():
+            errors = landmark_statistics(distances[rows])
             for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
                 values[state.name(prefix + name)] = errors[source]
     return values
 
 
-def _groups(driven: bool) -> dict[str, bool]:
-    """What the names of the measures of a group begin with, and whether it drove."""
-    return {"": False, DRIVING: True} if driven else {"": False}
+def _groups(numbers: Iterable[int], driving: Set[int]) -> dict[str, list[int]]:
+    """Labels or rows that are only measured, and those that drove, by what the names of their measures begin with."""
+    known = list(numbers)
+    drove, others = [k for k in known if k in driving], [k for k in known if k not in driving]
+    return {name: group for name, group in (("", others), (DRIVING, drove)) if group} or {"": []}
 
 
 def _field_values(
@@ -257,9 +259,7 @@ def _label_values(
     common = moving & labels_in(fixed_label)
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]
-    groups = {
-        prefix: [k for k in compared if (k in driving) == drove] for prefix, drove in _groups(bool(driving)).items()
-    }
+    groups = _groups(compared, driving)
     known = [(state, state.label) for state in states if state.label is not None]
     overlaps = [(state, dice(label_map, fixed_label, compared)) for state, label_map in known]
     values = {

@@ -20,6 +20,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.inferers import (
     DenseInferer,
+    Drivers,
     PairInferer,
     SequenceInferer,
     StoppingRule,
@@ -818,3 +819,72 @@ class TestNeverWorseThanAligned:
     def test_a_threshold_that_leaves_nothing_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         refined(InstanceLoss(threshold=2.0), 2)(known_pair((20, 18))[0], no_motion)
         assert caplog.messages[0].startswith("only 0.00 % of the fixed image are above mask_threshold 2:")
+
+
+class TestDrivers:
+    """Labels and landmarks of a region in which the images show nothing."""
+
+    SHIFT = 2.0  # voxels, of label and landmarks along the first axis
+
+    @staticmethod
+    def pair() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Two equal images, dark where the driving label lies, and what drives."""
+        images = torch.rand(1, 1, 32, 28).repeat(1, 2, 1, 1)
+        images[..., :20, :] = 0
+        label = torch.zeros(1, 1, 32, 28, dtype=torch.uint8)
+        label[..., 6:14, 8:20] = 4
+        points = torch.tensor([[[7.0, 10.0], [12.0, 10.0], [7.0, 17.0], [12.0, 17.0], [28.0, 14.0]]])
+        moved = points + torch.tensor([2.0, 0.0])
+        labels = {"fixed_label": label, "moving_label": label.roll(2, 2)}
+        return images, {**labels, "fixed_keypoints": points, "moving_keypoints": moved}
+
+    @staticmethod
+    def inferer(**options: Any) -> RefinedInferer:
+        settings: dict[str, Any] = {"steps": 80, "spatial_size": [16, 14], "levels": 2, **options}
+        return RefinedInferer(PairInferer(), InstanceLoss("mse", smoothness_weight=0.01), **settings)
+
+    @pytest.mark.parametrize(
+        ("drivers", "transform"),
+        [
+            (Drivers(1.0), "velocity"),
+            (Drivers(landmark_weight=1.0, landmarks=[0, 1, 2, 3]), "displacement"),
+        ],
+    )
+    def test_the_field_follows_them(self, drivers: Drivers, transform: str) -> None:
+        images, given = self.pair()
+        without = self.inferer(transform=transform)(images, no_motion, **given)
+        assert not without["ddf"].any()
+        assert not {"driving_labels", "driving_landmarks"} & without.keys()
+        found = self.inferer(transform=transform, drivers=drivers)(images, no_motion, **given)
+        rows = {6: 8, 13: 15}
+        for row, moved in rows.items():
+            assert found["ddf"][0, 0, row, 10:18].mean() == pytest.approx(moved - row, abs=0.3)
+        assert found["ddf"][0, 0, 28:].abs().max() < 0.3  # the images say so
+        told = {"driving_labels": [[4]]} if drivers.label_weight else {"driving_landmarks": [[0, 1, 2, 3]]}
+        assert {key: value.tolist() for key, value in found.items() if key.startswith("driving")} == told
+
+    def test_in_slabs_it_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        images, given = self.pair()
+        inferer = self.inferer(drivers=Drivers(1.0, [], 0.5), steps=5)
+        expected = inferer(images, no_motion, **given)["ddf"]
+        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", 0)
+        monkeypatch.setattr("monai_regplugins.losses.slabs.SLAB_VOXELS", 100)
+        torch.testing.assert_close(inferer(images, no_motion, **given)["ddf"], expected, atol=1e-4, rtol=0)
+        assert expected.abs().max() > 0.3
+
+    def test_samples_of_a_batch_are_as_if_alone(self) -> None:
+        images, given = self.pair()
+        more = dict(given)
+        for key in ("fixed_label", "moving_label"):
+            more[key] = given[key].clone()
+            more[key][..., 22:26, 4:9] = 9
+        inferer = self.inferer(drivers=Drivers(1.0), steps=3)
+        alone = [inferer(images, no_motion, **one) for one in (given, more)]
+        both = inferer(images.repeat(2, 1, 1, 1), no_motion, **{k: torch.cat([given[k], more[k]]) for k in given})
+        torch.testing.assert_close(both["ddf"], torch.cat([one["ddf"] for one in alone]))
+        assert both["driving_labels"].tolist() == [[4, 0], [4, 9]]
+
+    def test_what_cannot_be_driven_is_refused(self) -> None:
+        for options in ({"steps": 0}, {"loss": MaskedMSELoss()}):
+            with pytest.raises(InputError, match="instance optimization, which is off; set refine_steps to 30"):
+                RefinedInferer(PairInferer(), **options, drivers=Drivers(1.0))  # type: ignore[arg-type]
