@@ -19,7 +19,7 @@ from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.drivers import Drivers, PairDrivers
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
-from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
 from monai_regplugins.inferers.refined import (
     AtSize,
     OfField,
@@ -202,12 +202,13 @@ class RefinedInferer(Inferer):
         targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGE_KEYS}
         refine = self._method({*FROM_THE_FIELD, *IMAGE_KEYS, *targets})
         result = self.inferer(inputs, network, *args, **inner)
-        image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
-        device = image.device.type
+        fixed = args[0] if args else kwargs.get("fixed")
+        moving, fixed = moving_and_fixed(inputs) if fixed is None else (inputs, fixed)
+        device = inputs.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
+            targets |= {"moving": moving.float(), "fixed": fixed.float()}
             targets = {key: outside_inference(value) for key, value in targets.items()}
-            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
+            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(inputs))]
             warped = result.pop("warped")  # as large as an image, and made anew
             if self.steps:
                 result.pop("uncertainty", None)
@@ -325,7 +326,7 @@ class RefinedInferer(Inferer):
 
         def at(size: list[int]) -> OfField:
             moving, fixed = pairs[tuple(size)]
-            if math.prod(size) > LARGE and SlabLoss.takes(loss):
+            if math.prod(size) > LARGE and SlabLoss.takes(loss) and moving.image.shape[1] == 1:
                 return SlabLoss(loss, moving, fixed, self.inferer.padding, drivers=driving.at(size))
             of_images, of_drivers = loss.of_pair(moving, fixed, self.inferer.padding), driving.loss(size)
             return (lambda ddf: of_images(ddf) + of_drivers(ddf)) if self.drivers else of_images

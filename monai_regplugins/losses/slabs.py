@@ -79,6 +79,11 @@ class SlabLoss:
         voxels: int | None = None,
         drivers: Sequence[Driver] = (),
     ) -> None:
+        if fixed.image.shape[1] > 1:
+            raise InputError(
+                f"images of {fixed.image.shape[1]} channels cannot be computed in slabs, expected one; leave out full "
+                "resolution, or give one channel."
+            )
         if not self.takes(loss):
             raise InputError(
                 f"similarity '{loss.similarity}' and smoothness '{loss.smoothness}' with a folding weight of "

@@ -43,7 +43,7 @@ from monai_regplugins.losses import (
 from monai_regplugins.losses.instance import WeightedImage
 from monai_regplugins.metrics import folding_strict
 from monai_regplugins.metrics.uncertainty import ause
-from monai_regplugins.networks.nets import R2N2, RegNet
+from monai_regplugins.networks.nets import R2N2, RAN, RegNet
 
 Tensors = Mapping[str, torch.Tensor]
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -888,3 +888,38 @@ class TestDrivers:
         for options in ({"steps": 0}, {"loss": MaskedMSELoss()}):
             with pytest.raises(InputError, match="instance optimization, which is off; set refine_steps to 30"):
                 RefinedInferer(PairInferer(), **options, drivers=Drivers(1.0))  # type: ignore[arg-type]
+
+
+class TestChannels:
+    """Each of two channels shows the motion along one axis alone."""
+
+    @staticmethod
+    def pair() -> tuple[torch.Tensor, torch.Tensor]:
+        """Moving and fixed image, ``(1, 2, 32, 32)``; the fixed one is moved by a voxel along each axis."""
+        stripes = smooth((36,), 1.5, 0).expand(36, 36)
+        moving = torch.stack([stripes, stripes.T])[None]
+        return moving[..., 2:-2, 2:-2], moving[..., 3:-1, 3:-1]
+
+    @pytest.mark.parametrize(("similarity", "search"), [("lncc", 0), ("mind", 2)])
+    def test_all_channels_are_registered(self, similarity: str, search: int) -> None:
+        moving, fixed = self.pair()
+        loss = InstanceLoss(similarity, window=5, smoothness_weight=0.1)
+        inferer = RefinedInferer(
+            PairInferer(padding="border"), loss, 40, spatial_size=[16, 16], levels=2, search=search
+        )
+        found = inferer(torch.cat([moving, fixed], dim=1), no_motion)
+        inner = found["ddf"][..., 8:-8, 8:-8]
+        assert (inner - 1).abs().mean() < 0.4
+        assert (found["warped"] - fixed).abs().mean() < 0.3 * (moving - fixed).abs().mean()
+        again = inferer(moving, lambda image, *_: no_motion(image), fixed=fixed)
+        assert torch.equal(again["ddf"], found["ddf"])
+        single = inferer(torch.cat([moving[:, :1], fixed[:, :1]], dim=1), no_motion)["ddf"][..., 8:-8, 8:-8]
+        assert sorted((single - 1).abs().mean(dim=(0, 2, 3)).tolist())[1] > 0.7  # that axis is not seen
+
+    def test_networks_for_one_channel_say_so(self) -> None:
+        four, three = torch.rand(1, 4, 32, 32), torch.rand(1, 3, 32, 32)
+        for inferer, network in ((PairInferer(), RAN(2)), (DenseInferer(), RegNet(2))):
+            with pytest.raises(InputError, match="a pair has 4 channels, expected 2: R"):
+                inferer(four, network)
+        with pytest.raises(InputError, match="a pair has 3 channels, expected as many of the fixed image"):
+            RefinedInferer(PairInferer())(three, no_motion)

@@ -62,6 +62,12 @@ def test_drivers_come_in_slabs_too(voxels: int) -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, nodes)[0])
 
 
+def test_images_of_several_channels_are_refused() -> None:
+    image = WeightedImage(torch.rand(1, 2, 8, 8))
+    with pytest.raises(InputError, match="images of 2 channels cannot be computed in slabs"):
+        SlabLoss(InstanceLoss(), image, image)
+
+
 def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
     image = WeightedImage(torch.rand(1, 1, 8, 8))
     for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"similarity": "mind"}):
