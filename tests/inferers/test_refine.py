@@ -900,8 +900,8 @@ class TestChannels:
         moving = torch.stack([stripes, stripes.T])[None]
         return moving[..., 2:-2, 2:-2], moving[..., 3:-1, 3:-1]
 
-    @pytest.mark.parametrize(("similarity", "search"), [("lncc", 0), ("mind", 2)])
-    def test_all_channels_are_registered(self, similarity: str, search: int) -> None:
+    @pytest.mark.parametrize(("similarity", "search", "most"), [("lncc", 0, 0.2), ("mind", 2, 0.4)])
+    def test_all_channels_are_registered(self, similarity: str, search: int, most: float) -> None:
         moving, fixed = self.pair()
         loss = InstanceLoss(similarity, window=5, smoothness_weight=0.1)
         inferer = RefinedInferer(
@@ -909,8 +909,8 @@ class TestChannels:
         )
         found = inferer(torch.cat([moving, fixed], dim=1), no_motion)
         inner = found["ddf"][..., 8:-8, 8:-8]
-        assert (inner - 1).abs().mean() < 0.4
-        assert (found["warped"] - fixed).abs().mean() < 0.3 * (moving - fixed).abs().mean()
+        assert (inner - 1).abs().mean() < most
+        assert torch.equal(found["warped"], fields.warp(moving, found["ddf"], padding="border"))
         again = inferer(moving, lambda image, *_: no_motion(image), fixed=fixed)
         assert torch.equal(again["ddf"], found["ddf"])
         single = inferer(torch.cat([moving[:, :1], fixed[:, :1]], dim=1), no_motion)["ddf"][..., 8:-8, 8:-8]
