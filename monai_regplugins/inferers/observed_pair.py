@@ -42,7 +42,9 @@ def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> 
 
 
 class Judgement(NamedTuple):
-    """Quality of a field on the held-out voxels: similarity (higher is better) and folding.
+    """Quality of a field: similarity on the held-out voxels (higher is better), folding, and loss of what drives.
+
+    The loss of labels and landmarks is relative to the weight of the similarity.
 
     Example:
         >>> Judgement(0.8, 0.0).is_better_than(Judgement(0.7, 0.0))
@@ -51,12 +53,18 @@ class Judgement(NamedTuple):
 
     similarity: float
     folding_percent: float
+    driving: float = 0.0
+
+    @property
+    def gain(self) -> float:
+        """Similarity less the loss of what drives."""
+        return self.similarity - self.driving
 
     def is_better_than(self, other: Judgement) -> bool:
-        """Whether a field folds less, or folds equally and has the higher similarity."""
+        """Whether a field folds less, or folds equally and has the higher gain."""
         if abs(self.folding_percent - other.folding_percent) > SAME_FOLDING:
             return self.folding_percent < other.folding_percent
-        return self.similarity > other.similarity
+        return self.gain > other.gain
 
 
 class ObservedPair:
@@ -117,14 +125,28 @@ class ObservedPair:
             counts &= self._moving_mask
         return int(torch.count_nonzero(counts)) / max(1, int(torch.count_nonzero(compared))) or 1.0
 
-    def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
-        """A function that judges fields of this size by the voxels that were held out, resized to it."""
+    def judge(
+        self,
+        loss: InstanceLoss,
+        size: list[int],
+        padding: str,
+        driving: Callable[[Tensor], Tensor] | None = None,
+    ) -> Callable[[Tensor], Judgement]:
+        """A function that judges fields of this size by the voxels that were held out, resized to it.
+
+        Args:
+            loss: that of the optimization.
+            size: of the fields.
+            padding: what lies outside of the moving image.
+            driving: a further loss that counts.
+        """
         (moving,) = self._moving_at([size], max(self.smoothing, JUDGE_SMOOTHING))
         fixed = _resized(WeightedImage(self._fixed, self._unused), size)
         dissimilarity = loss.of_single_voxels().similarity_of_pair(moving, fixed, padding)
 
         def judge(ddf: Tensor) -> Judgement:
-            return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf))
+            pull = 0.0 if driving is None else float(driving(ddf)) / loss.weights["similarity"]
+            return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf), pull)
 
         return judge
 

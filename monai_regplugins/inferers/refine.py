@@ -17,8 +17,9 @@ from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
+from monai_regplugins.inferers.drivers import Drivers, PairDrivers
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
-from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
 from monai_regplugins.inferers.refined import (
     AtSize,
     OfField,
@@ -30,7 +31,7 @@ from monai_regplugins.inferers.refined import (
     zero_field,
 )
 from monai_regplugins.inferers.spread import STIFFER, deviation
-from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
+from monai_regplugins.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
 from monai_regplugins.losses.slabs import SlabLoss
@@ -116,6 +117,8 @@ class RefinedInferer(Inferer):
         transform: ``displacement`` or ``velocity``, what the nodes hold.
         uncertainty: factor of the standard deviation, see :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves
             it out. It needs an ``InstanceLoss`` and steps, and costs less than one more optimization.
+        drivers: labels and landmarks that pull beside the images; what drives counts as the images do where fields are
+            compared. It needs an ``InstanceLoss`` and steps.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -143,6 +146,7 @@ class RefinedInferer(Inferer):
         search: int = 0,
         transform: str = "displacement",
         uncertainty: float = 0.0,
+        drivers: Drivers | None = None,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
@@ -159,8 +163,9 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
-        self.uncertainty = uncertainty
+        self.uncertainty, self.drivers = uncertainty, drivers or Drivers()
         _check_uncertainty(uncertainty, steps, self.loss)
+        _check_drivers(self.drivers, steps, self.loss)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -170,7 +175,8 @@ class RefinedInferer(Inferer):
             network: the network.
             *args: further arguments of the wrapped inferer.
             **kwargs: its keyword arguments, and ``fixed_mask`` and ``moving_mask`` ``(B, 1, *spatial)``, the voxels
-                that count, both on the fixed grid.
+                that count, both on the fixed grid, and what drives: ``fixed_label`` and ``moving_label`` likewise,
+                ``fixed_landmarks`` and ``moving_landmarks``, or ``_keypoints``, ``(B, N, d)``, voxels of that grid.
 
         Returns:
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
@@ -180,12 +186,14 @@ class RefinedInferer(Inferer):
             ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
             descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
             which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
-            these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component of
-            ``ddf`` in voxels; that of a network's field that was changed is left out. The rest, such as local
-            transformations, is the network's.
+            these alone. Where labels or landmarks drive, ``driving_labels`` ``(B, K)``, their values, and
+            ``driving_landmarks`` ``(B, N)``, the rows of the points. If asked, ``uncertainty`` ``(B,
+            d, *spatial)``, the standard deviation of each component of ``ddf`` in voxels; that of a network's field
+            that was changed is left out. The rest, such as local transformations, is the network's.
 
         Raises:
-            InputError: When no term of the loss compares the images, or no voxel counts in both images.
+            InputError: When no term of the loss compares the images, no voxel counts in both images, or a pair lacks
+                what is to drive.
         """
         own = isinstance(self.loss, InstanceLoss)
         inner = {key: value for key, value in kwargs.items() if not (own and self._is_foreign(key))}
@@ -194,17 +202,18 @@ class RefinedInferer(Inferer):
         targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGE_KEYS}
         refine = self._method({*FROM_THE_FIELD, *IMAGE_KEYS, *targets})
         result = self.inferer(inputs, network, *args, **inner)
-        image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
-        device = image.device.type
+        fixed = args[0] if args else kwargs.get("fixed")
+        moving, fixed = moving_and_fixed(inputs) if fixed is None else (inputs, fixed)
+        device = inputs.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
+            targets |= {"moving": moving.float(), "fixed": fixed.float()}
             targets = {key: outside_inference(value) for key, value in targets.items()}
-            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
+            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(inputs))]
             warped = result.pop("warped")  # as large as an image, and made anew
             if self.steps:
                 result.pop("uncertainty", None)
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
-            refined = found[0] if len(found) == 1 else {k: torch.cat([one[k] for one in found]) for k in found[0]}
+            refined = {key: _batched([one[key] for one in found]) for key in found[0]}
             if self.steps == 0:
                 return result | refined | {"warped": warped}
             del warped
@@ -218,8 +227,9 @@ class RefinedInferer(Inferer):
         return partial(self._by_training_loss, _computable(self.loss, names))
 
     def _is_foreign(self, key: str) -> bool:
-        """Whether the wrapped inferer does not know a mask."""
-        return key in MASK_KEYS and not (key == "fixed_mask" and isinstance(self.inferer, DenseInferer))
+        """Whether the wrapped inferer does not know a mask, labels or points."""
+        known = key == "fixed_mask" and isinstance(self.inferer, DenseInferer)
+        return key in (*MASK_KEYS, *LABEL_KEYS, *POINT_KEYS) and not known
 
     def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair by the loss of a training."""
@@ -246,14 +256,15 @@ class RefinedInferer(Inferer):
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
-        judge = observed.judge(loss, size, self.inferer.padding)
+        driving = self.drivers.of_pair(pair)
+        judge = observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
         aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         if self.steps == 0:
             _report_worse(aligned, predicted)
             return _outcome(ddf, loss, NETWORK, (aligned, predicted, predicted)) | seen
-        start, refined = self._from_better_start(loss, ddf, observed, judge)
+        start, refined = self._from_better_start(loss, ddf, observed, driving, judge)
         found = judge(refined.at(size))
-        if self.never_worse and not found.similarity > aligned.similarity:
+        if self.never_worse and not found.gain > aligned.gain:
             refined = refined.still()
             found = aligned
         logger.info(
@@ -266,27 +277,34 @@ class RefinedInferer(Inferer):
             ", which is kept" if found is aligned else "",
         )
         outputs = refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
-        return outputs | self._uncertainty(loss, outputs["ddf"], observed)
+        return outputs | driving.outputs() | self._uncertainty(loss, outputs["ddf"], observed, driving)
 
-    def _uncertainty(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair) -> dict[str, Tensor]:
+    def _uncertainty(
+        self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, driving: PairDrivers
+    ) -> dict[str, Tensor]:
         """The standard deviation of a field that was found, if asked for."""
         if not self.uncertainty:
             return {}
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
-        at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)))
+        at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)), driving)
         smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
         return {"uncertainty": deviation(ddf, smoother, self.uncertainty)}
 
     def _from_better_start(
-        self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
+        self,
+        loss: InstanceLoss,
+        ddf: Tensor,
+        observed: ObservedPair,
+        driving: PairDrivers,
+        judge: Callable[[Tensor], Judgement],
     ) -> tuple[str, Refined]:
         """Descend the first level from each start, the others from the best; return what that is called, too."""
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
         pairs = observed.at(levels)
-        at = self._losses(loss, dict(zip(map(tuple, levels), pairs, strict=True)))
+        at = self._losses(loss, dict(zip(map(tuple, levels), pairs, strict=True)), driving)
         starts = self._starts(ddf, pairs[0])
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
         judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
@@ -299,15 +317,19 @@ class RefinedInferer(Inferer):
         return best, refined
 
     def _losses(
-        self, loss: InstanceLoss, pairs: Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]
+        self,
+        loss: InstanceLoss,
+        pairs: Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]],
+        driving: PairDrivers,
     ) -> AtSize:
         """The loss of a field at a size, of the pairs by their sizes."""
 
         def at(size: list[int]) -> OfField:
             moving, fixed = pairs[tuple(size)]
-            if math.prod(size) > LARGE and SlabLoss.takes(loss):
-                return SlabLoss(loss, moving, fixed, self.inferer.padding)
-            return loss.of_pair(moving, fixed, self.inferer.padding)
+            if math.prod(size) > LARGE and SlabLoss.takes(loss) and moving.image.shape[1] == 1:
+                return SlabLoss(loss, moving, fixed, self.inferer.padding, drivers=driving.at(size))
+            of_images, of_drivers = loss.of_pair(moving, fixed, self.inferer.padding), driving.loss(size)
+            return (lambda ddf: of_images(ddf) + of_drivers(ddf)) if self.drivers else of_images
 
         return at
 
@@ -359,6 +381,22 @@ def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> 
             "uncertainty is the spread of fields of instance optimization, which is off; set refine_steps to 30, or "
             "uncertainty to false."
         )
+
+
+def _check_drivers(drivers: Drivers, steps: int, loss: Loss | InstanceLoss) -> None:
+    """Reject drivers of nothing."""
+    if drivers and not (steps and isinstance(loss, InstanceLoss)):
+        raise InputError(
+            "labels or landmarks are to drive instance optimization, which is off; set refine_steps to 30, or "
+            "refine_label_weight and refine_landmark_weight to 0."
+        )
+
+
+def _batched(values: Sequence[Tensor]) -> Tensor:
+    """One tensor of the pairs of a batch; lists of labels of different length are filled up with the background."""
+    if len({value.shape for value in values}) == 1:
+        return torch.cat(list(values)) if len(values) > 1 else values[0]
+    return torch.nn.utils.rnn.pad_sequence([value[0] for value in values], batch_first=True)
 
 
 def _outcome(
