@@ -828,15 +828,13 @@ class TestCost:
         cost, package = script("cost"), tmp_path / "monai_regplugins" / "__main__.py"
         for file in (tmp_path / cost.CONFIG, package):
             file.parent.mkdir(parents=True)
-        (tmp_path / cost.CONFIG).touch()
+        (tmp_path / cost.CONFIG).write_text("{}", encoding="utf-8")
         method = cost.Method(tmp_path, ("--seed", "1"))
         old = cost.inference_words(method, tmp_path, tmp_path / "out")
         package.touch()
         new = cost.inference_words(method, tmp_path, tmp_path / "out")
-        bundle, images = (
-            str(tmp_path / "bundles" / "ran"),
-            [str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")],
-        )
+        bundle = str(tmp_path / "bundles" / "ran")
+        images = [str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")]
         assert old[:5] == ["monai.bundle", "run", "inference", "--config_file", str(tmp_path / cost.CONFIG)]
         assert new[:6] == ["monai_regplugins", "register", *images, "--bundle", bundle]
         given = [*new[6:], *(word for pair in zip(("--fixed", "--moving"), images, strict=True) for word in pair)]
