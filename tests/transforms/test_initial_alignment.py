@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from monai_regplugins.checks import InputError
@@ -240,3 +242,21 @@ def test_former_names_go_on_with_a_notice(caplog: pytest.LogCaptureFixture) -> N
     ]
     with pytest.raises(InputError, match="Did you mean 'rigid'"):
         alignment_name("rigidd")
+
+
+def test_frames_around_crops_do_not_turn_them() -> None:
+    """Two crops that share half of their content, of different size in frames of one size."""
+
+    def crop(seed: int, low: Sequence[int], high: Sequence[int]) -> torch.Tensor:
+        common, own = (
+            gaussian_filter(np.random.default_rng(number).normal(size=(24, 32, 24)), 1.5) for number in (0, seed)
+        )
+        box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        framed = np.zeros(common.shape)
+        framed[box] = (100 + 300 * (common + own))[box]
+        return torch.tensor(framed[None], dtype=torch.float32)
+
+    fixed, moving = crop(1, (3, 2, 2), (20, 29, 22)), crop(2, (1, 6, 2), (22, 26, 21))
+    eye = torch.eye(4, dtype=torch.float64)
+    found = linear_alignment(fixed, eye, moving, eye, "affine").matrix[:3, :3]
+    assert float((found - eye[:3, :3]).abs().max()) < 0.3
