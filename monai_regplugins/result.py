@@ -212,8 +212,7 @@ class RegistrationResult:
     def figure(self) -> Figure:
         """The picture of the pair with its measures and verdict, see :func:`~monai_regplugins.figures.pair_figure`."""
         pred = dict(self.pred)
-        if self.warped_label is not None:
-            pred["warped_label"] = self.warped_label.as_tensor()
+        pred |= {key: one.as_tensor() for key, one in self._warped.items() if key in ("warped_label", "warped_mask")}
         return figures.draw_pair(self.item, {"pred": pred, "label": self.targets}, self.metrics)
 
     def measure(

@@ -27,8 +27,8 @@ def deviation(ddf: Tensor, smoother: Tensor, factor: float) -> Tensor:
     images determine the displacement less than the smoothness does. Where the field bends, a position that is off
     changes the displacement by the derivatives; :math:`\beta` is half a squared voxel. The smoothness also draws both
     solutions towards no displacement, by a share of it, :math:`\alpha` = 0.15. What is left where none of that is the
-    case, :math:`\delta`, is a fiftieth of a voxel. The factor c calibrates the sum, so that 90 % of known errors lie within
-    :func:`~monai_regplugins.metrics.uncertainty.interval_radius` standard deviations.
+    case, :math:`\delta`, is a fiftieth of a voxel. The factor c calibrates the sum, so that 90 % of known errors lie
+    within :func:`~monai_regplugins.metrics.uncertainty.interval_radius` standard deviations.
 
     Args:
         ddf: the field u, ``(1, d, *spatial)`` voxels.

@@ -23,7 +23,7 @@ from monai_regplugins.result import RegistrationResult
 from monai_regplugins.series.phases import PhaseChain, PhaseSeries
 from monai_regplugins.transforms.warp_original import field_of_total
 
-__all__ = ["BeginAtFieldd", "FIELDS", "SeriesRegistration", "average", "cycle_weights", "remove_fields"]
+__all__ = ["FIELDS", "BeginAtFieldd", "SeriesRegistration", "average", "cycle_weights", "remove_fields"]
 
 logger = logging.getLogger(__name__)
 

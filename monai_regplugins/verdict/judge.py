@@ -186,8 +186,8 @@ CHECKS: dict[str, Check] = {
         0.6,
         -math.inf,
         "the images look too unlike for two of one patient, which the bundle is made for: local similarity {:.2f}",
-        "phases of a breath or of a heart beat begin at 0.64 and more, of which a half is cut at 0.46, another contrast "
-        "at 0.33; a crop of the lung alone may begin lower in a deep breath",
+        "phases of a breath or of a heart beat begin at 0.64 and more, cut to a half at 0.46, of another contrast at "
+        "0.33; a crop of the lung alone may begin lower in a deep breath",
     ),
     "part that rests": Check(
         _of("unchanged_percent"),
