@@ -35,7 +35,7 @@ BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edg
 MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
 POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
 NEAR = 1.5  # voxels from a plane, within which points are drawn in it
-LEFT_OUT = (0.16, 0.23, 0.38, 0.75)  # color of what does not count
+LEFT_OUT, SHADE = (0.16, 0.23, 0.38), 0.75  # color of what does not count, and how much of an image it covers
 
 
 def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> Figure:
@@ -270,7 +270,8 @@ def _cover(axes: Axes, panels: Sequence[Panel], plane: Plane, counts: Sequence[A
         masks = [mask for number in numbers if (mask := counts[number]) is not None]
         covered = ~np.logical_and.reduce([plane.cut(mask) for mask in masks]) if masks else np.zeros(1)
         if covered.any():
-            axes.imshow(covered[..., None] * np.array(LEFT_OUT), **_lying(panel))
+            shade = np.array([*LEFT_OUT, 1.0 if len(numbers) > 1 else SHADE])
+            axes.imshow(covered[..., None] * shade, **_lying(panel))
 
 
 def _draw_points(axes: Axes, panels: Sequence[Panel], plane: Plane, ddf: Tensor, fixed: Tensor, moving: Tensor) -> None:
@@ -290,7 +291,7 @@ def _draw_scale(axes: Axes, panel: Panel, longest: float) -> None:
     gap, width, height = BAR
     left, top = min(panel.left, panel.right) + gap, max(panel.bottom, panel.top) - gap
     height = min(height, abs(panel.top - panel.bottom) - 2 * gap)
-    bar = {"extent": (left, left + width, top - height, top), "origin": "lower", "aspect": "auto"}
+    bar: dict[str, Any] = {"extent": (left, left + width, top - height, top), "origin": "lower", "aspect": "auto"}
     axes.imshow(np.linspace(0, 1, 64)[:, None], cmap="viridis", zorder=3, **bar)
     for place, text in ((top, f"{longest:.3g} mm"), (top - height, "0")):
         side = "top" if place == top else "bottom"

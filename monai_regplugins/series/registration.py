@@ -203,7 +203,7 @@ def average(files: Sequence[Path], weights: Array) -> Array:
         files: of the phases after the reference in the order of time.
         weights: of each, ``(T - 1,)``.
     """
-    total = np.float32(weights[0]) * _read(files[0])
+    total: Array = np.float32(weights[0]) * _read(files[0])
     for file, weight in zip(files[1:], weights[1:], strict=True):
         total += np.float32(weight) * _read(file)
     return total
