@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_list(repository: Path, tmp_path: Path) ->
             done = sum(1 for _ in (tmp_path / "out").glob("pair*/metrics.json"))
             pages = int(Path(f"/proc/{program.pid}/statm").read_text().split()[1])
             taken[done] = max(taken.get(done, 0), pages * os.sysconf("SC_PAGESIZE"))
-            time.sleep(0.02)
+            time.sleep(0.1)
     assert program.returncode == 0, (tmp_path / "log.txt").read_text()
     early, late = (max(taken.get(done, 0) for done in part) for part in (EARLY, LATE))
     assert early > 10**8
