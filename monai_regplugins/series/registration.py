@@ -54,7 +54,7 @@ class SeriesRegistration:
         steps: maximum number of steps per level from the field of the previous phase.
         harmonics: of the cycle that the motion has; 0 does not average. Series of up to ``2 * harmonics + 1`` phases,
             and those that are no cycle, are not averaged.
-        provenance: tells which field is of the same images, weights and settings.
+        provenance: states which field is of the same images, weights and settings.
 
     Raises:
         InputError: When ``steps`` is below 1 or ``harmonics`` below 0.
