@@ -8,7 +8,12 @@ refused scores 100. AUROC is the share of pairs of a failure and a sane pair in 
 counting half (Mann and Whitney 1947, Ann. Math. Stat. 18, 50). Thresholds are set on ``--half tune``, other seeds and
 subjects than those of ``--half test``.
 
-    OMP_NUM_THREADS=1 python benchmarks/verdicts.py --data DATA --output verdicts.md
+    OMP_NUM_THREADS=1 python benchmarks/verdicts.py --data DATA --output verdicts.json
+
+The file holds the measures of each result. ``--measured`` judges these again, without a registration, so that limits
+can be studied:
+
+    python benchmarks/verdicts.py --measured verdicts.json --output verdicts.md
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +41,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.phantoms import abdomen_subject, cine_lung_subject, thorax_subject
 from monai_regplugins.readers.images import read_scan
 from monai_regplugins.registration import Registration
-from monai_regplugins.verdict.judge import Verdict
+from monai_regplugins.verdict.judge import Verdict, judge
 
 Array = npt.NDArray[Any]
 Pair = dict[str, MetaTensor]  # fixed and moving, and their labels
@@ -61,11 +66,16 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {  # bundle and settings
 
 @dataclass
 class Case:
-    """One registration: its set, what was planted (empty for nothing), and what came of it."""
+    """One registration: its set, what was planted (empty for nothing), and its measures, None if it was refused."""
 
     group: str
     planted: str
-    verdict: Verdict
+    measures: Mapping[str, float] | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the measures say."""
+        return REFUSED if self.measures is None else judge(self.measures)
 
     @property
     def score(self) -> int:
@@ -358,12 +368,12 @@ def bundle(group: str) -> Registration:
     return load_bundle(BUNDLES / name, device="cpu", **settings)
 
 
-def judged(group: str, pair: Pair) -> Verdict:
-    """Register a pair and return the verdict."""
+def measured(group: str, pair: Pair) -> Mapping[str, float] | None:
+    """Register a pair and return the measures of the result, None for a pair that is refused."""
     try:
-        return bundle(group)(**pair, pair_id="pair").verdict
+        return bundle(group)(**pair, pair_id="pair").metrics
     except InputError:
-        return REFUSED
+        return None
 
 
 def cases(group: str, data: Path | None, half: str, share: float) -> Iterator[Case]:
@@ -375,11 +385,17 @@ def cases(group: str, data: Path | None, half: str, share: float) -> Iterator[Ca
     for kind, count in FAILED[group].items():
         for _ in range(max(1, round(share * count))):
             pair = PLANTED[kind](make(number), make(number + 1))
-            yield Case(group, kind, judged(group, pair if kind == LABELS else without_labels(pair)))
+            yield Case(group, kind, measured(group, pair if kind == LABELS else without_labels(pair)))
             number += 2
     for number in range(max(1, round(share * SANE[group]))):
         pair = make(number)
-        yield Case(group, "", judged(group, pair if number % LABELED == 0 else without_labels(pair)))
+        yield Case(group, "", measured(group, pair if number % LABELED == 0 else without_labels(pair)))
+
+
+def read_cases(path: Path) -> Iterator[Case]:
+    """The cases of a report in a ``.json`` file."""
+    for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
+        yield Case(case["set"], case["planted"], case["measures"])
 
 
 # --- report
@@ -409,6 +425,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--half", default="test", choices=list(SEEDS), help="seeds and subjects (default: test)")
     parser.add_argument("--share", type=float, default=1.0, help="of the pairs of each kind (default: 1)")
+    parser.add_argument("--measured", type=Path, help="judge the measures in this report, .json, again")
     parser.add_argument("--output", type=Path, help="file of the report, .md or .json")
     return parser.parse_args(argv)
 
@@ -419,11 +436,11 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse(argv)
     check_output(args.output)
     torch.set_num_threads(1)
+    made = (case for group in args.sets for case in cases(group, args.data, args.half, args.share))
     found: list[Case] = []
-    for group in args.sets:
-        for case in cases(group, args.data, args.half, args.share):
-            found.append(case)
-            print(f"{group}, {case.planted or 'sane'}: {case.verdict}", flush=True)
+    for case in read_cases(args.measured) if args.measured else made:
+        found.append(case)
+        print(f"{case.group}, {case.planted or 'sane'}: {case.verdict}", flush=True)
     scores = [[case.score for case in found if bool(case.planted) == bad] for bad in (True, False)]
     facts: dict[str, object] = {
         "AUROC": round(auroc(*scores), 4),
@@ -431,8 +448,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         "machine": hardware(torch.device("cpu")),
         "command": command_line(__file__, argv),
     }
-    listed = [{"set": c.group, "planted": c.planted, **c.verdict.as_json()} for c in found]
-    return publish(args.output, table(found, facts), facts, cases=json.loads(json.dumps(listed)))
+    listed = [{"set": c.group, "planted": c.planted, **c.verdict.as_json(), "measures": c.measures} for c in found]
+    return publish(args.output, table(found, facts), facts, cases=listed)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from monai_regplugins.bundle_folders import CONFIG, find_bundle, read_json
-from monai_regplugins.checks import InputError, suggest
-from monai_regplugins.renamed import OPTIONS
+from monai_regplugins.checks import InputError, check_choice, suggest
+from monai_regplugins.option_values import LANGUAGE
+from monai_regplugins.renamed import OPTIONS, VALUES
 
 __all__ = ["early_error"]
 
 AUTO = "auto"
+FILES = (
+    "fixed_label", "moving_label", "fixed_points", "moving_points", "mask", "fixed_mask", "moving_mask", "ckpt",
+)  # fmt: skip
+CHOICES = {  # of modules that import PyTorch
+    "initial_alignment": ("none", "center", "rigid", "similarity", "affine", "auto"),
+    "similarity": ("auto", "lncc", "mse", "mind", "nmi", "features"),
+    "refine_transform": ("displacement", "velocity"),
+    "fail_on": ("fail", "warn", "never"),
+    "points_space": ("voxel", "ras", "lps"),
+}
 PACKAGED = ("ran", "r2n2", "regnet")
 OF_MONAI = (
     "args_file", "config_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking",
@@ -37,6 +48,8 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     try:
         _check_files(args)
         _check_options(args.bundle, overrides, "series" in args)
+        for key, value in _given(overrides):
+            _check_value(key, value)
     except InputError as error:
         return str(error)
     return ""
@@ -59,3 +72,22 @@ def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = Fals
         key = re.split("=|#|::", word.lstrip("-"))[0].replace("-", "_")
         if key not in (*known, *OF_MONAI) and (hint := suggest(key, known)):
             raise InputError(f"unknown override '{key}', {files[0]} has no such key.{hint}")
+
+
+def _given(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options with their values."""
+    for number, word in enumerate(overrides):
+        name, equals, value = word.partition("=")
+        if not equals and number + 1 < len(overrides):
+            value = overrides[number + 1]
+        if word.startswith("--") and value and not value.startswith((*LANGUAGE, "--")):
+            key = name.lstrip("-").replace("-", "_")
+            yield OPTIONS.get(key, key), value
+
+
+def _check_value(key: str, value: str) -> None:
+    """A file has to exist, and a value that is one of several has to be one of them."""
+    if key in FILES and not os.path.exists(value):
+        raise InputError(f"{key} '{value}' does not exist; give the path of an existing file.")
+    if key in CHOICES and value not in VALUES.get(key, {}):
+        check_choice(value, CHOICES[key], key)

@@ -34,6 +34,7 @@ from monai_regplugins.verdict.evidence import (
     local_similarity,
     mirror_gain,
     overlap_percent,
+    unchanged_percent,
 )
 from monai_regplugins.verdict.judge import Verdict, judge
 
@@ -211,8 +212,7 @@ class RegistrationResult:
     def figure(self) -> Figure:
         """The picture of the pair with its measures and verdict, see :func:`~monai_regplugins.figures.pair_figure`."""
         pred = dict(self.pred)
-        if self.warped_label is not None:
-            pred["warped_label"] = self.warped_label.as_tensor()
+        pred |= {key: one.as_tensor() for key, one in self._warped.items() if key in ("warped_label", "warped_mask")}
         return figures.draw_pair(self.item, {"pred": pred, "label": self.targets}, self.metrics)
 
     def measure(
@@ -307,9 +307,10 @@ class RegistrationResult:
         and, in each state, ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``,
         the longest side of the smaller image in mm, and that of the larger one over it; ``mirror_gain``, by how much
         they match better when one is mirrored; ``brightness_shift`` of the moving image from the fixed one, both as the
-        network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one; where the inferer
-        states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level of the
-        optimization saw, and ``network_folding``, in percent, what the network's own field folds.
+        network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one, and then
+        ``unchanged_percent`` of the fixed image, which matched as well before, initially aligned, as after; where the
+        inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level
+        of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
         """
         return self._evidence(self._before())
 
@@ -352,12 +353,16 @@ class RegistrationResult:
         return both if bool(both.any()) else counts
 
     def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:
-        """Local similarity of the moving image and the fixed one, before and after."""
+        """Local similarity of the moving image and the fixed one, before and after, and where it is the same."""
         states = {"lncc_before": before["moving"], "lncc": self._in_window(self.warped)}
         if "aligned" in before:
             states["lncc_aligned"] = before["aligned"]
         fixed = self.fixed.as_tensor()
-        return {name: local_similarity(image, fixed, self.compared) for name, image in states.items()}
+        found = {name: local_similarity(image, fixed, self.compared) for name, image in states.items()}
+        if self.one_patient:
+            start = before.get("aligned", before["moving"])
+            found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, self.compared)
+        return found
 
     def _in_window(self, image: MetaTensor) -> Tensor:
         """A moving image clipped as the network's was."""

@@ -6,6 +6,7 @@ import copy
 import importlib
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -1027,6 +1028,20 @@ class TestVerdicts:
         assert found["all sane"][0] == "1"
         assert found["all failures"][:2] == ["4", "0"]
         assert json.loads((tmp_path / "v.json").read_text())["AUROC"] == 1.0
+        assert table(verdicts.main(["--measured", str(tmp_path / "v.json")])) == found
+
+    def test_measures_of_a_report_are_judged_again(self, script, tmp_path):
+        verdicts = script("verdicts")
+        cases = [("", {"lncc": 0.9, "tre": math.nan}), ("noise", {"lncc": 0.01}), ("no overlap", None)]
+        listed = [{"set": "s", "planted": planted, "measures": measures} for planted, measures in cases]
+        (tmp_path / "v.json").write_text(json.dumps({"cases": listed}))
+        found = table(verdicts.main(["--measured", str(tmp_path / "v.json"), "--output", str(tmp_path / "again.json")]))
+        assert [found[name] for name in ("all sane", "noise", "no overlap")] == [
+            ["1", "1", "0", "0", "0"],
+            ["1", "0", "0", "1", "0"],
+            ["1", "0", "0", "0", "1"],
+        ]
+        assert json.loads((tmp_path / "again.json").read_text())["cases"][1]["measures"] == {"lncc": 0.01}
 
 
 class TestPhases:

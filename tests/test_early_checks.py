@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from monai_regplugins.bundle_folders import packaged_bundles, search_folders
-from monai_regplugins.early_checks import early_error
+from monai_regplugins.early_checks import CHOICES, FILES, early_error
+from monai_regplugins.engines.batch_runner import BAD
+from monai_regplugins.inferers.refine import TRANSFORMS
+from monai_regplugins.losses.instance import SIMILARITIES
+from monai_regplugins.readers.points import POINT_SPACES
+from monai_regplugins.renamed import VALUES
+from monai_regplugins.transforms.initial_alignment import INITIAL_ALIGNMENTS
 
 
 @pytest.fixture
@@ -78,3 +84,25 @@ def test_series_are_files_and_have_options_of_their_own(tmp_path: Path) -> None:
     assert early_error(args, ["--warm_steps", "3"]) == ""
     assert "harmonics" in early_error(args, ["--harmonic", "3"])
     assert early_error(Namespace(bundle="regnet", series="none.nii"), []).startswith("series 'none.nii' does not exist")
+
+
+@pytest.mark.parametrize("key", FILES)
+def test_files_that_options_name_have_to_exist(key: str, args: Namespace, tmp_path: Path) -> None:
+    assert early_error(args, [f"--{key}", args.fixed]) == ""
+    for words in ([f"--{key}", "none.nii"], [f"--{key.replace('_', '-')}=none.nii"]):
+        assert early_error(args, words) == f"{key} 'none.nii' does not exist; give the path of an existing file."
+
+
+@pytest.mark.parametrize("key", list(CHOICES))
+def test_values_are_some_of_those_that_there_are(key: str, args: Namespace) -> None:
+    """They are those of the modules that use them."""
+    for value in (*CHOICES[key], *VALUES.get(key, {}), "$'x'", "@y"):
+        assert early_error(args, [f"--{key}", value]) == ""
+    assert f"{key} is 'affin'" in early_error(args, [f"--{key}", "affin"])
+    assert early_error(args, ["--prealign", "affin"]).startswith("initial_alignment is 'affin'")
+
+
+def test_the_choices_are_those_of_the_program() -> None:
+    known = {"initial_alignment": INITIAL_ALIGNMENTS, "similarity": ("auto", *SIMILARITIES), "fail_on": BAD}
+    known |= {"points_space": POINT_SPACES, "refine_transform": TRANSFORMS}
+    assert {key: set(CHOICES[key]) for key in known} == {key: set(values) for key, values in known.items()}

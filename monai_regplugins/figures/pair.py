@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from monai_regplugins.fields import jacobian_determinant, warp
+from monai_regplugins.fields import jacobian_determinant, sample_at, warp
 from monai_regplugins.metrics.pair import pair_metrics
 from monai_regplugins.verdict.judge import judge
 
@@ -31,6 +31,11 @@ WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more
 PANELS = "Panels"  # text of a PNG file: where its panels lie, see panels_of
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
+BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edges of its panel, width, height
+MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
+POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
+NEAR = 1.5  # voxels from a plane, within which points are drawn in it
+LEFT_OUT, SHADE = (0.16, 0.23, 0.38), 0.75  # color of what does not count, and how much of an image it covers
 
 
 def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> Figure:
@@ -54,6 +59,8 @@ def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mappi
         title=str(item.get("pair_id", "")) + _start_of(metrics or {}) + _level_of(metrics),
         metrics=metrics,
         warped_label=pred.get("warped_label"),
+        masks=[pred.get(key, targets.get(key)) for key in MASK_KEYS],
+        points=next(((targets[one], targets[other]) for one, other in POINT_KEYS if {one, other} <= {*targets}), None),
     )
 
 
@@ -130,14 +137,18 @@ def pair_figure(
     title: str = "",
     metrics: Mapping[str, float] | None = None,
     warped_label: Tensor | None = None,
+    masks: Sequence[Tensor | None] = (),
+    points: tuple[Tensor, Tensor] | None = None,
 ) -> Figure:
     """Draw a registered pair.
 
     Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in one
-    color window, and the field as a grid: each line joins the points x + u(x) of a straight line of fixed voxels; where
-    they fold there are red dots. Contours of an image's own labels are solid, those of the fixed labels beside them
-    dotted. One row per orthogonal plane, through the largest cross
-    section of the labels, or the brightest one; a single row in 2D.
+    color window, and the length of the displacement, whose scale in mm is in the first row, under the field as a grid:
+    each line joins the points x + u(x) of a straight line of fixed voxels; where they fold there are red dots. What
+    does not count, such as padding, is covered in blue and determines no window. Contours of an image's own labels are
+    solid, those of the fixed labels beside them dotted. A line from a fixed point, a cross, shows its error: before in
+    the moving, after in the warped image. One row per orthogonal plane, through the largest cross section of the labels
+    or else of the fixed mask, or the brightest one; a single row in 2D.
 
     Args:
         moving: moving image on the fixed grid, after the initial alignment, shape ``(1, *spatial)``, 2D or 3D, as all
@@ -155,6 +166,8 @@ def pair_figure(
             measures the pair.
         warped_label: label map of the moving image after the registration; by default the one of the moving image,
             warped by the field.
+        masks: voxels that count of the fixed, the moving and the warped image, each None for all.
+        points: corresponding points of fixed and moving image, (N, d) each, voxels of the fixed grid.
 
     Returns:
         The figure, to be saved with ``savefig``; no global state of matplotlib is touched. All panels lie in its one
@@ -174,9 +187,13 @@ def pair_figure(
     images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
     labels = None if fixed_label is None else fixed_label[0].detach().cpu().numpy()
     carried = _labels_of(moving_label, warped_label, ddf)
-    gray, strongest = _windows(images["fixed"], images["moving"])
-    planes = planes_through(images["fixed"] if labels is None else labels != 0, affine)
+    counts = [None if mask is None else _array(mask[0]) > 0 for mask in (*masks, None, None, None)][:3]
+    gray, strongest = _windows(images["fixed"], images["moving"], *counts[:2])
+    regions = (labels, counts[0], images["fixed"])
+    planes = planes_through(next(one if one is regions[2] else one != 0 for one in regions if one is not None), affine)
     axes, rows = _page(planes, images["fixed"].shape, steps)
+    length = np.linalg.norm(_array(ddf) * np.reshape(steps, (-1, *[1] * len(steps))), axis=0)
+    longest = float(np.percentile(length, 99.5)) or 1.0
     for plane, panels in zip(planes, rows, strict=True):
         cuts = [plane.cut(image) for image in images.values()]
         differences = [np.abs(cuts[0] - other) for other in cuts[1:]]
@@ -184,9 +201,14 @@ def pair_figure(
             axes.imshow(cut, cmap="gray", vmin=gray[0], vmax=gray[1], **_lying(panel))
         for panel, cut in zip(panels[3:5], differences, strict=True):
             axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
+        axes.imshow(plane.cut(length), cmap="viridis", vmin=0, vmax=longest, **_lying(panels[5]))
+        _cover(axes, panels, plane, counts)
         if labels is not None:
             _draw_contours(axes, panels[:3], [plane.cut(labels), *(plane.cut(one) for one in carried)])
+        if points is not None:
+            _draw_points(axes, panels, plane, ddf, *points)
         _draw_grid(axes, panels[5], plane, _array(ddf))
+    _draw_scale(axes, rows[0][5], longest)
     axes.add_collection(
         LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
     )
@@ -229,12 +251,51 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().float().numpy()
 
 
-def _windows(fixed: Array, moving: Array) -> tuple[Array, float]:
-    """Return the gray window of two images, and the top of the color window of their difference."""
-    step = math.ceil((fixed.size / WINDOW_VOXELS) ** (1 / fixed.ndim))
-    some = np.stack([image[(slice(None, None, step),) * image.ndim] for image in (fixed, moving)])
-    strongest = float(np.percentile(np.abs(some[0] - some[1]), 99.5))
-    return np.percentile(some, [0.5, 99.5]), strongest or 1.0
+def _windows(fixed: Array, moving: Array, *counts: Array | None) -> tuple[Array, float]:
+    """Return the gray window of what counts of two images, and the top of the color window of their difference."""
+    step = (slice(None, None, math.ceil((fixed.size / WINDOW_VOXELS) ** (1 / fixed.ndim))),) * fixed.ndim
+    some = [image[step] for image in (fixed, moving)]
+    inside = [np.ones(some[0].shape, dtype=bool) if mask is None else mask[step] for mask in (*counts, None, None)][:2]
+    both = inside[0] & inside[1]
+    if not both.any():
+        return _windows(fixed, moving)
+    strongest = float(np.percentile(np.abs(some[0] - some[1])[both], 99.5))
+    values = np.concatenate([image[mask] for image, mask in zip(some, inside, strict=True)])
+    return np.percentile(values, [0.5, 99.5]), strongest or 1.0
+
+
+def _cover(axes: Axes, panels: Sequence[Panel], plane: Plane, counts: Sequence[Array | None]) -> None:
+    """Cover what does not count of the images, and of their differences what does not count of either."""
+    for panel, numbers in zip(panels, ((0,), (1,), (2,), (0, 1), (0, 2)), strict=False):
+        masks = [mask for number in numbers if (mask := counts[number]) is not None]
+        covered = ~np.logical_and.reduce([plane.cut(mask) for mask in masks]) if masks else np.zeros(1)
+        if covered.any():
+            shade = np.array([*LEFT_OUT, 1.0 if len(numbers) > 1 else SHADE])
+            axes.imshow(covered[..., None] * shade, **_lying(panel))
+
+
+def _draw_points(axes: Axes, panels: Sequence[Panel], plane: Plane, ddf: Tensor, fixed: Tensor, moving: Tensor) -> None:
+    """Mark the fixed points near a plane, and draw their errors before, and after the registration."""
+    found = sample_at(ddf[None].double().cpu(), fixed[None].double().cpu())[0].numpy()
+    points, before = (one.detach().cpu().double().numpy() for one in (fixed, moving - fixed))
+    near = np.ones(len(points), bool) if plane.normal is None else abs(points[:, plane.normal] - plane.position) <= NEAR
+    axis, shape = [plane.across, plane.upward], plane.cut(ddf[0].numpy()).shape
+    for panel, error in zip(panels, (0 * before, before, before - found), strict=False):
+        ends = [panel.place(one[near][:, axis], shape) for one in (points, points + error)]
+        axes.add_collection(LineCollection(list(np.stack(ends, axis=1)), colors="yellow", linewidths=0.9))
+        axes.plot(*ends[0].T, "+", color="yellow", markersize=4, markeredgewidth=0.8)
+
+
+def _draw_scale(axes: Axes, panel: Panel, longest: float) -> None:
+    """Draw the colors of the displacement's length, mm, into a corner of its panel."""
+    gap, width, height = BAR
+    left, top = min(panel.left, panel.right) + gap, max(panel.bottom, panel.top) - gap
+    height = min(height, abs(panel.top - panel.bottom) - 2 * gap)
+    bar: dict[str, Any] = {"extent": (left, left + width, top - height, top), "origin": "lower", "aspect": "auto"}
+    axes.imshow(np.linspace(0, 1, 64)[:, None], cmap="viridis", zorder=3, **bar)
+    for place, text in ((top, f"{longest:.3g} mm"), (top - height, "0")):
+        side = "top" if place == top else "bottom"
+        axes.text(left + width + 0.04, place, text, fontsize=7, color="white", va=side, zorder=3)
 
 
 def _column_titles(values: Mapping[str, float]) -> list[str]:
@@ -252,7 +313,7 @@ def _column_titles(values: Mapping[str, float]) -> list[str]:
         f"warped\n{measures('')}",
         "|fixed - moving|\nbefore",
         "|fixed - warped|\nafter",
-        f"deformed grid\nfolding {values['folding_percent']:.2g} %",
+        f"displacement, as a grid\nfolding {values['folding_percent']:.2g} %",
     ]
 
 
@@ -354,7 +415,7 @@ def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
     points = panel.place(np.stack([columns + across, rows + upward], axis=-1), across.shape)
     step = max(1, round(max(across.shape) / GRID_LINES))
     lines = [*points[step // 2 :: step], *points[:, step // 2 :: step].swapaxes(0, 1)]
-    grid = LineCollection(lines, colors="tab:blue", linewidths=0.7)
+    grid = LineCollection(lines, colors="white", linewidths=0.5)
     axes.add_collection(grid)
     (dots,) = axes.plot(*points[_folds(plane, ddf)].T, ".", color="red", markersize=1.5)
     corner = (panel.left, panel.bottom)

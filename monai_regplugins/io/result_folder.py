@@ -172,7 +172,10 @@ class ResultFolder:
 
 
 def write_result(
-    path: str | Path, content: bytes | Callable[[Path], object], inputs: Mapping[str, Any] | None = None
+    path: str | Path,
+    content: bytes | Callable[[Path], object],
+    inputs: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a file of results beside others, such as a table; never over a file of someone else.
 
@@ -182,6 +185,7 @@ def write_result(
         path: the file; missing folders are made.
         content: all of its bytes, or a function that makes the file of the name it is given.
         inputs: identity of the inputs that the file is of, see :func:`~monai_regplugins.io.provenance.identity_of`.
+        about: what else the record states, such as weights and settings.
 
     Raises:
         InputError: As :func:`check_result`, or when the system refuses.
@@ -189,20 +193,25 @@ def write_result(
     target = Path(path)
     with ResultFolder(target.parent, RECORD).claimed(wait=True):
         check_result(target, inputs)
+
+        def enter(file: Path) -> None:
+            _enter(target, file, inputs or {}, about or {})
+
         if isinstance(content, bytes):
-            write_file(target, content, before=lambda file: _enter(target, file, inputs or {}))
+            write_file(target, content, before=enter)
         else:
-            replace_file(target, content, before=lambda file: _enter(target, file, inputs or {}))
+            replace_file(target, content, before=enter)
 
 
-def _enter(target: Path, file: Path, inputs: Mapping[str, Any]) -> None:
+def _enter(target: Path, file: Path, inputs: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Enter ``file``, which is about to become ``target``, into the record beside it."""
     record: dict[str, Any] = {"program": PROGRAM, "files": {}, **read_record(target.parent)}
     files = _merged(record["files"], {target.name: _entry(file)})
     if target.name in record["files"] and not _is_unchanged(target, record["files"][target.name]):
         _keep(target)
     known = {**record.get("inputs", {}), **inputs}
-    write_file(target.parent / RECORD, _text({**record, **({"inputs": known} if known else {}), "files": files}))
+    named = {"inputs": known} if known else {}
+    write_file(target.parent / RECORD, _text({**record, **about, **named, "files": files}))
 
 
 def check_result(path: str | Path, inputs: Mapping[str, Any] | None = None) -> None:

@@ -21,6 +21,7 @@ from monai_regplugins.readers.nifti import NIFTI_SUFFIXES, nifti_place, report_p
 
 __all__ = [
     "CineSeries",
+    "join_frames",
     "read_cine",
     "reference_frame",
     "series_files",
@@ -93,6 +94,32 @@ def read_cine(path: str | Path) -> CineSeries:
     else:
         check_file(place, "series")
     series = _read_nifti(place) if place.name.lower().endswith(NIFTI_SUFFIXES) else _read_dicom(place)
+    _check_frames(series)
+    return series
+
+
+def join_frames(images: Sequence[tuple[Array, Array]], source: str) -> CineSeries:
+    """Make a series of images of its frames.
+
+    Args:
+        images: values, (H, W) or with a single slice along one of three axes, and affine (4, 4) of each frame.
+        source: what they come from.
+
+    Raises:
+        InputError: When they are not of one slice, or a frame cannot be registered.
+    """
+    name = f"series '{source}'"
+    found = [
+        _frames_of(values[..., None] if values.ndim == 3 else values[..., None, None], name) for values, _ in images
+    ]
+    frames = [DicomFrame(frame[0], affine, None) for (frame, _), (_, affine) in zip(found, images, strict=True)]
+    for number, frame in enumerate(frames):
+        _check_same_slice(frames[0], frame, name, number)
+    affine, across = frames[0].affine, found[0][1]
+    lengths = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
+    spacing = [length for axis, length in enumerate(lengths) if axis != across]
+    values = np.stack([frame.image for frame in frames]).astype(np.float32)
+    series = CineSeries(values, (spacing[0], spacing[1]), None, affine, source, across)
     _check_frames(series)
     return series
 

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from monai_regplugins.series.frames import chosen_frame, given_series, series_pairs
     from monai_regplugins.series.motion import motion_of, write_motion
     from monai_regplugins.series.phases import PhaseChain, PhaseSeries, phase_series
-    from monai_regplugins.series.registration import SeriesRegistration
+    from monai_regplugins.series.registration import BeginAtFieldd, SeriesRegistration
     from monai_regplugins.series.report import SeriesReport
     from monai_regplugins.series.respiration import respiratory_curve
     from monai_regplugins.series.writer import SeriesWriter, curve_figure
 
 __all__ = [
+    "BeginAtFieldd",
     "PhaseChain",
     "PhaseSeries",
     "SeriesRegistration",
@@ -40,7 +41,7 @@ export_on_demand(
     frames=["chosen_frame", "given_series", "series_pairs"],
     motion=["motion_of", "write_motion"],
     phases=["PhaseChain", "PhaseSeries", "phase_series"],
-    registration=["SeriesRegistration"],
+    registration=["BeginAtFieldd", "SeriesRegistration"],
     report=["SeriesReport"],
     respiration=["respiratory_curve"],
     writer=["SeriesWriter", "curve_figure"],

@@ -8,15 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from monai_regplugins.files.cells import as_text
-from monai_regplugins.metrics.overlap import ncc
-from monai_regplugins.metrics.regularity import regularity
-from monai_regplugins.verdict.evidence import field_evidence, local_similarity
-from monai_regplugins.verdict.judge import judge
 
-__all__ = ["curves_of", "frame_measures", "frame_table"]
+__all__ = ["curves_of", "frame_table"]
 
 Row = Mapping[str, Any]
 
@@ -28,27 +22,6 @@ CURVES = {  # panels of the figure, and the measure in each
     "motion [mm], 95 %": "motion95",
     "folding [%]": "folding_percent",
 }
-
-
-def frame_measures(moving: Tensor, fixed: Tensor, aligned: Tensor, ddf: Tensor, spacing: Sequence[float]) -> Row:
-    """Measures of a frame of a series that has been loaded, and its verdict.
-
-    Args:
-        moving: the frame, ``(1, *spatial)``.
-        fixed: the fixed frame.
-        aligned: the frame brought onto the fixed one.
-        ddf: its field, ``(d, *spatial)``, voxels.
-        spacing: voxel size, mm, (d,).
-
-    Returns:
-        ``verdict`` and ``reasons``; ``ncc`` and ``lncc``, each also ``_before``; folding, SDlogJ, and the size and
-        invertibility of the motion, see :func:`~monai_regplugins.verdict.evidence.field_evidence`.
-    """
-    states = {"_before": moving, "": aligned}
-    similarities = {f"ncc{suffix}": ncc(image, fixed) for suffix, image in states.items()}
-    similarities |= {f"lncc{suffix}": local_similarity(image, fixed) for suffix, image in states.items()}
-    measures = {**similarities, **regularity(ddf), **field_evidence(ddf, spacing)}
-    return judge(measures | {"one_patient": 1.0}).as_json() | measures
 
 
 def frame_table(names: Sequence[str], reference: int, rows: Sequence[Row], title: str = "phase") -> str:

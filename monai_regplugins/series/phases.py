@@ -14,7 +14,7 @@ from monai_regplugins.data.pair_list import check_pair_ids, list_rows, named_pai
 from monai_regplugins.readers.images import scan_phases
 from monai_regplugins.readers.phases import Phase, chosen_volume
 
-__all__ = ["PHASE_COLUMNS", "PhaseChain", "PhaseSeries", "first_image", "phase_series"]
+__all__ = ["LISTS", "PHASE_COLUMNS", "PhaseChain", "PhaseSeries", "first_image", "listed_images", "phase_series"]
 
 Pair = dict[str, str]
 
@@ -75,7 +75,7 @@ def phase_series(
     if not os.fspath(series):
         raise InputError("there is no series; give an image with several volumes, or a list of images, by series.")
     name = f"series '{os.fspath(series)}'"
-    phases = _listed(series, name) if Path(series).suffix.lower() in LISTS else _volumes(series)
+    phases = listed_images(series, name) if Path(series).suffix.lower() in LISTS else _volumes(series)
     if len(phases) < 2:
         raise InputError(f"{name} has one phase, expected several, such as those of a 4D-CT; give such a one.")
     names = tuple(phase["name"] for phase in phases)
@@ -101,8 +101,16 @@ def _volumes(series: PathLike) -> list[dict[str, str]]:
     return [{"name": name, "image": place, **({"phase": name} if name else {})} for name in names]
 
 
-def _listed(series: PathLike, name: str) -> list[dict[str, str]]:
-    """The images of a list."""
+def listed_images(series: PathLike, name: str) -> list[dict[str, str]]:
+    """The images of a list, each with its ``name``, and the files that belong to it by column.
+
+    Args:
+        series: the list.
+        name: of the list, for messages.
+
+    Raises:
+        InputError: When it cannot be read, has an unknown column, or a line without an image.
+    """
     folder, phases = Path(os.path.abspath(series)).parent, list[dict[str, str]]()
     for place, row in list_rows(series, "list of phases"):
         if unknown := [column for column in row if column not in PHASE_COLUMNS]:
@@ -138,7 +146,7 @@ def first_image(series: PathLike) -> str:
     """
     if Path(series).suffix.lower() not in LISTS:
         return os.fspath(series)
-    phases = _listed(series, f"series '{os.fspath(series)}'")
+    phases = listed_images(series, f"series '{os.fspath(series)}'")
     if not phases:
         raise InputError(f"series '{os.fspath(series)}' lists no image; give at least two.")
     return phases[0]["image"]

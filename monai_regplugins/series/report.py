@@ -21,6 +21,7 @@ from monai_regplugins.readers.phases import Phase
 from monai_regplugins.series.frame_table import curves_of, frame_table
 from monai_regplugins.series.motion import AXES, curves_figure, motion_csv, read_motion
 from monai_regplugins.series.phases import PhaseSeries
+from monai_regplugins.series.registration import remove_fields
 
 __all__ = ["FILES", "SeriesReport", "mean_image"]
 
@@ -89,6 +90,8 @@ class SeriesReport(RegistrationReport):
         image = nib.Nifti1Image(mean, affine)
         image.set_qform(affine, code="aligned")
         self._put("mean.nii.gz", partial(write_nifti, image))
+        if not failed:
+            remove_fields(self.output_dir)
 
     def _put(self, name: str, content: Any) -> None:
         """Write one of the files."""

@@ -20,12 +20,15 @@ from torch import Tensor
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.figures.png import png_of
-from monai_regplugins.io.provenance import identity_of
+from monai_regplugins.io.provenance import Provenance, identity_of
 from monai_regplugins.io.result_folder import ResultFolder, check_result, write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, to_json
+from monai_regplugins.outputs.registration_writer import RegistrationWriter
 from monai_regplugins.readers.cine import CineSeries, write_series
+from monai_regplugins.result import RegistrationResult
 from monai_regplugins.series.animation import write_animation
-from monai_regplugins.series.frame_table import Row, curves_of, frame_measures, frame_table
+from monai_regplugins.series.frame_table import Row, curves_of, frame_table
+from monai_regplugins.series.frames import series_pairs
 from monai_regplugins.series.motion import curves_figure
 from monai_regplugins.series.respiration import respiratory_curve
 
@@ -53,9 +56,9 @@ class SeriesWriter:
     ``aligned.nii.gz``: every frame, its original intensities, on the fixed one, with the header of the series.
     ``transformations.json``: the local transformations of each frame, from which its field can be made again on any
     grid. ``respiration.csv`` and ``.png``: the mean displacement towards the feet. ``animation.gif``: before and after.
-    ``frames.csv`` and ``.png``: measures and verdict of each frame, see
-    :func:`~monai_regplugins.series.frame_table.frame_measures`.
+    ``frames.csv`` and ``.png``: measures and verdict of each frame, as those of a pair.
     ``uncertainty.nii.gz``, where the inferer gives it: standard deviation of each frame's displacement in mm.
+    ``provenance.json``: weights, settings, versions and files.
     Where instance optimization changed the fields, the transformations are the network's and named
     ``network_transformations.json``.
     Needs pairs of :func:`~monai_regplugins.series.series_pairs` and ``SequenceInferer(transforms=True)``.
@@ -65,15 +68,28 @@ class SeriesWriter:
         series: the series as it was read.
         fixed: number of the fixed frame.
         save_fields: whether to write ``fields.npy`` too: float32 (T, 2, H, W), pixels.
+        provenance: describes weights and configuration.
+        frames: writes the folder of a pair for each frame but the fixed one, with field, measures and picture; None
+            for none.
     """
 
-    def __init__(self, output_dir: str | Path, series: CineSeries, fixed: int, save_fields: bool = False) -> None:
-        self.output_dir, self.series = Path(output_dir), series
+    def __init__(
+        self,
+        output_dir: str | Path,
+        series: CineSeries,
+        fixed: int,
+        save_fields: bool = False,
+        provenance: Provenance | None = None,
+        frames: RegistrationWriter | None = None,
+    ) -> None:
+        self.output_dir, self.series, self.frames = Path(output_dir), series, frames
         self._source = {"series": identity_of(series.source)}
+        self._about = {} if provenance is None else provenance.describe({"series": series.source})
         self.fixed, self.save_fields = fixed, save_fields
         self._ddf: dict[int, Tensor] = {}
         self._steps: dict[int, list[dict[str, list[float]]]] = {}
         self._uncertainty: dict[int, Tensor] = {}
+        self._rows: dict[int, Row] = {}
         self._of_network = ""
 
     def attach(self, engine: Any) -> None:
@@ -82,6 +98,8 @@ class SeriesWriter:
         Raises:
             InputError: When a file of these names is there that is no result of the same series, or is the series.
         """
+        if self.frames is not None:
+            self.frames.check(item for item in series_pairs(self.series, self.fixed))
         for name in NAMES:
             if (self.output_dir / name).resolve() == Path(self.series.source).resolve():
                 raise InputError(f"'{self.series.source}' would be replaced by a result; give another output_dir.")
@@ -98,6 +116,18 @@ class SeriesWriter:
             self._of_network = "network_" if "refinement" in pred else ""
             if "uncertainty" in pred:
                 self._uncertainty[frame] = self._length_in_mm(pred["uncertainty"].float().cpu())
+            if frame != self.fixed:
+                result = RegistrationResult(item, output, one_patient=True)
+                self._rows[frame] = {**result.verdict.as_json(), **result.metrics}
+                if self.frames is not None:
+                    self._write_frame(self.frames, result)
+
+    def _write_frame(self, writer: RegistrationWriter, result: RegistrationResult) -> None:
+        """Write the folder of a frame."""
+        images = {"fixed": result.fixed, "moving": result.moving}
+        record = writer.provenance.describe({**images, "pair_id": result.pair_id, **self._source})
+        with writer.folder({"pair_id": result.pair_id}).claimed(wait=True):
+            writer.write(result, record)
 
     def _length_in_mm(self, deviation: Tensor) -> Tensor:
         """Standard deviation of a displacement, (H, W) mm, of those of its components, (2, H, W) pixels."""
@@ -132,7 +162,7 @@ class SeriesWriter:
         self._put("respiration.csv", "".join(["frame,seconds,mm\n", *lines]).encode())
         self._put("respiration.png", png_of(curve_figure(curve, self.series.times)))
         names = [str(t) for t in range(len(ddf))]
-        rows = self._measures(frames, torch.from_numpy(aligned.frames)[:, None], ddf)
+        rows = [self._rows.get(frame, {}) for frame in range(len(ddf))]
         self._put("frames.csv", frame_table(names, self.fixed, rows, "frame").encode())
         self._put("frames.png", png_of(curves_figure(names, curves_of(rows), "frame")))
         if self.save_fields:
@@ -140,17 +170,9 @@ class SeriesWriter:
             np.save(stream, ddf.numpy())
             self._put("fields.npy", stream.getvalue())
 
-    def _measures(self, frames: Tensor, aligned: Tensor, ddf: Tensor) -> list[Row]:
-        """Measures of each frame but the fixed one."""
-        fixed, spacing = frames[self.fixed], self.series.spacing
-        found = [
-            frame_measures(*frame, spacing) for frame in zip(frames, fixed.expand_as(frames), aligned, ddf, strict=True)
-        ]
-        return [{} if t == self.fixed else row for t, row in enumerate(found)]
-
     def _put(self, name: str, content: bytes | Callable[[Path], object]) -> None:
         """Write one of the files."""
-        write_result(self.output_dir / name, content, self._source)
+        write_result(self.output_dir / name, content, self._source, self._about)
 
     def _times(self) -> list[str]:
         """Times as text, empty where the series has none."""

@@ -29,6 +29,7 @@ from monai_regplugins.transforms.measured import COVERED
 
 __all__ = [
     "WarpOriginald",
+    "field_of_total",
     "inverse_displacement",
     "map_to_moving",
     "resample_aligned",
@@ -70,6 +71,30 @@ def total_displacement(
         )
     # T(p + A u) - p = (T - 1) A x + T_lin A_lin u: no large world coordinates are added and subtracted again
     return _affine_of_grid_and_field(matrix @ affine - affine, (matrix @ affine)[:d, :d], u)
+
+
+def field_of_total(
+    displacement: torch.Tensor, fixed_affine: torch.Tensor, initial_alignment_matrix: torch.Tensor
+) -> torch.Tensor:
+    r"""The field whose :func:`total_displacement` is given: ``u = A_lin^-1 (T^-1(p + D(p)) - p)``, ``p = A x``.
+
+    Args:
+        displacement: ``D`` at the voxels of the fixed grid, shape ``(d, *spatial)``, RAS mm.
+        fixed_affine: voxel-to-RAS matrix of the fixed grid, shape (d + 1, d + 1) or (4, 4).
+        initial_alignment_matrix: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm.
+
+    Returns:
+        u, shape ``(d, *spatial)``, voxels, float32 or better.
+
+    Example:
+        >>> field_of_total(torch.ones(2, 4, 4), torch.diag(torch.tensor([2.0, 4.0, 1.0])), torch.eye(3))[:, 0, 0]
+        tensor([0.5000, 0.2500])
+    """
+    given = _upcast(displacement)
+    d = given.shape[0]
+    affine = world_affine(fixed_affine, d, "fixed image")
+    back = torch.linalg.inv(_plain(initial_alignment_matrix).double().cpu() @ affine)
+    return _affine_of_grid_and_field(back @ affine - torch.eye(d + 1, dtype=torch.float64), back[:d, :d], given)
 
 
 def inverse_displacement(

@@ -23,6 +23,7 @@ __all__ = [
     "local_similarity",
     "mirror_gain",
     "overlap_percent",
+    "unchanged_percent",
 ]
 
 COARSE = 48  # voxels along an axis that state enough; an inverse at full resolution takes longer than the registration
@@ -30,8 +31,10 @@ PARTS = 32  # of an axis, at whose middles it is looked whether they lie in the 
 SIDES = 16  # voxels along an axis, on which left and right of two patients differ more than the patients
 WINDOW = 7  # voxels of the coarse grid, of the local correlation
 STRUCTURE = 0.1  # of the image's standard deviation; windows that vary less show no structure
+EQUAL = 0.05  # by which the similarity of a window may be lower
 STEPS = 20  # of the inversion
 SMALLEST_SHARE = 1e-4  # of a coarse voxel that counts; less is rounding
+FLAT = 1e-5  # product of two variances of standardized images that is rounding
 
 
 def overlap_percent(to_moving: Tensor, fixed_shape: Sequence[int], moving_shape: Sequence[int]) -> float:
@@ -129,10 +132,39 @@ def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None
     """
     coarse, shares = _on_coarse_grid((image, fixed), weights)
     first, second = (_standardized(one, shares) for one in coarse)
-    centers = (_local_deviation(second, shares) > STRUCTURE).to(second) * (shares > 0.5)
+    centers = (_local_moments(second, second, shares).sqrt() > STRUCTURE).to(second) * (shares > 0.5)
     if not bool(centers.any()):
         return math.nan
     return -float(LocalCorrelation(second[None], WINDOW, shares[None], centers[None])(first[None]))
+
+
+def unchanged_percent(before: Tensor, after: Tensor, fixed: Tensor, weights: Tensor | None = None) -> float:
+    """Share of the fixed image that matched as well before a registration as after it, percent.
+
+    In two images of one patient a part of the body, such as back and spine, stays where it is. What is compared is the
+    squared correlation in each window of :func:`local_similarity`; one that is lower by a twentieth at most is equal.
+
+    Args:
+        before: moving image before the registration, ``(1, *spatial)``.
+        after: the same after it.
+        fixed: the same shape.
+        weights: where both images count, ``(1, *spatial)``.
+
+    Returns:
+        Percent of the windows; NaN where the fixed image shows no structure.
+
+    Example:
+        >>> fixed = torch.rand(1, 16, 16)
+        >>> unchanged_percent(fixed, fixed, fixed), unchanged_percent(torch.rand(1, 16, 16), fixed, fixed)
+        (100.0, 0.0)
+    """
+    coarse, shares = _on_coarse_grid((before, after, fixed), weights)
+    *states, target = (_standardized(one, shares) for one in coarse)
+    centers = (_local_moments(target, target, shares).sqrt() > STRUCTURE) & (shares > 0.5)
+    if not bool(centers.any()):
+        return math.nan
+    first, second = (_local_squared_correlation(one, target, shares)[centers] for one in states)
+    return 100 * float((first >= second - EQUAL).float().mean())
 
 
 def brightness_shift(image: Tensor, fixed: Tensor, weights: Tensor | None = None) -> float:
@@ -215,15 +247,22 @@ def _moments(image: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     return mean, ((centered.square() * shares).sum() / number).sqrt()
 
 
-def _local_deviation(image: Tensor, shares: Tensor) -> Tensor:
-    """Standard deviation of what counts in each window."""
+def _local_moments(image: Tensor, other: Tensor, shares: Tensor) -> Tensor:
+    """Covariance of what counts of two images in each window; of an image and itself its variance, which is not < 0."""
     boxes = [box_matrix(n, WINDOW, 1, image) for n in image.shape[1:]]
     number = along_axes(shares[None], boxes).clamp_min(SMALLEST_SHARE)
 
     def mean(values: Tensor) -> Tensor:
         return (along_axes((values * shares)[None], boxes) / number)[0]
 
-    return (mean(image.square()) - mean(image).square()).clamp_min(0).sqrt()
+    found = mean(image * other) - mean(image) * mean(other)
+    return found.clamp_min(0) if image is other else found
+
+
+def _local_squared_correlation(image: Tensor, other: Tensor, shares: Tensor) -> Tensor:
+    """Squared correlation of two images in each window, 0 where one of them is flat."""
+    variances = _local_moments(image, image, shares) * _local_moments(other, other, shares)
+    return _local_moments(image, other, shares).square() / (variances + FLAT)
 
 
 def clipped_percent(image: Tensor) -> float:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
 
@@ -49,3 +55,34 @@ def test_shards_and_then_all_of_it(inference: list[str], run_cli: Any, tmp_path:
     said = run_cli([*inference, "--output_dir", "out"], tmp_path, {"fail_on": "never"})
     assert said.count("is done already") == 4
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+PAIRS = 200
+EARLY, LATE = range(10, 31), range(170, PAIRS)  # pairs that are done
+GROWTH = 8 * 2**20  # bytes, less than two percent of what the program takes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_list(repository: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (5, 16, 16), np.uint8)
+    for number, values in enumerate(noise):
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    lines = [f"{number % 4}.png,4.png,pair{number}" for number in range(PAIRS)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["fixed,moving,pair_id", *lines]))
+    words = ["batch", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "out"), "--bundle", "r2n2", "--device", "cpu"]
+    words += ["--spatial_size", "[16,16]", "--refine_steps", "2", "--refine_levels", "1", "--fail_on", "never"]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    taken: dict[int, int] = {}  # the most memory while so many pairs were done
+    with (tmp_path / "log.txt").open("w") as log:
+        command = [sys.executable, "-m", "monai_regplugins", *words]
+        program = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        while program.poll() is None:
+            done = sum(1 for _ in (tmp_path / "out").glob("pair*/metrics.json"))
+            pages = int(Path(f"/proc/{program.pid}/statm").read_text().split()[1])
+            taken[done] = max(taken.get(done, 0), pages * os.sysconf("SC_PAGESIZE"))
+            time.sleep(0.1)
+    assert program.returncode == 0, (tmp_path / "log.txt").read_text()
+    early, late = (max(taken.get(done, 0) for done in part) for part in (EARLY, LATE))
+    assert early > 10**8
+    assert late - early < GROWTH

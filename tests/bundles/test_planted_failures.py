@@ -112,6 +112,12 @@ def test_another_patient_does_not_pass_where_a_bundle_is_made_for_one(name: str)
     assert verdict(name, patient(name, 0)[0], patient(name, 1)[1]).level != "PASS"
 
 
+def test_nor_does_another_patient_of_the_same_build() -> None:
+    fixed, moving = (thorax_subject(seed, (0.0, 0.5), SIZE, SPACING["regnet"]) for seed in (5516, 5517))
+    found = verdict("regnet", image(fixed.images[0], fixed.affine), image(moving.images[1], moving.affine))
+    assert any("all of the image has moved" in reason for reason in found.reasons), found
+
+
 def test_another_region_does_not_pass() -> None:
     fixed, thorax = patient("ran", 0)[0], patient("regnet", 0)[1]
     assert verdict("ran", fixed, MetaTensor(thorax.as_tensor(), affine=fixed.affine)).level != "PASS"

@@ -388,6 +388,34 @@ class TestSeries:
         with Image.open(output / "animation.gif") as animation:
             assert animation.n_frames == 4
 
+    def test_a_list_of_frames_with_fields_pictures_and_provenance(self, infer: Infer, tmp_path: Path) -> None:
+        """A frame is found as in the pair of it and the fixed one."""
+        frames, affine = [smooth((40, 48), seed) for seed in range(3)], TRANSVERSE
+        names = [save(tmp_path / f"f{number}.nii.gz", frame[..., None], affine) for number, frame in enumerate(frames)]
+        (tmp_path / "list.csv").write_text("\n".join(["image", *map(str, names)]))
+        given = {"series": str(tmp_path / "list.csv"), "fixed_frame": 1, "formats": ["itk_nifti", "native"]}
+        output = infer("series", **given)
+        folders = ["frame_0000_to_0001", "frame_0002_to_0001"]
+        assert sorted(path.name for path in output.iterdir() if path.is_dir()) == folders
+        assert {*self.FILES} <= {path.name for path in output.iterdir()}
+        assert read(output / "aligned.nii.gz")[0].shape == (40, 48, 1, 3)
+        record = json.loads((output / "provenance.json").read_text())
+        assert len(record["weights"]["sha256"]) == 64
+        assert record["parameters"]["steps"] > 0
+        assert Path(record["inputs"]["series"]["file"]).name == "list.csv"
+        alone = infer(fixed=str(names[1]), moving=str(names[2]), formats=["native"], refine_steps=0, pair_id="alone")
+        fields = [np.load(folder / "displacement.npz") for folder in (output / folders[1], alone / "alone")]
+        assert np.abs(fields[0]["ddf"]).max() > 0.1
+        np.testing.assert_allclose(fields[0]["ddf"], fields[1]["ddf"], atol=1e-3)
+        np.testing.assert_allclose(fields[0]["affine"], fields[1]["affine"])
+        for folder in folders:
+            files = {path.name for path in (output / folder).iterdir()}
+            assert {"displacement_itk.nii.gz", "metrics.json", "registration.png", "transformations.json"} <= files
+        rows = table(output / "frames.csv", "frame")
+        measures = json.loads((output / folders[1] / "metrics.json").read_text())
+        assert float(rows["2"]["ncc"]) == pytest.approx(measures["ncc"], rel=1e-4)
+        assert rows["2"]["verdict"] == measures["verdict"]
+
     def test_a_given_file_and_frame(self, infer: Infer, tmp_path: Path) -> None:
         frames = np.stack([smooth((40, 48), seed) for seed in range(3)], axis=-1)
         given = {"series": save(tmp_path / "cine.nii.gz", frames), "fixed_frame": 2, "stopping": True}

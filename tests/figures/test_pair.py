@@ -37,9 +37,9 @@ def volume_pair() -> dict[str, torch.Tensor]:
 
 
 def images_of(drawn: Figure) -> np.ndarray:
-    """Return the five images of each row, (rows, 5)."""
+    """Return the five images and the length of the displacement of each row, (rows, 6); the last image is its scale."""
     (axes,) = drawn.axes
-    return np.array(axes.images, dtype=object).reshape(-1, 5)
+    return np.array(axes.images[:-1], dtype=object).reshape(-1, 6)
 
 
 def lines_of(drawn: Figure) -> list[LineCollection]:
@@ -66,7 +66,7 @@ def test_three_planes_through_the_label_in_true_proportion() -> None:
     assert (drawn.axes[0].get_xlim(), drawn.axes[0].get_ylim()) == ((0, width), (0, height)), "not in true proportion"
     for row in rows:
         assert len({image.get_clim() for image in row[:3]}) == 1
-        assert len({image.get_clim() for image in row[3:]}) == 1
+        assert len({image.get_clim() for image in row[3:5]}) == 1
         assert row[0].get_clim() != row[3].get_clim()
     assert not rows[0, 4].get_array().any()
     assert rows[0, 3].get_array().max() > 0.3
@@ -127,16 +127,68 @@ def test_grid_shows_where_fixed_points_go() -> None:
     np.testing.assert_allclose(lines[-1], [[10, y] for y in range(12)], atol=1e-5)
 
 
+def test_the_length_of_the_displacement_is_in_mm_with_its_scale() -> None:
+    pair = volume_pair()
+    pair["ddf"][1, 2:, :, 2] = -1.0  # 2 mm beside 1 mm, in the axial plane that is drawn
+    drawn = pair_figure(**pair)
+    shown = images_of(drawn)[0, 5]
+    np.testing.assert_allclose(shown.get_array(), np.where(np.arange(10) < 2, 1.0, 5**0.5) * np.ones((12, 1)))
+    assert shown.get_clim() == pytest.approx((0.0, 5**0.5))
+    assert [text.get_text() for text in drawn.axes[0].texts[:2]] == ["2.24 mm", "0"]
+    left, right, bottom, top = drawn.axes[0].images[-1].get_extent()
+    frame = shown.get_extent()
+    assert min(frame[:2]) < left < right < max(frame[:2])
+    assert min(frame[2:]) < bottom < top < max(frame[2:])
+
+
+def test_what_does_not_count_is_covered_and_determines_no_window() -> None:
+    pair = volume_pair()
+    mask = torch.ones(1, 10, 12, 8)
+    mask[:, 7:] = 0
+    padded = {**pair, **{key: torch.where(mask > 0, pair[key], -50.0) for key in ("fixed", "moving")}}
+    drawn = pair_figure(**padded, masks=[mask, mask, None])
+    (axes,) = drawn.axes
+    covers = [image for image in axes.images if image.get_array().ndim == 3]
+    assert len(covers) == 3 * 4 - 4  # of all but the warped image; the sagittal plane, index 3, has none of it
+    np.testing.assert_array_equal(covers[0].get_array()[..., 3] > 0, np.arange(10)[None].repeat(12, 0) >= 7)
+    inside = torch.cat([padded[key][mask > 0] for key in ("fixed", "moving")])
+    assert axes.images[0].get_clim() == pytest.approx(np.percentile(inside, [0.5, 99.5]), rel=1e-5)
+    difference = (padded["fixed"] - padded["moving"]).abs()[mask > 0]
+    assert axes.images[3].get_clim()[1] == pytest.approx(float(np.percentile(difference, 99.5)), rel=1e-5)
+
+
+def test_planes_lie_in_the_mask_where_there_are_no_labels() -> None:
+    pair = {key: one for key, one in volume_pair().items() if not key.endswith("label")}
+    mask = torch.zeros(1, 10, 12, 8)
+    mask[:, 7:9, 2:11, 6] = 1
+    drawn = pair_figure(**pair, masks=[mask])
+    np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), pair["fixed"][0, ..., 6].T)
+
+
+def test_lines_from_points_show_their_errors() -> None:
+    """The axial plane is 2; the field moves by one voxel along the first axis."""
+    fixed = torch.tensor([[4.0, 5.0, 2.0], [3.0, 4.0, 7.0]])  # the second one lies elsewhere
+    moving = fixed + torch.tensor([3.0, 2.0, 0.0])
+    drawn = pair_figure(**volume_pair(), points=(fixed, moving))
+    found = []
+    for image, lines in zip(images_of(drawn)[0][:3], lines_of(drawn)[5:8], strict=True):
+        (line,) = lines.get_segments()
+        left, right, bottom, top = image.get_extent()
+        voxels = (line - [left, bottom]) / [(right - left) / 10, (top - bottom) / 12] - 0.5
+        found.append(voxels.round(4).tolist())
+    assert found == [[[4, 5], [4, 5]], [[4, 5], [7, 7]], [[4, 5], [6, 7]]]
+
+
 def titles_of(drawn: Figure) -> list[str]:
-    """Return the titles of the columns and of the page."""
-    return [text.get_text() for text in drawn.axes[0].texts]
+    """Return the titles of the columns and of the page, which come after the two numbers of the scale."""
+    return [text.get_text() for text in drawn.axes[0].texts[2:]]
 
 
 def test_titles_give_measures_before_and_after() -> None:
     titles = titles_of(pair_figure(**volume_pair(), title="a_to_b"))
     assert titles[1].startswith("moving\nDSC 0.667, NCC 0.")
     assert titles[2] == "warped\nDSC 1.000, NCC 1.000"
-    assert titles[5:] == ["deformed grid\nfolding 0 %", "a_to_b"]
+    assert titles[5:] == ["displacement, as a grid\nfolding 0 %", "a_to_b"]
 
 
 def test_landmark_errors_are_in_the_titles_and_the_moving_image_is_the_aligned_one() -> None:
@@ -151,7 +203,7 @@ def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.Monk
     known = {"dsc_before": 0.25, "dsc": 0.5, "ncc_before": 0.125, "ncc": 0.75, "folding_percent": 3.0}
     titles = titles_of(pair_figure(**volume_pair(), metrics=known))
     assert titles[1:3] == ["moving\nDSC 0.250, NCC 0.125", "warped\nDSC 0.500, NCC 0.750"]
-    assert titles[5] == "deformed grid\nfolding 3 %"
+    assert titles[5] == "displacement, as a grid\nfolding 3 %"
 
 
 def test_windows_of_a_large_image_are_those_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:

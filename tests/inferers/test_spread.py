@@ -18,7 +18,7 @@ def test_in_closed_form() -> None:
     found = deviation(ddf, smoother, factor=1.5)
     assert torch.equal(ddf, before)
     torch.testing.assert_close(found[0, 0], torch.full((9, 8), 1.5 * (9 + LEAST**2) ** 0.5))
-    torch.testing.assert_close(found[0, 1], torch.full((9, 8), 1.5 * (4 + LEAST**2) ** 0.5))
+    torch.testing.assert_close(found[0, 1], 1.5 * (0.5 * 4 + (0.15 * ddf[0, 1]).square() + LEAST**2).sqrt())
 
 
 @pytest.mark.parametrize("size", [(24, 20), (14, 16, 12)])

@@ -294,6 +294,12 @@ def test_a_table_that_was_changed_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_bytes() == b"ours again"
 
 
+def test_the_record_states_what_it_is_told(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    write_result(tmp_path / "a.nii", b"1", {"series": inputs["fixed"]}, {"weights": "w", "inputs": {}, "files": {}})
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    assert (record["weights"], list(record["files"]), list(record["inputs"])) == ("w", ["a.nii"], ["series"])
+
+
 def test_results_of_another_series_stay(tmp_path: Path, inputs: dict[str, Any]) -> None:
     write_result(tmp_path / "aligned.nii", b"1", {"series": inputs["fixed"]})
     write_result(tmp_path / "aligned.nii", b"2", {"series": inputs["fixed"]})

@@ -12,6 +12,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.readers import cine
 from monai_regplugins.readers.cine import (
     CineSeries,
+    join_frames,
     read_cine,
     reference_frame,
     series_files,
@@ -208,6 +209,24 @@ def test_data_set_without_series(tmp_path):
     (tmp_path / "Toy_dataset.json").write_text('{"series": ["gone.nii"]}')
     with pytest.raises(InputError, match="does not exist"):
         series_files(tmp_path)
+
+
+def test_frames_of_images_make_a_series():
+    affine = np.array([[0, -3.0, 0, 4], [2, 0, 0, 5], [0, 0, 5, 6], [0, 0, 0, 1]])
+    values = np.random.default_rng(0).uniform(size=(3, 6, 4))
+    for axis, spacing in ((0, (3.0, 5.0)), (1, (2.0, 5.0)), (2, (2.0, 3.0))):
+        series = join_frames([(np.expand_dims(one, axis), affine) for one in values], "list")
+        np.testing.assert_array_equal(series.frames, values.astype(np.float32))
+        assert (series.spacing, series.slice_axis, series.source) == (spacing, axis, "list")
+    elsewhere = affine + np.eye(4)[:, [2, 3, 1, 0]]
+    for images, message in (
+        ([(values[0], affine), (values[1, :5], affine)], "frames of different sizes"),
+        ([(values[0], affine), (values[1], elsewhere)], "frame 1 lies elsewhere"),
+        ([(values[0], affine)], "has 1 frame"),
+        ([(values, affine)] * 2, "volume over time"),
+    ):
+        with pytest.raises(InputError, match=message):
+            join_frames(images, "list")
 
 
 def test_reference_is_the_frame_of_the_mean_intensity():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -41,6 +43,17 @@ class TestGivenSeries:
         assert found.source == str(path)
         assert found.frames.shape == (3, 6, 4)
         assert found.frames[0, 0, 0] == pytest.approx(first_value(path))
+
+    @pytest.mark.parametrize("kind", ["csv", "json"])
+    def test_a_list_of_images_is_a_series(self, kind: str, tmp_path: Path) -> None:
+        files = [save(tmp_path / f"{name}.nii.gz", seed) for seed, name in enumerate("ab")]
+        rows = [{"image": "a.nii.gz", "phase": "2"}, {"image": "b.nii.gz", "phase": "0"}]
+        table = "\n".join(["image,phase", *(",".join(row.values()) for row in rows)])
+        (tmp_path / f"list.{kind}").write_text(table if kind == "csv" else json.dumps(rows))
+        found = given_series(tmp_path / f"list.{kind}", tmp_path, tmp_path)
+        values = [np.asarray(nib.load(file).dataobj) for file in files]
+        np.testing.assert_array_equal(found.frames, [values[0][..., 2], values[1][..., 0]])
+        assert (found.spacing, found.slice_axis, found.times) == ((2.0, 1.5), 2, None)
 
     def test_without_one_it_is_the_first_of_the_data_set(self, tmp_path: Path) -> None:
         second, first = save(tmp_path / "b.nii.gz", 2), save(tmp_path / "a.nii.gz", 1)
@@ -91,8 +104,16 @@ class TestSeriesPairs:
             for key, expected in (("moving", frame), ("fixed", series.frames[2])):
                 assert isinstance(pair[key], MetaTensor)
                 np.testing.assert_array_equal(pair[key].numpy(), expected[None])
-                np.testing.assert_allclose(np.diag(pair[key].affine)[:2], (2.0, 1.5))
+                np.testing.assert_allclose(pair[key].affine, series.affine)
             np.testing.assert_allclose(pair["spacing"], (2.0, 1.5))
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_frames_lie_where_the_header_puts_the_slice(self, series: CineSeries, axis: int) -> None:
+        affine = np.array([[0.0, -3, 0, 4], [2, 0, 0, 5], [0, 0, 5, 6], [0, 0, 0, 1]])
+        (first, *_) = series_pairs(dataclasses.replace(series, affine=affine, slice_axis=axis), 0)
+        pixel = np.insert([2.0, 3.0], axis, 0.0)  # of the file's axes
+        expected = affine @ [*pixel, 1]
+        np.testing.assert_allclose(first["moving"].affine.numpy() @ [2, 3, 0, 1], expected)
 
     def test_frames_that_are_a_view(self, series: CineSeries) -> None:
         """As they come from a file with time as its last axis."""

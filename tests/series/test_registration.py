@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.series.phases import PhaseChain, PhaseSeries
-from monai_regplugins.series.registration import SeriesRegistration, average_cycle, cycle_weights
+from monai_regplugins.series.registration import (
+    FIELDS,
+    BeginAtFieldd,
+    SeriesRegistration,
+    cycle_weights,
+    remove_fields,
+)
+from monai_regplugins.transforms.warp_original import total_displacement
 
 COUNT = 8
 
 
 class Result:
-    """Stands for a result; its field is told by the phase, or the one that it began at."""
+    """Stands for a result; its displacement is told by the phase, or the one that it began at."""
 
-    def __init__(self, ddf: torch.Tensor) -> None:
-        self.ddf, self.seconds = ddf, 1.0
+    def __init__(self, displacement: torch.Tensor, shift: float = 0.0) -> None:
+        self.displacement, self.seconds = displacement, 1.0
+        self.item = {"initial_alignment_matrix": torch.eye(3, dtype=torch.float64)}
+        self.item["initial_alignment_matrix"][0, 2] = shift
 
 
 class Register:
     """Finds for phase t the field of ``values[t]``; without steps what it is given."""
 
-    def __init__(self, bad: tuple[str, ...] = ()) -> None:
+    def __init__(self, bad: tuple[str, ...] = (), shifts: Mapping[str, float] | None = None) -> None:
         self.calls: list[tuple[str, float | None, Any]] = []
-        self.prepared, self.bad = 0, bad
+        self.prepared, self.bad, self.shifts = 0, bad, shifts or {}
 
     def prepare(self) -> None:
         self.prepared += 1
@@ -41,7 +52,8 @@ class Register:
         )
         if pair["pair_id"] in self.bad:
             raise RuntimeError(pair["pair_id"])
-        return Result(start if pair.get("start_steps") == 0 else values()[int(pair["pair_id"])])
+        found = start if start is not None and pair.get("start_steps") == 0 else values()[int(pair["pair_id"])]
+        return Result(found, self.shifts.get(pair["pair_id"], 0.0))
 
 
 def values() -> torch.Tensor:
@@ -52,15 +64,26 @@ def values() -> torch.Tensor:
     return (1 - torch.cos(phase)).reshape(-1, 1, 1, 1) + noise
 
 
+Make = Callable[..., tuple[Any, Register]]
+
+
 def series(cyclic: bool = True) -> PhaseSeries:
     pairs = [{"pair_id": str(t)} for t in range(1, COUNT)]
     chain = PhaseChain(tuple(pairs), cyclic)
     return PhaseSeries(tuple(map(str, range(COUNT))), 0, (chain,), {str(t): t for t in range(COUNT)})
 
 
-def make(bad: tuple[str, ...] = (), cyclic: bool = True, **options: Any) -> tuple[Any, Register]:
-    register: Any = Register(bad)
-    return SeriesRegistration(register, series(cyclic), **options), register
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A series in one folder, and what registers its phases."""
+
+    def made(
+        bad: tuple[str, ...] = (), shifts: Mapping[str, float] | None = None, cyclic: bool = True, **options: Any
+    ) -> tuple[Any, Register]:
+        register: Any = Register(bad, shifts)
+        return SeriesRegistration(register, series(cyclic), tmp_path, **options), register
+
+    return made
 
 
 def low_harmonics(values: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
@@ -71,7 +94,7 @@ def low_harmonics(values: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, A
     return low - low[:1]
 
 
-def test_each_phase_begins_at_the_one_before() -> None:
+def test_each_phase_begins_at_the_one_before(make: Make) -> None:
     registration, register = make(steps=7, harmonics=0)
     registration.prepare()
     results = [registration({"pair_id": str(t)}) for t in (3, 1)]
@@ -80,42 +103,88 @@ def test_each_phase_begins_at_the_one_before() -> None:
     passed = [("1", None, None), *((str(t), pytest.approx(first[t - 1]), 7) for t in range(2, COUNT))]
     assert register.calls == [*passed, ("3", pytest.approx(first[3]), 0), ("1", pytest.approx(first[1]), 0)]
     for result, t in zip(results, (3, 1), strict=True):
-        torch.testing.assert_close(result.ddf, values()[t])
+        torch.testing.assert_close(result.displacement, values()[t])
         assert result.seconds > 1.0
 
 
 @pytest.mark.parametrize("harmonics", [1, 2, 3])
-def test_fields_of_a_cycle_are_those_of_its_low_harmonics(harmonics: int) -> None:
+def test_fields_of_a_cycle_are_those_of_its_low_harmonics(harmonics: int, make: Make) -> None:
     registration, _ = make(harmonics=harmonics)
-    found = np.stack([registration({"pair_id": str(t)}).ddf.numpy() for t in range(1, COUNT)])
+    found = np.stack([registration({"pair_id": str(t)}).displacement.numpy() for t in range(1, COUNT)])
     np.testing.assert_allclose(found, low_harmonics(values().numpy(), harmonics)[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"cyclic": False}, {"harmonics": 0}, {"harmonics": 4}])
-def test_what_is_no_cycle_or_too_short_is_not_averaged(options: dict[str, Any]) -> None:
+def test_what_is_no_cycle_or_too_short_is_not_averaged(options: dict[str, Any], make: Make) -> None:
     registration, _ = make(**options)
-    torch.testing.assert_close(registration({"pair_id": "3"}).ddf, values()[3])
+    torch.testing.assert_close(registration({"pair_id": "3"}).displacement, values()[3])
 
 
-def test_a_phase_fails_alone() -> None:
+def test_a_phase_fails_alone(make: Make) -> None:
     registration, register = make(bad=("3",))
     with pytest.raises(RuntimeError, match="3"):
         registration({"pair_id": "3"})
-    torch.testing.assert_close(registration({"pair_id": "4"}).ddf, values()[4])
+    torch.testing.assert_close(registration({"pair_id": "4"}).displacement, values()[4])
     assert register.calls[3] == ("4", pytest.approx(float(values()[2].flatten()[0])), 15)
 
 
-def test_averaging_in_slabs_is_that_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for slab in (2**22, 30):
-        monkeypatch.setattr("monai_regplugins.series.registration.SLAB", slab)
-        files = [tmp_path / f"{t}.npy" for t in range(1, COUNT)]
-        for file, field in zip(files, values()[1:], strict=True):
-            np.save(file, field.numpy())
-        average_cycle(files, 2)
-        found.append(np.stack([np.load(file) for file in files]))
-    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
-    assert found[0].dtype == np.float32
+def test_an_interrupted_series_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
+    whole, _ = make()
+    expected = whole({"pair_id": "3"}).displacement
+    remove_fields(tmp_path)
+    assert not (tmp_path / FIELDS).exists()
+
+    interrupted, register = make(bad=("5",))
+    interrupted.register = lambda pair: register(pair) if pair["pair_id"] not in register.bad else _interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted({"pair_id": "3"})
+    again, register = make()
+    torch.testing.assert_close(again({"pair_id": "3"}).displacement, expected)
+    first = float(values()[4].flatten()[0])
+    assert [call[0] for call in register.calls] == ["5", "6", "7", "3"]
+    assert register.calls[0] == ("5", pytest.approx(first), 15)
+
+
+def _interrupt() -> Result:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("changed", ["weights", "image"])
+def test_fields_of_other_images_or_settings_are_not_taken(changed: str, make: Make, tmp_path: Path) -> None:
+    make()[0]({"pair_id": "3"})
+    registration, register = make(provenance=Provenance({"refine_steps": 3} if changed == "weights" else None))
+    if changed == "image":
+        registration.series.chains[0].pairs[2]["fixed"] = "another.nii"  # of phase 3
+    registration({"pair_id": "3"})
+    found = [name for name, *_ in register.calls[:-1]]
+    assert found == [str(t) for t in range(1 if changed == "weights" else 3, COUNT)]
+
+
+def test_phases_with_alignments_of_their_own_are_not_averaged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    torch.testing.assert_close(make(shifts={"5": 3.0})[0]({"pair_id": "3"}).displacement, values()[3])
+    assert "the initial alignment differs between phases" in caplog.text
+
+
+def test_files_of_someone_else_stay_in_the_folder_of_fields(make: Make, tmp_path: Path) -> None:
+    make()[0]({"pair_id": "3"})
+    (tmp_path / FIELDS / "mine.npz").write_bytes(b"mine")
+    remove_fields(tmp_path)
+    assert [file.name for file in (tmp_path / FIELDS).iterdir()] == ["mine.npz"]
+
+
+@pytest.mark.parametrize(
+    "affine", [torch.eye(4), torch.tensor([[0, -2.0, 0, 5], [3, 0, 0, -4], [0, 0, 1.5, 7], [0, 0, 0, 1]])]
+)
+def test_a_pair_begins_at_the_displacement_without_its_own_alignment(affine: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ddf = torch.randn(3, 4, 5, 6, generator=generator)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3] += 0.1 * torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    fixed = MetaTensor(torch.zeros(1, 4, 5, 6), affine=affine)
+    pair = {"fixed": fixed, "initial_alignment_matrix": matrix, "start": total_displacement(ddf, affine, matrix)}
+    torch.testing.assert_close(BeginAtFieldd()(pair)["start"], ddf, atol=1e-5, rtol=1e-5)
+    del pair["start"]
+    assert BeginAtFieldd()(pair) == pair
 
 
 def test_the_weights_keep_what_has_few_harmonics_and_the_reference_at_rest() -> None:
@@ -128,6 +197,6 @@ def test_the_weights_keep_what_has_few_harmonics_and_the_reference_at_rest() -> 
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"harmonics": -1}])
-def test_bad_numbers(options: dict[str, int]) -> None:
+def test_bad_numbers(options: dict[str, int], make: Make) -> None:
     with pytest.raises(InputError, match="expected steps from 1 on"):
         make(**options)

@@ -20,12 +20,16 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.data import PreparePaird
 from monai_regplugins.files.claims import claim
+from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.io.result_folder import write_result
 from monai_regplugins.networks.blocks.local_gaussian import LocalTransforms, field, from_json
+from monai_regplugins.outputs import RegistrationWriter
 from monai_regplugins.readers.cine import CineSeries
-from monai_regplugins.series import writer
+from monai_regplugins.series import series_pairs, writer
 from monai_regplugins.series.writer import SeriesWriter, curve_figure
+from monai_regplugins.transforms import StandardizePaird
 
 SIZE, COUNT, STEPS = (14, 12), 5, 2
 SAGITTAL = np.array([[0, 0, -9.0, 4], [0, -1.5, 0, 30], [-2.0, 0, 0, 50], [0, 0, 0, 1]])  # rows run to the feet
@@ -55,6 +59,11 @@ def transforms() -> LocalTransforms:
     return LocalTransforms(position - 0.5, 0.2 + 0.2 * sigma, rotation, 0.6 * vector - 0.2)
 
 
+def in_window(values: np.ndarray[Any, Any], frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Clipped at two standard deviations of a frame, as the network sees it."""
+    return np.clip((values - frame.mean()) / frame.std(ddof=1), -2, 2)
+
+
 def ddf() -> np.ndarray[Any, Any]:
     return field(transforms(), list(SIZE)).numpy()
 
@@ -70,10 +79,16 @@ def write(tmp_path: Path) -> Write:
         **options: Any,
     ) -> Path:
         found = {**transforms()._asdict(), "ddf": field(transforms(), list(SIZE)), **(extra or {})}
+        found["warped"] = torch.rand(COUNT, 1, *SIZE)  # as the network saw it, for the picture alone
+
+        prepare = PreparePaird(StandardizePaird(clip=2.0), 2, keep_original=True, outside="border")
+        prepared: list[Any] = [prepare(pair) for pair in series_pairs(series, 2)]
 
         def step(engine: Any, batch: Sequence[int]) -> list[dict[str, Any]]:
-            engine.state.batch = [{"frame": torch.tensor(frame)} for frame in batch]
-            return [{"pred": {name: values[frame] for name, values in found.items()}} for frame in batch]
+            engine.state.batch = [prepared[frame] for frame in batch]
+            targets = [{key: prepared[frame][key] for key in ("moving", "fixed", "spacing")} for frame in batch]
+            preds = [{name: values[frame] for name, values in found.items()} for frame in batch]
+            return [{"pred": pred, "label": target} for pred, target in zip(preds, targets, strict=True)]
 
         engine = Engine(step)
         SeriesWriter(tmp_path / "results", series, 2, **options).attach(engine)
@@ -95,6 +110,28 @@ def test_files(write: Write, save_fields: bool) -> None:
         assert animation.n_frames == COUNT
         assert animation.info["duration"] == 500
     Image.open(folder / "respiration.png").verify()
+
+
+def test_frames_with_folders_of_their_own(write: Write, tmp_path: Path) -> None:
+    """Each but the fixed one, with the same measures as in the table; the record states weights and settings."""
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    provenance = Provenance({"steps": 3}, tmp_path / "model.pt")
+    frames = RegistrationWriter(tmp_path / "results", "native", provenance=provenance)
+    folder = write(make_series(), provenance=provenance, frames=frames)
+    names = [f"frame_{t:04d}_to_0002" for t in range(COUNT) if t != 2]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == names
+    with (folder / "frames.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["is_reference"] == "0"]
+    for name, row, one in zip(names, rows, np.delete(ddf(), 2, axis=0), strict=True):
+        with np.load(folder / name / "displacement.npz") as stored:
+            np.testing.assert_allclose(stored["ddf"], one, atol=1e-5)
+        measures = json.loads((folder / name / "metrics.json").read_text())
+        assert (row["verdict"], float(row["lncc"])) == (measures["verdict"], pytest.approx(measures["lncc"], rel=1e-4))
+        assert (folder / name / "registration.png").is_file()
+    records = [json.loads((place / "provenance.json").read_text()) for place in (folder, folder / names[0])]
+    for record in records:
+        assert record["parameters"] == {"steps": 3}
+        assert record["weights"]["file"] == str(tmp_path / "model.pt")
 
 
 def test_files_of_others_and_of_other_series_stay(tmp_path: Path) -> None:
@@ -195,8 +232,11 @@ def test_each_frame_has_measures_and_a_verdict(write: Write) -> None:
     assert (rows[2]["ncc"], rows[2]["verdict"]) == ("", "")
     aligned = np.moveaxis(nib.load(folder / "aligned.nii.gz").get_fdata()[:, :, 0], -1, 0)
     for t in (0, 4):
+        inside = np.indices(SIZE) + ddf()[t]
+        counts = ((inside >= -0.5) & (inside <= np.array(SIZE)[:, None, None] - 0.5)).all(0)
         before, after = (
-            np.corrcoef(one[t].ravel(), series.frames[2].ravel())[0, 1] for one in (series.frames, aligned)
+            np.corrcoef(in_window(one[t], series.frames[t])[counts], in_window(*[series.frames[2]] * 2)[counts])[0, 1]
+            for one in (series.frames, aligned)
         )
         assert (float(rows[t]["ncc_before"]), float(rows[t]["ncc"])) == pytest.approx((before, after), abs=1e-3)
         assert rows[t]["verdict"] != "PASS"  # frames of noise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy import ndimage
@@ -18,6 +21,7 @@ from monai_regplugins.verdict.evidence import (
     local_similarity,
     mirror_gain,
     overlap_percent,
+    unchanged_percent,
 )
 
 
@@ -131,6 +135,33 @@ def test_brightness_is_compared_where_both_count() -> None:
     assert brightness_shift(moving, fixed, inside) == pytest.approx(1024 / 500, rel=1e-4)
     assert brightness_shift(fixed, fixed) == 0
     assert math.isnan(brightness_shift(fixed, torch.ones(1, 40, 40)))
+
+
+def windows_correlation(image: torch.Tensor, fixed: torch.Tensor) -> npt.NDArray[Any]:
+    """Squared correlation in windows of 7 voxels, which end at the edge of the image, as SciPy finds it."""
+
+    def mean(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(
+            ndimage.uniform_filter(values, 7, mode="constant")
+            / ndimage.uniform_filter(np.ones_like(values), 7, mode="constant")
+        )
+
+    a, b = image[0].double().numpy(), fixed[0].double().numpy()
+    products = [mean(one * other) - mean(one) * mean(other) for one, other in ((a, b), (a, a), (b, b))]
+    return np.asarray(products[0] ** 2 / (products[1] * products[2]))
+
+
+def test_what_matched_as_well_before() -> None:
+    fixed, before, after = (smooth_noise(seed) for seed in (0, 1, 2))
+    after, before = fixed + 0.3 * after, torch.where(torch.arange(40).view(1, 40, 1) < 24, fixed, before)
+    states = [windows_correlation(one, fixed) for one in (before, after)]
+    expected = 100 * float((states[0] >= states[1] - 0.05).mean())
+    assert 45 < expected < 75
+    assert unchanged_percent(before, after, fixed) == pytest.approx(expected, abs=0.3)
+    inside = torch.zeros(1, 40, 40)
+    inside[:, :20] = 1.0
+    assert unchanged_percent(before, after, fixed, inside) == 100.0
+    assert math.isnan(unchanged_percent(before, after, torch.ones(1, 40, 40)))
 
 
 def test_clipped_share_of_the_brighter_part() -> None:

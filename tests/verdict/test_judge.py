@@ -46,6 +46,7 @@ BAD: dict[str, tuple[dict[str, float], dict[str, float] | None]] = {
     "similarity": ({"lncc": 0.39, "lncc_aligned": 0.3}, {"lncc": 0.05, "lncc_before": 0.0, "lncc_aligned": 0.0}),
     "similarity is known": ({"lncc": math.nan}, None),
     "one patient": ({"one_patient": 1.0}, None),
+    "part that rests": ({"unchanged_percent": 22.0}, None),
     "brightness": ({"one_patient": 1.0, "lncc_aligned": 0.75, "lncc": 0.8, "brightness_shift": 2.2}, None),
     "sides": ({"mirror_gain": 0.05}, None),
     "better than given": ({"lncc_before": 0.75}, {"lncc_before": 0.9}),
