@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from monai.inferers import Inferer
@@ -42,12 +42,28 @@ logger = logging.getLogger(__name__)
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
+Pairs: TypeAlias = Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]  # moving and fixed image by their size
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
 TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
 FEW = 0.01  # of the voxels above the threshold
+
+
+class _Course(NamedTuple):
+    """How a pair was refined: from which start, to what, by which loss, of which images."""
+
+    start: str
+    refined: Refined
+    loss: InstanceLoss
+    observed: ObservedPair
+    mapped: bool = False
+
+    @property
+    def judged_by(self) -> InstanceLoss:
+        """A loss of the images as they are: that of mapped ones would favor the field by which they were mapped."""
+        return self.loss.taking("nmi") if self.mapped else self.loss
 
 
 class RefinedInferer(Inferer):
@@ -241,66 +257,100 @@ class RefinedInferer(Inferer):
         """Refine one pair from the better start; return zero displacement if the result is worse."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
-        loss = observed.loss_of_pair(loss)
-        _report_few_voxels(loss, pair["fixed"])
-        native = list(ddf.shape[2:])
-        sizes = self._sizes(native)
+        own = _unless_auto(loss)
+        _report_few_voxels(own, pair["fixed"])
+        sizes = self._sizes(list(ddf.shape[2:]))
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
-        judge = observed.judge(loss, size, self.inferer.padding)
-        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         if self.steps == 0:
+            judge = observed.judge(own, size, self.inferer.padding)
+            aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
             _report_worse(aligned, predicted)
-            return _outcome(ddf, loss, NETWORK, (aligned, predicted, predicted)) | seen
-        start, refined = self._from_better_start(loss, ddf, observed, judge)
+            return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
+        course = self._course(loss, ddf, observed)
+        refined, judge = course.refined, observed.judge(course.judged_by, size, self.inferer.padding)
+        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         found = judge(refined.at(size))
         if self.never_worse and not found.similarity > aligned.similarity:
             refined = refined.still()
             found = aligned
         logger.info(
-            "refined: %s by %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
+            "refined: %s by %s%s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
             refined,
-            loss.similarity,
-            start,
+            course.loss.similarity,
+            " in one contrast" if course.mapped else "",
+            course.start,
             found.similarity,
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
-        outputs = refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
-        return outputs | self._uncertainty(loss, outputs["ddf"], observed)
+        outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True)
+        outputs |= _outcome(ddf, course.judged_by, course.start, (aligned, found, predicted)) | seen
+        return outputs | self._uncertainty(course, outputs["ddf"])
 
-    def _uncertainty(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair) -> dict[str, Tensor]:
+    def _uncertainty(self, course: _Course, ddf: Tensor) -> dict[str, Tensor]:
         """The standard deviation of a field that was found, if asked for."""
         if not self.uncertainty:
             return {}
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
-        at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)))
-        smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
-        return {"uncertainty": deviation(ddf, smoother, self.uncertainty)}
+        pairs = dict(zip(map(tuple, sizes), course.observed.at(sizes), strict=True))
+        smoother = self._descend_levels(self._losses(course.loss.stiffer(STIFFER), pairs), ddf, ddf, sizes)
+        return {"uncertainty": deviation(ddf, smoother.field(native, unfolds=False), self.uncertainty)}
 
-    def _from_better_start(
-        self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, judge: Callable[[Tensor], Judgement]
-    ) -> tuple[str, Refined]:
-        """Descend the first level from each start, the others from the best; return what that is called, too."""
+    def _course(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair) -> _Course:
+        """Descend the first level from each start, the others from the best."""
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
-        pairs = observed.at(levels)
-        at = self._losses(loss, dict(zip(map(tuple, levels), pairs, strict=True)))
-        starts = self._starts(ddf, pairs[0])
-        coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
-        judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
-        best = next(iter(coarse))
-        for name, judgement in judged.items():
-            best = name if judgement.is_better_than(judged[best]) else best
-        refined = coarse[best]
+        pairs = dict(zip(map(tuple, levels), observed.at(levels), strict=True))
+        first = partial(
+            self._first_level, ddf=ddf, observed=observed, pairs=pairs, starts=self._starts(ddf, pairs[tuple(sizes[0])])
+        )
+        own = observed.loss_of_pair(_unless_auto(loss))
+        course = first(own)
+        if loss.similarity == "auto":
+            free = first(observed.loss_of_pair(loss.taking("mind")))
+            judge = observed.judge(loss.taking("nmi"), sizes[-1], self.inferer.padding)
+            if _is_unlike(*(judge(one.refined.at(sizes[-1])).similarity for one in (course, free))):
+                return self._in_one_contrast(course, free, ddf, levels)
         if levels[1:]:
-            refined = self._descend_levels(at, ddf, None, levels[1:], refined)
-        return best, refined
+            refined = self._descend_levels(self._losses(own, pairs), ddf, None, levels[1:], course.refined)
+            course = course._replace(refined=refined)
+        return course
 
-    def _losses(
-        self, loss: InstanceLoss, pairs: Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]
-    ) -> AtSize:
+    def _first_level(
+        self,
+        loss: InstanceLoss,
+        ddf: Tensor,
+        observed: ObservedPair,
+        pairs: Pairs,
+        starts: Mapping[str, Tensor | None],
+    ) -> _Course:
+        """Descend the first level from each start, and take the best."""
+        sizes = self._sizes(list(ddf.shape[2:]))
+        at = self._losses(loss, pairs)
+        coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
+        best = next(iter(coarse))
+        if len(coarse) > 1:
+            judge = observed.judge(loss, sizes[-1], self.inferer.padding)
+            judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()}
+            for name, judgement in judged.items():
+                best = name if judgement.is_better_than(judged[best]) else best
+        return _Course(best, coarse[best], loss, observed)
+
+    def _in_one_contrast(self, same: _Course, free: _Course, ddf: Tensor, levels: list[list[int]]) -> _Course:
+        """Descend all levels with the images in one contrast, mapped anew by the field before each."""
+        refined, observed, compare = free.refined, free.observed, InstanceLoss(window=same.loss.window)
+        for size in levels:
+            field = refined.at(size)
+            found = [(one, one.at([size])[0]) for one in free.observed.in_one_contrast(field)]
+            values = [float(compare.similarity_of_pair(*pair, self.inferer.padding)(field)) for _, pair in found]
+            observed, pair = found[values.index(min(values))]
+            logger.debug("local correlation %.4f in the contrast of the fixed image, %.4f in the moving one's", *values)
+            refined = self._descend_levels(self._losses(same.loss, {tuple(size): pair}), ddf, None, [size], refined)
+        return _Course(free.start, refined, same.loss, observed, mapped=True)
+
+    def _losses(self, loss: InstanceLoss, pairs: Pairs) -> AtSize:
         """The loss of a field at a size, of the pairs by their sizes."""
 
         def at(size: list[int]) -> OfField:
@@ -348,6 +398,16 @@ class RefinedInferer(Inferer):
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
         """The size of the image, if it is one more level."""
         return [native] if self.full_resolution and sizes[-1] != native else []
+
+
+def _unless_auto(loss: InstanceLoss) -> InstanceLoss:
+    """The loss of images of one contrast."""
+    return loss.taking(loss.same_contrast) if loss.similarity == "auto" else loss
+
+
+def _is_unlike(same: float, free: float) -> bool:
+    """Whether images differ in contrast, by the information of the results without and with descriptors."""
+    return free > same
 
 
 def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> None:
