@@ -111,15 +111,16 @@ class ObservedPair:
         """The loss with its similarity weighted by the share of the voxels that count."""
         return loss.of_share(self._share(loss.compared(self._fixed)))
 
-    def in_one_contrast(self, ddf: Tensor) -> tuple[ObservedPair, ObservedPair]:
-        r"""The pair in the contrast of its fixed image, and in that of its moving one, as far as a field matches them.
+    def in_contrast_of(self, side: str, ddf: Tensor) -> ObservedPair:
+        r"""The pair in the contrast of one of its images, as far as a field matches them.
 
-        The other image is mapped by the regression of the one on it, see
+        The other image is mapped by the regression of that one on it, see
         :class:`~monai_regplugins.losses.contrast.ContrastMap`. Where an image is steep a small error of the field
         pairs unlike intensities: each voxel counts by the inverse of the variance that this adds,
         :math:`w = 1 / (|\nabla I|^2 / s_I + |\nabla J|^2 / s_J + \epsilon)` with the variances s of the images.
 
         Args:
+            side: ``fixed`` or ``moving``, the image that is left as it is.
             ddf: the field, ``(1, d, *spatial)`` of any size.
         """
         ddf = fields.resize(ddf, list(self._fixed.shape[2:]))
@@ -127,10 +128,12 @@ class ObservedPair:
         weights = self._used / (_steepness(warped) + _steepness(self._fixed)).add_(LEAST_STEEPNESS)
         if self._moving_mask is not None:
             weights = weights * fields.warp(self._moving_mask.float(), ddf, mode="nearest")
-        to_fixed, to_moving = copy.copy(self), copy.copy(self)
-        to_fixed._moving = ContrastMap.fitted(warped, self._fixed, weights)(self._moving)
-        to_moving._fixed = ContrastMap.fitted(self._fixed, warped, weights)(self._fixed)
-        return to_fixed, to_moving
+        other = copy.copy(self)
+        if side == "fixed":
+            other._moving = ContrastMap.fitted(warped, self._fixed, weights)(self._moving)
+        else:
+            other._fixed = ContrastMap.fitted(self._fixed, warped, weights)(self._fixed)
+        return other
 
     def _share(self, compared: Tensor) -> float:
         """How many of some voxels count in both images, as a share; 1 where none does, and nothing is lost."""

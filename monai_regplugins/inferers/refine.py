@@ -48,6 +48,7 @@ FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the predi
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
 TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
+CLEARLY = 1.04  # times the information: less also comes from more steps
 FEW = 0.01  # of the voxels above the threshold
 
 
@@ -58,12 +59,12 @@ class _Course(NamedTuple):
     refined: Refined
     loss: InstanceLoss
     observed: ObservedPair
-    mapped: bool = False
+    contrast: str = ""
 
     @property
     def judged_by(self) -> InstanceLoss:
         """A loss of the images as they are: that of mapped ones would favor the field by which they were mapped."""
-        return self.loss.taking("nmi") if self.mapped else self.loss
+        return self.loss.taking("nmi") if self.contrast else self.loss
 
 
 class RefinedInferer(Inferer):
@@ -277,7 +278,7 @@ class RefinedInferer(Inferer):
             "refined: %s by %s%s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
             refined,
             course.loss.similarity,
-            " in one contrast" if course.mapped else "",
+            f" in the contrast of the {course.contrast} image" if course.contrast else "",
             course.start,
             found.similarity,
             aligned.similarity,
@@ -310,12 +311,9 @@ class RefinedInferer(Inferer):
         course = first(own)
         if loss.similarity == "auto":
             free = first(observed.loss_of_pair(loss.taking("mind")))
-            judge = observed.judge(loss.taking("nmi"), sizes[-1], self.inferer.padding)
-            if _is_unlike(*(judge(one.refined.at(sizes[-1])).similarity for one in (course, free))):
-                return self._in_one_contrast(course, free, ddf, levels)
-        if levels[1:]:
-            refined = self._descend_levels(self._losses(own, pairs), ddf, None, levels[1:], course.refined)
-            course = course._replace(refined=refined)
+            course = self._most_informed(course, free, ddf, observed, sizes)
+        for size in levels[1:]:
+            course = self._next_level(course, ddf, observed, pairs, size)
         return course
 
     def _first_level(
@@ -338,17 +336,32 @@ class RefinedInferer(Inferer):
                 best = name if judgement.is_better_than(judged[best]) else best
         return _Course(best, coarse[best], loss, observed)
 
-    def _in_one_contrast(self, same: _Course, free: _Course, ddf: Tensor, levels: list[list[int]]) -> _Course:
-        """Descend all levels with the images in one contrast, mapped anew by the field before each."""
-        refined, observed, compare = free.refined, free.observed, InstanceLoss(window=same.loss.window)
-        for size in levels:
-            field = refined.at(size)
-            found = [(one, one.at([size])[0]) for one in free.observed.in_one_contrast(field)]
-            values = [float(compare.similarity_of_pair(*pair, self.inferer.padding)(field)) for _, pair in found]
-            observed, pair = found[values.index(min(values))]
-            logger.debug("local correlation %.4f in the contrast of the fixed image, %.4f in the moving one's", *values)
-            refined = self._descend_levels(self._losses(same.loss, {tuple(size): pair}), ddf, None, [size], refined)
-        return _Course(free.start, refined, same.loss, observed, mapped=True)
+    def _most_informed(
+        self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
+    ) -> _Course:
+        """Of the results without and with descriptors, and those in one contrast, that of most information."""
+        judge = observed.judge(free.loss.taking("nmi"), sizes[-1], self.inferer.padding)
+
+        def information(course: _Course) -> float:
+            return judge(course.refined.at(sizes[-1])).similarity
+
+        begun = max(same, free, key=information)
+        mapped = [
+            self._next_level(begun._replace(loss=same.loss, contrast=side), ddf, observed, {}, sizes[0])
+            for side in IMAGE_KEYS
+        ]
+        best = max(free, *mapped, key=information)
+        return best if information(best) > CLEARLY * information(same) else same
+
+    def _next_level(
+        self, course: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs, size: list[int]
+    ) -> _Course:
+        """Descend one more level, with the contrast as its field states it."""
+        if course.contrast:
+            observed = observed.in_contrast_of(course.contrast, course.refined.at(size))
+            pairs = {tuple(size): observed.at([size])[0]}
+        refined = self._descend_levels(self._losses(course.loss, pairs), ddf, None, [size], course.refined)
+        return course._replace(refined=refined, observed=observed)
 
     def _losses(self, loss: InstanceLoss, pairs: Pairs) -> AtSize:
         """The loss of a field at a size, of the pairs by their sizes."""
@@ -403,11 +416,6 @@ class RefinedInferer(Inferer):
 def _unless_auto(loss: InstanceLoss) -> InstanceLoss:
     """The loss of images of one contrast."""
     return loss.taking(loss.same_contrast) if loss.similarity == "auto" else loss
-
-
-def _is_unlike(same: float, free: float) -> bool:
-    """Whether images differ in contrast, by the information of the results without and with descriptors."""
-    return free > same
 
 
 def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> None:
