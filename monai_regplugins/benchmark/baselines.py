@@ -125,10 +125,13 @@ def _simpleitk_bspline(
     return _to_voxels(field, spacing)
 
 
-def _elastix(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _elastix(
+    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int, metric: str = "ncc"
+) -> Tensor:
     """The baseline of RegNet."""
     within = None if mask is None else mask[None]
-    return register_elastix(fixed[None], moving[None], spacing, mask=within, seed=seed, threads=threads).ddf[0]
+    found = register_elastix(fixed[None], moving[None], spacing, metric=metric, mask=within, seed=seed, threads=threads)
+    return found.ddf[0]
 
 
 def _bspline_tv(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
@@ -136,23 +139,34 @@ def _bspline_tv(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | N
     return register_bspline(moving[None], fixed[None]).ddf[0]
 
 
-def _greedy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _greedy(
+    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int, metric: str = ""
+) -> Tensor:
     """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
     d = len(spacing)
     images = {"fixed": _to_sitk(fixed, spacing), "moving": _to_sitk(moving, spacing)}
     if mask is not None:
         images["mask"] = _to_sitk(mask > 0, spacing)
     tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
+    metric = metric or f"NCC {'x'.join('2' * d)}"
     tool.execute(
         f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
-        f"-m NCC {'x'.join('2' * d)} -n 100x50x10 -s 1.7vox 0.7vox -wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
+        f"-m {metric} -n 100x50x10 -s 1.7vox 0.7vox -wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
     )
     return _to_voxels(tool["field"], spacing)
 
 
-def _ants(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _ants(
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    metric: tuple[str, int] = ("CC", 2),
+) -> Tensor:
     """SyN of ANTs (Avants et al. 2008). It takes ``threads`` from ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS`` only."""
     ants: Any = importlib.import_module("ants")
     widths = [float(width) for width in spacing]
@@ -163,8 +177,8 @@ def _ants(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, s
             *images,
             type_of_transform="SyNOnly",
             initial_transform="Identity",
-            syn_metric="CC",
-            syn_sampling=2,
+            syn_metric=metric[0],
+            syn_sampling=metric[1],
             reg_iterations=(40, 20, 0),
             random_seed=seed + 1,
             outprefix=str(Path(folder, "step")),
@@ -244,6 +258,24 @@ BASELINES: dict[str, Baseline] = {
     "ants": Baseline(
         _ants,
         "SyN, CC of 2 voxels radius, 40 x 20 x 0 iterations",
+        "antspyx",
+        partial(_imported, "ants", "antspyx"),
+    ),
+    "elastix-mi": Baseline(
+        partial(_elastix, metric="mi"),
+        "B-splines of 10 mm, Mattes mutual information, 3 x 500 iterations",
+        "itk-elastix",
+        load_elastix,
+    ),
+    "greedy-nmi": Baseline(
+        partial(_greedy, metric="NMI"),
+        "NMI, 100 x 50 x 10 iterations, smoothing 1.7 and 0.7 voxels",
+        "picsl_greedy",
+        partial(_imported, "picsl_greedy", "picsl_greedy"),
+    ),
+    "ants-mi": Baseline(
+        partial(_ants, metric=("mattes", 32)),
+        "SyN, Mattes mutual information of 32 bins, 40 x 20 x 0 iterations",
         "antspyx",
         partial(_imported, "ants", "antspyx"),
     ),

@@ -91,6 +91,12 @@ class RefinedInferer(Inferer):
     :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
     pair is replaced by zero displacement.
 
+    With the similarity ``auto`` the first level is optimized by the loss of images of one contrast and by ``mind``, and
+    from the better of both with either image mapped to the contrast of the other, see
+    :meth:`~monai_regplugins.inferers.observed_pair.ObservedPair.in_contrast_of`. The field of most normalized mutual
+    information on the held-out voxels goes on, with its loss; that of images of one contrast, unless it is clearly
+    beaten.
+
     With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
     exponential,
 
@@ -193,8 +199,8 @@ class RefinedInferer(Inferer):
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
             loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
             was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
-            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors or mutual information were compared,
-            ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
+            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors, mutual information or mapped intensities were
+            compared, ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
             descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
             which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
             these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component of
