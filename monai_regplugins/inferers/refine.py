@@ -200,11 +200,11 @@ class RefinedInferer(Inferer):
             loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
             was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
             displacement, ``contrast_free`` ``(B,)``, 1 where descriptors, mutual information or mapped intensities were
-            compared, ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
-            descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
-            which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
-            these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component of
-            ``ddf`` in voxels; that of a network's field that was changed is left out. The rest, such as local
+            compared, ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels,
+            with all of these their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels
+            at which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0
+            steps these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component
+            of ``ddf`` in voxels; that of a network's field that was changed is left out. The rest, such as local
             transformations, is the network's.
 
         Raises:
