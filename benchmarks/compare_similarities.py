@@ -8,28 +8,38 @@ seconds are CPU seconds of a pair. Baselines are compared on the same pairs.
 
     python benchmarks/compare_similarities.py --pairs 3 --output similarities.md
     python benchmarks/compare_similarities.py --images ct.nii.gz mr.nii.gz --baselines greedy-nmi elastix-mi ants-mi
+
+With ``--drivers``, instead: what labels and landmarks add where RAN's bundle registers the pairs of data sets (the
+phantom ``abdomen`` is made). Every second label, or landmark, drives; measures of both halves, in each row.
+
+    python benchmarks/compare_similarities.py --drivers Warped abdomen --pairs 2 --output drivers.md
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_regplugins import load_bundle
 from monai_regplugins.benchmark.baselines import load_baseline
 from monai_regplugins.benchmark.reporting import check_output, command_line, hardware, number, publish, table_with_facts
 from monai_regplugins.benchmark.synthetic_motion import motion_pair
 from monai_regplugins.benchmark.synthetic_warp import synthetic_displacement
+from monai_regplugins.data import given_pairs
 from monai_regplugins.inferers import PairInferer, RefinedInferer
 from monai_regplugins.losses import InstanceLoss
+from monai_regplugins.metrics.overlap import labels_in
+from monai_regplugins.phantoms.embedded import PHANTOMS, open_dataset
 from monai_regplugins.synthesis.bspline_image import bspline_warp
 from monai_regplugins.transforms.load import LoadPaird
 from monai_regplugins.transforms.prepare import resize_image
@@ -141,16 +151,70 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--steps", type=int, default=30)
     add("--similarities", nargs="+", default=list(SIMILARITIES))
     add("--baselines", nargs="+", default=[], help="methods of monai_regplugins.benchmark beside them")
+    add("--drivers", nargs="+", metavar="DATASET", help="compare what drives on these pairs instead")
+    add("--weight", type=float, default=1.0, help="of what drives")
     add("--output", type=Path)
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write the table."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    args = parse_arguments(argv)
-    check_output(args.output)
-    torch.set_num_threads(1)
+DRIVERS = ("images alone", "and half of the labels", "and half of the landmarks")
+DRIVEN = {  # column: measure, decimals
+    "DSC, half that may drive": ("driving_dsc", 3),
+    "DSC, other half": ("dsc", 3),
+    "TRE, half that may drive": ("driving_tre", 2),
+    "its largest": ("driving_tre_max", 2),
+    "TRE, other half": ("tre", 2),
+    "folding (%)": ("folding_percent", 3),
+    "CPU s": ("seconds", 1),
+}
+
+
+def driven(pair: dict[str, str], weight: float) -> list[dict[str, float]]:
+    """Return the measures of a pair by the images alone, with half of its labels, and with half of its landmarks."""
+    images = {key.replace("landmarks", "points"): path for key, path in pair.items()}
+    began = time.process_time()
+    alone = load_bundle("ran", device="cpu")(**images)
+    used = time.process_time() - began
+    labels = sorted(labels_in(alone.targets["fixed_label"]) & labels_in(alone.targets["moving_label"]) - {0})[::2]
+    rows = list(range(0, len(alone.targets["fixed_keypoints"]), 2))
+    found = [_halves(alone, labels, rows, used)]
+    for options in (
+        {"refine_label_weight": weight, "driving_labels": labels},
+        {"refine_landmark_weight": weight, "driving_landmarks": rows},
+    ):
+        began = time.process_time()
+        result = load_bundle("ran", device="cpu", **options)(**images)
+        found.append(_halves(result, labels, rows, time.process_time() - began))
+    return found
+
+
+def _halves(result: Any, labels: list[int], rows: list[int], seconds: float) -> dict[str, float]:
+    """Measures of both halves, whatever drove; landmark errors in voxels."""
+    result.pred |= {"driving_labels": torch.tensor(labels), "driving_landmarks": torch.tensor(rows)}
+    found: dict[str, float] = result.measure(surface=False)
+    voxel = float(result.targets["spacing"].double().log().mean().exp())
+    lengths = {name: value / voxel for name, value in found.items() if "tre" in name}
+    return {**found, **lengths, "seconds": seconds}
+
+
+def compare_drivers(data: Sequence[str], pairs: int, weight: float) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: the means over the pairs of each data set."""
+    rows = []
+    for folder in data:
+        with tempfile.TemporaryDirectory() as made:
+            place = open_dataset(made, made, folder) if folder in PHANTOMS else folder
+            known = given_pairs("", "", "", "", place, place, max_pairs=pairs)
+            found = [driven(dict(pair), weight) for pair in known]
+        for drivers, measures in zip(DRIVERS, zip(*found, strict=True), strict=True):
+            means = [
+                number(float(np.mean([one[name] for one in measures])), digits) for name, digits in DRIVEN.values()
+            ]
+            rows.append([Path(folder).name, drivers, *means])
+    return ["pairs", "driven by", *DRIVEN], rows
+
+
+def compare_similarities(args: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: each contrast, of each image, with each method."""
     methods = [optimized(name, args.steps) for name in args.similarities] + [baseline(name) for name in args.baselines]
     seeds, rows = range(args.seed, args.seed + args.pairs), []
     for file in args.images or [""]:
@@ -164,10 +228,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows.append([*([Path(file).name.split(".")[0]] if file else []), contrast, *cells])
     names = [*args.similarities, *args.baselines]
     header = [*(["image"] if args.images else []), "fixed image", "before", *names, *(f"{name}: s" for name in names)]
+    return header, rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write the table."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse_arguments(argv)
+    check_output(args.output)
+    torch.set_num_threads(1)
     about = {
         "command": command_line("benchmarks/compare_similarities.py", argv),
         "hardware": hardware(torch.device("cpu")),
     }
+    header, rows = (
+        compare_drivers(args.drivers, args.pairs, args.weight) if args.drivers else compare_similarities(args)
+    )
     publish(args.output, table_with_facts(header, rows, about), about, rows=rows)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_minimum_size",
     "check_pair_channels",
     "check_same_size",
+    "check_single_channels",
     "import_optional",
     "input_error_message",
     "load_into",
@@ -137,6 +138,19 @@ def check_choice(value: str, choices: Iterable[str], name: str) -> None:
         raise InputError(f"{name} is {value!r}; choose one of {listed}.{suggest(str(value), options)}")
 
 
+def check_single_channels(image: Any, network: str) -> None:
+    """Check that a pair ``(B, 2, *spatial)`` has one channel of each image.
+
+    Raises:
+        InputError: When it has not.
+    """
+    if image.shape[1] != 2:
+        raise InputError(
+            f"a pair has {image.shape[1]} channels, expected 2: {network} takes one of the moving image and one of the "
+            "fixed one; give a single channel, or refine without this network."
+        )
+
+
 def check_pair_channels(spatial_dims: int, in_channels: int, out_channels: int | None, network: str) -> None:
     """Check that a network takes a moving and a fixed image in 2D or 3D and returns a field.
 
@@ -165,7 +179,7 @@ def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_di
     if len(shape) != spatial_dims + 1:
         raise InputError(
             f"{name} has {len(shape) - 1} spatial dimensions (shape {shape}, channel first), expected {spatial_dims}; "
-            f"give a {spatial_dims}D image."
+            f"give a {spatial_dims}D image; of one with several channels, a single one."
         )
     if shape[0] != 1:
         raise InputError(f"{name} has {shape[0]} channels (shape {shape}), expected 1; give a single-channel image.")

@@ -105,10 +105,12 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         moving_label_key: key of the moving label map.
         mask_key: key of a mask of the fixed image, the voxels that count.
         moving_mask_key: key of a mask of the moving image.
+        fixed_points_key: key of points of the fixed image, voxels, (N, d) or a file.
+        moving_points_key: key of their partners in the moving image, voxels of that.
         displacement_key: key of the displacement, to be added.
         metrics_key: key of the metrics, to be added.
         uncertainty_key: key of the standard deviation, to be added where the bundle computes it.
-        allow_missing_keys: whether label maps and masks may be missing.
+        allow_missing_keys: whether label maps, points and masks may be missing.
         **settings: see :class:`RegisterPair`.
 
     Raises:
@@ -136,6 +138,8 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         moving_label_key: str | None = None,
         mask_key: str | None = None,
         moving_mask_key: str | None = None,
+        fixed_points_key: str | None = None,
+        moving_points_key: str | None = None,
         displacement_key: str = "displacement",
         metrics_key: str = "metrics",
         uncertainty_key: str = "uncertainty",
@@ -146,7 +150,8 @@ class RegisterPaird(MapTransform, InvertibleTransform):
         self.registrar = RegisterPair(bundle, **settings)
         self.fixed_key, self.moving_key, self.moving_label_key = fixed_key, moving_key, moving_label_key
         labels = {"fixed_label": fixed_label_key, "moving_label": moving_label_key}
-        self.companion_keys = {**labels, "fixed_mask": mask_key, "moving_mask": moving_mask_key}
+        points = {"fixed_points": fixed_points_key, "moving_points": moving_points_key}
+        self.companion_keys = {**labels, **points, "fixed_mask": mask_key, "moving_mask": moving_mask_key}
         self.displacement_key, self.metrics_key, self.uncertainty_key = displacement_key, metrics_key, uncertainty_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -962,6 +962,16 @@ def test_similarities_of_unlike_contrast(script, tmp_path):
     assert auto < 1.25 * found["equal"][4] == 1.25 * found["equal"][1]
 
 
+@pytest.mark.slow
+def test_half_of_the_labels_or_landmarks_helps_the_other_half(script, tmp_path):
+    header, rows = script("compare_similarities").compare_drivers(["abdomen"], 1, 1.0)
+    alone, labels, landmarks = (dict(zip(header[2:], map(float, row[2:]), strict=True)) for row in rows)
+    assert labels["DSC, half that may drive"] > alone["DSC, half that may drive"] + 0.03
+    assert labels["DSC, other half"] >= alone["DSC, other half"]
+    assert landmarks["its largest"] < 1 < alone["its largest"]
+    assert landmarks["TRE, other half"] <= alone["TRE, other half"]
+
+
 class TestVerdicts:
     """The study of the verdict: what is planted, and how it is scored."""
 

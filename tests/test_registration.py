@@ -263,6 +263,31 @@ def test_masks_count_alike_from_wherever_they_come(name: str, bundles: Path, tmp
 
 
 @pytest.mark.parametrize("name", ["r2n2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ran", "regnet"))])
+def test_labels_and_landmarks_drive_and_are_measured_apart(name: str, bundles: Path, tmp_path: Path) -> None:
+    """From a call and a transform; the label and the points that are left out are measured as ever."""
+    made = make_pair(tmp_path / "images", 2 if name == "r2n2" else 3)
+    files = {key: path for key, path in made.of().items() if key != "mask"}
+    settings = {**TINY[name], "refine_steps": 20, "refine_levels": 1, "device": "cpu"}
+    labels = {"refine_label_weight": 10.0, "driving_labels": [3]}
+    points = {"refine_landmark_weight": 1.0, "driving_landmarks": [0, 2]}
+    plain, by_labels = (load_bundle(bundles / name, **settings, **more)(**files).metrics for more in ({}, labels))
+    assert by_labels["driving_dsc"] == by_labels["dsc_3"] > plain["dsc_3"]
+    assert by_labels["dsc"] == pytest.approx((by_labels["dsc_1"] + by_labels["dsc_2"]) / 2)
+    result = (register := load_bundle(bundles / name, **settings, **labels, **points))(**files)
+    found = result.metrics
+    assert found["tre_before"] == pytest.approx(3 * plain["tre_before"] - 2 * found["driving_tre_before"])
+    assert found["driving_tre"] < min(found["driving_tre_before"], by_labels["tre"])
+    assert found["driving_dsc_before"] == plain["dsc_before_3"]
+    keys = {f"{key}_key": key for key in files if key not in ("fixed", "moving")}
+    transformed = RegisterPaird(bundle=register, **keys)(files)  # type: ignore[arg-type]
+    assert torch.equal(transformed["displacement"], result.displacement)
+    with pytest.raises(InputError, match="refine_label_weight is above 0, but the pair has no fixed label map"):
+        register(**{key: path for key, path in files.items() if key != "fixed_label"})
+    with pytest.raises(InputError, match="labels or landmarks are to drive instance optimization, which is off"):
+        load_bundle(bundles / name, **{**settings, **points, "refine_steps": 0})
+
+
+@pytest.mark.parametrize("name", ["r2n2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ran", "regnet"))])
 def test_a_velocity_gives_a_field_with_an_inverse(name: str, bundles: Path, tmp_path: Path) -> None:
     images = make_pair(tmp_path, 2 if name == "r2n2" else 3).of("fixed", "moving")
     found = {}

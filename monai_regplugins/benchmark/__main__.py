@@ -27,7 +27,7 @@ from monai_regplugins.benchmark.reporting import (
     setting,
 )
 from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult, compare
-from monai_regplugins.benchmark.table import comparison_table
+from monai_regplugins.benchmark.table import comparison_table, regularity_figure
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
@@ -60,14 +60,24 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--voxelmorph_ckpt", help="weights of MONAI's VoxelMorph, which takes part if they are given")
     add("--refine_steps", type=int, default=0, help="also register with so many steps of instance optimization")
+    add(
+        "--stiffness",
+        nargs="+",
+        type=float,
+        default=[],
+        help="factors on the regularization of each method that has one: the alignment-regularity curve",
+    )
     add("--set", nargs="+", default=[], type=setting, metavar="KEY=VALUE", help="other keys of the configurations")
     add("--threads", type=int, default=1, help="CPU threads; seconds compare best with one (default: 1)")
     add("--seed", type=int, default=0, help="of the methods that draw random numbers (default: 0)")
     add("--time_limit", type=float, help="seconds after which a method is ended (default: none)")
     add("--output", type=Path, help="file to write, .md for the table or .json for all values")
+    add("--figure", type=Path, help="picture of the alignment-regularity curves to write, .png, .svg or .pdf")
     args = parser.parse_args(argv)
     if args.threads < 1 or min(args.pairs, args.refine_steps, args.seed) < 0:
         parser.error("--threads must be at least 1, --pairs, --refine_steps and --seed at least 0")
+    if any(not factor > 0 for factor in args.stiffness) or (args.figure and not args.stiffness):
+        parser.error("--stiffness takes numbers above 0, and --figure draws what it gives")
     if args.dataset_dir and args.pairs_file:
         parser.error("give --dataset_dir or --pairs_file, not both")
     if args.ckpt and len(args.ckpt) != len(args.bundle):
@@ -123,20 +133,24 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
             methods.append(_voxelmorph(args.voxelmorph_ckpt, next(iter(configs.values()))))
         else:
             methods.append(BenchmarkMethod(name, name))
-    return methods
+    if not args.stiffness:
+        return methods
+    return [one for method in methods for one in method.with_stiffness(args.stiffness)]
 
 
 def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[str, MethodResult]) -> dict[str, Any]:
     """Return what is needed to understand and to repeat a comparison, by name."""
     parser = ConfigParser(dict(config))
-    chosen = [BASELINES[name] for name in results if name in BASELINES]
-    packages = dict.fromkeys([*SOFTWARE, *(baseline.package for baseline in chosen)])
+    chosen = {
+        name: BASELINES[name] for name in dict.fromkeys(one.partition(" x ")[0] for one in results) if name in BASELINES
+    }
+    packages = dict.fromkeys([*SOFTWARE, *(baseline.package for baseline in chosen.values())])
     data_set = args.pairs_file or Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name
     return {
         "data_set": data_set,
         "pairs": max(len(result.pairs) for result in results.values()),
         "preprocessing": f"that of {args.bundle[0].resolve().name}",
-        **{name: BASELINES[name].about for name in results if name in BASELINES},
+        **{name: baseline.about for name, baseline in chosen.items()},
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
@@ -149,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_arguments(argv)
     check_output(args.output)
+    check_output(args.figure, (".png", ".svg", ".pdf"), "figure")
     configs = read_bundles(args)
     methods, config = choose_methods(args, configs), next(iter(configs.values()))
     parser = ConfigParser(dict(config))
@@ -159,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     results = compare(methods, config, pairs, args.threads, args.seed, args.time_limit)
     command = shlex.join(["python", "-m", "monai_regplugins.benchmark", *argv])
     about = {**facts(args, config, results), "command": command}
+    if args.figure:
+        regularity_figure(methods, results).savefig(args.figure, dpi=80)
     table = comparison_table(results, about, wall=parser.get_parsed_content("device").type == "cuda")
     return publish(args.output, table, about, results=results)
 

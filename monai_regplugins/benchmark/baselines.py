@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.benchmark.bspline import register_bspline
-from monai_regplugins.benchmark.elastix import load_elastix, register_elastix
+from monai_regplugins.benchmark.elastix import GRID_SPACING, load_elastix, register_elastix
 from monai_regplugins.checks import InputError, check_choice
 
 __all__ = ["BASELINES", "Baseline", "Register", "load_baseline"]
@@ -55,27 +55,34 @@ class Baseline(NamedTuple):
     """A method and what it needs.
 
     Attributes:
-        register: the method.
+        register: the method, a :class:`Register`; ``stiffness`` is a factor on its regularization, if it has one.
         about: method and settings in words.
         package: its distribution on PyPI.
         load: imports what takes time; raises :class:`~monai_regplugins.checks.InputError` where it is not installed.
     """
 
-    register: Register
+    register: Callable[..., Tensor]
     about: str
     package: str
     load: Callable[[], object]
 
 
-def load_baseline(name: str) -> Register:
+def load_baseline(name: str, stiffness: float = 1.0) -> Register:
     """Return a method of :data:`BASELINES` with its package imported, so that timings exclude the import.
+
+    Args:
+        name: of the method.
+        stiffness: factor on its regularization: the widths of the Gaussians that smooth the field (greedy, demons,
+            DIPY), the distance of the nodes (elastix, SimpleITK) or the weight of the total variation. ANTs smooths
+            its total field by half a voxel for each unit above 1, below which it is as with 1.
 
     Raises:
         InputError: When there is no such method, or its package is not installed.
     """
     check_choice(name, BASELINES, "method")
     BASELINES[name].load()
-    return BASELINES[name].register
+    options = {} if stiffness == 1 else {"stiffness": stiffness}
+    return partial(BASELINES[name].register, **options)
 
 
 def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
@@ -83,7 +90,15 @@ def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | Non
     return torch.zeros(len(spacing), *fixed.shape[1:])
 
 
-def _demons(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _demons(
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
+) -> Tensor:
     """Fast symmetric forces demons (Vercauteren et al. 2009), coarse to fine; it takes no mask and is deterministic."""
     images = [_to_sitk(image, spacing) for image in (fixed, moving)]
     start: list[sitk.Image] = []
@@ -95,19 +110,25 @@ def _demons(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None,
         demons.SetNumberOfThreads(threads)
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
-        demons.SetStandardDeviations(1.5)
+        demons.SetStandardDeviations(1.5 * stiffness)
         start = [demons.Execute(*coarse, *start)]
     return _to_voxels(start[0], spacing)
 
 
 def _simpleitk_bspline(
-    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
 ) -> Tensor:
     """SimpleITK's B-splines, mean squared difference, L-BFGS; both images scaled alike, else L-BFGS may never end."""
     low, high = min(fixed.min(), moving.min()), max(fixed.max(), moving.max())
     images = [_to_sitk((image - low) / (high - low), spacing) for image in (fixed, moving)]
     levels = (4, 2, 1)
-    mesh = [max(1, round(n / 10 / levels[0])) for n in images[0].GetSize()]
+    mesh = [max(1, round(n / (10 * stiffness) / levels[0])) for n in images[0].GetSize()]
     spline = sitk.BSplineTransformInitializer(images[0], mesh, order=3)
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(threads)
@@ -126,21 +147,46 @@ def _simpleitk_bspline(
 
 
 def _elastix(
-    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int, metric: str = "ncc"
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
+    metric: str = "ncc",
 ) -> Tensor:
     """The baseline of RegNet."""
     within = None if mask is None else mask[None]
-    found = register_elastix(fixed[None], moving[None], spacing, metric=metric, mask=within, seed=seed, threads=threads)
+    nodes = stiffness * GRID_SPACING
+    found = register_elastix(
+        fixed[None], moving[None], spacing, metric=metric, mask=within, seed=seed, threads=threads, grid_spacing=nodes
+    )
     return found.ddf[0]
 
 
-def _bspline_tv(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _bspline_tv(
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
+) -> Tensor:
     """The baseline of R2N2; it takes no mask and is deterministic."""
-    return register_bspline(moving[None], fixed[None]).ddf[0]
+    return register_bspline(moving[None], fixed[None], smoothness_weight=0.01 * stiffness).ddf[0]
 
 
 def _greedy(
-    fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int, metric: str = ""
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
+    metric: str = "",
 ) -> Tensor:
     """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
     d = len(spacing)
@@ -151,7 +197,8 @@ def _greedy(
     metric = metric or f"NCC {'x'.join('2' * d)}"
     tool.execute(
         f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
-        f"-m {metric} -n 100x50x10 -s 1.7vox 0.7vox -wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
+        f"-m {metric} -n 100x50x10 -s {1.7 * stiffness:g}vox {0.7 * stiffness:g}vox "
+        "-wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
     )
@@ -165,6 +212,7 @@ def _ants(
     mask: Tensor | None,
     seed: int,
     threads: int,
+    stiffness: float = 1.0,
     metric: tuple[str, int] = ("CC", 2),
 ) -> Tensor:
     """SyN of ANTs (Avants et al. 2008). It takes ``threads`` from ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS`` only."""
@@ -180,6 +228,7 @@ def _ants(
             syn_metric=metric[0],
             syn_sampling=metric[1],
             reg_iterations=(40, 20, 0),
+            total_sigma=0.5 * max(stiffness - 1, 0),  # flow_sigma hardly changes it
             random_seed=seed + 1,
             outprefix=str(Path(folder, "step")),
             **masks,
@@ -189,7 +238,15 @@ def _ants(
     return _divided(np.moveaxis(field, -1, 0), spacing)
 
 
-def _dipy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _dipy(
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: Tensor,
+    mask: Tensor | None,
+    seed: int,
+    threads: int,
+    stiffness: float = 1.0,
+) -> Tensor:
     """SyN of DIPY; it takes no mask and is deterministic. Levels too small for the correlation window are left out."""
     d = len(spacing)
     imwarp, metrics = (importlib.import_module(f"dipy.align.{name}") for name in ("imwarp", "metrics"))
@@ -197,7 +254,9 @@ def _dipy(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, s
     if not levels:
         raise InputError(f"the image has {tuple(fixed.shape[1:])} voxels, DIPY needs at least 10 along each axis.")
     affine = np.diag([*spacing.double().tolist(), 1.0])
-    method = imwarp.SymmetricDiffeomorphicRegistration(metrics.CCMetric(d, radius=CC_RADIUS), level_iters=levels)
+    method = imwarp.SymmetricDiffeomorphicRegistration(
+        metrics.CCMetric(d, sigma_diff=2.0 * stiffness, radius=CC_RADIUS), level_iters=levels
+    )
     images = (np.ascontiguousarray(image[0].numpy()) for image in (fixed, moving))
     mapping = method.optimize(*images, static_grid2world=affine, moving_grid2world=affine)
     return _divided(np.moveaxis(np.asarray(mapping.get_forward_field()), -1, 0), spacing)

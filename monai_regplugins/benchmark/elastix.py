@@ -59,6 +59,7 @@ def register_elastix(
     mask: torch.Tensor | None = None,
     seed: int = 0,
     threads: int = 1,
+    grid_spacing: float = GRID_SPACING,
 ) -> ElastixResult:
     """Register one pair of images that lie on one grid, as section 3.2 of the paper does.
 
@@ -74,6 +75,7 @@ def register_elastix(
         mask: voxels of the fixed image that are compared (above zero), ``(1, 1, *spatial)``; all by default.
         seed: of the random points.
         threads: CPU threads.
+        grid_spacing: of the B-splines at the finest resolution, mm.
 
     Returns:
         The :class:`ElastixResult`.
@@ -84,7 +86,7 @@ def register_elastix(
     """
     size = _check_images(fixed, moving, mask)
     widths = _check_options(spacing, size, threads)
-    parameters = elastix_parameters(method, metric, size, seed)
+    parameters = elastix_parameters(method, metric, size, seed, grid_spacing)
     itk = load_elastix()
     with _threads(itk, threads), TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -108,7 +110,9 @@ def register_elastix(
         return ElastixResult(ddf[None].float(), time.perf_counter() - start)
 
 
-def elastix_parameters(method: str, metric: str, spatial_shape: Sequence[int], seed: int = 0) -> dict[str, list[str]]:
+def elastix_parameters(
+    method: str, metric: str, spatial_shape: Sequence[int], seed: int = 0, grid_spacing: float = GRID_SPACING
+) -> dict[str, list[str]]:
     """Return elastix's parameter map of a method, as in a parameter file: each key with its words.
 
     The images are smoothed and shrunk by 2 from each resolution to the next. The affine registration leaves out the
@@ -119,18 +123,21 @@ def elastix_parameters(method: str, metric: str, spatial_shape: Sequence[int], s
         metric: one of :data:`METRICS`.
         spatial_shape: number of voxels along each axis.
         seed: of the random points.
+        grid_spacing: of the B-splines at the finest resolution, mm.
 
     Raises:
-        InputError: When there is no such method or metric.
+        InputError: When there is no such method or metric, or no distance between the nodes.
     """
     check_choice(method, METHODS, "method")
     check_choice(metric, METRICS, "metric")
+    if not 0 < grid_spacing < math.inf:
+        raise InputError(f"grid_spacing is {grid_spacing}, expected a number above 0; give mm.")
     count, iterations = METHODS[method]
     factors = [2**level for level in range(count)][::-1]
     if method == "affine":
         factors = [factor for factor in factors if factor == 1 or min(spatial_shape) // factor >= SMALLEST_LEVEL]
     return {
-        **_TRANSFORMS["affine" if method == "affine" else "bspline"],
+        **(_AFFINE if method == "affine" else {**_BSPLINE, "FinalGridSpacingInPhysicalUnits": [str(grid_spacing)]}),
         "NumberOfResolutions": [str(len(factors))],
         "ImagePyramidSchedule": [str(factor) for factor in factors for _ in spatial_shape],
         "FixedImagePyramid": ["FixedRecursiveImagePyramid"],
@@ -176,18 +183,12 @@ def load_elastix() -> Any:
     return itk
 
 
-_TRANSFORMS = {
-    "affine": {
-        "Transform": ["AffineTransform"],
-        "AutomaticScalesEstimation": ["true"],
-        "AutomaticTransformInitialization": ["true"],
-    },
-    "bspline": {
-        "Transform": ["BSplineTransform"],
-        "BSplineTransformSplineOrder": ["3"],
-        "FinalGridSpacingInPhysicalUnits": [str(GRID_SPACING)],
-    },
+_AFFINE = {
+    "Transform": ["AffineTransform"],
+    "AutomaticScalesEstimation": ["true"],
+    "AutomaticTransformInitialization": ["true"],
 }
+_BSPLINE = {"Transform": ["BSplineTransform"], "BSplineTransformSplineOrder": ["3"]}
 
 
 @contextmanager

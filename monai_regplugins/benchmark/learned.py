@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +11,9 @@ from monai.networks.nets import VoxelMorph
 from torch import Tensor, nn
 
 from monai_regplugins.benchmark.baselines import Register
-from monai_regplugins.benchmark.reporting import read_config
-from monai_regplugins.checks import load_into, load_weights
+from monai_regplugins.checks import InputError, load_into, load_weights
 from monai_regplugins.handlers.checkpoint import model_part
 from monai_regplugins.inferers.pair import PairInferer
-from monai_regplugins.inferers.refine import RefinedInferer
 from monai_regplugins.inferers.warm import KnownField
 
 __all__ = ["load_bundle", "load_voxelmorph"]
@@ -24,27 +21,32 @@ __all__ = ["load_bundle", "load_voxelmorph"]
 POOLINGS = 3  # of MONAI's VoxelMorph
 
 
-def load_bundle(config: Mapping[str, Any], refine_steps: int = 0, alone: bool = False) -> Register:
+def load_bundle(
+    config: Mapping[str, Any], refine_steps: int = 0, alone: bool = False, stiffness: float = 1.0
+) -> Register:
     """Return the network of a bundle, with its weights and inferer, as a registration method.
 
     What the inferer gets beside the images, such as the voxel size, is what the configuration's evaluator gives it.
 
     Args:
         config: evaluation configuration, as :func:`~monai_regplugins.benchmark.reporting.read_config` returns it.
-        refine_steps: steps of instance optimization on each pair, by the configuration's own ``refine_steps`` where it
-            has that, else on the loss of the bundle's training.
+        refine_steps: steps of instance optimization on each pair.
         alone: optimize from no displacement; the network does not run.
+        stiffness: factor on the configuration's ``smoothness_weight``, which the optimization obeys.
 
     Raises:
-        InputError: When the weights are missing or do not fit.
+        InputError: When the weights are missing or do not fit, or the configuration has no such settings.
     """
-    own = "refine_steps" in config
-    parser = ConfigParser({**config, "refine_steps": refine_steps} if own else dict(config))
+    settings: dict[str, Any] = {"refine_steps": refine_steps} if refine_steps or "refine_steps" in config else {}
+    if stiffness != 1:
+        settings["smoothness_weight"] = f"$@unscaled_smoothness_weight * {stiffness}"
+        config = {**config, "unscaled_smoothness_weight": config.get("smoothness_weight")}
+    if missing := [key for key in settings if key not in config]:
+        raise InputError(f"the configuration has no '{missing[0]}': give the evaluation of a bundle that is optimized.")
+    parser = ConfigParser({**config, **settings})
     network, ckpt = parser.get_parsed_content("network"), parser.get_parsed_content("ckpt")
     load_into(network, model_part(load_weights(ckpt)), ckpt)
     inferer = parser.get_parsed_content("inferer")
-    if refine_steps and not own:
-        inferer = _refined(inferer, parser, refine_steps)
     if alone:
         inferer.inferer = KnownField(None, inferer.inferer.padding)
     prepare, device = (parser.get_parsed_content(key) for key in ("evaluator#prepare_batch", "device"))
@@ -94,11 +96,3 @@ def load_voxelmorph(ckpt: str, spatial_dims: int, spatial_size: Sequence[int] = 
             return inferer(torch.stack([moving, fixed], dim=1), field)["ddf"][0]
 
     return register
-
-
-def _refined(inferer: Any, parser: ConfigParser, steps: int) -> RefinedInferer:
-    """Refine each pair on the loss that the bundle's network was trained with."""
-    root = Path(parser.get_parsed_content("bundle_root"))
-    loss = ConfigParser(read_config(root / "configs" / "train.json", {})).get_parsed_content("loss")
-    size = parser.get_parsed_content("spatial_size") if "spatial_size" in parser.get() else ()
-    return RefinedInferer(inferer, loss, steps, spatial_size=size)

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,11 +45,22 @@ class BenchmarkMethod:
         name: of its row.
         kind: a name in :data:`~monai_regplugins.benchmark.worker.LOADERS`.
         options: keyword arguments of that loader, as JSON can hold them.
+        curve: what it is a point of, the name of the method without its stiffness; empty for none.
     """
 
     name: str
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    curve: str = ""
+
+    def with_stiffness(self, factors: Sequence[float]) -> list[BenchmarkMethod]:
+        """Return this method once for each factor on its regularization, itself where it has none."""
+        if self.kind in ("identity", "voxelmorph") or (self.kind == "bundle" and not self.options.get("refine_steps")):
+            return [self]
+        return [
+            replace(self, name=f"{self.name} x {f:g}", options={**self.options, "stiffness": f}, curve=self.name)
+            for f in factors
+        ]
 
 
 @dataclass

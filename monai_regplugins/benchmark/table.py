@@ -1,13 +1,15 @@
-"""The table of a comparison of methods."""
+"""The table of a comparison of methods, and the curves of alignment over regularity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
 
 from monai_regplugins.benchmark.reporting import number, table_with_facts
-from monai_regplugins.benchmark.runner import MethodResult
+from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult
 
-__all__ = ["MEASURES", "comparison_table", "time_ratios"]
+__all__ = ["MEASURES", "comparison_table", "regularity_figure", "time_ratios"]
 
 MEASURES = {
     "dsc": ("DSC", 3),
@@ -48,6 +50,30 @@ def time_ratios(results: Mapping[str, MethodResult], wall: bool = False) -> tupl
     known = {name: value for name, value in seconds.items() if value is not None and name != "identity"}
     first = next((name for name, value in known.items() if value > 0), None)
     return first, {} if first is None else {name: value / known[first] for name, value in known.items()}
+
+
+def regularity_figure(methods: Sequence[BenchmarkMethod], results: Mapping[str, MethodResult]) -> Figure:
+    """Draw error or overlap over SDlogJ, a line for each method through its stiffnesses.
+
+    One stiffness compares methods at unlike smoothness; their curves show which aligns better at the same one (Chen et
+    al. 2025, arXiv 2503.07185). The error is the TRE where there are landmarks, else the overlap is drawn.
+
+    Args:
+        methods: those of the comparison.
+        results: by the names of the methods; what failed is left out.
+    """
+    measured = {name: result.metrics for name, result in results.items() if "sdlogj" in result.metrics}
+    measure = "tre" if any("tre" in metrics for metrics in measured.values()) else "dsc"
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for curve in dict.fromkeys(method.curve or method.name for method in methods):
+        names = [method.name for method in methods if curve in (method.curve, method.name) and method.name in measured]
+        points = sorted((measured[name]["sdlogj"], measured[name].get(measure)) for name in names)
+        axes.plot(*zip(*points, strict=True), marker="o", label=curve) if points else None
+    axes.set(xlabel=MEASURES["sdlogj"][0], ylabel=MEASURES[measure][0])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def _cells(name: str, result: MethodResult, ratio: float | None) -> list[str]:

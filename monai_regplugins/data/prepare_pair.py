@@ -32,6 +32,7 @@ class PreparePaird(Transform):
         other_patient: whether two DICOM series may be of two patients.
         formats: file formats of the field, which a DICOM series has to allow.
         points_space: what the numbers in files of points are, see ``LoadPaird``.
+        check: called with the loaded pair, to refuse it before any work.
         **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment`` and ``extend_border``.
 
     Example:
@@ -52,6 +53,7 @@ class PreparePaird(Transform):
         other_patient: bool = True,
         formats: str | Sequence[str] = (),
         points_space: str | None = None,
+        check: Callable[[Mapping[Hashable, Any]], object] | None = None,
         **resampling: Any,
     ) -> None:
         steps: list[Step] = [
@@ -60,7 +62,7 @@ class PreparePaird(Transform):
             ResampleToFixedd(**resampling),
             scaling,
         ]
-        self.transforms = tuple(steps)
+        self.transforms, self.check = tuple(steps), check
         self.reported = bool(resampling.get("keep_original", False))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
@@ -73,6 +75,8 @@ class PreparePaird(Transform):
             InputError: When a file, a pair or an image is not what a step expects.
         """
         with unreported(not self.reported):
-            for step in self.transforms:
+            for number, step in enumerate(self.transforms):
                 data = step(data)
+                if number == 0 and self.check is not None:
+                    self.check(data)
         return data

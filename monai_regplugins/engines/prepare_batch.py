@@ -78,7 +78,7 @@ class PairPrepareBatch(PrepareBatch):
 
         check_same_size(batchdata["moving"], batchdata["fixed"], "moving image", "fixed image")
         image = torch.cat([plain(batchdata[key]).float() for key in ("moving", "fixed")], dim=1)
-        targets = {"moving": image[:, :1], "fixed": image[:, 1:]}
+        targets = dict(zip(("moving", "fixed"), image.chunk(2, dim=1), strict=True))
         for key, view in targets.items():
             _share(batchdata, key, view)
         targets |= {key: plain(batchdata[key]) for key in self.keys if isinstance(batchdata.get(key), Tensor)}

@@ -8,6 +8,7 @@ from monai_regplugins.lazy import export_on_demand
 
 if TYPE_CHECKING:
     from monai_regplugins.inferers.dense import DenseInferer, predict_at_points
+    from monai_regplugins.inferers.drivers import Drivers
     from monai_regplugins.inferers.pair import PairInferer
     from monai_regplugins.inferers.refine import RefinedInferer
     from monai_regplugins.inferers.sequence import SequenceInferer, StoppingRule
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DenseInferer",
+    "Drivers",
     "PairInferer",
     "RefinedInferer",
     "SequenceInferer",
@@ -26,6 +28,7 @@ __all__ = [
 export_on_demand(
     __name__,
     dense=["DenseInferer", "predict_at_points"],
+    drivers=["Drivers"],
     pair=["PairInferer"],
     refine=["RefinedInferer"],
     sequence=["SequenceInferer", "StoppingRule"],

@@ -18,6 +18,7 @@ from monai_regplugins.checks import (
     check_choice,
     check_finite_field,
     check_same_size,
+    check_single_channels,
 )
 from monai_regplugins.inferers.convolution import fast_convolutions
 from monai_regplugins.networks.nets.regnet import (
@@ -118,6 +119,7 @@ class DenseInferer(Inferer):
             InputError: When the spacing is missing or differs within the batch, the mask does not lie on the image, or
                 the network returns NaN or infinity.
         """
+        check_single_channels(inputs, "RegNet")
         if self.mode == "window":
             return {"ddf": self._windows(inputs, network)}
         native = list(inputs.shape[2:])

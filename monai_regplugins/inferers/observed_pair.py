@@ -45,7 +45,9 @@ def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> 
 
 
 class Judgement(NamedTuple):
-    """Quality of a field on the held-out voxels: similarity (higher is better) and folding.
+    """Quality of a field: similarity on the held-out voxels (higher is better), folding, and loss of what drives.
+
+    The loss of labels and landmarks is relative to the weight of the similarity.
 
     Example:
         >>> Judgement(0.8, 0.0).is_better_than(Judgement(0.7, 0.0))
@@ -54,12 +56,18 @@ class Judgement(NamedTuple):
 
     similarity: float
     folding_percent: float
+    driving: float = 0.0
+
+    @property
+    def gain(self) -> float:
+        """Similarity less the loss of what drives."""
+        return self.similarity - self.driving
 
     def is_better_than(self, other: Judgement) -> bool:
-        """Whether a field folds less, or folds equally and has the higher similarity."""
+        """Whether a field folds less, or folds equally and has the higher gain."""
         if abs(self.folding_percent - other.folding_percent) > SAME_FOLDING:
             return self.folding_percent < other.folding_percent
-        return self.similarity > other.similarity
+        return self.gain > other.gain
 
 
 class ObservedPair:
@@ -130,9 +138,9 @@ class ObservedPair:
             weights = weights * fields.warp(self._moving_mask.float(), ddf, mode="nearest")
         other = copy.copy(self)
         if side == "fixed":
-            other._moving = ContrastMap.fitted(warped, self._fixed, weights)(self._moving)
+            other._moving = _mapped(self._moving, warped, self._fixed, weights)
         else:
-            other._fixed = ContrastMap.fitted(self._fixed, warped, weights)(self._fixed)
+            other._fixed = _mapped(self._fixed, self._fixed, warped, weights)
         return other
 
     def _share(self, compared: Tensor) -> float:
@@ -142,14 +150,28 @@ class ObservedPair:
             counts &= self._moving_mask
         return int(torch.count_nonzero(counts)) / max(1, int(torch.count_nonzero(compared))) or 1.0
 
-    def judge(self, loss: InstanceLoss, size: list[int], padding: str) -> Callable[[Tensor], Judgement]:
-        """A function that judges fields of this size by the voxels that were held out, resized to it."""
+    def judge(
+        self,
+        loss: InstanceLoss,
+        size: list[int],
+        padding: str,
+        driving: Callable[[Tensor], Tensor] | None = None,
+    ) -> Callable[[Tensor], Judgement]:
+        """A function that judges fields of this size by the voxels that were held out, resized to it.
+
+        Args:
+            loss: that of the optimization.
+            size: of the fields.
+            padding: what lies outside of the moving image.
+            driving: a further loss that counts.
+        """
         (moving,) = self._moving_at([size], max(self.smoothing, JUDGE_SMOOTHING))
         fixed = _resized(WeightedImage(self._fixed, self._unused), size)
         dissimilarity = loss.of_single_voxels().similarity_of_pair(moving, fixed, padding)
 
         def judge(ddf: Tensor) -> Judgement:
-            return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf))
+            pull = 0.0 if driving is None else float(driving(ddf)) / loss.weights["similarity"]
+            return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf), pull)
 
         return judge
 
@@ -196,6 +218,13 @@ def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
 def _most(shares: Tensor | None) -> Tensor | None:
     """The voxels of which at least a half counts."""
     return None if shares is None else (shares >= 0.5).float()
+
+
+def _mapped(image: Tensor, one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
+    """The image, each channel by the regression of one image on another."""
+    parts = [part.split(1, dim=1) for part in (image, one, other, weights)]
+    mapped = [ContrastMap.fitted(x, y, w)(values) for values, x, y, w in zip(*parts, strict=True)]
+    return torch.cat(mapped, dim=1)
 
 
 def _steepness(image: Tensor) -> Tensor:

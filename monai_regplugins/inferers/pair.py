@@ -12,7 +12,7 @@ from monai_regplugins.checks import InputError, check_finite_field, check_minimu
 from monai_regplugins.inferers.convolution import fast_convolutions
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["PairInferer"]
+__all__ = ["PairInferer", "moving_and_fixed"]
 
 
 class PairInferer(Inferer):
@@ -67,14 +67,15 @@ class PairInferer(Inferer):
         """Register a batch.
 
         Args:
-            inputs: ``(B, 2, *spatial)``, moving then fixed; or the moving image alone, ``(B, 1, *spatial)``.
-            network: maps ``(B, 2, *grid)`` to a field ``(B, d, *grid)`` in voxels.
+            inputs: ``(B, 2, *spatial)``, moving then fixed; or the moving image alone, ``(B, 1, *spatial)``. Of images
+                with C channels, first all those of the moving one, ``(B, 2 C, *spatial)``.
+            network: maps ``(B, 2, *grid)``, or ``(B, 2 C, *grid)``, to a field ``(B, d, *grid)`` in voxels.
             fixed: the fixed image ``(B, 1, *spatial)`` where ``inputs`` is the moving one alone.
             *args: further arguments of the network.
             **kwargs: further keyword arguments of the network.
 
         Returns:
-            ``ddf`` ``(B, d, *spatial)``, voxels, and ``warped`` ``(B, 1, *spatial)``.
+            ``ddf`` ``(B, d, *spatial)``, voxels, and ``warped`` ``(B, 1, *spatial)``, or of C channels.
 
         Raises:
             InputError: When the image is too small where ``spatial_size`` keeps it, or, without gradients, the network
@@ -86,7 +87,8 @@ class PairInferer(Inferer):
         ddf = self._field(image, 1, network, *args, **kwargs)
         warped = self._warped(image, ddf)
         for finer in range(1, self.passes):
-            left = self._field(torch.cat([warped, image[:, 1:]], dim=1), 2**finer, network, *args, **kwargs)
+            moved = torch.cat([warped, moving_and_fixed(image)[1]], dim=1)
+            left = self._field(moved, 2**finer, network, *args, **kwargs)
             with torch.autocast(image.device.type, enabled=False):
                 ddf = fields.compose(ddf, left)
             warped = self._warped(image, ddf)
@@ -100,7 +102,7 @@ class PairInferer(Inferer):
         target = self._target(native, factor)
         grid = image
         if target != native:
-            grid = resize_image(grid.flatten(0, 1), target).unflatten(0, (len(image), 2))
+            grid = resize_image(grid.flatten(0, 1), target).unflatten(0, image.shape[:2])
         with fast_convolutions(grid):
             found = network(self._padded(grid), *args, **kwargs)
         ddf = self._to_native(found, native, target)
@@ -111,7 +113,7 @@ class PairInferer(Inferer):
     def _warped(self, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
         """The moving image of a pair under a field, in float32."""
         with torch.autocast(image.device.type, enabled=False):
-            return fields.warp(image[:, :1], ddf, padding=self.padding)
+            return fields.warp(moving_and_fixed(image)[0], ddf, padding=self.padding)
 
     def _target(self, native: list[int], factor: int = 1) -> list[int]:
         """Size at which the network sees a pair, before padding."""
@@ -130,3 +132,22 @@ class PairInferer(Inferer):
         sizes = grid.shape[2:]
         excess = [-(-max(n, self.minimum_size) // self.divisor) * self.divisor - n for n in sizes]
         return torch.nn.functional.pad(grid, [e for n in reversed(excess) for e in (0, n)]) if any(excess) else grid
+
+
+def moving_and_fixed(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two images of a pair ``(B, 2 C, *spatial)``, views of it.
+
+    Raises:
+        InputError: When the number of channels is odd.
+
+    Example:
+        >>> [half.shape for half in moving_and_fixed(torch.rand(1, 6, 8, 8))]
+        [torch.Size([1, 3, 8, 8]), torch.Size([1, 3, 8, 8])]
+    """
+    if image.shape[1] % 2:
+        raise InputError(
+            f"a pair has {image.shape[1]} channels, expected as many of the fixed image as of the moving one; give the "
+            "same channels of both."
+        )
+    moving, fixed = image.chunk(2, dim=1)
+    return moving, fixed

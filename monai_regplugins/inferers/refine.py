@@ -17,8 +17,9 @@ from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
+from monai_regplugins.inferers.drivers import Drivers, PairDrivers
 from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
-from monai_regplugins.inferers.pair import PairInferer
+from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
 from monai_regplugins.inferers.refined import (
     AtSize,
     OfField,
@@ -30,7 +31,7 @@ from monai_regplugins.inferers.refined import (
     zero_field,
 )
 from monai_regplugins.inferers.spread import STIFFER, deviation
-from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS
+from monai_regplugins.keys import IMAGE_KEYS, LABEL_KEYS, MASK_KEYS, POINT_KEYS
 from monai_regplugins.losses import InstanceLoss, Term, WeightedSum
 from monai_regplugins.losses.instance import CONTRAST_FREE, WeightedImage
 from monai_regplugins.losses.slabs import SlabLoss
@@ -59,6 +60,7 @@ class _Course(NamedTuple):
     refined: Refined
     loss: InstanceLoss
     observed: ObservedPair
+    driving: PairDrivers
     contrast: str = ""
 
     @property
@@ -139,6 +141,8 @@ class RefinedInferer(Inferer):
         transform: ``displacement`` or ``velocity``, what the nodes hold.
         uncertainty: factor of the standard deviation, see :func:`~monai_regplugins.inferers.spread.deviation`; 0 leaves
             it out. It needs an ``InstanceLoss`` and steps, and costs less than one more optimization.
+        drivers: labels and landmarks that pull beside the images; what drives counts as the images do where fields are
+            compared. It needs an ``InstanceLoss`` and steps.
 
     Raises:
         InputError: When a number is out of its range, or the inferer predicts windows, which have no warped image.
@@ -166,6 +170,7 @@ class RefinedInferer(Inferer):
         search: int = 0,
         transform: str = "displacement",
         uncertainty: float = 0.0,
+        drivers: Drivers | None = None,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
@@ -182,8 +187,9 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
-        self.uncertainty = uncertainty
+        self.uncertainty, self.drivers = uncertainty, drivers or Drivers()
         _check_uncertainty(uncertainty, steps, self.loss)
+        _check_drivers(self.drivers, steps, self.loss)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Register a batch and refine it.
@@ -193,7 +199,8 @@ class RefinedInferer(Inferer):
             network: the network.
             *args: further arguments of the wrapped inferer.
             **kwargs: its keyword arguments, and ``fixed_mask`` and ``moving_mask`` ``(B, 1, *spatial)``, the voxels
-                that count, both on the fixed grid.
+                that count, both on the fixed grid, and what drives: ``fixed_label`` and ``moving_label`` likewise,
+                ``fixed_landmarks`` and ``moving_landmarks``, or ``_keypoints``, ``(B, N, d)``, voxels of that grid.
 
         Returns:
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
@@ -201,14 +208,16 @@ class RefinedInferer(Inferer):
             was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
             displacement, ``contrast_free`` ``(B,)``, 1 where descriptors, mutual information or mapped intensities were
             compared, ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels,
-            with all of these their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels
-            at which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0
-            steps these alone. If asked, ``uncertainty`` ``(B, d, *spatial)``, the standard deviation of each component
-            of ``ddf`` in voxels; that of a network's field that was changed is left out. The rest, such as local
-            transformations, is the network's.
+            with descriptors or mapped intensities their normalized mutual information, ``network_folding`` ``(B,)``,
+            percent of the voxels at which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the
+            first level; with 0 steps these alone. Where labels or landmarks drive, ``driving_labels`` ``(B, K)``, their
+            values, and ``driving_landmarks`` ``(B, N)``, the rows of the points. If asked, ``uncertainty`` ``(B,
+            d, *spatial)``, the standard deviation of each component of ``ddf`` in voxels; that of a network's field
+            that was changed is left out. The rest, such as local transformations, is the network's.
 
         Raises:
-            InputError: When no term of the loss compares the images, or no voxel counts in both images.
+            InputError: When no term of the loss compares the images, no voxel counts in both images, or a pair lacks
+                what is to drive.
         """
         own = isinstance(self.loss, InstanceLoss)
         inner = {key: value for key, value in kwargs.items() if not (own and self._is_foreign(key))}
@@ -217,17 +226,18 @@ class RefinedInferer(Inferer):
         targets = {key: value for key, value in kwargs.items() if isinstance(value, Tensor) and key not in IMAGE_KEYS}
         refine = self._method({*FROM_THE_FIELD, *IMAGE_KEYS, *targets})
         result = self.inferer(inputs, network, *args, **inner)
-        image = inputs if inputs.shape[1] == 2 else torch.cat([inputs, args[0] if args else kwargs["fixed"]], dim=1)
-        device = image.device.type
+        fixed = args[0] if args else kwargs.get("fixed")
+        moving, fixed = moving_and_fixed(inputs) if fixed is None else (inputs, fixed)
+        device = inputs.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            targets |= {"moving": image[:, :1].float(), "fixed": image[:, 1:].float()}
+            targets |= {"moving": moving.float(), "fixed": fixed.float()}
             targets = {key: outside_inference(value) for key, value in targets.items()}
-            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(image))]
+            pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(inputs))]
             warped = result.pop("warped")  # as large as an image, and made anew
             if self.steps:
                 result.pop("uncertainty", None)
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
-            refined = found[0] if len(found) == 1 else {k: torch.cat([one[k] for one in found]) for k in found[0]}
+            refined = {key: _batched([one[key] for one in found]) for key in found[0]}
             if self.steps == 0:
                 return result | refined | {"warped": warped}
             del warped
@@ -241,8 +251,9 @@ class RefinedInferer(Inferer):
         return partial(self._by_training_loss, _computable(self.loss, names))
 
     def _is_foreign(self, key: str) -> bool:
-        """Whether the wrapped inferer does not know a mask."""
-        return key in MASK_KEYS and not (key == "fixed_mask" and isinstance(self.inferer, DenseInferer))
+        """Whether the wrapped inferer does not know a mask, labels or points."""
+        known = key == "fixed_mask" and isinstance(self.inferer, DenseInferer)
+        return key in (*MASK_KEYS, *LABEL_KEYS, *POINT_KEYS) and not known
 
     def _by_training_loss(self, loss: Loss, ddf: Tensor, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refine one pair by the loss of a training."""
@@ -268,16 +279,18 @@ class RefinedInferer(Inferer):
         _report_few_voxels(own, pair["fixed"])
         sizes = self._sizes(list(ddf.shape[2:]))
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
+        driving = self.drivers.of_pair(pair)
+        pulls = driving.loss(size) if self.drivers else None
         if self.steps == 0:
-            judge = observed.judge(own, size, self.inferer.padding)
+            judge = observed.judge(own, size, self.inferer.padding, pulls)
             aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
             _report_worse(aligned, predicted)
             return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
-        course = self._course(loss, ddf, observed)
-        refined, judge = course.refined, observed.judge(course.judged_by, size, self.inferer.padding)
+        course = self._course(loss, ddf, observed, driving)
+        refined, judge = course.refined, observed.judge(course.judged_by, size, self.inferer.padding, pulls)
         aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         found = judge(refined.at(size))
-        if self.never_worse and not found.similarity > aligned.similarity:
+        if self.never_worse and not found.gain > aligned.gain:
             refined = refined.still()
             found = aligned
         logger.info(
@@ -292,7 +305,7 @@ class RefinedInferer(Inferer):
         )
         outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True)
         outputs |= _outcome(ddf, course.judged_by, course.start, (aligned, found, predicted)) | seen
-        return outputs | self._uncertainty(course, outputs["ddf"])
+        return outputs | driving.outputs() | self._uncertainty(course, outputs["ddf"])
 
     def _uncertainty(self, course: _Course, ddf: Tensor) -> dict[str, Tensor]:
         """The standard deviation of a field that was found, if asked for."""
@@ -301,17 +314,24 @@ class RefinedInferer(Inferer):
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         pairs = dict(zip(map(tuple, sizes), course.observed.at(sizes), strict=True))
-        smoother = self._descend_levels(self._losses(course.loss.stiffer(STIFFER), pairs), ddf, ddf, sizes)
+        smoother = self._descend_levels(
+            self._losses(course.loss.stiffer(STIFFER), pairs, course.driving), ddf, ddf, sizes
+        )
         return {"uncertainty": deviation(ddf, smoother.field(native, unfolds=False), self.uncertainty)}
 
-    def _course(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair) -> _Course:
+    def _course(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, driving: PairDrivers) -> _Course:
         """Descend the first level from each start, the others from the best."""
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
         pairs = dict(zip(map(tuple, levels), observed.at(levels), strict=True))
         first = partial(
-            self._first_level, ddf=ddf, observed=observed, pairs=pairs, starts=self._starts(ddf, pairs[tuple(sizes[0])])
+            self._first_level,
+            ddf=ddf,
+            observed=observed,
+            driving=driving,
+            pairs=pairs,
+            starts=self._starts(ddf, pairs[tuple(sizes[0])]),
         )
         own = observed.loss_of_pair(_unless_auto(loss))
         course = first(own)
@@ -327,20 +347,22 @@ class RefinedInferer(Inferer):
         loss: InstanceLoss,
         ddf: Tensor,
         observed: ObservedPair,
+        driving: PairDrivers,
         pairs: Pairs,
         starts: Mapping[str, Tensor | None],
     ) -> _Course:
         """Descend the first level from each start, and take the best."""
         sizes = self._sizes(list(ddf.shape[2:]))
-        at = self._losses(loss, pairs)
+        at = self._losses(loss, pairs, driving)
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
         best = next(iter(coarse))
         if len(coarse) > 1:
-            judge = observed.judge(loss, sizes[-1], self.inferer.padding)
+            pulls = driving.loss(sizes[-1]) if self.drivers else None
+            judge = observed.judge(loss, sizes[-1], self.inferer.padding, pulls)
             judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()}
             for name, judgement in judged.items():
                 best = name if judgement.is_better_than(judged[best]) else best
-        return _Course(best, coarse[best], loss, observed)
+        return _Course(best, coarse[best], loss, observed, driving)
 
     def _most_informed(
         self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
@@ -366,17 +388,20 @@ class RefinedInferer(Inferer):
         if course.contrast:
             observed = observed.in_contrast_of(course.contrast, course.refined.at(size))
             pairs = {tuple(size): observed.at([size])[0]}
-        refined = self._descend_levels(self._losses(course.loss, pairs), ddf, None, [size], course.refined)
+        refined = self._descend_levels(
+            self._losses(course.loss, pairs, course.driving), ddf, None, [size], course.refined
+        )
         return course._replace(refined=refined, observed=observed)
 
-    def _losses(self, loss: InstanceLoss, pairs: Pairs) -> AtSize:
+    def _losses(self, loss: InstanceLoss, pairs: Pairs, driving: PairDrivers) -> AtSize:
         """The loss of a field at a size, of the pairs by their sizes."""
 
         def at(size: list[int]) -> OfField:
             moving, fixed = pairs[tuple(size)]
-            if math.prod(size) > LARGE and SlabLoss.takes(loss):
-                return SlabLoss(loss, moving, fixed, self.inferer.padding)
-            return loss.of_pair(moving, fixed, self.inferer.padding)
+            if math.prod(size) > LARGE and SlabLoss.takes(loss) and moving.image.shape[1] == 1:
+                return SlabLoss(loss, moving, fixed, self.inferer.padding, drivers=driving.at(size))
+            of_images, of_drivers = loss.of_pair(moving, fixed, self.inferer.padding), driving.loss(size)
+            return (lambda ddf: of_images(ddf) + of_drivers(ddf)) if self.drivers else of_images
 
         return at
 
@@ -433,6 +458,22 @@ def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> 
             "uncertainty is the spread of fields of instance optimization, which is off; set refine_steps to 30, or "
             "uncertainty to false."
         )
+
+
+def _check_drivers(drivers: Drivers, steps: int, loss: Loss | InstanceLoss) -> None:
+    """Reject drivers of nothing."""
+    if drivers and not (steps and isinstance(loss, InstanceLoss)):
+        raise InputError(
+            "labels or landmarks are to drive instance optimization, which is off; set refine_steps to 30, or "
+            "refine_label_weight and refine_landmark_weight to 0."
+        )
+
+
+def _batched(values: Sequence[Tensor]) -> Tensor:
+    """One tensor of the pairs of a batch; lists of labels of different length are filled up with the background."""
+    if len({value.shape for value in values}) == 1:
+        return torch.cat(list(values)) if len(values) > 1 else values[0]
+    return torch.nn.utils.rnn.pad_sequence([value[0] for value in values], batch_first=True)
 
 
 def _outcome(

@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_regplugins import fields
+from monai_regplugins.inferers.pair import moving_and_fixed
 from monai_regplugins.inferers.refine import RefinedInferer
 
 __all__ = ["KnownField", "WarmInferer"]
@@ -98,7 +99,7 @@ class KnownField(Inferer):
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the field and the moving image under it."""
-        moving = inputs[:, :1].float()
+        moving = moving_and_fixed(inputs)[0].float()
         if self.ddf is None:
             return {"ddf": moving.new_zeros(len(moving), moving.ndim - 2, *moving.shape[2:]), "warped": moving}
         return {"ddf": self.ddf, "warped": fields.warp(moving, self.ddf, padding=self.padding)}
@@ -106,7 +107,7 @@ class KnownField(Inferer):
 
 def _of_fewer_differences(image: Tensor, ddf: Tensor, padding: str) -> Tensor:
     """The field, or zero where that matches the images of a pair better."""
-    moving, fixed = image[:, :1].float(), image[:, 1:].float()
+    moving, fixed = moving_and_fixed(image.float())
     axes = list(range(1, image.ndim))
     with_it = (fields.warp(moving, ddf, padding=padding) - fixed).square().mean(axes, keepdim=True)
     return torch.where(with_it <= (moving - fixed).square().mean(axes, keepdim=True), ddf, 0)

@@ -31,8 +31,9 @@ def mind_ssc(image: Tensor, weights: Tensor | None = None, radius: int = 1, dila
     map of them that keeps apart what was apart.
 
     Args:
-        image: I, ``(1, 1, *spatial)``, 2D or 3D; its border voxels continue beyond it.
-        weights: w, how far each voxel counts, the same shape; None counts all.
+        image: I, ``(1, 1, *spatial)``, 2D or 3D; its border voxels continue beyond it. Of C channels, each has its
+            descriptors.
+        weights: w, how far each voxel counts, ``(1, 1, *spatial)``; None counts all.
         radius: of the patch, voxels; its edges have ``2 * radius + 1``.
         dilation: distance of the neighbors, voxels.
 
@@ -46,6 +47,9 @@ def mind_ssc(image: Tensor, weights: Tensor | None = None, radius: int = 1, dila
         >>> descriptors.shape, torch.allclose(descriptors, mind_ssc(2 - 3 * image)[0], atol=1e-3)
         (torch.Size([1, 12, 8, 8, 8]), True)
     """
+    if image.shape[1] > 1:
+        of_channels = [mind_ssc(channel, weights, radius, dilation) for channel in image.split(1, dim=1)]
+        return torch.cat([descriptors for descriptors, _ in of_channels], dim=1), of_channels[0][1]
     w = torch.ones_like(image) if weights is None else weights.to(image.dtype)
     boxes = [box_matrix(n, 2 * radius + 1, 1, image) for n in image.shape[2:]]
     padded = [functional.pad(part, [dilation] * 2 * len(boxes), mode="replicate") for part in (image, w)]
@@ -64,8 +68,8 @@ def scripted_descriptors(module: torch.jit.ScriptModule, image: Tensor) -> Tenso
     """Descriptors by a TorchScript module, divided by their standard deviation over the image, ``(1, C, *spatial)``.
 
     Args:
-        module: maps ``(1, 1, *spatial)`` to ``(1, C, *spatial)``.
-        image: ``(1, 1, *spatial)``.
+        module: maps the image to ``(1, C, *spatial)``.
+        image: ``(1, 1, *spatial)``, or of several channels.
 
     Raises:
         InputError: the module returns something else, or values that are not finite.

@@ -32,7 +32,7 @@ MIND_SCALE = 4.0  # distances of MIND are this much smaller than correlations ar
 
 
 class WeightedImage(NamedTuple):
-    """An image ``(1, 1, *spatial)`` and how far each voxel counts, from 0 to 1, the same shape; None counts all.
+    """An image ``(1, C, *spatial)`` and how far each voxel counts, ``(1, 1, *spatial)``, from 0 to 1; None counts all.
 
     The image has to have a sensible value wherever the weight is above 0.
 
@@ -44,6 +44,10 @@ class WeightedImage(NamedTuple):
     image: Tensor
     weights: Tensor | None = None
 
+    def channels(self) -> list[WeightedImage]:
+        """The channels, each with the weights."""
+        return [WeightedImage(channel, self.weights) for channel in self.image.split(1, dim=1)]
+
 
 class InstanceLoss:
     r"""Loss of instance optimization as a function of the field u of one pair.
@@ -52,7 +56,8 @@ class InstanceLoss:
         L(u) = \lambda_s \, S(I \circ (x + u), J) + \lambda_r \, R(u) + \lambda_f \, F(u),
 
     with the similarity S in the weights of both images (those of the moving image are warped along, and no gradient
-    flows to them), the smoothness R and the folding F of :class:`~monai_regplugins.losses.FoldingLoss`.
+    flows to them), the smoothness R and the folding F of :class:`~monai_regplugins.losses.FoldingLoss`. Of images with
+    several channels, S is the mean over these.
 
     Args:
         similarity: ``lncc``, :class:`~monai_regplugins.losses.local_correlation.LocalCorrelation`; ``mse``, the mean
@@ -136,11 +141,20 @@ class InstanceLoss:
 
     def similarity_of_pair(self, moving: WeightedImage, fixed: WeightedImage, padding: str = "zeros") -> OfField:
         """The similarity alone, the lower the better; arguments as :meth:`of_pair`."""
+        if moving.image.shape[1] != fixed.image.shape[1]:
+            raise InputError(
+                f"the moving image has {moving.image.shape[1]} channels and the fixed one {fixed.image.shape[1]}, "
+                "expected as many; give the same channels of both."
+            )
         if self.similarity == "auto":
             return self.taking(self.same_contrast).similarity_of_pair(moving, fixed, padding)
         counts = self._counts(moving)
         if self.similarity in ("mind", "features"):
             return self._of_descriptors(moving, fixed, counts)
+        if moving.image.shape[1] > 1:
+            pairs = zip(moving.channels(), fixed.channels(), strict=True)
+            of_channels = [self.similarity_of_pair(*pair, padding) for pair in pairs]
+            return lambda ddf: torch.stack([similarity(ddf) for similarity in of_channels]).mean()
         image, compare = self.sampled(moving, padding), self._comparison(moving, fixed, counts)
         return lambda ddf: compare(*image(ddf))
 
@@ -218,7 +232,7 @@ class InstanceLoss:
     def _counts(self, moving: WeightedImage) -> Tensor | None:
         """The voxels of the moving image that count; None if all do, and those beyond its border too."""
         if moving.weights is None:
-            return None if self.outside == "border" else torch.ones_like(moving.image)
+            return None if self.outside == "border" else torch.ones_like(moving.image[:, :1], dtype=torch.bool)
         return moving.weights > 0
 
     def _lncc(self, fixed: WeightedImage) -> LocalCorrelation:
@@ -283,7 +297,7 @@ def _weighted_sum(terms: Mapping[str, OfField], weights: Mapping[str, float]) ->
 def _edges_l1(fixed: WeightedImage) -> OfField:
     """The l1 form of the edge-aware smoothness."""
     loss = EdgeAwareSmoothnessLoss("l1")
-    return lambda ddf: loss(ddf, fixed.image)
+    return lambda ddf: torch.stack([loss(ddf, channel) for channel in fixed.image.split(1, dim=1)]).mean()
 
 
 _SMOOTHNESS: dict[str, Callable[[WeightedImage], OfField]] = {

@@ -91,6 +91,8 @@ def edge_roughness(fixed: Tensor, weights: Tensor | None = None, scale: float = 
 def edge_weights(fixed: Tensor, weights: Tensor | None = None, scale: float = 1.0) -> Tensor:
     r"""Return :math:`e^{-2 s \|\nabla I(x)\|^2}` of an image ``(1, 1, *spatial)``; arguments as :func:`edge_roughness`.
 
+    Of an image with several channels it is their mean.
+
     Example:
         >>> edge_weights(torch.ones(1, 1, 2, 2))
         tensor([[[[1., 1.],
@@ -103,4 +105,4 @@ def edge_weights(fixed: Tensor, weights: Tensor | None = None, scale: float = 1.
         if weights is not None:
             steps = steps * weights.narrow(axis, 1, n) * weights.narrow(axis, 0, n)
         edges.narrow(axis, 1, n).add_(steps)
-    return torch.exp(-2 * scale * edges)
+    return torch.exp(-2 * scale * edges).mean(dim=1, keepdim=True)

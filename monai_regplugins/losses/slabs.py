@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.losses.axis_products import along_axes
+from monai_regplugins.losses.drivers import Driver
 from monai_regplugins.losses.instance import SMALLEST_EXTENT, InstanceLoss, SquaredDifference, WeightedImage
 from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.losses.roughness import Roughness, edge_weights, plain_weights
@@ -33,17 +34,17 @@ class _Slab(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Shares of a slab: sum and number of the similarity, smoothness, and the derivatives of both sums by the field."""
+    """Shares of a slab: sum and number of the similarity, sum of the other terms, and the derivatives by the field."""
 
     similarity: Tensor
     number: Tensor
-    smoothness: Tensor
+    others: Tensor
     by_similarity: Tensor
-    by_smoothness: Tensor
+    by_others: Tensor
 
 
 class SlabLoss:
-    r"""What :meth:`InstanceLoss.of_pair` returns, to rounding, with the gradient by the nodes of a coarser grid.
+    r"""The loss of :meth:`InstanceLoss.of_pair` and of drivers, to rounding, with the gradient by coarser nodes.
 
     Similarity and smoothness are sums over windows and edges, so that the sum over slabs of the first axis is exact:
 
@@ -57,6 +58,7 @@ class SlabLoss:
         fixed: the fixed image, on the same grid.
         padding: what lies outside of the moving image, ``zeros`` or ``border``.
         voxels: of a slab, most, half a million by default; its neighborhood comes on top.
+        drivers: further terms.
 
     Raises:
         InputError: the loss has a term that does not come in slabs.
@@ -75,7 +77,13 @@ class SlabLoss:
         fixed: WeightedImage,
         padding: str = "zeros",
         voxels: int | None = None,
+        drivers: Sequence[Driver] = (),
     ) -> None:
+        if fixed.image.shape[1] > 1:
+            raise InputError(
+                f"images of {fixed.image.shape[1]} channels cannot be computed in slabs, expected one; leave out full "
+                "resolution, or give one channel."
+            )
         if not self.takes(loss):
             raise InputError(
                 f"similarity '{loss.similarity}' and smoothness '{loss.smoothness}' with a folding weight of "
@@ -83,6 +91,7 @@ class SlabLoss:
                 "'l2' without a folding weight; or leave out full resolution."
             )
         self.loss, self.fixed, self.voxels = loss, fixed, voxels or SLAB_VOXELS
+        self.drivers = drivers
         self.image = loss.sampled(moving, padding)
 
     @staticmethod
@@ -105,17 +114,17 @@ class SlabLoss:
         """
 
         def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
-            by_similarity, by_smoothness, parts = torch.zeros_like(nodes), torch.zeros_like(nodes), []
+            by_similarity, by_others, parts = torch.zeros_like(nodes), torch.zeros_like(nodes), []
             for slab in self._slabs():
                 columns = _columns(weights[0][slab.rows])
                 near = [weights[0][slab.rows, columns], *weights[1:]]
                 part = self._parts(slab, start[:, :, slab.rows] + along_axes(nodes[:, :, columns], near))
                 back = [weight.T for weight in near]
                 by_similarity[:, :, columns] += along_axes(part.by_similarity, back)
-                by_smoothness[:, :, columns] += along_axes(part.by_smoothness, back)
+                by_others[:, :, columns] += along_axes(part.by_others, back)
                 parts.append(part)
             factor = -self.loss.weights["similarity"] / _number(parts)
-            return self._value(parts), by_similarity.mul_(factor).add_(by_smoothness)
+            return self._value(parts), by_similarity.mul_(factor).add_(by_others)
 
         return value_and_gradient
 
@@ -130,8 +139,8 @@ class SlabLoss:
     def _value(self, parts: Sequence[_Parts]) -> Tensor:
         """The loss from the shares of all slabs."""
         similarity = torch.stack([part.similarity for part in parts]).sum()
-        smoothness = torch.stack([part.smoothness for part in parts]).sum()
-        return smoothness - self.loss.weights["similarity"] * similarity / _number(parts)
+        others = torch.stack([part.others for part in parts]).sum()
+        return others - self.loss.weights["similarity"] * similarity / _number(parts)
 
     def _parts(self, slab: _Slab, ddf: Tensor) -> _Parts:
         """The shares of a slab at its rows of a field."""
@@ -141,8 +150,12 @@ class SlabLoss:
         core = torch.zeros_like(values)
         core[:, :, slab.inner] = 1
         similarity, number, gradient = self._similarity(fixed, core).sums(values, seen)
-        smoothness, by_smoothness = self._smoothness(fixed, slab.inner, ddf)
-        return _Parts(similarity, number, smoothness, slopes.mul_(gradient), by_smoothness)
+        others, by_others = self._smoothness(fixed, slab.inner, ddf)
+        for driver in self.drivers:
+            value, slope = driver.sums(ddf[:, :, slab.inner], slab.core.start)
+            others += value
+            by_others[:, :, slab.inner] += slope
+        return _Parts(similarity, number, others, slopes.mul_(gradient), by_others)
 
     def _similarity(self, fixed: WeightedImage, core: Tensor) -> LocalCorrelation | SquaredDifference:
         """The similarity of a slab: its own windows or voxels count, those of its neighborhood are only seen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,8 @@ from monai_regplugins.metrics.overlap import (
 from monai_regplugins.metrics.regularity import regularity
 
 __all__ = ["finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]
+
+DRIVING = "driving_"  # what the names of measures of labels and landmarks that drove the registration begin with
 
 
 class _State(NamedTuple):
@@ -71,6 +73,8 @@ def pair_metrics(
     capture_range: float | None = None,
     labels: Iterable[int] | None = None,
     surface: bool = True,
+    driving_labels: Iterable[int] = (),
+    driving_points: Iterable[int] = (),
 ) -> dict[str, float]:
     """Measure one registered pair.
 
@@ -99,6 +103,8 @@ def pair_metrics(
         labels: labels to compare; by default those other than zero that both images have, the moving one as it was
             given or aligned.
         surface: whether to measure surface distances too, by far the slowest part.
+        driving_labels: labels that drove the registration, which are no measure of it.
+        driving_points: rows of the landmarks that did.
 
     Returns:
         ``ncc_before``, ``ncc``; of the field ``folding_count``, ``folding_percent``, ``folding_strict_percent`` and
@@ -110,7 +116,8 @@ def pair_metrics(
         ``dsc``, ``dsc_before_<label>``, ``dsc_<label>`` and (mm) ``hd95_before``, ``hd95``, ``hd95_<label>``,
         ``asd_before``, ``asd``, ``asd_<label>``, ``hd_before`` and ``hd``. With ``aligned`` there is an ``_aligned``
         beside each ``_before``. A mean over labels skips those that either image lacks before the registration, a mean
-        of distances also those that the warp has lost.
+        of distances also those that the warp has lost. Labels and landmarks that drove the registration are left out of
+        means and percentiles; theirs are ``driving_dsc``, ``driving_tre`` and so on, and the only ones where all drove.
     """
     if warped_label is None and moving_label is not None:
         warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
@@ -122,11 +129,11 @@ def pair_metrics(
     volume = 1.0 if aligned_matrix is None else float(torch.linalg.det(aligned_matrix))
     values |= {**regularity(ddf, mask, volume), "sdlogj_l2r": sdlogj_l2r(ddf, mask, volume)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):
-        values |= _landmark_values(states, fixed_points, moving_points, spacing)
+        values |= _landmark_values(states, fixed_points, moving_points, spacing, {*driving_points})
     if true_ddf is not None:
         values |= _field_values(states, true_ddf, spacing, mask, capture_range)
     if moving_label is not None and fixed_label is not None:
-        values |= _label_values(states, fixed_label, labels, spacing if surface else None)
+        values |= _label_values(states, fixed_label, labels, spacing if surface else None, {*driving_labels})
     return values
 
 
@@ -163,6 +170,8 @@ def measure_pair(
         capture_range=capture_range,
         labels=labels,
         surface=surface,
+        driving_labels=_driving(pred, "labels"),
+        driving_points=_driving(pred, "landmarks"),
     )
     return found | own_values(own or {}, pred, targets)
 
@@ -173,26 +182,45 @@ def _points(targets: Mapping[str, Any], side: str) -> Tensor | None:
     return points
 
 
+def _driving(pred: Mapping[str, Any], what: str) -> list[int]:
+    """Labels, or rows of the landmarks, that drove the registration."""
+    found = pred.get(f"driving_{what}")
+    return [] if found is None else [int(number) for number in found.flatten()]
+
+
 def true_field(targets: Mapping[str, Any]) -> Tensor | None:
     """Return the true field of a pair that was made from one image, None for a real pair."""
     return targets.get("true_ddf") if bool(targets.get("has_true_ddf", True)) else None
 
 
 def _landmark_values(
-    states: Sequence[_State], fixed_points: Tensor, moving_points: Tensor, spacing: Sequence[float] | Tensor
+    states: Sequence[_State],
+    fixed_points: Tensor,
+    moving_points: Tensor,
+    spacing: Sequence[float] | Tensor,
+    driving: Set[int],
 ) -> dict[str, float]:
-    """Mean, 95th percentile and largest error of the landmarks in each state."""
-    values = {}
+    """Mean, 95th percentile and largest error of the landmarks in each state; those that drove apart."""
+    values, groups = {}, _groups(range(len(fixed_points)), driving)
     for state in states:
         points = fixed_points.double()
         if state.ddf is not None:
             points = points + sample_at(state.ddf[None], points[None])[0]
         if state.matrix is not None:
             points = map_points(points, state.matrix)
-        errors = landmark_statistics(landmark_errors(points, moving_points, spacing))
-        for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
-            values[state.name(name)] = errors[source]
+        distances = landmark_errors(points, moving_points, spacing)
+        for prefix, rows in groups.items():
+            errors = landmark_statistics(distances[rows])
+            for name, source in (("tre", "tre"), ("tre95", "tre_p95"), ("tre_max", "tre_max")):
+                values[state.name(prefix + name)] = errors[source]
     return values
+
+
+def _groups(numbers: Iterable[int], driving: Set[int]) -> dict[str, list[int]]:
+    """Labels or rows that are only measured, and those that drove, by what the names of their measures begin with."""
+    known = list(numbers)
+    drove, others = [k for k in known if k in driving], [k for k in known if k not in driving]
+    return {name: group for name, group in (("", others), (DRIVING, drove)) if group} or {"": []}
 
 
 def _field_values(
@@ -224,23 +252,31 @@ def _label_values(
     fixed_label: Tensor,
     labels: Iterable[int] | None,
     spacing: Sequence[float] | Tensor | None,
+    driving: Set[int],
 ) -> dict[str, float]:
-    """Overlap and, with a spacing, surface distances of each state: their means, and those of each label."""
+    """Overlap and, with a spacing, surface distances of each state: those of each label, and their means by group."""
     moving = set[int]().union(*(labels_in(state.label) for state in states[:-1] if state.label is not None))
     common = moving & labels_in(fixed_label)
     wanted = sorted(common - {0}) if labels is None else list(labels)
     compared = [label for label in wanted if label in common]
+    groups = _groups(compared, driving)
     known = [(state, state.label) for state in states if state.label is not None]
     overlaps = [(state, dice(label_map, fixed_label, compared)) for state, label_map in known]
-    values = {state.name("dsc"): _mean(overlap.values()) for state, overlap in overlaps}
+    values = {
+        state.name(f"{prefix}dsc"): _mean(overlap[k] for k in group)
+        for prefix, group in groups.items()
+        for state, overlap in overlaps
+    }
     for state, overlap in overlaps:
         values |= {state.name("dsc", label): overlap.get(label, math.nan) for label in wanted}
     if spacing is None:
         return values
     for state, label_map in known:
         distances = surface_distances(label_map, fixed_label, compared, spacing)
-        for name in SurfaceDistances._fields:
-            values[state.name(name)] = _mean(getattr(distance, name) for distance in distances.values())
+        for prefix, group in groups.items():
+            kept = [distances[k] for k in group if k in distances]
+            for name in SurfaceDistances._fields:
+                values[state.name(prefix + name)] = _mean(getattr(distance, name) for distance in kept)
     for name in ("hd95", "asd"):  # the last state is that after the registration
         values |= {f"{name}_{label}": getattr(distances.get(label), name, math.nan) for label in wanted}
     return values

@@ -30,6 +30,8 @@ SUMMARY = {  # name in the table: measure, number of decimals
     "TRE [mm]": ("tre", 2),
     "TRE95 [mm]": ("tre95", 2),
     "TRE max [mm]": ("tre_max", 2),
+    "driving DSC": ("driving_dsc", 3),
+    "driving TRE": ("driving_tre", 2),
     "MAE [mm]": ("mae", 2),
     **{f"  axis {k}": (f"mae_axis_{k}", 2) for k in range(3)},
     "NCC": ("ncc", 3),

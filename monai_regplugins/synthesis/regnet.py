@@ -133,9 +133,15 @@ class _FromImage:
         self.image_key, self.mask_key, self.coefficients_key = keys
 
     def scene(
-        self, data: Mapping[Hashable, Any], rng: Rng, family: str, preset: str, deformed: bool
+        self,
+        data: Mapping[Hashable, Any],
+        rng: Rng,
+        family: str,
+        preset: str,
+        deformed: bool,
+        factor: float = 1.0,
     ) -> tuple[_Scene, torch.Tensor | None]:
-        """Return the item's image with fields drawn for it, and its mask, if it has one."""
+        """Return the item's image with fields drawn for it, u times ``factor``, and its mask, if it has one."""
         item = data if self.coefficients_key in data else SplineCoefficientsd(*self._keys())(data)
         image, coefficients = (_plain(item[key]) for key in self._keys())
         check_same_size(coefficients, image, "coefficients", "image")
@@ -143,7 +149,7 @@ class _FromImage:
         if mask is not None:
             check_same_size(mask, image, "mask", "image")
         shape = tuple(image.shape[1:])
-        field = self._field(rng, shape, PRESETS[family][preset])
+        field = self._field(rng, shape, PRESETS[family][preset], factor)
         before = self._field(rng, shape, PRESETS[family][NEXT]) if deformed else None
         return _Scene(image, coefficients, field, before, self.outside), mask
 
@@ -155,8 +161,8 @@ class _FromImage:
     def _keys(self) -> tuple[str, str]:
         return self.image_key, self.coefficients_key
 
-    def _field(self, rng: Rng, shape: Sequence[int], preset: FieldPreset) -> GaussianField:
-        scaled = replace(preset, theta=preset.theta * self.theta_scale)
+    def _field(self, rng: Rng, shape: Sequence[int], preset: FieldPreset, factor: float = 1.0) -> GaussianField:
+        scaled = replace(preset, theta=preset.theta * self.theta_scale * factor)
         return random_field(rng, shape, **asdict(scaled), density=self.density)
 
 
@@ -181,6 +187,8 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         noise_fixed: standard deviation of the noise on fixed, in the unit of the image (HU).
         noise_moving: that on a deformed moving image; one that is not deformed has its own noise.
         flip_probability: of mirroring an axis.
+        small_probability: of a small field, whose largest displacement is multiplied by U(0, 1) once more: so the
+            network also learns what to do where little or nothing moves. 0 is the paper's.
         theta_scale: factor on the largest displacement of the presets.
         density: let the number of bumps follow the size of the image; without it, the preset's number, which is for
             the paper's image, see :func:`~monai_regplugins.synthesis.regnet_fields.random_field`.
@@ -213,6 +221,7 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         noise_fixed: float = 5.0,
         noise_moving: float = 3.0,
         flip_probability: float = 0.5,
+        small_probability: float = 0.0,
         theta_scale: float = 1.0,
         density: bool = True,
         outside: float | None = None,
@@ -226,7 +235,12 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         _FromImage.__init__(self, noise_fixed, noise_moving, theta_scale, density, outside, keys)
         _check_presets(family, presets, next_probability > 0)
         _check_at_least({"labels": labels, "num_windows": num_windows}, 1)
-        for name, value in (("next_probability", next_probability), ("flip_probability", flip_probability)):
+        probabilities = {
+            "next_probability": next_probability,
+            "flip_probability": flip_probability,
+            "small_probability": small_probability,
+        }
+        for name, value in probabilities.items():
             if not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}, expected a number from 0 to 1.")
         if bands is not None and (not bands or min(bands) <= 0 or list(bands) != sorted(set(bands))):
@@ -237,6 +251,7 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         self.family = family
         self.next_probability = next_probability
         self.flip_probability = flip_probability
+        self.small_probability = small_probability
         self.bands = None if bands is None else tuple(bands)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
@@ -254,7 +269,9 @@ class RandSyntheticWindowd(_FromImage, RandomizableTransform):
         """
         preset = self.presets[int(self.R.randint(len(self.presets)))]
         deformed = bool(self.R.uniform() < self.next_probability)
-        scene, mask = self.scene(data, self.R, self.family, preset, deformed)
+        small = self.small_probability > 0 and self.R.uniform() < self.small_probability
+        factor = float(self.R.uniform()) if small else 1.0
+        scene, mask = self.scene(data, self.R, self.family, preset, deformed, factor)
         return [self._window(scene, mask) for _ in range(self.num_windows)]
 
     def _window(self, scene: _Scene, mask: torch.Tensor | None) -> dict[Hashable, Any]:

@@ -124,6 +124,19 @@ class TestChoice:
         (method,) = command.choose_methods(args, command.read_bundles(args))
         assert method.options == {"ckpt": str(ckpt), "spatial_dims": 3, "spatial_size": [24, 20, 24]}
 
+    def test_each_stiffness_of_methods_that_have_one(self, ran: list[str]) -> None:
+        words = [*ran, "--refine_steps", "5", "--methods", "identity", "greedy", "ran", "--stiffness", "0.5", "2"]
+        args = command.parse_arguments(words)
+        methods = command.choose_methods(args, command.read_bundles(args))
+        assert [(method.name, method.options.get("stiffness"), method.curve) for method in methods] == [
+            ("identity", None, ""),
+            ("greedy x 0.5", 0.5, "greedy"),
+            ("greedy x 2", 2.0, "greedy"),
+            ("ran", None, ""),
+            ("ran + 5 steps x 0.5", 0.5, "ran + 5 steps"),
+            ("ran + 5 steps x 2", 2.0, "ran + 5 steps"),
+        ]
+
     def test_published_weights_beside_others(self, ran: list[str], repository: Path) -> None:
         other = str(repository / "bundles" / "ran" / "models" / "model_shapes.pt")
         args = command.parse_arguments([*ran, "--ckpt", other, "--methods", "ran", "published"])
@@ -166,7 +179,14 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         "words",
-        [["--threads", "0"], ["--pairs", "-1"], ["--ckpt", "a", "b"], ["--dataset_dir", "a", "--pairs_file", "b"]],
+        [
+            ["--threads", "0"],
+            ["--pairs", "-1"],
+            ["--ckpt", "a", "b"],
+            ["--dataset_dir", "a", "--pairs_file", "b"],
+            ["--stiffness", "0"],
+            ["--figure", "a.png"],
+        ],
     )
     def test_refused(self, ran: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

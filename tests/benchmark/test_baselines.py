@@ -64,10 +64,12 @@ def pair(shape: tuple[int, ...], field: Callable[[np.ndarray[Any, Any]], Any]) -
     }
 
 
-def register(name: str, known: dict[str, Any], mask: Tensor | None = None, seed: int = 0) -> Tensor:
+def register(
+    name: str, known: dict[str, Any], mask: Tensor | None = None, seed: int = 0, stiffness: float = 1.0
+) -> Tensor:
     """Run a baseline on a pair."""
     images = {key: known[key] for key in ("fixed", "moving", "spacing")}
-    return baselines.load_baseline(name)(**images, mask=mask, seed=seed, threads=1)
+    return baselines.load_baseline(name, stiffness)(**images, mask=mask, seed=seed, threads=1)
 
 
 def error_left(ddf: Tensor, true: Tensor, where: Tensor | None = None) -> float:
@@ -162,6 +164,29 @@ class TestMask:
         assert error_left(with_mask, known["true"], inside) < 0.5
         difference = (with_mask - without)[:, :10].abs().mean(), (with_mask - without)[:, 45:].abs().mean()
         assert difference[0] < 0.5 * difference[1], "the mask is that of the other end"
+
+
+class TestStiffness:
+    @pytest.mark.parametrize(
+        ("name", "soft", "stiff"),
+        installed(
+            ("demons", [], 0.5, 3.0),
+            ("greedy", [], 0.5, 3.0),
+            ("bspline-tv", slow, 1.0, 300.0),
+            ("dipy", slow, 1.0, 8.0),
+            ("ants", slow, 1.0, 4.0),
+            ("elastix", slow, 0.5, 3.0),
+            ("simpleitk-bspline", slow, 0.5, 3.0),
+        ),
+    )
+    def test_stiffer_fields_are_smoother(self, name: str, soft: float, stiff: float) -> None:
+        """By the standard deviation of their derivatives, on images whose noise the fields may follow."""
+        known = pair((40, 30), lambda x: np.array([1.5, -1.0]))
+        noise = torch.randn(known["fixed"].shape, generator=torch.Generator().manual_seed(0))
+        known["fixed"] = known["fixed"] + 0.5 * known["fixed"].std() * noise
+        fields = (register(name, known, stiffness=factor) for factor in (soft, stiff))
+        roughness = [float(torch.stack([u.diff(dim=k).std() for k in (1, 2)]).max()) for u in fields]
+        assert roughness[1] < 0.6 * roughness[0]
 
 
 class TestSeeds:

@@ -80,6 +80,12 @@ class TestParameters:
         assert (found["Metric"], found["RandomSeed"]) == (["AdvancedMattesMutualInformation"], ["7"])
         assert elastix.elastix_parameters("affine", "ncc", (4, 4))["ImagePyramidSchedule"] == ["1", "1"]
 
+    def test_distance_of_the_nodes(self) -> None:
+        found = elastix.elastix_parameters("bspline_3r", "ncc", SHAPE, grid_spacing=25)
+        assert found["FinalGridSpacingInPhysicalUnits"] == ["25"]
+        with pytest.raises(InputError, match=r"grid_spacing is 0\.0, expected a number above 0"):
+            elastix.elastix_parameters("bspline_3r", "ncc", SHAPE, grid_spacing=0.0)
+
     def test_unknown_words(self) -> None:
         with pytest.raises(InputError, match="method is 'bspline_2r'; choose one of 'affine', 'bspline_1r'"):
             elastix.elastix_parameters("bspline_2r", "ncc", SHAPE)

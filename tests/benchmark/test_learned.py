@@ -10,12 +10,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import VoxelMorph
-from torch import Tensor
 
 from monai_regplugins.benchmark.learned import load_bundle, load_voxelmorph
 from monai_regplugins.benchmark.reporting import read_config
 from monai_regplugins.checks import InputError
-from monai_regplugins.fields import warp
 
 SHAPE = (16, 17, 18)
 
@@ -71,20 +69,19 @@ class TestBundle:
         assert expected.abs().max() > 0.1, "voxels"
         torch.testing.assert_close(load_bundle(config)(**known), expected)
 
-    def test_refinement_on_the_loss_of_the_training(self, bundle: dict[str, Any]) -> None:
-        def difference(ddf: Tensor) -> float:
-            return float((warp(known["moving"][None], ddf[None])[0] - known["fixed"]).square().mean())
+    def test_refinement_needs_a_configuration_that_has_it(self, bundle: dict[str, Any]) -> None:
+        with pytest.raises(InputError, match="the configuration has no 'refine_steps'"):
+            load_bundle(bundle, 20)
+        with pytest.raises(InputError, match="the configuration has no 'smoothness_weight'"):
+            load_bundle(bundle | {"refine_steps": 0}, 20, stiffness=2.0)
 
-        term = {"_target_": "monai_regplugins.losses.Term", "loss": {"_target_": "torch.nn.MSELoss"}}
-        loss = {
-            "_target_": "monai_regplugins.losses.WeightedSum",
-            "terms": {"similarity": {**term, "inputs": ["warped", "fixed"]}},
-        }
-        train = Path(bundle["bundle_root"], "configs", "train.json")
-        train.write_text(json.dumps({"bundle_root": "", "loss": loss}), encoding="utf-8")
-        known = images((12, 10))
-        before, after = (difference(load_bundle(bundle, steps)(**known)) for steps in (0, 20))
-        assert after < 0.9 * before
+    def test_stiffness_is_a_factor_on_the_weight_of_the_smoothness(self, bundle: dict[str, Any]) -> None:
+        inferer = "$lambda image, network: {'ddf': image * @smoothness_weight}"
+        bundle |= {"refine_steps": 7, "weight": 3.0, "smoothness_weight": "@weight", "inferer": inferer}
+        known = images((6, 5))
+        pair = torch.cat([known["moving"], known["fixed"]])
+        for factor in (1.0, 0.5):
+            torch.testing.assert_close(load_bundle(bundle, 1, stiffness=factor)(**known), 3.0 * factor * pair)
 
     def test_refinement_of_the_configuration(self, bundle: dict[str, Any]) -> None:
         bundle |= {"refine_steps": 7, "inferer": "$lambda image, network: {'ddf': image * @refine_steps}"}

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from monai_regplugins.benchmark.runner import MethodResult
-from monai_regplugins.benchmark.table import MEASURES, comparison_table, time_ratios
+from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult
+from monai_regplugins.benchmark.table import MEASURES, comparison_table, regularity_figure, time_ratios
 
 METRICS = {"dsc": 0.1234, "hd95": 2.345, "tre": 3.456, "tre95": 7.891, "ncc": 0.5678, "folding_percent": 0.0123}
 METRICS["sdlogj"] = 0.2345
@@ -64,3 +64,18 @@ def test_ratios(names: list[str], first: str | None, ratios: dict[str, float]) -
 def test_facts_follow() -> None:
     lines = comparison_table(RESULTS, {"data_set": "Phantom", "pairs": 2}).splitlines()
     assert lines[-3:] == ["", "- data set: Phantom", "- pairs: 2"]
+
+
+@pytest.mark.parametrize(("measure", "title"), [("tre", "TRE (mm)"), ("dsc", "DSC")])
+def test_curves_join_the_stiffnesses_of_a_method(measure: str, title: str) -> None:
+    methods = [BenchmarkMethod("identity", "identity")]
+    methods += [one for name in ("greedy", "dipy") for one in BenchmarkMethod(name, name).with_stiffness((1, 4, 2))]
+    results = {
+        "identity": MethodResult({measure: 3.0, "sdlogj": 0.0}),
+        **{f"greedy x {f}": MethodResult({measure: 1.0 + f, "sdlogj": 1.0 / f}) for f in (1, 4, 2)},
+        **{f"dipy x {f}": MethodResult(error="it is not installed") for f in (1, 4, 2)},
+    }
+    (axes,) = regularity_figure(methods, results).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn == {"identity": [[0.0, 3.0]], "greedy": [[0.25, 5.0], [0.5, 3.0], [1.0, 2.0]]}
+    assert axes.get_ylabel() == title

@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_regplugins.checks import InputError
 from monai_regplugins.data import CheckSeriesPaird, PreparePaird
 from monai_regplugins.transforms import (
     LoadPaird,
@@ -47,6 +48,19 @@ def test_it_is_its_steps_one_after_the_other(pair: dict[str, str]) -> None:
     settings: dict[str, Any] = {"keep_original": True, "outside": "border", "lowest": 2.0}
     settings["initial_alignment"] = "center"
     assert_same(PreparePaird(ScalePaird([2, 8]), **settings)(pair), expected)
+
+
+def test_a_check_sees_the_loaded_pair_before_any_work(pair: dict[str, str]) -> None:
+    seen: list[Any] = []
+
+    def refuse(loaded: Any) -> None:
+        seen.append(loaded)
+        raise InputError("no")
+
+    prepare = PreparePaird(ScalePaird(), check=refuse)
+    with pytest.raises(InputError, match="no"):
+        prepare(pair)
+    assert_same(seen[0], LoadPaird()(pair))
 
 
 def test_settings_reach_the_steps() -> None:

@@ -36,6 +36,14 @@ def test_image_and_targets_are_plain() -> None:
     assert targets["fixed_label"].dtype == torch.uint8
 
 
+def test_images_of_several_channels() -> None:
+    moving, fixed = torch.rand(2, 1, 3, 6, 7)
+    image, targets, *_ = PairPrepareBatch()({"moving": moving, "fixed": fixed}, torch.device("cpu"))
+    assert torch.equal(image, torch.cat([moving, fixed], dim=1))
+    assert torch.equal(targets["moving"], moving)
+    assert torch.equal(targets["fixed"], fixed)
+
+
 def test_inferer_gets_what_it_asks_for() -> None:
     _, targets, _, kwargs = PairPrepareBatch(inferer_keys=["spacing", "fixed_mask"])(batch(), torch.device("cpu"))
     assert list(kwargs) == ["spacing"]

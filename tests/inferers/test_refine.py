@@ -20,6 +20,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.engines import PairPrepareBatch
 from monai_regplugins.inferers import (
     DenseInferer,
+    Drivers,
     PairInferer,
     SequenceInferer,
     StoppingRule,
@@ -42,7 +43,7 @@ from monai_regplugins.losses import (
 from monai_regplugins.losses.instance import WeightedImage
 from monai_regplugins.metrics import folding_strict
 from monai_regplugins.metrics.uncertainty import ause
-from monai_regplugins.networks.nets import R2N2, RegNet
+from monai_regplugins.networks.nets import R2N2, RAN, RegNet
 
 Tensors = Mapping[str, torch.Tensor]
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -831,3 +832,107 @@ class TestNeverWorseThanAligned:
     def test_a_threshold_that_leaves_nothing_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         refined(InstanceLoss(threshold=2.0), 2)(known_pair((20, 18))[0], no_motion)
         assert caplog.messages[0].startswith("only 0.00 % of the fixed image are above mask_threshold 2:")
+
+
+class TestDrivers:
+    """Labels and landmarks of a region in which the images show nothing."""
+
+    SHIFT = 2.0  # voxels, of label and landmarks along the first axis
+
+    @staticmethod
+    def pair() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Two equal images, dark where the driving label lies, and what drives."""
+        images = torch.rand(1, 1, 32, 28).repeat(1, 2, 1, 1)
+        images[..., :20, :] = 0
+        label = torch.zeros(1, 1, 32, 28, dtype=torch.uint8)
+        label[..., 6:14, 8:20] = 4
+        points = torch.tensor([[[7.0, 10.0], [12.0, 10.0], [7.0, 17.0], [12.0, 17.0], [28.0, 14.0]]])
+        moved = points + torch.tensor([2.0, 0.0])
+        labels = {"fixed_label": label, "moving_label": label.roll(2, 2)}
+        return images, {**labels, "fixed_keypoints": points, "moving_keypoints": moved}
+
+    @staticmethod
+    def inferer(**options: Any) -> RefinedInferer:
+        settings: dict[str, Any] = {"steps": 80, "spatial_size": [16, 14], "levels": 2, **options}
+        return RefinedInferer(PairInferer(), InstanceLoss("mse", smoothness_weight=0.01), **settings)
+
+    @pytest.mark.parametrize(
+        ("drivers", "transform"),
+        [
+            (Drivers(1.0), "velocity"),
+            (Drivers(landmark_weight=1.0, landmarks=[0, 1, 2, 3]), "displacement"),
+        ],
+    )
+    def test_the_field_follows_them(self, drivers: Drivers, transform: str) -> None:
+        images, given = self.pair()
+        without = self.inferer(transform=transform)(images, no_motion, **given)
+        assert not without["ddf"].any()
+        assert not {"driving_labels", "driving_landmarks"} & without.keys()
+        found = self.inferer(transform=transform, drivers=drivers)(images, no_motion, **given)
+        rows = {6: 8, 13: 15}
+        for row, moved in rows.items():
+            assert found["ddf"][0, 0, row, 10:18].mean() == pytest.approx(moved - row, abs=0.3)
+        assert found["ddf"][0, 0, 28:].abs().max() < 0.3  # the images say so
+        told = {"driving_labels": [[4]]} if drivers.label_weight else {"driving_landmarks": [[0, 1, 2, 3]]}
+        assert {key: value.tolist() for key, value in found.items() if key.startswith("driving")} == told
+
+    def test_in_slabs_it_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        images, given = self.pair()
+        inferer = self.inferer(drivers=Drivers(1.0, [], 0.5), steps=5)
+        expected = inferer(images, no_motion, **given)["ddf"]
+        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", 0)
+        monkeypatch.setattr("monai_regplugins.losses.slabs.SLAB_VOXELS", 100)
+        torch.testing.assert_close(inferer(images, no_motion, **given)["ddf"], expected, atol=1e-4, rtol=0)
+        assert expected.abs().max() > 0.3
+
+    def test_samples_of_a_batch_are_as_if_alone(self) -> None:
+        images, given = self.pair()
+        more = dict(given)
+        for key in ("fixed_label", "moving_label"):
+            more[key] = given[key].clone()
+            more[key][..., 22:26, 4:9] = 9
+        inferer = self.inferer(drivers=Drivers(1.0), steps=3)
+        alone = [inferer(images, no_motion, **one) for one in (given, more)]
+        both = inferer(images.repeat(2, 1, 1, 1), no_motion, **{k: torch.cat([given[k], more[k]]) for k in given})
+        torch.testing.assert_close(both["ddf"], torch.cat([one["ddf"] for one in alone]))
+        assert both["driving_labels"].tolist() == [[4, 0], [4, 9]]
+
+    def test_what_cannot_be_driven_is_refused(self) -> None:
+        for options in ({"steps": 0}, {"loss": MaskedMSELoss()}):
+            with pytest.raises(InputError, match="instance optimization, which is off; set refine_steps to 30"):
+                RefinedInferer(PairInferer(), **options, drivers=Drivers(1.0))  # type: ignore[arg-type]
+
+
+class TestChannels:
+    """Each of two channels shows the motion along one axis alone."""
+
+    @staticmethod
+    def pair() -> tuple[torch.Tensor, torch.Tensor]:
+        """Moving and fixed image, ``(1, 2, 32, 32)``; the fixed one is moved by a voxel along each axis."""
+        stripes = smooth((36,), 1.5, 0).expand(36, 36)
+        moving = torch.stack([stripes, stripes.T])[None]
+        return moving[..., 2:-2, 2:-2], moving[..., 3:-1, 3:-1]
+
+    @pytest.mark.parametrize(("similarity", "search", "most"), [("lncc", 0, 0.2), ("mind", 2, 0.4)])
+    def test_all_channels_are_registered(self, similarity: str, search: int, most: float) -> None:
+        moving, fixed = self.pair()
+        loss = InstanceLoss(similarity, window=5, smoothness_weight=0.1)
+        inferer = RefinedInferer(
+            PairInferer(padding="border"), loss, 40, spatial_size=[16, 16], levels=2, search=search
+        )
+        found = inferer(torch.cat([moving, fixed], dim=1), no_motion)
+        inner = found["ddf"][..., 8:-8, 8:-8]
+        assert (inner - 1).abs().mean() < most
+        assert torch.equal(found["warped"], fields.warp(moving, found["ddf"], padding="border"))
+        again = inferer(moving, lambda image, *_: no_motion(image), fixed=fixed)
+        assert torch.equal(again["ddf"], found["ddf"])
+        single = inferer(torch.cat([moving[:, :1], fixed[:, :1]], dim=1), no_motion)["ddf"][..., 8:-8, 8:-8]
+        assert sorted((single - 1).abs().mean(dim=(0, 2, 3)).tolist())[1] > 0.7  # that axis is not seen
+
+    def test_networks_for_one_channel_say_so(self) -> None:
+        four, three = torch.rand(1, 4, 32, 32), torch.rand(1, 3, 32, 32)
+        for inferer, network in ((PairInferer(), RAN(2)), (DenseInferer(), RegNet(2))):
+            with pytest.raises(InputError, match="a pair has 4 channels, expected 2: R"):
+                inferer(four, network)
+        with pytest.raises(InputError, match="a pair has 3 channels, expected as many of the fixed image"):
+            RefinedInferer(PairInferer())(three, no_motion)

@@ -173,3 +173,36 @@ def test_unusable_files_of_features(tmp_path: Path) -> None:
 def test_single_voxels_have_no_descriptors() -> None:
     judges = {name: InstanceLoss(name).of_single_voxels().similarity for name in ("lncc", "mse", "mind", "nmi")}
     assert judges == {"lncc": "lncc", "mse": "mse", "mind": "nmi", "nmi": "nmi"}
+
+
+class TestChannels:
+    """Images with several channels."""
+
+    @pytest.mark.parametrize(
+        ("similarity", "smoothness"), [("lncc", "edges_l1"), ("mse", "edges_l2"), ("mind", "tv"), ("nmi", "l2")]
+    )
+    def test_the_loss_is_the_mean_over_the_channels(self, similarity: str, smoothness: str) -> None:
+        moving, fixed = torch.rand(2, 1, 2, 12, 10, dtype=torch.float64)
+        weights = (torch.rand(1, 1, 12, 10) > 0.1).double()
+        ddf = torch.randn(1, 2, 12, 10, dtype=torch.float64, requires_grad=True)
+        loss = InstanceLoss(similarity, window=5, smoothness=smoothness, outside="ignore")
+        found = loss.of_pair(WeightedImage(moving), WeightedImage(fixed, weights))(ddf)
+        single = [
+            loss.of_pair(WeightedImage(m), WeightedImage(f, weights))(ddf)
+            for m, f in zip(moving.split(1, dim=1), fixed.split(1, dim=1), strict=True)
+        ]
+        expected = torch.stack(single).mean()
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(value, ddf)[0] for value in (found, expected)))
+
+    def test_one_channel_of_another_contrast_is_enough_for_auto(self) -> None:
+        image = torch.rand(1, 2, 16, 16) ** 3
+        other = torch.cat([image[:, :1], 1 - image[:, 1:]], dim=1)
+        loss = InstanceLoss("auto")
+        found = [loss.of_contrast(WeightedImage(image), WeightedImage(fixed)).similarity for fixed in (image, other)]
+        assert found == ["lncc", "mind"]
+
+    def test_both_images_have_as_many(self) -> None:
+        images = WeightedImage(torch.rand(1, 2, 8, 8)), WeightedImage(torch.rand(1, 3, 8, 8))
+        with pytest.raises(InputError, match="moving image has 2 channels and the fixed one 3, expected as many"):
+            InstanceLoss().of_pair(*images)

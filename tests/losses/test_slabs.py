@@ -10,6 +10,7 @@ import torch
 from monai_regplugins.checks import InputError
 from monai_regplugins.losses import InstanceLoss
 from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+from monai_regplugins.losses.drivers import Driver, LabelDistance, LandmarkDistance
 from monai_regplugins.losses.instance import WeightedImage
 from monai_regplugins.losses.slabs import SlabLoss
 
@@ -42,6 +43,29 @@ def test_value_and_gradient(options: dict[str, Any], size: tuple[int, ...], voxe
     torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(gradient, slope)
     torch.testing.assert_close(slabs(start + along_axes(nodes.detach(), weights)), expected.detach())
+
+
+@pytest.mark.parametrize("voxels", [1, 200])
+def test_drivers_come_in_slabs_too(voxels: int) -> None:
+    size = (14, 9, 8)
+    moving, fixed, label = torch.rand(3, 1, 1, *size, dtype=torch.float64)
+    region, points = (label > 0.5).double(), torch.tensor([[3.2, 4.1, 5.0], [9.0, 2.0, 7.5]], dtype=torch.float64)
+    drivers: list[Driver] = [LabelDistance([(region, region.roll(2, 3))]), LandmarkDistance(points, -points / 9, size)]
+    pair, loss = (WeightedImage(moving), WeightedImage(fixed)), InstanceLoss()
+    start = torch.randn(1, 3, *size, dtype=torch.float64)
+    weights = [interpolation_matrix(n, -(-n // 2), start) for n in size]
+    nodes = torch.randn(1, 3, *(w.shape[1] for w in weights), dtype=torch.float64, requires_grad=True)
+    ddf = start + along_axes(nodes, weights)
+    expected = loss.of_pair(*pair)(ddf) + sum(driver(ddf) for driver in drivers)
+    value, gradient = SlabLoss(loss, *pair, voxels=voxels, drivers=drivers).of_nodes(start, weights)(nodes.detach())
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, nodes)[0])
+
+
+def test_images_of_several_channels_are_refused() -> None:
+    image = WeightedImage(torch.rand(1, 2, 8, 8))
+    with pytest.raises(InputError, match="images of 2 channels cannot be computed in slabs"):
+        SlabLoss(InstanceLoss(), image, image)
 
 
 def test_terms_that_do_not_come_in_slabs_are_refused() -> None:

@@ -131,6 +131,25 @@ def test_landmark_errors_of_a_pair() -> None:
     assert not any(name.startswith("tre") for name in pair_metrics(**pair))
 
 
+def test_what_drove_the_registration_is_measured_apart() -> None:
+    """Each mean is that of a registration which knows the labels, or the landmarks, of its group alone."""
+    pair = shifted_pair(2)
+    moving, fixed = torch.from_numpy(np.random.default_rng(0).uniform(2, 10, (2, 9, 2)))
+    pair["warped_label"] = pair["moving_label"].roll(-1, 1)
+    known = {"fixed_points": fixed, "moving_points": moving}
+    found = pair_metrics(**pair, **known, driving_labels=[3], driving_points=[0, 4])
+    drove = torch.tensor([k in (0, 4) for k in range(9)])
+    for prefix, label, rows in (("", 1, ~drove), ("driving_", 3, drove)):
+        points = {"fixed_points": fixed[rows], "moving_points": moving[rows]}
+        expected = pair_metrics(**pair, **points, labels=[label])
+        for name in ("dsc", "dsc_before", "hd95", "asd_before", "tre", "tre95_before", "tre_max"):
+            assert found[prefix + name] == pytest.approx(expected[name]), name
+    assert found["driving_dsc"] == pytest.approx(found["dsc_3"])
+    nothing_else = pair_metrics(**pair, **known, driving_labels=[1, 3], driving_points=range(9))
+    assert not {"dsc", "dsc_before", "hd95", "tre", "tre_max_before"} & nothing_else.keys()
+    assert nothing_else["driving_dsc"] == pytest.approx(pair_metrics(**pair)["dsc"])
+
+
 def test_error_of_a_known_field_is_summed_over_the_axes() -> None:
     pair = shifted_pair(2)  # spacing 0.5 and 1 mm; the field moves by two voxels along the first axis
     truth = pair["ddf"].clone()

@@ -19,7 +19,7 @@ from monai_regplugins.synthesis.regnet import (
     SyntheticPaird,
     synthetic_cases,
 )
-from monai_regplugins.synthesis.regnet_fields import GaussianField, random_field
+from monai_regplugins.synthesis.regnet_fields import PRESETS, GaussianField, random_field
 
 SHAPES = [(90, 84), (58, 56, 60)]
 CLEAN: dict[str, Any] = {"noise_fixed": 0.0, "noise_moving": 0.0}
@@ -239,6 +239,26 @@ def test_windows_lie_about_the_mask() -> None:
     assert len(np.unique(centers[:, 0])) == 10  # all of it is reached
 
 
+def test_small_fields_are_fractions_of_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    thetas: list[float] = []
+    some_field = random_field(np.random.default_rng(0), (20, 20), sigma=5.0, theta=1.0, count=2)
+
+    def record(rng: Any, shape: tuple[int, ...], *, theta: float, **options: Any) -> GaussianField:
+        thetas.append(theta)
+        return some_field
+
+    monkeypatch.setattr(synthetic_window, "random_field", record)
+    item = SplineCoefficientsd()({"image": tissue((20, 20))})
+    for probability, quartiles in ((0.0, (1, 1, 1)), (0.5, (0.5, 1, 1)), (1.0, (0.25, 0.5, 0.75))):
+        thetas.clear()
+        windows = RandSyntheticWindowd(1, 1, "low", next_probability=0.0, small_probability=probability)
+        windows.set_random_state(0)
+        for _ in range(100):
+            windows(item)
+        scales = np.array(thetas) / PRESETS["miccai2017"]["low"].theta
+        np.testing.assert_allclose(np.quantile(scales, (0.25, 0.5, 0.75)), quartiles, atol=0.1)
+
+
 def test_bands_are_drawn_equally_often() -> None:
     bands = (1.5, 4.0, 8.0)
     item = SplineCoefficientsd()({"image": tissue((160, 150))})
@@ -262,6 +282,7 @@ def test_what_cannot_be_used_is_refused() -> None:
         ({"labels": 0}, "labels"),
         ({"noise_fixed": -1.0}, "noise_fixed"),
         ({"flip_probability": 2.0}, "flip_probability"),
+        ({"small_probability": -0.1}, "small_probability"),
         ({"bands": (4.0, 1.5)}, "bands"),
     ):
         with pytest.raises(InputError, match=word):

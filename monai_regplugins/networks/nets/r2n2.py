@@ -16,6 +16,7 @@ from monai_regplugins.checks import (
     check_choice,
     check_minimum_size,
     check_pair_channels,
+    check_single_channels,
 )
 from monai_regplugins.networks.blocks import local_gaussian
 from monai_regplugins.networks.blocks.conv_gru import (
@@ -291,6 +292,7 @@ class R2N2(nn.Module):
         """
         fixed, size = widened(image[:, 1:]), list(image.shape[2:])
         if not torch.jit.is_scripting():
+            check_single_channels(image, "R2N2")
             check_minimum_size(size, self.minimum_size, "image")
         hidden: list[torch.Tensor] = []
         axes = grid_axes(size, size, self.unit_spacing(), 0, fixed)

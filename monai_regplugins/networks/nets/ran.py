@@ -16,6 +16,7 @@ from monai_regplugins.checks import (
     check_choice,
     check_minimum_size,
     check_pair_channels,
+    check_single_channels,
 )
 from monai_regplugins.networks.blocks.residual_aligner import HEAD_WEIGHTINGS, AlignerHeads, ResidualAligner
 from monai_regplugins.networks.blocks.residual_conv import ResidualConvBlock, channels_last, same_conv
@@ -271,6 +272,7 @@ class RAN(nn.Module):
     def align(self, image: torch.Tensor, both: bool) -> torch.Tensor:
         """Fields of the fixed grid, ``(B, ...)``, or of the moving and the fixed grid, ``(2B, ...)``."""
         if not torch.jit.is_scripting():
+            check_single_channels(image, "RAN")
             check_minimum_size(image.shape[2:], self.minimum_size, "image")
         x = channels_last(torch.cat([image[:, :1], image[:, 1:]]))
         sizes = [list(x.shape[2:])]
