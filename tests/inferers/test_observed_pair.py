@@ -132,3 +132,11 @@ def test_the_other_image_is_mapped_though_the_field_is_a_little_wrong(side: str)
     inner = (..., slice(8, 88), slice(8, 72))
     error = (mapped[side == "moving"].image - wave)[inner]
     assert error.std() < 0.15 * wave.std()
+
+
+def test_each_channel_is_mapped_by_itself() -> None:
+    scene = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(0).random((2, 64, 64)), (0, 2, 2))).float()
+    moving = 10 * (scene - scene.mean())[None]
+    fixed = torch.cat([moving[:, :1].square(), -moving[:, 1:]], dim=1)
+    (mapped, _) = ObservedPair(moving, fixed).in_contrast_of("fixed", torch.zeros(1, 2, 64, 64)).at([[64, 64]])[0]
+    assert (mapped.image - fixed).abs().mean() < 0.01 * fixed.std()

@@ -195,13 +195,6 @@ class TestChannels:
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(*(torch.autograd.grad(value, ddf)[0] for value in (found, expected)))
 
-    def test_one_channel_of_another_contrast_is_enough_for_auto(self) -> None:
-        image = torch.rand(1, 2, 16, 16) ** 3
-        other = torch.cat([image[:, :1], 1 - image[:, 1:]], dim=1)
-        loss = InstanceLoss("auto")
-        found = [loss.of_contrast(WeightedImage(image), WeightedImage(fixed)).similarity for fixed in (image, other)]
-        assert found == ["lncc", "mind"]
-
     def test_both_images_have_as_many(self) -> None:
         images = WeightedImage(torch.rand(1, 2, 8, 8)), WeightedImage(torch.rand(1, 3, 8, 8))
         with pytest.raises(InputError, match="moving image has 2 channels and the fixed one 3, expected as many"):
