@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from compileall import compile_dir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,17 @@ def choose_methods(args: argparse.Namespace) -> dict[str, Method]:
 
 
 def inference_words(method: Method, folder: Path, output: Path) -> list[str]:
-    """Return the words of the inference command after ``python -m monai.bundle``."""
-    files = {key: folder / f"{key}.nii.gz" for key in ("fixed", "moving", "fixed_label", "moving_label")}
+    """Return the words of the inference command after ``python -m``: ``regplugins``, which the first build lacked."""
+    tree, images = Path(str(method.tree)), [folder / f"{key}.nii.gz" for key in ("fixed", "moving")]
+    files = {key: folder / f"{key}.nii.gz" for key in ("fixed_label", "moving_label")}
     files |= {key: folder / f"{key}.csv" for key in ("fixed_points", "moving_points")}
+    config = check_file(tree / CONFIG, "configuration")
+    command = ["monai_regplugins", "register", *map(str, images), "--bundle", str(config.parents[1])]
+    if not (tree / "monai_regplugins" / "__main__.py").is_file():
+        command = ["monai.bundle", "run", "inference", "--config_file", str(config)]
+        files |= {"fixed": images[0], "moving": images[1]}
     given = [word for key, path in files.items() for word in (f"--{key}", str(path))]
-    config = check_file(Path(str(method.tree)) / CONFIG, "configuration")
-    return ["run", "inference", "--config_file", str(config), *given, *method.words, "--output_dir", str(output)]
+    return [*command, *given, *method.words, "--output_dir", str(output)]
 
 
 def run_child(words: Sequence[str], tree: Path) -> None:
@@ -185,7 +191,7 @@ def measure_once(method: Method, folder: Path) -> dict[str, float]:
         if method.tree is None:
             command = [str(CHILD), "greedy", str(folder)]
         else:
-            command = ["-m", "monai.bundle", *inference_words(method, folder, Path(output))]
+            command = ["-m", *inference_words(method, folder, Path(output))]
         run_child(["cost", str(report), sys.executable, *command], method.tree or ROOT)
         found: dict[str, float] = json.loads(report.read_text(encoding="utf-8"))
         if status := found.pop("status"):
@@ -217,7 +223,7 @@ def measure_stages(method: Method, folder: Path) -> dict[str, dict[str, float]] 
         return None
     with tempfile.TemporaryDirectory(dir=folder) as output:
         report = Path(output, "report.json")
-        run_child(["stages", str(report), "monai.bundle", *inference_words(method, folder, Path(output))], method.tree)
+        run_child(["stages", str(report), *inference_words(method, folder, Path(output))], method.tree)
         found: dict[str, dict[str, float]] = json.loads(report.read_text(encoding="utf-8"))
         return found
 
@@ -377,6 +383,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         load_baseline(GREEDY)
     torch.set_num_threads(1)
     methods = choose_methods(args)
+    for tree in {method.tree for method in methods.values() if method.tree}:
+        compile_dir(tree / "monai_regplugins", quiet=2)  # as an installation does
     costs = measure_all(methods, {size_name(shape): shape for shape in args.sizes}, args.repeats)
     lines = {name: found for name in methods if (found := growth(costs, name))}
     about = {

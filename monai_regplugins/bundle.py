@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -124,6 +126,7 @@ def start(seed: int | None = None) -> None:
     """
     _show_input_errors_in_one_line()
     _end_in_one_line_when_terminated()
+    _end_quickly()
     _remember_config_folder()
     check_overrides()
     _take_current_names()
@@ -445,6 +448,12 @@ def _end_in_one_line_when_terminated() -> None:
     is_main_thread = threading.current_thread() is threading.main_thread()
     if is_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
+
+
+def _end_quickly() -> None:
+    """Let Python not look for garbage when it ends, once: among all that PyTorch and MONAI import, a second's work."""
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
 
 
 def _is_installed(current: Callable[..., Any], ours: Callable[..., Any]) -> bool:

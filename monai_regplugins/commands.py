@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-import runpy
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+
+import fire
+from monai.bundle import run
 
 from monai_regplugins.bundle import start
 from monai_regplugins.bundle_folders import (
@@ -51,7 +53,7 @@ def run_inference(args: Namespace, overrides: Sequence[str]) -> None:
     words = inference_words(find_bundle(name), args, overrides)
     before, sys.argv = sys.argv, ["monai.bundle", *words]
     try:
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        fire.Fire({"run": run}, words, "monai.bundle")  # alone, it would look at all that is imported
     finally:
         sys.argv = before
 

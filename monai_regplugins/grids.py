@@ -295,12 +295,12 @@ def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int], start: int =
         spatial_shape: number of its voxels along each axis.
         start: index x along the first axis at which ``offset`` begins, for a slab of a larger field.
     """
-    position = fields.identity_grid(offset.shape[1:], dtype=offset.dtype, device=offset.device)
-    position[0] += start
-    position += offset
-    last = torch.tensor(spatial_shape, dtype=offset.dtype, device=offset.device) - 0.5
-    within = (position >= -0.5) & (position <= last.reshape(-1, *[1] * len(spatial_shape)))
-    return torch.all(within, dim=0)
+    within = torch.ones((), dtype=torch.bool, device=offset.device)
+    for k, size in enumerate(spatial_shape):
+        index = torch.arange(offset.shape[k + 1], dtype=offset.dtype, device=offset.device) + (start if k == 0 else 0)
+        position = offset[k] + index.view([-1 if axis == k else 1 for axis in range(len(offset))])
+        within = within & (position >= -0.5) & (position <= size - 0.5)
+    return within
 
 
 def shifted_affine(affine: torch.Tensor, offset: Sequence[float]) -> torch.Tensor:

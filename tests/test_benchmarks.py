@@ -824,6 +824,22 @@ class TestLinearAlignment:
 class TestCost:
     """Time and memory of the whole command: what is measured, of which process, and what becomes of it."""
 
+    def test_the_command_is_the_shortest_that_a_checkout_has(self, script, tmp_path):
+        cost, package = script("cost"), tmp_path / "monai_regplugins" / "__main__.py"
+        for file in (tmp_path / cost.CONFIG, package):
+            file.parent.mkdir(parents=True)
+        (tmp_path / cost.CONFIG).write_text("{}", encoding="utf-8")
+        method = cost.Method(tmp_path, ("--seed", "1"))
+        old = cost.inference_words(method, tmp_path, tmp_path / "out")
+        package.touch()
+        new = cost.inference_words(method, tmp_path, tmp_path / "out")
+        bundle = str(tmp_path / "bundles" / "ran")
+        images = [str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")]
+        assert old[:5] == ["monai.bundle", "run", "inference", "--config_file", str(tmp_path / cost.CONFIG)]
+        assert new[:6] == ["monai_regplugins", "register", *images, "--bundle", bundle]
+        given = [*new[6:], *(word for pair in zip(("--fixed", "--moving"), images, strict=True) for word in pair)]
+        assert sorted(given) == sorted(old[5:])
+
     def test_child_alone_is_measured(self, script, tmp_path):
         ballast = torch.ones(2**27)  # half a gigabyte here must not count there
         cost, report = script("cost"), tmp_path / "report.json"

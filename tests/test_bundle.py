@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -381,6 +382,14 @@ class TestStart:
         start()
         assert sys.excepthook is hook
         assert logging.getLogRecordFactory() is factory
+
+    def test_the_program_ends_without_a_search_for_garbage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        last: list[Any] = []
+        monkeypatch.setattr("atexit.register", last.append)
+        monkeypatch.setattr("atexit.unregister", lambda function: last.remove(function) if function in last else None)
+        start()
+        start()
+        assert last.count(gc.freeze) == 1
 
     @pytest.mark.parametrize("wrap", [RuntimeError, None], ids=["cause", "itself"])
     def test_an_input_error_is_one_line(self, wrap: type[Exception] | None, capsys: Capture) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,22 @@ def test_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert message in capsys.readouterr().err
+
+
+def test_imports_are_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    states = []
+
+    class Commands:
+        @property
+        def run_inference(self) -> Callable[..., None]:
+            states.append(gc.isenabled())
+            return lambda *_: states.append(gc.isenabled())
+
+    monkeypatch.setitem(sys.modules, "monai_regplugins.commands", Commands())
+    pairs = tmp_path / "pairs.csv"
+    pairs.touch()
+    assert main(["batch", str(pairs), "-o", "out"]) == 0
+    assert states == [False, True]
 
 
 def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

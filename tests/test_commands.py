@@ -68,6 +68,34 @@ def arguments(words: str) -> tuple[Namespace, list[str]]:
     return build_parser().parse_args(own), overrides
 
 
+def test_a_command_runs_without_a_look_at_all_sources(
+    pair: Callable[[int], tuple[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looks = []
+    monkeypatch.setattr("fire.core.inspect.stack", lambda *_: looks.append(1) or [])
+    words = ["--bundle", "none", "-o", str(tmp_path / "out")]
+    seen: list[Any] = []
+    monkeypatch.setattr(commands, "run", lambda *of, **given: seen.append((of, given)))
+    monkeypatch.setattr(commands, "find_bundle", lambda name: tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    fixed, moving = pair(2)
+    commands.run_inference(*arguments(f"register {fixed} {moving} {' '.join(words)} --seed 3 --verbose"))
+    assert not looks
+    assert seen == [
+        (
+            ("inference",),
+            {
+                "config_file": str(tmp_path / "configs" / "inference.json"),
+                "fixed": fixed,
+                "moving": moving,
+                "output_dir": str(tmp_path / "out"),
+                "seed": 3,
+                "verbose": True,
+            },
+        )
+    ]
+
+
 # --- which bundle
 
 

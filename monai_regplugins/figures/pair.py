@@ -322,20 +322,28 @@ def _lying(panel: Panel) -> dict[str, Any]:
 
 def _draw_contours(axes: Axes, panels: Sequence[Panel], maps: Sequence[Array]) -> None:
     """Draw the outline of every label in its color: of each panel's own map, the fixed one first, and of that."""
+    outlines = [_outlines(labels) for labels in maps]
     for number, panel in enumerate(panels):
         if number < len(maps):
-            _draw_outlines(axes, panel, maps[number], "solid")
+            _draw_outlines(axes, panel, maps[0].shape, outlines[number], "solid")
         if number:
-            _draw_outlines(axes, panel, maps[0], "dotted")
+            _draw_outlines(axes, panel, maps[0].shape, outlines[0], "dotted")
 
 
-def _draw_outlines(axes: Axes, panel: Panel, labels: Array, style: str) -> None:
-    """Draw the outline of every label of a plane in its color."""
-    lines, colors = [], []
+def _outlines(labels: Array) -> list[tuple[Array, str]]:
+    """The outlines of every label of a plane, each (N, 2), column and row, with its color."""
+    found = []
     for label in np.unique(labels[labels != 0]):
-        found: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
-        lines += [panel.place(line, labels.shape) for line in found]
-        colors += [COLORS[int(label - 1) % len(COLORS)]] * len(found)
+        lines: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
+        found += [(line, COLORS[int(label - 1) % len(COLORS)]) for line in lines]
+    return found
+
+
+def _draw_outlines(
+    axes: Axes, panel: Panel, shape: Sequence[int], outlines: Sequence[tuple[Array, str]], style: str
+) -> None:
+    """Draw outlines of a plane of so many rows and columns in a panel."""
+    lines, colors = [panel.place(line, shape) for line, _ in outlines], [color for _, color in outlines]
     axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9, linestyles=style))
 
 

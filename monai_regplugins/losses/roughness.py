@@ -46,11 +46,12 @@ class Roughness:
             for axis, weight in enumerate(self.weights, start=2):
                 if isinstance(weight, float) and weight == 0:
                     continue
-                steps = u.diff(dim=axis)
+                n = u.shape[axis] - 1
+                steps = u.narrow(axis, 1, n) - u.narrow(axis, 0, n)  # diff takes three times as long
                 weighted = steps * weight
                 total += steps.flatten() @ weighted.flatten()
-                slope.narrow(axis, 1, steps.shape[axis]).add_(weighted, alpha=2)
-                slope.narrow(axis, 0, steps.shape[axis]).sub_(weighted, alpha=2)
+                slope.narrow(axis, 1, n).add_(weighted, alpha=2)
+                slope.narrow(axis, 0, n).sub_(weighted, alpha=2)
         return total, gradient
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from monai_regplugins.checks import check_mask, check_same_size
 from monai_regplugins.grids import map_points, rescaled_affine, voxel_spacing
 from monai_regplugins.transforms.measured import is_measured
+from monai_regplugins.transforms.padding import scanned_box
 
-__all__ = ["Scan", "center_of_mass", "coarser", "scan_of", "shrunk"]
+__all__ = ["Scan", "center_of_mass", "coarser", "scan_of", "shrunk", "without_frame"]
 
 VOXELS = 64**3  # of the images that are registered; an affine map has few parameters, so that more only take longer
 ROBUST_RANGE = (0.5, 99.5)  # percent; metal would take most of a histogram
@@ -60,6 +61,14 @@ def scan_of(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor | None
         check_mask(counts, f"{name} mask")
     full = Scan(image.float(), affine.double(), counts.float())
     return _clipped(shrunk(full, VOXELS))
+
+
+def without_frame(scan: Scan) -> Scan:
+    """Return an image of which a constant frame around it does not count."""
+    weight = torch.zeros_like(scan.weight)
+    box = scanned_box(scan.image)
+    weight[box] = scan.weight[box]
+    return scan._replace(weight=weight)
 
 
 def shrunk(scan: Scan, voxels: int) -> Scan:

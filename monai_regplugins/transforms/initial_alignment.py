@@ -11,7 +11,8 @@ A linear map is found in three steps:
 
 Correlation is compared where a linear function of the intensities of one image explains those of the other nearly as
 well as any function, mutual information elsewhere. Unless a correlation of 0.95 is found, both are tried: at a wrong
-place, body on body and air on air, the contrast of the images does not show.
+place, body on body and air on air, the contrast of the images does not show. Constant frames around images count as
+air does, for a crop hints at where an organ lies, but no rotation is taken that only brings frames onto frames.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from monai_regplugins.grids import map_points
 from monai_regplugins.renamed import VALUES
 from monai_regplugins.transforms.alignment_descent import CORRELATION, MUTUAL_INFORMATION, Descent
 from monai_regplugins.transforms.alignment_measure import OUTSIDE, agreement, metric_for
-from monai_regplugins.transforms.alignment_scan import Scan, center_of_mass, coarser, scan_of
+from monai_regplugins.transforms.alignment_scan import Scan, center_of_mass, coarser, scan_of, without_frame
 from monai_regplugins.transforms.alignment_search import find_starts
 
 __all__ = [
@@ -164,11 +165,14 @@ def linear_alignment(
         return Alignment(simple[1], CORRELATION, simple[0], known[0], known[1])
     starts = [start.matrix for start in find_starts(*scans)] if max(known) < MATCHING else []
     near, far = (_descended(levels[0], CORRELATION, some, kind, seed) for some in (simple, starts[:MOST_STARTS]))
+    inner = _levels(*(without_frame(scan) for scan in scans))[1]
+    far = _of_content(inner, CORRELATION, simple, far)
     best = max([*near, *far, *simple], key=lambda matrix: agreement(*levels[0], matrix, CORRELATION))
     if agreement(*levels[0], best, CORRELATION) <= MATCHING or not _is_linear(levels[0], best):
         tried = [*starts, *_turned_about(simple[1], starts, scans[0]), *near, *far]
         tried.sort(key=lambda matrix: -agreement(*levels[0], matrix, MUTUAL_INFORMATION))
         close, away = (_descended(levels[1], MUTUAL_INFORMATION, some, kind, seed) for some in (simple, tried[:STARTS]))
+        away = _of_content(inner, MUTUAL_INFORMATION, simple, away)
         ends = _ranked(levels[1], close, away, MUTUAL_INFORMATION)
         if ends and not _is_linear(levels[1], ends[0][1]):
             return _finished(levels, MUTUAL_INFORMATION, simple, ends, kind, seed)
@@ -220,6 +224,17 @@ def _descended(level: _Level, metric: str, starts: Sequence[torch.Tensor], kind:
             ends.append(descent.run(start, "rigid" if kind == "rigid" else "similarity"))
             matching = matching or (metric == CORRELATION and agreement(*level, ends[-1], metric) > MATCHING)
     return ends
+
+
+def _of_content(
+    inner: _Level, metric: str, simple: Sequence[torch.Tensor], ends: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Those of some ends under which also the images without their frames match about as well as they did before.
+
+    Crops of different size that are padded to one fit best turned by a quarter, frame on frame.
+    """
+    before = max(agreement(*inner, matrix, metric) for matrix in simple)
+    return [end for end in ends if agreement(*inner, end, metric) >= NEARLY * before]
 
 
 def _ranked(

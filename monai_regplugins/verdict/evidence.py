@@ -103,7 +103,7 @@ def field_evidence(ddf: Tensor, spacing: Sequence[float] | Tensor, mask: Tensor 
 
 def _length95(field: Tensor, steps: Tensor, inside: Tensor | None) -> float:
     """95th percentile of the length of vectors in mm."""
-    lengths = torch.linalg.vector_norm(field * steps.reshape(-1, *[1] * (field.ndim - 1)), dim=0)
+    lengths = (field * steps.reshape(-1, *[1] * (field.ndim - 1))).square().sum(dim=0).sqrt()
     counted = lengths.flatten() if inside is None or not bool(inside.any()) else lengths[inside[0]]
     return float(counted.quantile(0.95))
 
