@@ -289,9 +289,9 @@ class RegistrationResult:
         """Start of the instance optimization, if any, and similarities on held-out voxels.
 
         ``from_network`` is 1 where the network's field was the start, ``from_search`` where the discrete search was,
-        both 0 where it was no displacement, ``contrast_free`` 1 where descriptors or mutual information were compared,
-        ``unused_aligned`` the similarity of the pair as it was aligned, ``unused`` that of the result; where the two
-        are equal, the aligned pair was kept.
+        both 0 where it was no displacement, ``contrast_free`` 1 where descriptors, mutual information or mapped
+        intensities were compared, ``unused_aligned`` the similarity of the pair as it was aligned, ``unused`` that of
+        the result; where the two are equal, the aligned pair was kept.
         """
         if "unused_similarity" not in self.pred:
             return {}

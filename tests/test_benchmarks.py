@@ -969,14 +969,14 @@ class TestCost:
 
 @pytest.mark.slow
 def test_similarities_of_unlike_contrast(script, tmp_path):
-    """A map that is not monotonic leads local correlation astray, but not MIND, which is what auto takes then."""
+    """A map that is not monotonic leads local correlation astray, but costs auto little."""
     options = ["--pairs", "1", "--size", "32", "--amplitude", "3", "--output", str(tmp_path / "table.md")]
     script("compare_similarities").main(options)
     found = {name: [float(value) for value in row] for name, row in table((tmp_path / "table.md").read_text()).items()}
     before, lncc, mind, _, auto = found["triangle wave"][:5]
     assert lncc > before
-    assert mind == auto < 0.6 * before
-    assert found["equal"][4] == found["equal"][1]
+    assert auto < mind < 0.6 * before
+    assert auto < 1.25 * found["equal"][4] == 1.25 * found["equal"][1]
 
 
 @pytest.mark.slow

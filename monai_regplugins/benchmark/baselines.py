@@ -154,12 +154,13 @@ def _elastix(
     seed: int,
     threads: int,
     stiffness: float = 1.0,
+    metric: str = "ncc",
 ) -> Tensor:
     """The baseline of RegNet."""
     within = None if mask is None else mask[None]
     nodes = stiffness * GRID_SPACING
     found = register_elastix(
-        fixed[None], moving[None], spacing, mask=within, seed=seed, threads=threads, grid_spacing=nodes
+        fixed[None], moving[None], spacing, metric=metric, mask=within, seed=seed, threads=threads, grid_spacing=nodes
     )
     return found.ddf[0]
 
@@ -185,6 +186,7 @@ def _greedy(
     seed: int,
     threads: int,
     stiffness: float = 1.0,
+    metric: str = "",
 ) -> Tensor:
     """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
     d = len(spacing)
@@ -192,9 +194,10 @@ def _greedy(
     if mask is not None:
         images["mask"] = _to_sitk(mask > 0, spacing)
     tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
+    metric = metric or f"NCC {'x'.join('2' * d)}"
     tool.execute(
         f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
-        f"-m NCC {'x'.join('2' * d)} -n 100x50x10 -s {1.7 * stiffness:g}vox {0.7 * stiffness:g}vox "
+        f"-m {metric} -n 100x50x10 -s {1.7 * stiffness:g}vox {0.7 * stiffness:g}vox "
         "-wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
@@ -210,6 +213,7 @@ def _ants(
     seed: int,
     threads: int,
     stiffness: float = 1.0,
+    metric: tuple[str, int] = ("CC", 2),
 ) -> Tensor:
     """SyN of ANTs (Avants et al. 2008). It takes ``threads`` from ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS`` only."""
     ants: Any = importlib.import_module("ants")
@@ -221,8 +225,8 @@ def _ants(
             *images,
             type_of_transform="SyNOnly",
             initial_transform="Identity",
-            syn_metric="CC",
-            syn_sampling=2,
+            syn_metric=metric[0],
+            syn_sampling=metric[1],
             reg_iterations=(40, 20, 0),
             total_sigma=0.5 * max(stiffness - 1, 0),  # flow_sigma hardly changes it
             random_seed=seed + 1,
@@ -313,6 +317,24 @@ BASELINES: dict[str, Baseline] = {
     "ants": Baseline(
         _ants,
         "SyN, CC of 2 voxels radius, 40 x 20 x 0 iterations",
+        "antspyx",
+        partial(_imported, "ants", "antspyx"),
+    ),
+    "elastix-mi": Baseline(
+        partial(_elastix, metric="mi"),
+        "B-splines of 10 mm, Mattes mutual information, 3 x 500 iterations",
+        "itk-elastix",
+        load_elastix,
+    ),
+    "greedy-nmi": Baseline(
+        partial(_greedy, metric="NMI"),
+        "NMI, 100 x 50 x 10 iterations, smoothing 1.7 and 0.7 voxels",
+        "picsl_greedy",
+        partial(_imported, "picsl_greedy", "picsl_greedy"),
+    ),
+    "ants-mi": Baseline(
+        partial(_ants, metric=("mattes", 32)),
+        "SyN, Mattes mutual information of 32 bins, 40 x 20 x 0 iterations",
         "antspyx",
         partial(_imported, "ants", "antspyx"),
     ),

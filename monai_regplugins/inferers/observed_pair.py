@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
+from monai_regplugins.losses.contrast import ContrastMap
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
 
@@ -21,6 +23,7 @@ EVERY = 8
 SAME_FOLDING = 0.01  # percent of the voxels: fields that differ by less are as regular
 SMALLEST_SHARE = 1e-4  # of a voxel that counts; less is rounding
 JUDGE_SMOOTHING = 0.75  # voxels; else interpolation, which averages the moving image's noise, would look like a match
+LEAST_STEEPNESS = 1e-3  # variances of the image per squared voxel: less is that of noise
 
 
 def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -113,10 +116,32 @@ class ObservedPair:
         return list(zip(self._moving_at(sizes, self.smoothing), at_sizes, strict=True))
 
     def loss_of_pair(self, loss: InstanceLoss) -> InstanceLoss:
-        """The loss with the similarity that suits the intensities, and its weight the share of voxels that count."""
-        moving, fixed = (self._moving, self._moving_mask), (self._fixed, self._used)
-        loss = loss.of_contrast(WeightedImage(*moving), WeightedImage(*fixed))
+        """The loss with its similarity weighted by the share of the voxels that count."""
         return loss.of_share(self._share(loss.compared(self._fixed)))
+
+    def in_contrast_of(self, side: str, ddf: Tensor) -> ObservedPair:
+        r"""The pair in the contrast of one of its images, as far as a field matches them.
+
+        The other image is mapped by the regression of that one on it, see
+        :class:`~monai_regplugins.losses.contrast.ContrastMap`. Where an image is steep a small error of the field
+        pairs unlike intensities: each voxel counts by the inverse of the variance that this adds,
+        :math:`w = 1 / (|\nabla I|^2 / s_I + |\nabla J|^2 / s_J + \epsilon)` with the variances s of the images.
+
+        Args:
+            side: ``fixed`` or ``moving``, the image that is left as it is.
+            ddf: the field, ``(1, d, *spatial)`` of any size.
+        """
+        ddf = fields.resize(ddf, list(self._fixed.shape[2:]))
+        warped = fields.warp(self._moving, ddf, padding="border")
+        weights = self._used / (_steepness(warped) + _steepness(self._fixed)).add_(LEAST_STEEPNESS)
+        if self._moving_mask is not None:
+            weights = weights * fields.warp(self._moving_mask.float(), ddf, mode="nearest")
+        other = copy.copy(self)
+        if side == "fixed":
+            other._moving = _mapped(self._moving, warped, self._fixed, weights)
+        else:
+            other._fixed = _mapped(self._fixed, self._fixed, warped, weights)
+        return other
 
     def _share(self, compared: Tensor) -> float:
         """How many of some voxels count in both images, as a share; 1 where none does, and nothing is lost."""
@@ -193,6 +218,22 @@ def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
 def _most(shares: Tensor | None) -> Tensor | None:
     """The voxels of which at least a half counts."""
     return None if shares is None else (shares >= 0.5).float()
+
+
+def _mapped(image: Tensor, one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
+    """The image, each channel by the regression of one image on another."""
+    parts = [part.split(1, dim=1) for part in (image, one, other, weights)]
+    mapped = [ContrastMap.fitted(x, y, w)(values) for values, x, y, w in zip(*parts, strict=True)]
+    return torch.cat(mapped, dim=1)
+
+
+def _steepness(image: Tensor) -> Tensor:
+    """Squared gradient of a smoothed image, in variances of the image per squared voxel."""
+    smooth, total = gaussian_mean(image, JUDGE_SMOOTHING), torch.zeros_like(image)
+    for axis in range(2, image.ndim):
+        inner = total.narrow(axis, 1, image.shape[axis] - 2)
+        inner += (smooth.narrow(axis, 2, inner.shape[axis]) - smooth.narrow(axis, 0, inner.shape[axis])).square_() / 4
+    return total.div_(smooth.var().clamp_min(torch.finfo(image.dtype).tiny))
 
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:

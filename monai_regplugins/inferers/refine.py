@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from monai.inferers import Inferer
@@ -43,12 +43,30 @@ logger = logging.getLogger(__name__)
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
+Pairs: TypeAlias = Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]  # moving and fixed image by their size
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
 TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
+CLEARLY = 1.04  # times the information: less also comes from more steps
 FEW = 0.01  # of the voxels above the threshold
+
+
+class _Course(NamedTuple):
+    """How a pair was refined: from which start, to what, by which loss, of which images."""
+
+    start: str
+    refined: Refined
+    loss: InstanceLoss
+    observed: ObservedPair
+    driving: PairDrivers
+    contrast: str = ""
+
+    @property
+    def judged_by(self) -> InstanceLoss:
+        """A loss of the images as they are: that of mapped ones would favor the field by which they were mapped."""
+        return self.loss.taking("nmi") if self.contrast else self.loss
 
 
 class RefinedInferer(Inferer):
@@ -74,6 +92,12 @@ class RefinedInferer(Inferer):
     one with the higher similarity on held-out voxels, see
     :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
     pair is replaced by zero displacement.
+
+    With the similarity ``auto`` the first level is optimized by the loss of images of one contrast and by ``mind``, and
+    from the better of both with either image mapped to the contrast of the other, see
+    :meth:`~monai_regplugins.inferers.observed_pair.ObservedPair.in_contrast_of`. The field of most normalized mutual
+    information on the held-out voxels goes on, with its loss; that of images of one contrast, unless it is clearly
+    beaten.
 
     With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
     exponential,
@@ -182,12 +206,12 @@ class RefinedInferer(Inferer):
             What the wrapped inferer returns, ``ddf`` and ``warped`` refined, and ``refinement`` ``(B, 2)``, each pair's
             loss before and after. With an ``InstanceLoss`` also ``from_network`` ``(B,)``, 1 where the network's field
             was the start, ``from_search`` ``(B,)``, 1 where it was the discrete search, both 0 where it was no
-            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors or mutual information were compared,
-            ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels, with
-            descriptors their normalized mutual information, ``network_folding`` ``(B,)``, percent of the voxels at
-            which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the first level; with 0 steps
-            these alone. Where labels or landmarks drive, ``driving_labels`` ``(B, K)``, their values, and
-            ``driving_landmarks`` ``(B, N)``, the rows of the points. If asked, ``uncertainty`` ``(B,
+            displacement, ``contrast_free`` ``(B,)``, 1 where descriptors, mutual information or mapped intensities were
+            compared, ``unused_similarity`` ``(B, 2)``, that of the aligned pair and of the result on unused voxels,
+            with descriptors or mapped intensities their normalized mutual information, ``network_folding`` ``(B,)``,
+            percent of the voxels at which the network's own field folds, and ``refined_voxels`` ``(B,)``, those of the
+            first level; with 0 steps these alone. Where labels or landmarks drive, ``driving_labels`` ``(B, K)``, their
+            values, and ``driving_landmarks`` ``(B, N)``, the rows of the points. If asked, ``uncertainty`` ``(B,
             d, *spatial)``, the standard deviation of each component of ``ddf`` in voxels; that of a network's field
             that was changed is left out. The rest, such as local transformations, is the network's.
 
@@ -251,77 +275,125 @@ class RefinedInferer(Inferer):
         """Refine one pair from the better start; return zero displacement if the result is worse."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
-        loss = observed.loss_of_pair(loss)
-        _report_few_voxels(loss, pair["fixed"])
-        native = list(ddf.shape[2:])
-        sizes = self._sizes(native)
+        own = _unless_auto(loss)
+        _report_few_voxels(own, pair["fixed"])
+        sizes = self._sizes(list(ddf.shape[2:]))
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
         driving = self.drivers.of_pair(pair)
-        judge = observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
-        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
+        pulls = driving.loss(size) if self.drivers else None
         if self.steps == 0:
+            judge = observed.judge(own, size, self.inferer.padding, pulls)
+            aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
             _report_worse(aligned, predicted)
-            return _outcome(ddf, loss, NETWORK, (aligned, predicted, predicted)) | seen
-        start, refined = self._from_better_start(loss, ddf, observed, driving, judge)
+            return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
+        course = self._course(loss, ddf, observed, driving)
+        refined, judge = course.refined, observed.judge(course.judged_by, size, self.inferer.padding, pulls)
+        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         found = judge(refined.at(size))
         if self.never_worse and not found.gain > aligned.gain:
             refined = refined.still()
             found = aligned
         logger.info(
-            "refined: %s by %s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
+            "refined: %s by %s%s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
             refined,
-            loss.similarity,
-            start,
+            course.loss.similarity,
+            f" in the contrast of the {course.contrast} image" if course.contrast else "",
+            course.start,
             found.similarity,
             aligned.similarity,
             ", which is kept" if found is aligned else "",
         )
-        outputs = refined.outputs(native, unfolds=True) | _outcome(ddf, loss, start, (aligned, found, predicted)) | seen
-        return outputs | driving.outputs() | self._uncertainty(loss, outputs["ddf"], observed, driving)
+        outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True)
+        outputs |= _outcome(ddf, course.judged_by, course.start, (aligned, found, predicted)) | seen
+        return outputs | driving.outputs() | self._uncertainty(course, outputs["ddf"])
 
-    def _uncertainty(
-        self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, driving: PairDrivers
-    ) -> dict[str, Tensor]:
+    def _uncertainty(self, course: _Course, ddf: Tensor) -> dict[str, Tensor]:
         """The standard deviation of a field that was found, if asked for."""
         if not self.uncertainty:
             return {}
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
-        at = self._losses(loss.stiffer(STIFFER), dict(zip(map(tuple, sizes), observed.at(sizes), strict=True)), driving)
-        smoother = self._descend_levels(at, ddf, ddf, sizes).field(native, unfolds=False)
-        return {"uncertainty": deviation(ddf, smoother, self.uncertainty)}
+        pairs = dict(zip(map(tuple, sizes), course.observed.at(sizes), strict=True))
+        smoother = self._descend_levels(
+            self._losses(course.loss.stiffer(STIFFER), pairs, course.driving), ddf, ddf, sizes
+        )
+        return {"uncertainty": deviation(ddf, smoother.field(native, unfolds=False), self.uncertainty)}
 
-    def _from_better_start(
+    def _course(self, loss: InstanceLoss, ddf: Tensor, observed: ObservedPair, driving: PairDrivers) -> _Course:
+        """Descend the first level from each start, the others from the best."""
+        native = list(ddf.shape[2:])
+        sizes = self._sizes(native)
+        levels = [*sizes, *self._full(native, sizes)]
+        pairs = dict(zip(map(tuple, levels), observed.at(levels), strict=True))
+        first = partial(
+            self._first_level,
+            ddf=ddf,
+            observed=observed,
+            driving=driving,
+            pairs=pairs,
+            starts=self._starts(ddf, pairs[tuple(sizes[0])]),
+        )
+        own = observed.loss_of_pair(_unless_auto(loss))
+        course = first(own)
+        if loss.similarity == "auto":
+            free = first(observed.loss_of_pair(loss.taking("mind")))
+            course = self._most_informed(course, free, ddf, observed, sizes)
+        for size in levels[1:]:
+            course = self._next_level(course, ddf, observed, pairs, size)
+        return course
+
+    def _first_level(
         self,
         loss: InstanceLoss,
         ddf: Tensor,
         observed: ObservedPair,
         driving: PairDrivers,
-        judge: Callable[[Tensor], Judgement],
-    ) -> tuple[str, Refined]:
-        """Descend the first level from each start, the others from the best; return what that is called, too."""
-        native = list(ddf.shape[2:])
-        sizes = self._sizes(native)
-        levels = [*sizes, *self._full(native, sizes)]
-        pairs = observed.at(levels)
-        at = self._losses(loss, dict(zip(map(tuple, levels), pairs, strict=True)), driving)
-        starts = self._starts(ddf, pairs[0])
+        pairs: Pairs,
+        starts: Mapping[str, Tensor | None],
+    ) -> _Course:
+        """Descend the first level from each start, and take the best."""
+        sizes = self._sizes(list(ddf.shape[2:]))
+        at = self._losses(loss, pairs, driving)
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
-        judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()} if len(coarse) > 1 else {}
         best = next(iter(coarse))
-        for name, judgement in judged.items():
-            best = name if judgement.is_better_than(judged[best]) else best
-        refined = coarse[best]
-        if levels[1:]:
-            refined = self._descend_levels(at, ddf, None, levels[1:], refined)
-        return best, refined
+        if len(coarse) > 1:
+            pulls = driving.loss(sizes[-1]) if self.drivers else None
+            judge = observed.judge(loss, sizes[-1], self.inferer.padding, pulls)
+            judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()}
+            for name, judgement in judged.items():
+                best = name if judgement.is_better_than(judged[best]) else best
+        return _Course(best, coarse[best], loss, observed, driving)
 
-    def _losses(
-        self,
-        loss: InstanceLoss,
-        pairs: Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]],
-        driving: PairDrivers,
-    ) -> AtSize:
+    def _most_informed(
+        self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
+    ) -> _Course:
+        """Of the results without and with descriptors, and those in one contrast, that of most information."""
+        judge = observed.judge(free.loss.taking("nmi"), sizes[-1], self.inferer.padding)
+
+        def information(course: _Course) -> float:
+            return judge(course.refined.at(sizes[-1])).similarity
+
+        begun = max(same, free, key=information)
+        mapped = [
+            self._next_level(begun._replace(loss=same.loss, contrast=side), ddf, observed, {}, sizes[0])
+            for side in IMAGE_KEYS
+        ]
+        best = max(free, *mapped, key=information)
+        return best if information(best) > CLEARLY * information(same) else same
+
+    def _next_level(
+        self, course: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs, size: list[int]
+    ) -> _Course:
+        """Descend one more level, with the contrast as its field states it."""
+        if course.contrast:
+            observed = observed.in_contrast_of(course.contrast, course.refined.at(size))
+            pairs = {tuple(size): observed.at([size])[0]}
+        refined = self._descend_levels(
+            self._losses(course.loss, pairs, course.driving), ddf, None, [size], course.refined
+        )
+        return course._replace(refined=refined, observed=observed)
+
+    def _losses(self, loss: InstanceLoss, pairs: Pairs, driving: PairDrivers) -> AtSize:
         """The loss of a field at a size, of the pairs by their sizes."""
 
         def at(size: list[int]) -> OfField:
@@ -370,6 +442,11 @@ class RefinedInferer(Inferer):
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
         """The size of the image, if it is one more level."""
         return [native] if self.full_resolution and sizes[-1] != native else []
+
+
+def _unless_auto(loss: InstanceLoss) -> InstanceLoss:
+    """The loss of images of one contrast."""
+    return loss.taking(loss.same_contrast) if loss.similarity == "auto" else loss
 
 
 def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> None:

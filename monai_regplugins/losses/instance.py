@@ -13,7 +13,6 @@ from torch import Tensor
 
 from monai_regplugins.checks import InputError, check_choice, check_file
 from monai_regplugins.losses.channel_distance import ChannelDistance
-from monai_regplugins.losses.contrast import contrast_distance
 from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss, IsotropicTVLoss
 from monai_regplugins.losses.descriptors import mind_ssc, scripted_descriptors
 from monai_regplugins.losses.local_correlation import LocalCorrelation
@@ -30,7 +29,6 @@ SMALLEST_EXTENT = 1e-6  # of a mask: less is none
 SIMILARITIES = ("lncc", "mse", "mind", "nmi", "features")
 CONTRAST_FREE = ("mind", "nmi", "features")
 MIND_SCALE = 4.0  # distances of MIND are this much smaller than correlations are: the weights suit both
-UNLIKE = 0.4  # standard deviations between the distributions of intensities: more are two contrasts
 
 
 class WeightedImage(NamedTuple):
@@ -66,8 +64,8 @@ class InstanceLoss:
             squared error; ``mind``, four times that of :func:`~monai_regplugins.losses.descriptors.mind_ssc`, of which
             the moving image's are warped; ``nmi``,
             :class:`~monai_regplugins.losses.mutual_information.MutualInformation`; ``features``, the squared error of
-            the channels of a scripted module; or ``auto``, which takes ``same_contrast`` or, where the two
-            distributions of intensities differ (:func:`~monai_regplugins.losses.contrast.contrast_distance`), ``mind``.
+            the channels of a scripted module; or ``auto``, which leaves the choice to
+            :class:`~monai_regplugins.inferers.RefinedInferer` and is ``same_contrast`` elsewhere.
         window: edge length of the windows of ``lncc`` in voxels.
         threshold: ``lncc`` uses the windows around voxels where the fixed image exceeds this; None uses all.
         stride: voxels from window to window; 2 takes a fifth of the time for the similarity in 3D, and leaves rougher
@@ -80,7 +78,7 @@ class InstanceLoss:
             (:class:`~monai_regplugins.losses.IsotropicTVLoss`).
         smoothness_weight: :math:`\lambda_r`.
         folding_weight: :math:`\lambda_f`.
-        same_contrast: what ``auto`` takes for images of one contrast, ``lncc`` or ``mse``.
+        same_contrast: what ``auto`` takes for images that are or can be brought to one contrast, ``lncc`` or ``mse``.
         features: file of a TorchScript module that maps an image ``(1, 1, *spatial)`` to channels
             ``(1, C, *spatial)``, for ``features``.
 
@@ -148,23 +146,28 @@ class InstanceLoss:
                 f"the moving image has {moving.image.shape[1]} channels and the fixed one {fixed.image.shape[1]}, "
                 "expected as many; give the same channels of both."
             )
-        loss, counts = self.of_contrast(moving, fixed), self._counts(moving)
-        if loss.similarity in ("mind", "features"):
-            return loss._of_descriptors(moving, fixed, counts)
+        if self.similarity == "auto":
+            return self.taking(self.same_contrast).similarity_of_pair(moving, fixed, padding)
+        counts = self._counts(moving)
+        if self.similarity in ("mind", "features"):
+            return self._of_descriptors(moving, fixed, counts)
         if moving.image.shape[1] > 1:
             pairs = zip(moving.channels(), fixed.channels(), strict=True)
-            of_channels = [loss.similarity_of_pair(*pair, padding) for pair in pairs]
+            of_channels = [self.similarity_of_pair(*pair, padding) for pair in pairs]
             return lambda ddf: torch.stack([similarity(ddf) for similarity in of_channels]).mean()
-        image, compare = self.sampled(moving, padding), loss._comparison(moving, fixed, counts)
+        image, compare = self.sampled(moving, padding), self._comparison(moving, fixed, counts)
         return lambda ddf: compare(*image(ddf))
 
-    def of_contrast(self, moving: WeightedImage, fixed: WeightedImage) -> InstanceLoss:
-        """The loss with the similarity that ``auto`` takes for two images; itself, if it is another one."""
-        if self.similarity != "auto":
-            return self
-        pairs = zip(moving.channels(), fixed.channels(), strict=True)
-        distance = max(contrast_distance(_counted(one), _counted(other)) for one, other in pairs)
-        return self._with("mind" if distance > UNLIKE else self.same_contrast)
+    def taking(self, similarity: str) -> InstanceLoss:
+        """The loss with another similarity.
+
+        Example:
+            >>> InstanceLoss().taking("nmi").similarity
+            'nmi'
+        """
+        other = copy.copy(self)
+        other.similarity = similarity
+        return other
 
     def of_share(self, share: float) -> InstanceLoss:
         """The loss of images of which masks leave a share, from 0 to 1: the similarity weight times that.
@@ -194,18 +197,12 @@ class InstanceLoss:
 
     def of_single_voxels(self) -> InstanceLoss:
         """The loss with a similarity that voxels have without their neighbors: for descriptors, ``nmi``."""
-        return self._with("nmi") if self.similarity in ("mind", "features") else self
+        return self.taking("nmi") if self.similarity in ("mind", "features") else self
 
     def _weighing(self, **weights: float) -> InstanceLoss:
         """A copy with other weights."""
         other = copy.copy(self)
         other.weights = {**self.weights, **weights}
-        return other
-
-    def _with(self, similarity: str) -> InstanceLoss:
-        """A copy with another similarity."""
-        other = copy.copy(self)
-        other.similarity = similarity
         return other
 
     def _of_descriptors(self, moving: WeightedImage, fixed: WeightedImage, counts: Tensor | None) -> OfField:
@@ -272,12 +269,6 @@ class SquaredDifference:
         difference = warped - self.fixed
         weighted = difference * weights
         return -(weighted.flatten() @ difference.flatten()), weights.sum(), weighted.mul_(-2)
-
-
-def _counted(observed: WeightedImage) -> Tensor:
-    """The intensities that count; all, if none does."""
-    counts = None if observed.weights is None else observed.weights > 0
-    return observed.image if counts is None or not bool(counts.any()) else observed.image[counts]
 
 
 def _scripted(path: str | Path) -> torch.jit.ScriptModule:

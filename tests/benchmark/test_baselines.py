@@ -15,6 +15,7 @@ from monai_regplugins.benchmark import baselines
 from monai_regplugins.checks import InputError
 
 MODULES = {"elastix": "itk", "greedy": "picsl_greedy", "ants": "ants", "dipy": "dipy"}
+MISSING = [module for module in MODULES.values() if importlib.util.find_spec(module) is None]
 SPACING = (1.0, 1.5, 2.0)
 SHIFT = (2.0, -1.0, 0.0)  # voxels, not mm
 
@@ -35,7 +36,7 @@ def installed(*methods: Any) -> list[Any]:
             marks=[
                 *marks,
                 pytest.mark.skipif(
-                    name in MODULES and importlib.util.find_spec(MODULES[name]) is None,
+                    MODULES.get(name.removesuffix("-mi").removesuffix("-nmi"), "torch") in MISSING,
                     reason=f"needs {baselines.BASELINES[name].package}, of the extra 'benchmark'",
                 ),
             ],
@@ -124,6 +125,12 @@ class TestFields:
         known = pair((60, 48), wave)
         assert known["true"].norm(dim=0).mean() > 1.0, "voxels"
         assert error_left(register(name, known), known["true"]) < share
+
+    @pytest.mark.parametrize("name", installed(("elastix-mi", slow), ("ants-mi", slow)))
+    def test_mutual_information_takes_another_contrast(self, name: str) -> None:
+        known = pair((60, 48), wave)
+        known["fixed"] = (1 - known["fixed"]).square()
+        assert error_left(register(name, known), known["true"]) < 0.6
 
     def test_the_unit_shows(self) -> None:
         """The shares above distinguish the right field in mm, with a swapped pair of axes, or pushed."""

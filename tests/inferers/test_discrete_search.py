@@ -26,6 +26,13 @@ def test_a_shift_is_found(size: tuple[int, ...], shift: tuple[int, ...], gain: i
     assert (found[inner] - expected).abs().mean() < 0.25
 
 
+def test_a_long_shift_between_the_displacements_that_are_tried() -> None:
+    image = textured((32, 28, 30))
+    found = discrete_field(WeightedImage(image.roll((7, -6, 1), (2, 3, 4))), WeightedImage(image), 7)
+    expected = torch.tensor([7.0, -6.0, 1.0]).view(-1, 1, 1, 1)
+    assert ((found[0] - expected)[:, 8:-8, 8:-8, 8:-8].abs() < 1).float().mean() > 0.9
+
+
 def test_a_stretch_is_found() -> None:
     image = textured((64, 64))
     ddf = (fields.identity_grid((64, 64)) - 31.5)[None] * 0.15  # up to 4.7 voxels
