@@ -51,17 +51,29 @@ class Register(Protocol):
         """
 
 
+class Job(NamedTuple):
+    """What a method gets: the arguments of :class:`Register`, and a factor on its regularization, if it has one."""
+
+    fixed: Tensor
+    moving: Tensor
+    spacing: Tensor
+    mask: Tensor | None
+    seed: int
+    threads: int
+    stiffness: float = 1.0
+
+
 class Baseline(NamedTuple):
     """A method and what it needs.
 
     Attributes:
-        register: the method, a :class:`Register`; ``stiffness`` is a factor on its regularization, if it has one.
+        method: from a :class:`Job` to the field.
         about: method and settings in words.
         package: its distribution on PyPI.
         load: imports what takes time; raises :class:`~monai_regplugins.checks.InputError` where it is not installed.
     """
 
-    register: Callable[..., Tensor]
+    method: Callable[[Job], Tensor]
     about: str
     package: str
     load: Callable[[], object]
@@ -81,60 +93,50 @@ def load_baseline(name: str, stiffness: float = 1.0) -> Register:
     """
     check_choice(name, BASELINES, "method")
     BASELINES[name].load()
-    options = {} if stiffness == 1 else {"stiffness": stiffness}
-    return partial(BASELINES[name].register, **options)
+    method = BASELINES[name].method
+
+    def register(
+        fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int
+    ) -> Tensor:
+        return method(Job(fixed, moving, spacing, mask, seed, threads, stiffness))
+
+    return register
 
 
-def _identity(fixed: Tensor, moving: Tensor, spacing: Tensor, mask: Tensor | None, seed: int, threads: int) -> Tensor:
+def _identity(job: Job) -> Tensor:
     """No displacement."""
-    return torch.zeros(len(spacing), *fixed.shape[1:])
+    return torch.zeros(len(job.spacing), *job.fixed.shape[1:])
 
 
-def _demons(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-) -> Tensor:
+def _demons(job: Job) -> Tensor:
     """Fast symmetric forces demons (Vercauteren et al. 2009), coarse to fine; it takes no mask and is deterministic."""
-    images = [_to_sitk(image, spacing) for image in (fixed, moving)]
+    images = [_to_sitk(image, job.spacing) for image in (job.fixed, job.moving)]
     start: list[sitk.Image] = []
     for factor, iterations in ((4, 100), (2, 100), (1, 50)):
         shrink = [max(1, min(factor, n // SMALLEST_LEVEL)) for n in images[0].GetSize()]
         coarse = [sitk.BinShrink(image, shrink) for image in images]
         start = [_resampled(field, coarse[0]) for field in start]
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-        demons.SetNumberOfThreads(threads)
+        demons.SetNumberOfThreads(job.threads)
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
-        demons.SetStandardDeviations(1.5 * stiffness)
+        demons.SetStandardDeviations(1.5 * job.stiffness)
         start = [demons.Execute(*coarse, *start)]
-    return _to_voxels(start[0], spacing)
+    return _to_voxels(start[0], job.spacing)
 
 
-def _simpleitk_bspline(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-) -> Tensor:
+def _simpleitk_bspline(job: Job) -> Tensor:
     """SimpleITK's B-splines, mean squared difference, L-BFGS; both images scaled alike, else L-BFGS may never end."""
-    low, high = min(fixed.min(), moving.min()), max(fixed.max(), moving.max())
-    images = [_to_sitk((image - low) / (high - low), spacing) for image in (fixed, moving)]
+    low, high = min(job.fixed.min(), job.moving.min()), max(job.fixed.max(), job.moving.max())
+    images = [_to_sitk((image - low) / (high - low), job.spacing) for image in (job.fixed, job.moving)]
     levels = (4, 2, 1)
-    mesh = [max(1, round(n / (10 * stiffness) / levels[0])) for n in images[0].GetSize()]
+    mesh = [max(1, round(n / (10 * job.stiffness) / levels[0])) for n in images[0].GetSize()]
     spline = sitk.BSplineTransformInitializer(images[0], mesh, order=3)
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(threads)
+    method.SetNumberOfThreads(job.threads)
     method.SetMetricAsMeanSquares()
-    if mask is not None:
-        method.SetMetricFixedMask(_to_sitk(mask > 0, spacing))
+    if job.mask is not None:
+        method.SetMetricFixedMask(_to_sitk(job.mask > 0, job.spacing))
     method.SetOptimizerAsLBFGS2(solutionAccuracy=1e-8, numberOfIterations=50, deltaConvergenceTolerance=1e-4)
     method.SetInitialTransformAsBSpline(spline, inPlace=True, scaleFactors=[levels[0] // level for level in levels])
     method.SetShrinkFactorsPerLevel(levels)
@@ -143,83 +145,55 @@ def _simpleitk_bspline(
     method.SetInterpolator(sitk.sitkLinear)
     grid = [getattr(images[0], f"Get{name}")() for name in ("Size", "Origin", "Spacing", "Direction")]
     field = sitk.TransformToDisplacementField(method.Execute(*images), sitk.sitkVectorFloat64, *grid)
-    return _to_voxels(field, spacing)
+    return _to_voxels(field, job.spacing)
 
 
-def _elastix(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-    metric: str = "ncc",
-) -> Tensor:
+def _elastix(job: Job, metric: str = "ncc") -> Tensor:
     """The baseline of RegNet."""
-    within = None if mask is None else mask[None]
-    nodes = stiffness * GRID_SPACING
+    within = None if job.mask is None else job.mask[None]
+    nodes = job.stiffness * GRID_SPACING
     found = register_elastix(
-        fixed[None], moving[None], spacing, metric=metric, mask=within, seed=seed, threads=threads, grid_spacing=nodes
+        job.fixed[None],
+        job.moving[None],
+        job.spacing,
+        metric=metric,
+        mask=within,
+        seed=job.seed,
+        threads=job.threads,
+        grid_spacing=nodes,
     )
     return found.ddf[0]
 
 
-def _bspline_tv(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-) -> Tensor:
+def _bspline_tv(job: Job) -> Tensor:
     """The baseline of R2N2; it takes no mask and is deterministic."""
-    return register_bspline(moving[None], fixed[None], smoothness_weight=0.01 * stiffness).ddf[0]
+    return register_bspline(job.moving[None], job.fixed[None], smoothness_weight=0.01 * job.stiffness).ddf[0]
 
 
-def _greedy(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-    metric: str = "",
-) -> Tensor:
+def _greedy(job: Job, metric: str = "") -> Tensor:
     """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
-    d = len(spacing)
-    images = {"fixed": _to_sitk(fixed, spacing), "moving": _to_sitk(moving, spacing)}
-    if mask is not None:
-        images["mask"] = _to_sitk(mask > 0, spacing)
+    d = len(job.spacing)
+    images = {"fixed": _to_sitk(job.fixed, job.spacing), "moving": _to_sitk(job.moving, job.spacing)}
+    if job.mask is not None:
+        images["mask"] = _to_sitk(job.mask > 0, job.spacing)
     tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
     metric = metric or f"NCC {'x'.join('2' * d)}"
     tool.execute(
-        f"-V 0 -threads {threads} -seed {seed + 1} -i fixed moving {'' if mask is None else '-gm mask'} "
-        f"-m {metric} -n 100x50x10 -s {1.7 * stiffness:g}vox {0.7 * stiffness:g}vox "
+        f"-V 0 -threads {job.threads} -seed {job.seed + 1} -i fixed moving {'' if job.mask is None else '-gm mask'} "
+        f"-m {metric} -n 100x50x10 -s {1.7 * job.stiffness:g}vox {0.7 * job.stiffness:g}vox "
         "-wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
     )
-    return _to_voxels(tool["field"], spacing)
+    return _to_voxels(tool["field"], job.spacing)
 
 
-def _ants(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-    metric: tuple[str, int] = ("CC", 2),
-) -> Tensor:
+def _ants(job: Job, metric: tuple[str, int] = ("CC", 2)) -> Tensor:
     """SyN of ANTs (Avants et al. 2008). It takes ``threads`` from ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS`` only."""
     ants: Any = importlib.import_module("ants")
-    widths = [float(width) for width in spacing]
-    images = [ants.from_numpy(image[0].numpy(), spacing=widths) for image in (fixed, moving)]
-    masks = {} if mask is None else {"mask": ants.from_numpy((mask[0] > 0).float().numpy(), spacing=widths)}
+    widths = [float(width) for width in job.spacing]
+    images = [ants.from_numpy(image[0].numpy(), spacing=widths) for image in (job.fixed, job.moving)]
+    masks = {} if job.mask is None else {"mask": ants.from_numpy((job.mask[0] > 0).float().numpy(), spacing=widths)}
     with TemporaryDirectory() as folder:
         found = ants.registration(
             *images,
@@ -228,38 +202,30 @@ def _ants(
             syn_metric=metric[0],
             syn_sampling=metric[1],
             reg_iterations=(40, 20, 0),
-            total_sigma=0.5 * max(stiffness - 1, 0),  # flow_sigma hardly changes it
-            random_seed=seed + 1,
+            total_sigma=0.5 * max(job.stiffness - 1, 0),  # flow_sigma hardly changes it
+            random_seed=job.seed + 1,
             outprefix=str(Path(folder, "step")),
             **masks,
         )
         total = ants.apply_transforms(*images, found["fwdtransforms"], compose=str(Path(folder, "total")))
         field = ants.image_read(total).numpy()  # (*spatial, component), mm
-    return _divided(np.moveaxis(field, -1, 0), spacing)
+    return _divided(np.moveaxis(field, -1, 0), job.spacing)
 
 
-def _dipy(
-    fixed: Tensor,
-    moving: Tensor,
-    spacing: Tensor,
-    mask: Tensor | None,
-    seed: int,
-    threads: int,
-    stiffness: float = 1.0,
-) -> Tensor:
+def _dipy(job: Job) -> Tensor:
     """SyN of DIPY; it takes no mask and is deterministic. Levels too small for the correlation window are left out."""
-    d = len(spacing)
+    d = len(job.spacing)
     imwarp, metrics = (importlib.import_module(f"dipy.align.{name}") for name in ("imwarp", "metrics"))
-    levels = [n for level, n in ((2, 100), (1, 50), (0, 20)) if min(fixed.shape[1:]) >> level > 2 * CC_RADIUS + 1]
+    levels = [n for level, n in ((2, 100), (1, 50), (0, 20)) if min(job.fixed.shape[1:]) >> level > 2 * CC_RADIUS + 1]
     if not levels:
-        raise InputError(f"the image has {tuple(fixed.shape[1:])} voxels, DIPY needs at least 10 along each axis.")
-    affine = np.diag([*spacing.double().tolist(), 1.0])
+        raise InputError(f"the image has {tuple(job.fixed.shape[1:])} voxels, DIPY needs at least 10 along each axis.")
+    affine = np.diag([*job.spacing.double().tolist(), 1.0])
     method = imwarp.SymmetricDiffeomorphicRegistration(
-        metrics.CCMetric(d, sigma_diff=2.0 * stiffness, radius=CC_RADIUS), level_iters=levels
+        metrics.CCMetric(d, sigma_diff=2.0 * job.stiffness, radius=CC_RADIUS), level_iters=levels
     )
-    images = (np.ascontiguousarray(image[0].numpy()) for image in (fixed, moving))
+    images = (np.ascontiguousarray(image[0].numpy()) for image in (job.fixed, job.moving))
     mapping = method.optimize(*images, static_grid2world=affine, moving_grid2world=affine)
-    return _divided(np.moveaxis(np.asarray(mapping.get_forward_field()), -1, 0), spacing)
+    return _divided(np.moveaxis(np.asarray(mapping.get_forward_field()), -1, 0), job.spacing)
 
 
 def _imported(module: str, package: str) -> None:
