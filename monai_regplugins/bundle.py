@@ -37,6 +37,7 @@ __all__ = [
     "configuration",
     "enclosing_parser",
     "literal_name",
+    "say_when_stopped",
     "start",
 ]
 
@@ -79,10 +80,7 @@ PATH_KEYS = frozenset(
 )
 
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
-STOPPED = (
-    "stopped; what was written is complete: a list goes on by the same command, a training with --ckpt and its "
-    "checkpoint.pt."
-)
+STOPPED = "stopped; what was written is complete"
 
 
 def bundle_root() -> str:
@@ -434,12 +432,36 @@ def _show_input_errors_in_one_line() -> None:
         logging.setLogRecordFactory(functools.partial(_make_record, factory))
 
 
+def say_when_stopped(advice: Callable[[], str] | None) -> None:
+    """Set what an interruption is to say beside that it stopped the program, in place of what was set before.
+
+    Args:
+        advice: returns how to go on; None for what is said by default.
+
+    Example:
+        >>> say_when_stopped(None)
+    """
+    _advice["stopped"] = advice or _default_advice
+
+
+def _stopped() -> str:
+    """Return the line of a program that was interrupted."""
+    return f"{STOPPED}: {_advice['stopped']()}."
+
+
+def _default_advice() -> str:
+    return "a list of pairs goes on by the same command"
+
+
+_advice = {"stopped": _default_advice}
+
+
 def _end_in_one_line_when_terminated() -> None:
     """Let SIGTERM end the program as an interruption from the keyboard does, which cleans up."""
 
     def end(number: int, frame: FrameType | None) -> None:
         _close_bars()
-        sys.stderr.write(f"{STOPPED}\n")
+        sys.stderr.write(f"{_stopped()}\n")
         raise SystemExit(128 + number)
 
     is_main_thread = threading.current_thread() is threading.main_thread()
@@ -457,7 +479,7 @@ def _report(previous: ExceptHook, kind: type[BaseException], error: BaseExceptio
     _close_bars()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write(f"{STOPPED}\n")
+        sys.stderr.write(f"{_stopped()}\n")
     elif message is None:
         previous(kind, error, trace)
     else:

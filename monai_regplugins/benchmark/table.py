@@ -80,7 +80,7 @@ def answer(one: MethodResult, other: MethodResult) -> str:
 def _difference(one: MethodResult, other: MethodResult, measure: str) -> str:
     """Describe the differences of one measure, see :func:`answer`."""
     values = [[row.get(measure, math.nan) for row in result.pairs] for result in (one, other)]
-    differences = np.subtract(*values)
+    differences = np.subtract(values[0], values[1])
     differences = differences[np.isfinite(differences)]
     title, digits = MEASURES[measure]
     if len(differences) < 2:
