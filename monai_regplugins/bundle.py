@@ -23,7 +23,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
 from tqdm import tqdm
 
-from monai_regplugins.checks import InputError, input_error_message, suggest
+from monai_regplugins.checks import InputError, input_error_message, stop_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names, current_value
@@ -37,7 +37,6 @@ __all__ = [
     "configuration",
     "enclosing_parser",
     "literal_name",
-    "say_when_stopped",
     "start",
 ]
 
@@ -80,7 +79,6 @@ PATH_KEYS = frozenset(
 )
 
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
-STOPPED = "stopped; what was written is complete"
 
 
 def bundle_root() -> str:
@@ -432,36 +430,12 @@ def _show_input_errors_in_one_line() -> None:
         logging.setLogRecordFactory(functools.partial(_make_record, factory))
 
 
-def say_when_stopped(advice: Callable[[], str] | None) -> None:
-    """Set what an interruption is to say beside that it stopped the program, in place of what was set before.
-
-    Args:
-        advice: returns how to go on; None for what is said by default.
-
-    Example:
-        >>> say_when_stopped(None)
-    """
-    _advice["stopped"] = advice or _default_advice
-
-
-def _stopped() -> str:
-    """Return the line of a program that was interrupted."""
-    return f"{STOPPED}: {_advice['stopped']()}."
-
-
-def _default_advice() -> str:
-    return "a list of pairs goes on by the same command"
-
-
-_advice = {"stopped": _default_advice}
-
-
 def _end_in_one_line_when_terminated() -> None:
     """Let SIGTERM end the program as an interruption from the keyboard does, which cleans up."""
 
     def end(number: int, frame: FrameType | None) -> None:
         _close_bars()
-        sys.stderr.write(f"{_stopped()}\n")
+        sys.stderr.write(f"{stop_message()}\n")
         raise SystemExit(128 + number)
 
     is_main_thread = threading.current_thread() is threading.main_thread()
@@ -479,7 +453,7 @@ def _report(previous: ExceptHook, kind: type[BaseException], error: BaseExceptio
     _close_bars()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write(f"{_stopped()}\n")
+        sys.stderr.write(f"{stop_message()}\n")
     elif message is None:
         previous(kind, error, trace)
     else:

@@ -93,8 +93,8 @@ def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
     record = state.get("record") if isinstance(state, Mapping) and "optimizer" in state else None
     record = record or getattr(state, "__dict__", {}).get(ATTRIBUTE)
     if not isinstance(record, Mapping):
-        name, settings = _published(Path(weights), root)
-        return {"settings": settings} if name else None
+        name, own = _published(Path(weights), root)
+        return {"settings": own} if name else None
     if record.get("version") != VERSION:
         raise InputError(
             f"the settings in the weights '{weights}' have version {record.get('version')}, expected {VERSION}; update "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from monai.bundle import ConfigParser
 
 from monai_regplugins.bundle import configuration, enclosing_parser
@@ -21,7 +22,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.settings import training_record
 
-__all__ = ["check_settings", "labeled", "log_commands", "record", "shown"]
+__all__ = ["check_settings", "labeled", "log_commands", "log_registration", "record", "register_command", "shown"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def check_settings() -> None:
             raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
     _check_resumed_data(parser)
     _check_dimensions(parser)
-    _tell_settings_of_start(parser)
+    _report_settings_of_start(parser)
 
 
 def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence[Mapping[str, Any]]:
@@ -95,7 +96,7 @@ def record() -> dict[str, Any]:
 def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
     """Log the commands that evaluate the result of a training, compare it and register with it, which is the last line.
 
-    A training that a time limit has cut short, or that has improved no score, is told how it goes on, first.
+    For a training that a time limit has cut short, or that has improved no score, the first is how it goes on.
 
     They carry every setting that the configurations of training and of the task share, in which these differ, and that
     does not come with the weights, such as ``--measure``.
@@ -127,6 +128,27 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
     )
     stays = ", beside which --dataset_dir does nothing" if _data_set(parser) else ""
     logger.info("Register with it, your own images by --fixed and --moving%s:\n%s", stays, command("inference"))
+
+
+def log_registration(weights: str | Path) -> None:
+    """Log the command that registers own images with evaluated weights, in the first process of an evaluation."""
+    parser = enclosing_parser()
+    if parser is not None and idist.get_rank() == 0:
+        root = Path(parser.get_parsed_content("bundle_root"))
+        steps = parser.get().get("refine_steps", 0)
+        logger.info("Register your own images with these weights:\n%s", register_command(root, weights, steps))
+
+
+def register_command(root: str | Path, weights: str | Path, refine_steps: int = 0) -> str:
+    """Return the command that registers two images with weights of a bundle.
+
+    Example:
+        >>> register_command("bundles/ran", "model.pt", 30)
+        'regplugins register FIXED MOVING --bundle bundles/ran --ckpt model.pt --refine_steps 30 -o out'
+    """
+    words = ["--bundle", shown(root), "--ckpt", shown(weights)]
+    words += ["--refine_steps", str(refine_steps)] if refine_steps else []
+    return shlex.join(["regplugins", "register", "FIXED", "MOVING", *words, "-o", "out"])
 
 
 def _resume_command(weights: Path, argv: Sequence[str]) -> str:
@@ -220,7 +242,7 @@ def _check_resumed_data(parser: ConfigParser) -> None:
         )
 
 
-def _tell_settings_of_start(parser: ConfigParser) -> None:
+def _report_settings_of_start(parser: ConfigParser) -> None:
     """Log how own images are prepared where a training starts from given weights, whose settings hold."""
     ckpt = parser.get_parsed_content("ckpt") if "ckpt" in _keys(parser) else ""
     if not ckpt or _is_embedded(parser) or "optimizer" in load_weights(ckpt):

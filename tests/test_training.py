@@ -242,6 +242,17 @@ class TestStart:
         ]
 
 
+def test_command_after_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = "$monai_regplugins.training.log_registration('my runs/model.pt')"
+    with caplog.at_level(logging.INFO):
+        ConfigParser({"imports": IMPORTS, "bundle_root": "ran", "refine_steps": 30, "said": call}).get_parsed_content(
+            "said"
+        )
+    words = "regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt' --refine_steps 30 -o out"
+    assert caplog.messages == [f"Register your own images with these weights:\n{words}"]
+
+
 class TestResuming:
     """The command that goes on with a training, by the one that was typed."""
 

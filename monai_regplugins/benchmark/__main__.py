@@ -34,7 +34,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
 from monai_regplugins.settings import published_weights, record_of
-from monai_regplugins.training import shown
+from monai_regplugins.training import register_command, shown
 
 STEPS = 30  # of optimization alone, if there are none to follow
 ALONE = "optimization alone"
@@ -162,6 +162,11 @@ def facts(
         **{name: baseline.about for name, baseline in chosen.items()},
         **_answers(args, results, methods),
         **{f"weights of {method.name}": _weights_of(method) for method in methods if _weights_of(method)},
+        **{
+            f"to register with {method.name}": _register_command(args, method)
+            for method in methods
+            if _weights_of(method) and "(published)" not in method.name
+        },
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
@@ -241,6 +246,12 @@ def _weights_of(method: BenchmarkMethod) -> str:
     if method.kind != "bundle" or method.options.get("refine_steps") or method.options.get("alone"):
         return ""
     return shown(ConfigParser(dict(method.options["config"])).get_parsed_content("ckpt"))
+
+
+def _register_command(args: argparse.Namespace, method: BenchmarkMethod) -> str:
+    """Return the command that registers with a bundle's weights as here."""
+    root = ConfigParser(dict(method.options["config"])).get_parsed_content("bundle_root")
+    return register_command(root, _weights_of(method), args.refine_steps)
 
 
 def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> BenchmarkMethod:

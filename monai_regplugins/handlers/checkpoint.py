@@ -17,13 +17,13 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from monai_regplugins.bundle import say_when_stopped
 from monai_regplugins.checks import (
     InputError,
     check_choice,
     check_file,
     load_into,
     load_weights,
+    say_when_stopped,
 )
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule

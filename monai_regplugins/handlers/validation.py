@@ -56,7 +56,7 @@ class TimeLimit:
         self._planned: int | None = None
 
     def attach(self, trainer: Any) -> None:
-        """Follow ``trainer``, whose state tells others when it ends (``end_time``, of ``time.monotonic``)."""
+        """Follow ``trainer``, in whose state ``end_time`` is when it ends, of ``time.monotonic``."""
         if self.minutes > 0:
             trainer.add_event_handler(Events.STARTED, self._start)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check)

@@ -161,6 +161,10 @@ class TestChoice:
             own.name: str(ckpt),
             published.name: shown(config["ckpt"]),
         }
+        root = shown(repository / "bundles" / "ran")
+        assert {name: text for name, text in said.items() if name.startswith("to register")} == {
+            "to register with ran": f"regplugins register FIXED MOVING --bundle {root} --ckpt {ckpt} -o out"
+        }
 
     def test_each_published_weights_beside_others(self, ran: list[str], tmp_path: Path) -> None:
         torch.save({"weight": torch.ones(2)}, ckpt := tmp_path / "own.pt")

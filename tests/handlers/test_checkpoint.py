@@ -17,8 +17,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from torch import nn
 
-from monai_regplugins import bundle
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, stop_message
 from monai_regplugins.handlers import (
     Checkpointing,
     EpochSeed,
@@ -551,14 +550,14 @@ def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> Non
     training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), stop)
     with pytest.raises(Killed):
         training.trainer.run()
-    assert bundle._stopped() == "stopped; what was written is complete: " + (
+    assert stop_message() == "stopped; what was written is complete: " + (
         "no epoch has ended, so there is no checkpoint; start again."
         if step == 2
         else f"go on by the same command with --ckpt '{tmp_path / 'checkpoint.pt'}'; 2 steps since then are lost."
     )
     if step == 5:
         start(tmp_path, [0.7, 0.8], tmp_path / "checkpoint.pt", max_epochs=2).trainer.run()
-        assert bundle._stopped().endswith(": a list of pairs goes on by the same command.")
+        assert stop_message().endswith(": a list of pairs goes on by the same command.")
 
 
 def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
