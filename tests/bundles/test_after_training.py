@@ -73,7 +73,7 @@ class TestReadme:
     def test_weights_that_are_named_exist(self, page: str, repository: Path) -> None:
         """They are published, or a training writes them that a command before, or the default, has put there."""
         text = (repository / page).read_text()
-        folder = repository if page == "README.md" else repository / "bundles" / "ran"
+        folder = repository / "bundles" / "ran" if page.startswith("bundles") else repository
         made = {"runs/train", "bundles/ran/runs/train"} | {*re.findall(r"--output_dir (\S+)", text)}
         for ckpt in re.findall(r"--ckpt (\S+\.pt)", text):
             by_training = re.fullmatch(r"(.+)/models/(model|checkpoint)\.pt", ckpt)
