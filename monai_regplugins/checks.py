@@ -74,13 +74,13 @@ def stop_message() -> str:
 
     Example:
         >>> stop_message()
-        'stopped; what was written is complete: a list of pairs goes on by the same command.'
+        'stopped; what was written is complete: a list goes on by the same command, a training by its checkpoint.pt.'
     """
     return f"stopped; what was written is complete: {_advice['stopped']()}."
 
 
 def _default_advice() -> str:
-    return "a list of pairs goes on by the same command"
+    return "a list goes on by the same command, a training by its checkpoint.pt"
 
 
 _advice: dict[str, Callable[[], str]] = {"stopped": _default_advice}

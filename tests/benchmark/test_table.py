@@ -64,8 +64,8 @@ def test_ratios(names: list[str], first: str | None, ratios: dict[str, float]) -
 
 
 def test_facts_follow() -> None:
-    lines = comparison_table(RESULTS, {"data_set": "Phantom", "pairs": 2}).splitlines()
-    assert lines[-3:] == ["", "- data set: Phantom", "- pairs: 2"]
+    lines = comparison_table(RESULTS, {"data_set": "Phantom", "weights of ran model_a.pt": "a"}).splitlines()
+    assert lines[-3:] == ["", "- data set: Phantom", "- weights of ran model_a.pt: a"]
 
 
 @pytest.mark.parametrize(

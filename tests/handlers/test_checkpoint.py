@@ -557,7 +557,7 @@ def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> Non
     )
     if step == 5:
         start(tmp_path, [0.7, 0.8], tmp_path / "checkpoint.pt", max_epochs=2).trainer.run()
-        assert stop_message().endswith(": a list of pairs goes on by the same command.")
+        assert stop_message().endswith(": a list goes on by the same command, a training by its checkpoint.pt.")
 
 
 def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
