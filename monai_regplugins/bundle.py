@@ -25,7 +25,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
 from tqdm import tqdm
 
-from monai_regplugins.checks import InputError, input_error_message, suggest
+from monai_regplugins.checks import InputError, input_error_message, stop_message, suggest
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names, current_value
@@ -81,10 +81,6 @@ PATH_KEYS = frozenset(
 )
 
 BELOW_ALL_HANDLERS = logging.NOTSET - 1
-STOPPED = (
-    "stopped; what was written is complete: a list goes on by the same command, a training with --ckpt and its "
-    "checkpoint.pt."
-)
 
 
 def bundle_root() -> str:
@@ -442,7 +438,7 @@ def _end_in_one_line_when_terminated() -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         _close_bars()
-        sys.stderr.write(f"{STOPPED}\n")
+        sys.stderr.write(f"{stop_message()}\n")
         raise SystemExit(128 + number)
 
     is_main_thread = threading.current_thread() is threading.main_thread()
@@ -466,7 +462,7 @@ def _report(previous: ExceptHook, kind: type[BaseException], error: BaseExceptio
     _close_bars()
     message = input_error_message(error)
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write(f"{STOPPED}\n")
+        sys.stderr.write(f"{stop_message()}\n")
     elif message is None:
         previous(kind, error, trace)
     else:

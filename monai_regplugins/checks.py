@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ __all__ = [
     "input_error_message",
     "load_into",
     "load_weights",
+    "say_when_stopped",
+    "stop_message",
     "suggest",
 ]
 
@@ -56,6 +58,32 @@ def input_error_message(error: BaseException) -> str | None:
         if found := WORKER_ERROR.findall(str(link)):
             return str(found[-1])
     return None
+
+
+def say_when_stopped(advice: Callable[[], str] | None) -> None:
+    """Set what an interruption says beside that it stopped the program, in place of what was set before.
+
+    Args:
+        advice: returns how to go on; None for what is said by default.
+    """
+    _advice["stopped"] = advice or _default_advice
+
+
+def stop_message() -> str:
+    """Return the line that a program ends with that was interrupted.
+
+    Example:
+        >>> stop_message()
+        'stopped; what was written is complete: a list goes on by the same command, a training by its checkpoint.pt.'
+    """
+    return f"stopped; what was written is complete: {_advice['stopped']()}."
+
+
+def _default_advice() -> str:
+    return "a list goes on by the same command, a training by its checkpoint.pt"
+
+
+_advice: dict[str, Callable[[], str]] = {"stopped": _default_advice}
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:

@@ -36,7 +36,7 @@ def option_value(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool):
         return _switch(name, value)
     if isinstance(default, int | float) and isinstance(value, str | bool):  # several numbers may be one for each axis
-        raise InputError(f"{name} is {value!r}, expected a number such as {default}; correct it.")
+        raise InputError(f"{name} is {value!r}, expected a number (by default {default}); correct it.")
     numbers = isinstance(default, Sequence) and len(default) > 0 and all(map(_is_number, default))
     if numbers and not (isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_entry, value))):
         raise InputError(f'{name} is {value!r}, expected a list of numbers such as "{list(default)}"; correct it.')

@@ -25,7 +25,7 @@ from monai_regplugins.io.provenance import FILE_SETTINGS, NOT_SETTINGS
 from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.renamed import OPTIONS
 
-__all__ = ["record_of", "settle", "training_record", "with_record"]
+__all__ = ["published_weights", "record_of", "settle", "training_record", "with_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
 
     Returns:
         ``settings``, values by key, plain ones; in weights of a training also ``version``, ``bundle``, ``network``
-        (its class), and what they were scored with.
+        (its class), what they were scored with, and ``started_from``, the name of the published weights of the bundle
+        that the training started from, itself or those before it.
 
     Raises:
         InputError: When the record is one of a later version of this package.
@@ -92,7 +93,8 @@ def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
     record = state.get("record") if isinstance(state, Mapping) and "optimizer" in state else None
     record = record or getattr(state, "__dict__", {}).get(ATTRIBUTE)
     if not isinstance(record, Mapping):
-        return _published(Path(weights), root)
+        name, own = _published(Path(weights), root)
+        return {"settings": own} if name else None
     if record.get("version") != VERSION:
         raise InputError(
             f"the settings in the weights '{weights}' have version {record.get('version')}, expected {VERSION}; update "
@@ -126,7 +128,9 @@ def training_record(parser: ConfigParser) -> dict[str, Any]:
         parser: configuration of the training.
     """
     root, ckpt = Path(parser.get_parsed_content("bundle_root")), parser.get_parsed_content("ckpt")
-    before = (record_of(ckpt, root) or {}) if ckpt and Path(ckpt).is_file() else {}
+    is_given = ckpt and Path(ckpt).is_file()
+    before = (record_of(ckpt, root) or {}) if is_given else {}
+    start = (_published(Path(ckpt), root)[0] or before.get("started_from")) if is_given else None
     config = parser.get()
     own = {name: _value(parser, name) for name in _trained_settings(root) if name in config}
     network = {key: _value(parser, key) for key in _changed_arguments(config, root)}
@@ -137,7 +141,7 @@ def training_record(parser: ConfigParser) -> dict[str, Any]:
         "bundle": root.name,
         "network": _network(config),
         "settings": {key: value for key, value in settings.items() if _is_setting(key, value)},
-    }
+    } | ({"started_from": start} if start else {})
 
 
 def _preset_settings(parser: ConfigParser, root: Path, typed: Collection[str]) -> dict[str, Any]:
@@ -154,22 +158,34 @@ def _preset_settings(parser: ConfigParser, root: Path, typed: Collection[str]) -
     return {key: new for key, new in settings.items() if key.split("#")[0] in config and not _is_among(key, typed)}
 
 
-def _published(weights: Path, root: Path) -> dict[str, Any] | None:
-    """Return the settings of a bundle's published weights, None if these are others."""
+def published_weights(root: Path) -> dict[Path, dict[str, Any]]:
+    """Return the published weights of a bundle, those of ``inference.json`` first, and the settings of each.
+
+    Args:
+        root: folder of the bundle.
+
+    Example:
+        >>> published_weights(Path("no/bundle"))
+        {}
+    """
     config = read_json(root / CONFIG)
     shared = {name: config[name] for name in _trained_settings(root)}
-    overlays = {name: read_json(root / "configs" / f"{name}.json") for name in presets_of(root)}
-    for content in (*overlays.values(), {"ckpt": config.get("ckpt", "")}):
-        if _is_same_file(weights, content.get("ckpt", ""), root):
+    presets = [read_json(root / "configs" / f"{name}.json") for name in presets_of(root)]
+    found = {}
+    for content in ({"ckpt": config.get("ckpt", "")}, *presets):
+        named = ConfigParser({"bundle_root": str(root), "ckpt": content.get("ckpt", "")}).get_parsed_content("ckpt")
+        if Path(named).is_file():
             own = {_same_id(key): value for key, value in content.items() if key not in OF_A_RUN}
-            return {"settings": shared | own}
-    return None
+            found[Path(named)] = shared | own
+    return found
 
 
-def _is_same_file(weights: Path, ckpt: str, root: Path) -> bool:
-    """Whether weights are those that a configuration of a bundle names."""
-    named = Path(ConfigParser({"bundle_root": str(root), "ckpt": ckpt}).get_parsed_content("ckpt"))
-    return named.is_file() and filecmp.cmp(weights, named, shallow=False)
+def _published(weights: Path, root: Path) -> tuple[str, dict[str, Any]]:
+    """Return which of a bundle's published weights these are, and their settings; nothing of others."""
+    for file, settings in published_weights(root).items():
+        if filecmp.cmp(weights, file, shallow=False):
+            return file.name, settings
+    return "", {}
 
 
 def _trained_settings(root: Path) -> list[str]:

@@ -8,24 +8,31 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from monai.bundle import ConfigParser
 
-from monai_regplugins.bundle import enclosing_parser
-from monai_regplugins.checks import InputError
+from monai_regplugins.bundle import configuration, enclosing_parser
+from monai_regplugins.checks import InputError, load_weights
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.settings import training_record
 
-__all__ = ["check_settings", "labeled", "log_commands", "record", "shown"]
+__all__ = ["check_settings", "labeled", "log_commands", "log_registration", "record", "register_command", "shown"]
 
 logger = logging.getLogger(__name__)
 
 COUNTS = ("max_epochs", "val_interval", "pairs_per_epoch", "images_per_epoch", "batch_size")
 COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
+
+OF_IMAGES = (  # settings of how images are prepared, of any bundle
+    *("spatial_size", "voxel_size", "window", "clip", "intensity_range", "initial_alignment", "extend_border"),
+    "mask_threshold",
+)
 
 # A training and the use of its result may differ in these: how many pairs are validated meanwhile and go together, and
 # the noise, which regularizes the one and measures the uncertainty of the other.
@@ -39,10 +46,11 @@ def check_settings() -> None:
 
     They are read from the configuration that is being evaluated; without one the check is silent. Checked are those it
     has of the following: counts, the time, the learning rate and its divisor, all ``*_weight`` and ``*_probability``,
-    and that the data set has the dimensions of the network.
+    that the data set has the dimensions of the network, and that a resumed training has one if it had one. A training
+    on own data that starts from given weights logs which settings of its images are theirs.
 
     Raises:
-        InputError: When one is no number or out of its range, or the data set has other dimensions.
+        InputError: When one is no number or out of its range, or the data set has other dimensions or is missing.
     """
     parser = enclosing_parser()
     if parser is None:
@@ -52,7 +60,9 @@ def check_settings() -> None:
         expected, is_good = _rule(name) or ("", bool)
         if isinstance(value, bool) or not isinstance(value, int | float) or not is_good(value):
             raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
+    _check_resumed_data(parser)
     _check_dimensions(parser)
+    _report_settings_of_start(parser)
 
 
 def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence[Mapping[str, Any]]:
@@ -86,6 +96,8 @@ def record() -> dict[str, Any]:
 def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
     """Log the commands that evaluate the result of a training, compare it and register with it, which is the last line.
 
+    For a training that a time limit has cut short, or that has improved no score, the first is how it goes on.
+
     They carry every setting that the configurations of training and of the task share, in which these differ, and that
     does not come with the weights, such as ``--measure``.
 
@@ -108,11 +120,65 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
             words += [f"--{name}", _word(value)]
         return shlex.join(words)
 
+    if again := _resume_command(Path(weights), sys.argv):
+        logger.info("Go on with the training:\n%s", again)
     logger.info("Evaluate it:\n%s", command("evaluating"))
     logger.info(
         "Is it better than optimization alone, and than the published weights?\n%s", _comparison(root, weights, parser)
     )
-    logger.info("Register with it, your own images by --fixed and --moving:\n%s", command("inference"))
+    stays = ", beside which --dataset_dir does nothing" if _data_set(parser) else ""
+    logger.info("Register with it, your own images by --fixed and --moving%s:\n%s", stays, command("inference"))
+
+
+def log_registration(weights: str | Path) -> None:
+    """Log the command that registers own images with evaluated weights, in the first process of an evaluation."""
+    parser = enclosing_parser()
+    if parser is not None and idist.get_rank() == 0:
+        root = Path(parser.get_parsed_content("bundle_root"))
+        steps = parser.get().get("refine_steps", 0)
+        logger.info("Register your own images with these weights:\n%s", register_command(root, weights, steps))
+
+
+def register_command(root: str | Path, weights: str | Path, refine_steps: int = 0) -> str:
+    """Return the command that registers two images with weights of a bundle.
+
+    Example:
+        >>> register_command("bundles/ran", "model.pt", 30)
+        'regplugins register FIXED MOVING --bundle bundles/ran --ckpt model.pt --refine_steps 30 -o out'
+    """
+    words = ["--bundle", shown(root), "--ckpt", shown(weights)]
+    words += ["--refine_steps", str(refine_steps)] if refine_steps else []
+    return shlex.join(["regplugins", "register", "FIXED", "MOVING", *words, "-o", "out"])
+
+
+def _resume_command(weights: Path, argv: Sequence[str]) -> str:
+    """Return the command line of a training with its checkpoint; empty if it is complete, or not of a command line."""
+    checkpoint = weights.with_name("checkpoint.pt")
+    is_typed = Path(argv[0]).parts[-3:-1] == ("monai", "bundle") and "WORLD_SIZE" not in os.environ  # of torchrun
+    if not is_typed or not checkpoint.is_file():
+        return ""
+    state = load_weights(checkpoint)
+    epoch, steps, wanted = state["trainer"]["epoch"], state.get("steps", 0), configuration().get("max_epochs")
+    if weights.name == "model.pt" and not steps:
+        return ""
+    left_out = ["ckpt"]
+    more = {"ckpt": shown(checkpoint)}
+    if not steps and epoch >= wanted:
+        left_out, more = [*left_out, "max_epochs"], {**more, "max_epochs": str(2 * epoch)}
+    words = [word for name, value in more.items() for word in (f"--{name}", value)]
+    return shlex.join(["python", "-m", "monai.bundle", *_without(argv[1:], left_out), *words])
+
+
+def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the words of a command line without some options, each with its value in the next word or behind ``=``."""
+    kept, skipped = [], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        is_one = name.startswith("-") and name.lstrip("-") in options
+        if not is_one and not skipped:
+            kept.append(word)
+        skipped = is_one and not equals
+    return kept
 
 
 def _comparison(root: Path, weights: str | Path, parser: ConfigParser) -> str:
@@ -156,6 +222,38 @@ def _check_dimensions(parser: ConfigParser) -> None:
             f"the data set '{places[0]}' is {found}D and spatial_dims {dims}; train the bundle {bundle}, which is "
             f"{found}D, or give --spatial_dims {found} and a grid of {found} numbers."
         )
+
+
+def _is_embedded(parser: ConfigParser) -> bool:
+    """Whether a configuration has a data set and it is the bundle's own phantom."""
+    places = [parser.get_parsed_content(name) for name in ("dataset_dir", "embedded_dir") if name in _keys(parser)]
+    return len(places) == 2 and places[0] == places[1]
+
+
+def _check_resumed_data(parser: ConfigParser) -> None:
+    """Refuse to resume a training on own data without them, before the phantom is made in their place."""
+    ckpt = parser.get_parsed_content("ckpt") if "ckpt" in _keys(parser) else ""
+    if not ckpt or not _is_embedded(parser):
+        return
+    if data := load_weights(ckpt).get("data"):
+        raise InputError(
+            f"checkpoint '{ckpt}' is of a training on the data set '{data}'; give that, too: --dataset_dir "
+            f"{shlex.quote(shown(data))}."
+        )
+
+
+def _report_settings_of_start(parser: ConfigParser) -> None:
+    """Log how own images are prepared where a training starts from given weights, whose settings hold."""
+    ckpt = parser.get_parsed_content("ckpt") if "ckpt" in _keys(parser) else ""
+    if not ckpt or _is_embedded(parser) or "optimizer" in load_weights(ckpt):
+        return
+    values = {name: parser.get_parsed_content(name) for name in OF_IMAGES if name in _keys(parser)}
+    logger.info(
+        "Training from '%s' on own images, prepared as for these weights where nothing else was given: %s. "
+        "'regplugins describe' proposes what fits your images.",
+        ckpt,
+        ", ".join(f"{name} {value}" for name, value in values.items()),
+    )
 
 
 def _keys(parser: ConfigParser) -> list[str]:

@@ -50,8 +50,8 @@ def test_values_of_the_kind_of_the_default(value: Any, default: Any, expected: A
     [
         ("maybe", False, "name is 'maybe', expected true or false"),
         (2, False, "name is 2, expected true or false"),
-        ("abc", 30, "name is 'abc', expected a number such as 30"),
-        (True, 30, "name is True, expected a number such as 30"),
+        ("abc", 30, r"name is 'abc', expected a number \(by default 30\)"),
+        (True, 30, r"name is True, expected a number \(by default 30\)"),
         (24, [24, 20, 24], "name is 24, expected a list of numbers such as"),
         ("24", [24, 20, 24], "name is '24', expected a list of numbers such as"),
         (["a", "b"], [-160, 240], "expected a list of numbers such as"),
@@ -88,7 +88,7 @@ def test_a_switch_of_a_configuration_is_off_however_it_is_written(overridden: An
     ("overrides", "message"),
     [
         ({"inverse": "maybe"}, "inverse is 'maybe', expected true or false"),
-        ({"refine_steps": "abc"}, "refine_steps is 'abc', expected a number such as 30"),
+        ({"refine_steps": "abc"}, r"refine_steps is 'abc', expected a number \(by default 30\)"),
         ({"spatial_size": 24}, "spatial_size is 24, expected a list of numbers"),
         ({"device": "cuda:1"}, "device is 'cuda:1', but PyTorch .* finds no GPU here"),
     ],

@@ -139,6 +139,16 @@ class TestRecord:
         found = [settings[key] for key in ("refine_smoothing", "refine_folding", "window", "spatial_size")]
         assert found == [0.0, 1.0, [0, 9], [36, 48, 36]]
 
+    def test_which_published_weights_a_training_started_from(self, bundle: Path, tmp_path: Path) -> None:
+        assert "started_from" not in training_record(configuration(bundle, "train"))
+        ckpt = shutil.copy(bundle / "models" / "model_hippocampus.pt", tmp_path / "renamed.pt")
+        first = training_record(configuration(bundle, "train", ckpt=str(ckpt)))
+        assert first["started_from"] == "model_hippocampus.pt"
+        second = training_record(
+            configuration(bundle, "train", ckpt=weights_with(tmp_path / "own.pt", **{**first, "settings": {}}))
+        )
+        assert second["started_from"] == "model_hippocampus.pt"
+
     def test_of_a_checkpoint(self, bundle: Path, tmp_path: Path) -> None:
         record = {"version": 1, "settings": {"steps": 2}}
         torch.save({"model": {}, "optimizer": {}, "record": record}, tmp_path / "checkpoint.pt")

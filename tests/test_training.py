@@ -12,10 +12,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from monai_regplugins import training
 from monai_regplugins.benchmark.__main__ import parse_arguments
 from monai_regplugins.checks import InputError, input_error_message
 from monai_regplugins.settings import training_record
@@ -209,6 +211,80 @@ class TestCommands:
     def test_without_a_configuration_it_is_silent(self, caplog: pytest.LogCaptureFixture) -> None:
         log_commands("model.pt", "out")
         assert not caplog.messages
+
+
+class TestStart:
+    """What a training that starts from weights says before it makes anything."""
+
+    def test_a_resumed_one_needs_its_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        ckpt = str(tmp_path / "checkpoint.pt")
+        torch.save({"model": {}, "optimizer": {}, "data": str(tmp_path / "my scans")}, ckpt)
+        said = checked(ckpt=ckpt, dataset_dir="phantom", embedded_dir="phantom")
+        expected = f"'{ckpt}' is of a training on the data set '{tmp_path}/my scans'; give that, too: --dataset_dir "
+        assert said == f"checkpoint {expected}'my scans'."
+        assert checked(ckpt=ckpt, dataset_dir="elsewhere", embedded_dir="phantom") is None
+        torch.save({"model": {}, "optimizer": {}, "data": ""}, ckpt)
+        assert checked(ckpt=ckpt, dataset_dir="phantom", embedded_dir="phantom") is None
+
+    def test_settings_of_the_weights_that_hold_for_own_images(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        torch.save({"weight": torch.ones(1)}, ckpt := str(tmp_path / "model.pt"))
+        settings = {"ckpt": ckpt, "embedded_dir": "phantom", "window": [-160, 240], "initial_alignment": "none"}
+        with caplog.at_level(logging.INFO):
+            assert checked(dataset_dir="phantom", **settings) is None
+            assert not caplog.messages
+            assert checked(dataset_dir="scans", **settings) is None
+        assert caplog.messages == [
+            f"Training from '{ckpt}' on own images, prepared as for these weights where nothing else was given: window "
+            "[-160, 240], initial_alignment none. 'regplugins describe' proposes what fits your images."
+        ]
+
+
+def test_command_after_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = "$monai_regplugins.training.log_registration('my runs/model.pt')"
+    with caplog.at_level(logging.INFO):
+        ConfigParser({"imports": IMPORTS, "bundle_root": "ran", "refine_steps": 30, "said": call}).get_parsed_content(
+            "said"
+        )
+    words = "regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt' --refine_steps 30 -o out"
+    assert caplog.messages == [f"Register your own images with these weights:\n{words}"]
+
+
+class TestResuming:
+    """The command that goes on with a training, by the one that was typed."""
+
+    ARGV = ("/venv/monai/bundle/__main__.py", "run", "training", "--config_file", "train.json", "--ckpt=a b.pt")
+    ARGV += ("--max_epochs", "4", "--ckpt", "c.pt", "--output_dir", "my run")
+
+    @pytest.mark.parametrize(
+        ("weights", "epoch", "steps", "more"),
+        [
+            ("model.pt", 4, 0, None),
+            ("model.pt", 2, 3, ["--max_epochs", "4", "--output_dir", "my run", "--ckpt", "checkpoint.pt"]),
+            ("model_last.pt", 4, 0, ["--output_dir", "my run", "--ckpt", "checkpoint.pt", "--max_epochs", "8"]),
+        ],
+    )
+    def test_command(
+        self,
+        weights: str,
+        epoch: int,
+        steps: int,
+        more: list[str] | None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        monkeypatch.setattr(training, "configuration", lambda: {"max_epochs": 4})
+        assert training._resume_command(tmp_path / weights, self.ARGV) == ""
+        torch.save({"trainer": {"epoch": epoch}, "steps": steps}, tmp_path / "checkpoint.pt")
+        words = shlex.split(training._resume_command(tmp_path / weights, self.ARGV))
+        start = ["python", "-m", "monai.bundle", "run", "training", "--config_file", "train.json"]
+        assert words == ([] if more is None else [*start, *more])
+        assert training._resume_command(tmp_path / weights, ["pytest", *self.ARGV[1:]]) == ""
 
 
 @pytest.mark.parametrize(

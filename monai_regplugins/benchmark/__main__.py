@@ -27,14 +27,17 @@ from monai_regplugins.benchmark.reporting import (
     setting,
 )
 from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult, compare
-from monai_regplugins.benchmark.table import comparison_table, regularity_figure
+from monai_regplugins.benchmark.table import answer, comparison_table, regularity_figure
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
+from monai_regplugins.settings import published_weights, record_of
+from monai_regplugins.training import register_command, shown
 
 STEPS = 30  # of optimization alone, if there are none to follow
+ALONE = "optimization alone"
 DEFAULT_BASELINES = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
@@ -55,8 +58,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--methods",
         nargs="+",
-        help=f"among {', '.join(BASELINES)}, voxelmorph, the bundles, published (a bundle's own weights beside those "
-        "of --ckpt) and optimization (of the first bundle, without a network) (default: the usual ones)",
+        help=f"among {', '.join(BASELINES)}, voxelmorph, the bundles, published (of a bundle's own weights "
+        "those that --ckpt was trained from, else each) and optimization (of the first bundle, without a network) "
+        "(default: the usual ones)",
     )
     add("--voxelmorph_ckpt", help="weights of MONAI's VoxelMorph, which takes part if they are given")
     add("--refine_steps", type=int, default=0, help="also register with so many steps of instance optimization")
@@ -128,7 +132,7 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
             methods += _published(args)
         elif name == "optimization":
             options = {"config": next(iter(configs.values())), "refine_steps": args.refine_steps or STEPS}
-            methods.append(BenchmarkMethod("optimization alone", "bundle", options | {"alone": True}))
+            methods.append(BenchmarkMethod(ALONE, "bundle", options | {"alone": True}))
         elif name == "voxelmorph":
             methods.append(_voxelmorph(args.voxelmorph_ckpt, next(iter(configs.values()))))
         else:
@@ -138,7 +142,12 @@ def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any
     return [one for method in methods for one in method.with_stiffness(args.stiffness)]
 
 
-def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[str, MethodResult]) -> dict[str, Any]:
+def facts(
+    args: argparse.Namespace,
+    config: Mapping[str, Any],
+    results: Mapping[str, MethodResult],
+    methods: Sequence[BenchmarkMethod] = (),
+) -> dict[str, Any]:
     """Return what is needed to understand and to repeat a comparison, by name."""
     parser = ConfigParser(dict(config))
     chosen = {
@@ -151,6 +160,13 @@ def facts(args: argparse.Namespace, config: Mapping[str, Any], results: Mapping[
         "pairs": max(len(result.pairs) for result in results.values()),
         "preprocessing": f"that of {args.bundle[0].resolve().name}",
         **{name: baseline.about for name, baseline in chosen.items()},
+        **_answers(args, results, methods),
+        **{f"weights of {method.name}": _weights_of(method) for method in methods if _weights_of(method)},
+        **{
+            f"to register with {method.name}": _register_command(args, method)
+            for method in methods
+            if _weights_of(method) and "(published)" not in method.name
+        },
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
@@ -173,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         pairs = parser.get_parsed_content("dataset").data
     results = compare(methods, config, pairs, args.threads, args.seed, args.time_limit)
     command = shlex.join(["python", "-m", "monai_regplugins.benchmark", *argv])
-    about = {**facts(args, config, results), "command": command}
+    about = {**facts(args, config, results, methods), "command": command}
     if args.figure:
         regularity_figure(methods, results).savefig(args.figure, dpi=80)
     table = comparison_table(results, about, wall=parser.get_parsed_content("device").type == "cuda")
@@ -189,12 +205,53 @@ def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) 
 
 def _published(args: argparse.Namespace) -> list[BenchmarkMethod]:
     """Return the bundles with their own weights, to be compared with others."""
-    configs = read_bundles(argparse.Namespace(**{**vars(args), "ckpt": []}))
-    found = (
-        _with_and_without_refinement(f"{name} (published)", config, args.refine_steps)
-        for name, config in configs.items()
-    )
-    return [method for methods in found for method in methods]
+    methods = []
+    for number, root in enumerate(args.bundle):
+        for file in _weights_to_compare(root, args.ckpt[number] if args.ckpt else None):
+            one = argparse.Namespace(**{**vars(args), "bundle": [root], "ckpt": [str(file)], "set": _known(args, root)})
+            ((name, config),) = read_bundles(one).items()
+            methods += _with_and_without_refinement(f"{name} {file.name} (published)", config, args.refine_steps)
+    return methods
+
+
+def _known(args: argparse.Namespace, root: Path) -> list[tuple[str, Any]]:
+    """Return what is to be set of a bundle, of several."""
+    config = read_config(root / "configs" / "evaluate.json", {})
+    return [(key, value) for key, value in args.set if key in config]
+
+
+def _weights_to_compare(root: Path, ckpt: str | None) -> list[Path]:
+    """Return the published weights that a training started from; all of the bundle if it started from none of them."""
+    published = list(published_weights(root.resolve()))
+    record = record_of(check_file(ckpt, "ckpt"), root.resolve()) if ckpt else None
+    start = (record or {}).get("started_from")
+    return [file for file in published if file.name == start] or published
+
+
+def _answers(
+    args: argparse.Namespace, results: Mapping[str, MethodResult], methods: Sequence[BenchmarkMethod]
+) -> dict[str, str]:
+    """Say whether each bundle is better than optimization alone and than the published weights, on the same pairs."""
+    refined = f" + {args.refine_steps} steps" if args.refine_steps else ""
+    rows = [method.name for method in methods if method.kind == "bundle" and method.name.endswith(refined)]
+    others = [name for name in rows if "(published)" in name]
+    own = [name for name in rows if name not in (*others, ALONE)]
+    compared = [(one, other) for one in own for other in (ALONE, *others) if {one, other} <= results.keys()]
+    said = {f"{one} better than {other}": answer(results[one], results[other]) for one, other in compared}
+    return {question: words for question, words in said.items() if words}
+
+
+def _weights_of(method: BenchmarkMethod) -> str:
+    """Return the file of a network's weights, nothing for a method without them and for its second row."""
+    if method.kind != "bundle" or method.options.get("refine_steps") or method.options.get("alone"):
+        return ""
+    return shown(ConfigParser(dict(method.options["config"])).get_parsed_content("ckpt"))
+
+
+def _register_command(args: argparse.Namespace, method: BenchmarkMethod) -> str:
+    """Return the command that registers with a bundle's weights as here."""
+    root = ConfigParser(dict(method.options["config"])).get_parsed_content("bundle_root")
+    return register_command(root, _weights_of(method), args.refine_steps)
 
 
 def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> BenchmarkMethod:

@@ -47,8 +47,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table_with_facts(header: Sequence[str], rows: Sequence[Sequence[str]], facts: Mapping[str, object]) -> str:
-    """Return a table and, below it, what is needed to repeat it."""
-    return "\n".join([markdown_table(header, rows), "", *(f"- {k.replace('_', ' ')}: {v}" for k, v in facts.items())])
+    """Return a table and, below it, what is needed to repeat it; in a name that is one word underscores are spaces."""
+    named = {key.replace("_", " ") if key.isidentifier() else key: value for key, value in facts.items()}
+    return "\n".join([markdown_table(header, rows), "", *(f"- {name}: {value}" for name, value in named.items())])
 
 
 def number(value: float | None, digits: int) -> str:

@@ -38,13 +38,19 @@ NEAR = 1.5  # voxels from a plane, within which points are drawn in it
 LEFT_OUT, SHADE = (0.16, 0.23, 0.38), 0.75  # color of what does not count, and how much of an image it covers
 
 
-def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> Figure:
+def draw_pair(
+    item: Mapping[str, Any],
+    output: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    judged: bool = True,
+) -> Figure:
     """Draw a pair from its item of the batch and its item of the engine's output, both decollated.
 
     Args:
         item: of the batch.
         output: of the engine.
         metrics: the pair's measures, if they are known already.
+        judged: whether the title says the verdict on them, which wants evidence that an evaluation does not collect.
     """
     pred, targets = output["pred"], output["label"]
     return pair_figure(
@@ -56,7 +62,7 @@ def draw_pair(item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mappi
         targets.get("moving_label"),
         targets.get("fixed_label"),
         affine=getattr(item.get("fixed"), "affine", None),
-        title=str(item.get("pair_id", "")) + _start_of(metrics or {}) + _level_of(metrics),
+        title=str(item.get("pair_id", "")) + _start_of(metrics or {}) + _level_of(metrics if judged else None),
         metrics=metrics,
         warped_label=pred.get("warped_label"),
         masks=[pred.get(key, targets.get(key)) for key in MASK_KEYS],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_regplugins.handlers.progress import LossTerms, TrainingProgress
     from monai_regplugins.handlers.registration_metrics import RegistrationMetrics
     from monai_regplugins.handlers.seeding import EpochSeed
+    from monai_regplugins.handlers.tensorboard import TensorBoardCurves
     from monai_regplugins.handlers.validation import TimeLimit, Validation
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LossTerms",
     "PairFigure",
     "RegistrationMetrics",
+    "TensorBoardCurves",
     "TimeLimit",
     "TrainingProgress",
     "Validation",
@@ -41,5 +43,6 @@ export_on_demand(
     progress=["LossTerms", "TrainingProgress"],
     registration_metrics=["RegistrationMetrics"],
     seeding=["EpochSeed"],
+    tensorboard=["TensorBoardCurves"],
     validation=["TimeLimit", "Validation"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from monai_regplugins.checks import (
     check_file,
     load_into,
     load_weights,
+    say_when_stopped,
 )
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
@@ -48,7 +50,8 @@ class Checkpointing:
 
     ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
     ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
-    ``best_epoch``, ``start_metric``, ``record`` and ``validation``, see
+    ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit has
+    cut short, 0 of a whole one), ``start_metric``, ``record``, ``data`` and ``validation``, see
     :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
     to be shipped, with the record of its settings and its score as an attribute, see
     :func:`~monai_regplugins.settings.with_record`. Both load with ``weights_only=True``.
@@ -86,6 +89,7 @@ class Checkpointing:
         ckpt: what to start from: a ``checkpoint.pt`` resumes everything, a bare state dict gives initial weights only.
         score_name: the evaluator's metric that decides; ``evaluator.metric_cmp_fn`` says what is better.
         record: what the weights are to say of themselves, see :func:`~monai_regplugins.training.record`.
+        data: folder of the data set, for who resumes; empty for the bundle's own.
 
     Raises:
         InputError: When ``ckpt`` does not exist, or ``ckpt_dir`` holds the weights of another training.
@@ -100,6 +104,7 @@ class Checkpointing:
         ckpt: str | Path | None = None,
         score_name: str = "score",
         record: Mapping[str, Any] | None = None,
+        data: str | Path = "",
     ) -> None:
         self.checkpoint_path = Path(ckpt_dir) / "checkpoint.pt"
         self.model_path = Path(ckpt_dir) / "model.pt"
@@ -107,10 +112,12 @@ class Checkpointing:
         self.network = bare(network)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.ckpt, self.score_name, self.record = ckpt, score_name, dict(record or {})
+        self.data = os.path.abspath(data) if data else ""
         self._best: Best | None = None
         self._start_score: float | None = None
         self._validate_start = False
         self._scaler_state: dict[str, Any] = {}
+        self._saved = 0
         self._evaluator: Any = None
         self._validation: dict[str, str] | None = None
         self._check_folder()
@@ -166,19 +173,22 @@ class Checkpointing:
             raise InputError(
                 f"checkpoint '{self.ckpt}' lacks {', '.join(missing)}; give a checkpoint.pt of this version to resume."
             )
-        epoch = int(state["trainer"]["epoch"])
+        steps = int(state.get("steps", 0))
+        epoch = int(state["trainer"]["epoch"]) - (steps > 0)
         self._check_epochs(epoch, trainer.state.max_epochs)
         self._check_validation(state["validation"])
         load_into(self.network, state["model"], self.ckpt or "")
         changes = self._load_optimizer(state)
         length = trainer.state.epoch_length
         trainer.state.epoch = epoch
-        trainer.state.iteration = epoch * length if length else int(state["trainer"]["iteration"])
+        kept = steps % length if length else 0  # an epoch that is shorter now begins anew
+        trainer.state.iteration = epoch * length + kept if length else int(state["trainer"]["iteration"])
         self._scaler_state = state.get("scaler") or {}
-        self._start_score = state.get("start_metric")
+        self._start_score, self._saved = state.get("start_metric"), trainer.state.iteration
         if state["best_epoch"] is not None:
             self._best = Best(state["best_metric"], state["best_epoch"])
-        logger.info("Resumed '%s' after epoch %d%s.", self.ckpt, epoch, "".join(f", {change}" for change in changes))
+        more = [f"{kept} steps into the next"] * (kept > 0) + changes
+        logger.info("Resumed '%s' after epoch %d%s.", self.ckpt, epoch, "".join(f", {one}" for one in more))
 
     def _check_epochs(self, epoch: int, max_epochs: int | None) -> None:
         """Reject a checkpoint that completed all epochs."""
@@ -192,10 +202,13 @@ class Checkpointing:
         """Reject a checkpoint whose scores are not comparable with new ones."""
         different = [key for key in then or {} if then is not None and then[key] != (self._validation or {}).get(key)]
         if different or (then is None) != (self._validation is None):
+            names = ("model.pt", "model_last.pt")
+            beside = [file for file in (Path(self.ckpt or "").with_name(name) for name in names) if file.is_file()]
+            start = "".join(f" from '{file}'" for file in beside[:1])
             raise InputError(
                 f"checkpoint '{self.ckpt}' was scored in another way ({', '.join(different) or 'validation'} differ), "
                 "so its best score cannot be compared; resume with the data and settings it was validated with, or "
-                "start a new training from its model.pt."
+                f"start a new training{start}."
             )
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> list[str]:
@@ -219,7 +232,7 @@ class Checkpointing:
         if best is None:
             return
         beside = Path(self.ckpt or "").with_name("model.pt")
-        if best.epoch == state["trainer"]["epoch"]:
+        if best.epoch == state["trainer"]["epoch"] and state.get("is_best", True):
             write_file(self.model_path, serialized(state["model"], state.get("record")))
         elif not beside.is_file():
             logger.warning("The best model of '%s' (epoch %d) is gone; its score is forgotten.", self.ckpt, best.epoch)
@@ -236,6 +249,14 @@ class Checkpointing:
         if trainer.state.rank == 0 and not trainer.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
             trainer.add_event_handler(Events.COMPLETED, self._finish)
+            say_when_stopped(lambda: self._advice(trainer))
+
+    def _advice(self, trainer: Any) -> str:
+        """Say how an interrupted training goes on, and what of it is lost."""
+        if not self.checkpoint_path.exists():
+            return "no epoch has ended, so there is no checkpoint; start again"
+        lost = trainer.state.iteration - self._saved
+        return f"go on by the same command with --ckpt '{self.checkpoint_path}'; {lost} steps since then are lost"
 
     def _score_of_start(self) -> float:
         """Validate the given weights, as epoch 0."""
@@ -283,10 +304,10 @@ class Checkpointing:
         improved = self._evaluator is None or self._improves(score)
         if improved:
             self._best = Best(score, epoch)
-        state = self._state(trainer)
+        state = self._state(trainer, improved)
         self._check_alone()
         write_file(self.checkpoint_path, serialized(state))
-        self._known = _version(self.checkpoint_path)
+        self._known, self._saved = _version(self.checkpoint_path), trainer.state.iteration
         if improved:
             write_file(self.model_path, serialized(state["model"], state["record"]))
 
@@ -298,7 +319,7 @@ class Checkpointing:
                 "training its own --output_dir."
             )
 
-    def _state(self, trainer: Any) -> dict[str, Any]:
+    def _state(self, trainer: Any, is_best: bool) -> dict[str, Any]:
         """Return the content of ``checkpoint.pt``."""
         scaler = getattr(trainer, "scaler", None)
         return {
@@ -309,7 +330,10 @@ class Checkpointing:
             "trainer": {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration},
             "best_metric": self._best.score if self._best else None,
             "best_epoch": self._best.epoch if self._best else None,
+            "is_best": is_best,
+            "steps": trainer.state.iteration % trainer.state.epoch_length if trainer.state.epoch_length else 0,
             "start_metric": self._start_score,
+            "data": self.data,
             "validation": self._validation,
             "record": self._record(trainer.state.epoch),
         } | ({} if scaler is None else {"scaler": scaler.state_dict()})
@@ -342,6 +366,7 @@ class Checkpointing:
     def _finish(self, trainer: Any) -> None:
         """Log what the training has reached, and keep the last weights if none were good."""
         self._check_alone()
+        say_when_stopped(None)
         floor = ", ".join(f"{name} {score:.4g}" for name, score in self._floor().items()) or "all before"
         if self._best is None:
             write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
@@ -380,9 +405,11 @@ class WeightsLoader:
         Raises:
             InputError: When the file is missing, damaged, of another network, or not the listed one.
         """
-        if not Path(self.ckpt).exists():
+        if not (path := Path(self.ckpt)).exists():
+            last = path.with_name("model_last.pt")
+            there = f" Beside it is '{last}', of a training that improved no score." if last.is_file() else ""
             raise InputError(
-                f"there is no model at '{self.ckpt}'; train or download one first, or give its path (ckpt)."
+                f"there is no model at '{path}'; train or download one first, or give its path (ckpt).{there}"
             )
         check_weights(self.ckpt)
         load_into(self.network, model_part(load_weights(self.ckpt)), self.ckpt)

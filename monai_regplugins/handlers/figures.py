@@ -39,6 +39,8 @@ class _Drawing:
 class PairFigure(_Drawing):
     """Save pictures of the first pairs of an evaluation, see :func:`~monai_regplugins.figures.pair_figure`.
 
+    They show the measures of :class:`RegistrationMetrics` where that is on the same engine, so those of its table.
+
     Args:
         path: the PNG file of the first pair; further ones get ``_2``, ``_3``, ... before the suffix.
         interval: draw in every so many evaluations, beginning with the first.
@@ -48,18 +50,33 @@ class PairFigure(_Drawing):
     def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 1) -> None:
         super().__init__(path)
         self.interval, self.max_pairs = interval, max_pairs
-        self._evaluations, self._drawn = 0, 0
+        self._evaluations = 0
+        self._left = 0
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def attach(self, engine: Any) -> None:
+        """Follow the evaluations of ``engine``; only its first process draws, when all pairs are measured."""
+        super().attach(engine)
+        if engine.state.rank == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _begin(self, engine: Any) -> None:
-        self._drawn = 0 if self._evaluations % self.interval == 0 else self.max_pairs
+        self._pairs = []
+        self._left = self.max_pairs if self._evaluations % self.interval == 0 else 0
         self._evaluations += 1
 
     def _draw(self, engine: Any) -> None:
-        left = self.max_pairs - self._drawn
-        for item, output in list(zip(engine.state.batch, engine.state.output, strict=True))[:left]:
-            self._drawn += 1
-            suffix = f"_{self._drawn}" if self._drawn > 1 else ""
-            save_figure(self.path.with_stem(self.path.stem + suffix), draw_pair(item, output))
+        taken = list(zip(engine.state.batch, engine.state.output, strict=True))[: self._left]
+        self._pairs += taken
+        self._left -= len(taken)
+
+    def _save(self, engine: Any) -> None:
+        measured = {row["pair_id"]: row for row in getattr(engine.state, "pair_rows", ())}
+        for number, (item, output) in enumerate(self._pairs, start=1):
+            suffix = f"_{number}" if number > 1 else ""
+            picture = draw_pair(item, output, measured.get(item.get("pair_id")), judged=False)
+            save_figure(self.path.with_stem(self.path.stem + suffix), picture)
+        self._pairs = []
 
 
 class FieldFigure(_Drawing):

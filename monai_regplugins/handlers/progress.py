@@ -62,6 +62,7 @@ class TrainingProgress:
         self.evaluator, self.score_name = evaluator, score_name
         self._bar: Any = None
         self._started = (0, 0.0)
+        self._epochs = 0
 
     def attach(self, trainer: Any) -> None:
         """Follow ``trainer``."""
@@ -74,7 +75,7 @@ class TrainingProgress:
     def _open(self, trainer: Any) -> None:
         state = trainer.state
         logger.info("Training on %s", _described(trainer))
-        self._started = (state.iteration, 0.0)
+        self._started, self._epochs = (state.iteration, 0.0), state.max_epochs  # a time limit lowers them
         interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
         self._bar = tqdm(
             total=state.max_epochs * state.epoch_length if state.epoch_length else None,
@@ -90,7 +91,7 @@ class TrainingProgress:
         score = math.nan if self.evaluator is None else self.evaluator.state.metrics.get(self.score_name, math.nan)
         if math.isfinite(score):
             values[self.score_name] = score
-        self._bar.set_description(f"epoch {trainer.state.epoch}/{trainer.state.max_epochs}", refresh=False)
+        self._bar.set_description(f"epoch {trainer.state.epoch}/{self._epochs}", refresh=False)
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
         self._bar.update()
 
@@ -102,12 +103,20 @@ class TrainingProgress:
             self._started = (before, time.monotonic())
         elif steps == 1 + TIMED_STEPS and state.epoch_length:
             seconds = (time.monotonic() - since) / TIMED_STEPS
-            left = seconds * (state.max_epochs * state.epoch_length - state.iteration) / 60
+            left = seconds * (self._epochs * state.epoch_length - state.iteration) / 60
             memory = in_gib(_memory(state.device))
-            logger.info("%.2g s a step, %s: about %.1f minutes left, validations not counted.", seconds, memory, left)
+            logger.info("%.2g s a step, %s: %s, validations not counted.", seconds, memory, _time_left(state, left))
 
     def _close(self, trainer: Any) -> None:
         self._bar.close()
+
+
+def _time_left(state: Any, left: float) -> str:
+    """Say how many minutes are left, of what all steps take and of what a time limit allows."""
+    limit = (state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
+    if left <= limit:
+        return f"about {left:.1f} minutes left"
+    return f"{limit:.1f} minutes left by max_minutes; all {state.max_epochs} epochs would take {left:.1f}"
 
 
 def _memory(device: torch.device) -> float:

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Events
 from monai.handlers import ValidationHandler
 
@@ -37,32 +38,49 @@ class Validation(ValidationHandler):
 
 
 class TimeLimit:
-    """End a training after some minutes: with the step that exceeds them, its epoch, the last one, is complete.
+    """End a training after some minutes: with the step that exceeds them, its epoch, the last one, ends.
 
-    The epoch is validated and its weights are written as those of any other last epoch. In a distributed training all
-    processes end together.
+    The epoch is validated and its weights are written as those of any other last epoch; a resumed training goes on
+    with its remaining steps. A schedule of the learning rate that knows its number of steps (``t_total``), such as
+    MONAI's cosine, comes to its end with the time, unless all its steps fit into it: after a share of the time it is
+    where it would be after this share of its steps. In a distributed training all processes end together.
 
     Args:
         minutes: the limit, from the start of the run; 0 for none.
+        lr_scheduler: the schedule of the learning rate, if any.
     """
 
-    def __init__(self, minutes: float) -> None:
-        self.minutes = minutes
-        self._end = 0.0
+    def __init__(self, minutes: float, lr_scheduler: Any = None) -> None:
+        self.minutes, self.lr_scheduler = minutes, lr_scheduler
+        self._start_time, self._start_iteration = 0.0, 0
+        self._planned: int | None = None
 
     def attach(self, trainer: Any) -> None:
-        """Follow ``trainer``."""
+        """Follow ``trainer``, in whose state ``end_time`` is when it ends, of ``time.monotonic``."""
         if self.minutes > 0:
             trainer.add_event_handler(Events.STARTED, self._start)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check)
 
     def _start(self, trainer: Any) -> None:
-        self._end = time.monotonic() + 60 * self.minutes
+        self._start_time, self._start_iteration = time.monotonic(), trainer.state.iteration
+        self._planned = getattr(self.lr_scheduler, "t_total", None)
+        trainer.state.end_time = self._start_time + 60 * self.minutes
 
     def _check(self, trainer: Any) -> None:
         state = trainer.state
-        if summed(float(time.monotonic() > self._end), state.device) > 0:
-            logger.info("The %g minutes are over: the training ends with epoch %d.", self.minutes, state.epoch)
+        passed = (time.monotonic() - self._start_time) / (60 * self.minutes)
+        share = summed(passed, state.device) / idist.get_world_size()  # the same everywhere
+        self._fit_schedule(state.iteration, share)
+        if share > 1:
+            done = state.iteration % state.epoch_length
+            after = f", after {done} of its {state.epoch_length} steps" if done else ""
+            logger.info("The %g minutes are over: the training ends with epoch %d%s.", self.minutes, state.epoch, after)
             state.max_epochs = state.epoch
-            if state.iteration % state.epoch_length:
+            if done:
                 trainer.terminate_epoch()
+
+    def _fit_schedule(self, iteration: int, share: float) -> None:
+        """Let the schedule expect as many steps as fit into the time, by those so far."""
+        if self._planned is not None:
+            expected = self._start_iteration + round((iteration - self._start_iteration) / max(share, 1e-9))
+            self.lr_scheduler.t_total = min(self._planned, max(expected, iteration + 1))

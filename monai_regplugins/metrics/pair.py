@@ -24,7 +24,7 @@ from monai_regplugins.metrics.overlap import (
 )
 from monai_regplugins.metrics.regularity import regularity
 
-__all__ = ["finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]
+__all__ = ["complete_states", "finite_values", "mean_metrics", "measure_pair", "pair_metrics", "true_field"]
 
 DRIVING = "driving_"  # what the names of measures of labels and landmarks that drove the registration begin with
 
@@ -288,8 +288,30 @@ def finite_values(rows: Iterable[Mapping[str, object]], name: str) -> list[float
     return [float(number) for number in numbers if isinstance(number, (int, float)) and math.isfinite(number)]
 
 
+def complete_states(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the measures of pairs in the same states: one that no initial alignment moved is aligned as it was given.
+
+    Example:
+        >>> complete_states([{"ncc_before": 0.5, "ncc_aligned": 0.75}, {"ncc_before": 0.25}])[1]
+        {'ncc_before': 0.25, 'ncc_aligned': 0.25}
+    """
+    if not any("ncc_aligned" in row for row in rows):
+        return rows
+    return [row if "ncc_aligned" in row else _with_aligned(row) for row in rows]
+
+
+def _with_aligned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Add each measure before the registration as that of the aligned pair, behind it."""
+    pairs = ({name: value, name.replace("_before", "_aligned"): value} for name, value in row.items())
+    return {name: value for pair in pairs for name, value in pair.items()}
+
+
 def mean_metrics(rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
-    """Return the mean of each measure over the pairs that have it; NaN where none has a finite value."""
+    """Return the mean of each measure over the pairs that have it; NaN where none has a finite value.
+
+    Means before and after an initial alignment are over the same pairs, see :func:`complete_states`.
+    """
+    rows = complete_states(rows)
     names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, (int, float)))
     return {name: _mean(finite_values(rows, name)) for name in names}
 

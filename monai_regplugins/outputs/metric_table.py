@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ignite.engine import Events
 from monai_regplugins.files.cells import as_text
 from monai_regplugins.io.result_folder import check_result, write_result
 from monai_regplugins.metrics.measure import OWN
-from monai_regplugins.metrics.pair import finite_values, mean_metrics
+from monai_regplugins.metrics.pair import complete_states, finite_values, mean_metrics
 
 __all__ = ["MetricTable", "metrics_csv", "state_values", "states_of", "summarized", "summary_table"]
 
@@ -75,8 +75,10 @@ class MetricTable:
 def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one line per pair, then their mean and standard deviation (of a sample); a missing value is empty.
 
-    The verdict and its reasons come first, where the pairs have them.
+    The verdict and its reasons come first, where the pairs have them. Where an initial alignment moved any pair, one
+    that it did not move is aligned as it was given.
     """
+    rows = complete_states(rows)
     means = mean_metrics(rows)
     texts = [name for name in TEXTS if any(name in row for row in rows)]
     deviations = {
@@ -119,15 +121,9 @@ def states_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [state for state in STATES if state != "aligned" or aligned]
 
 
-def state_values(rows: Iterable[Mapping[str, Any]], name: str, state: str) -> list[float]:
+def state_values(rows: Sequence[Mapping[str, Any]], name: str, state: str) -> list[float]:
     """The finite values of a measure in a state; a pair that was not moved is aligned as it was given."""
-    suffix = STATES[state]
-    return finite_values([{name: row.get(f"{name}{suffix}", _unmoved(row, name, state))} for row in rows], name)
-
-
-def _unmoved(row: Mapping[str, Any], name: str, state: str) -> Any:
-    """The value of a pair that the initial alignment did not move."""
-    return row.get(f"{name}_before") if state == "aligned" else None
+    return finite_values(complete_states(rows), f"{name}{STATES[state]}")
 
 
 def _mean(values: Sequence[float]) -> float:

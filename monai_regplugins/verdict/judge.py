@@ -308,7 +308,7 @@ CHECKS: dict[str, Check] = {
         _gain("dsc", "before"),
         -0.02,
         -0.15,
-        "the labels overlap less than as they were given: mean Dice {:+.2f}",
+        "the labels overlap less than as they were given: mean Dice changed by {:+.2f}",
         "rounding labels to voxels changes up to 0.02",
     ),
 }

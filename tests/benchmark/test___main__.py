@@ -15,8 +15,13 @@ from monai.networks.nets import VoxelMorph
 
 from monai_regplugins.benchmark import __main__ as command
 from monai_regplugins.benchmark import baselines, runner, worker
+from monai_regplugins.benchmark.runner import MethodResult
 from monai_regplugins.checks import InputError
 from monai_regplugins.phantoms.abdomen import make_abdomen
+from monai_regplugins.settings import with_record
+from monai_regplugins.training import shown
+
+PUBLISHED = ("", "_hippocampus", "_hippocampus_labels", "_shapes")
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +142,54 @@ class TestChoice:
             ("ran + 5 steps x 2", 2.0, "ran + 5 steps"),
         ]
 
-    def test_published_weights_beside_others(self, ran: list[str], repository: Path) -> None:
-        other = str(repository / "bundles" / "ran" / "models" / "model_shapes.pt")
-        args = command.parse_arguments([*ran, "--ckpt", other, "--methods", "ran", "published"])
+    def test_published_weights_that_a_training_started_from(
+        self, ran: list[str], repository: Path, tmp_path: Path
+    ) -> None:
+        record = {"version": 1, "settings": {}, "started_from": "model_hippocampus.pt"}
+        torch.save(with_record({"weight": torch.ones(2)}, record), ckpt := tmp_path / "tuned.pt")
+        words = [*ran, "--ckpt", str(ckpt), "--set", "seed=3", "--pairs_file", "a.csv", "--methods", "ran"]
+        words += ["published"]
+        args = command.parse_arguments(words)
         own, published = command.choose_methods(args, command.read_bundles(args))
-        assert (own.name, published.name) == ("ran", "ran (published)")
-        assert own.options["config"]["ckpt"] == other
-        assert str(published.options["config"]["ckpt"]).endswith("/models/model.pt'")
+        assert (own.name, published.name) == ("ran", "ran model_hippocampus.pt (published)")
+        assert own.options["config"]["ckpt"] == str(ckpt)
+        config = published.options["config"]
+        assert Path(config["ckpt"]) == repository / "bundles" / "ran" / "models" / "model_hippocampus.pt"
+        assert (config["spatial_size"], config["seed"]) == ([36, 48, 36], 3)
+        said = command.facts(args, own.options["config"], {"ran": MethodResult()}, [own, published])
+        assert {name: said[f"weights of {name}"] for name in (own.name, published.name)} == {
+            own.name: str(ckpt),
+            published.name: shown(config["ckpt"]),
+        }
+        root = shown(repository / "bundles" / "ran")
+        assert {name: text for name, text in said.items() if name.startswith("to register")} == {
+            "to register with ran": f"regplugins register FIXED MOVING --bundle {root} --ckpt {ckpt} -o out"
+        }
+
+    def test_each_published_weights_beside_others(self, ran: list[str], tmp_path: Path) -> None:
+        torch.save({"weight": torch.ones(2)}, ckpt := tmp_path / "own.pt")
+        assert [name for name, _ in methods_of([*ran, "--ckpt", str(ckpt), "--methods", "published"])] == [
+            f"ran model{name}.pt (published)" for name in PUBLISHED
+        ]
+
+    def test_is_it_better(self, ran: list[str]) -> None:
+        """Refined is compared with refined."""
+        args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran", "published"])
+        methods = command.choose_methods(args, command.read_bundles(args))
+        results = {method.name: MethodResult(pairs=[{"dsc": 0.5}, {"dsc": 0.5}]) for method in methods}
+        results["ran + 5 steps"] = MethodResult(pairs=[{"dsc": 0.625}, {"dsc": 0.626}])
+        said = command._answers(args, results, methods)
+        assert list(said) == [
+            f"ran + 5 steps better than {other}"
+            for other in (
+                "optimization alone",
+                *(
+                    f"ran model{name}.pt (published) + 5 steps"
+                    for name in ("", "_hippocampus", "_hippocampus_labels", "_shapes")
+                ),
+            )
+        ]
+        assert {words.partition(":")[0] for words in said.values()} == {"yes"}
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult
-from monai_regplugins.benchmark.table import MEASURES, comparison_table, regularity_figure, time_ratios
+from monai_regplugins.benchmark.table import MEASURES, answer, comparison_table, regularity_figure, time_ratios
 
 METRICS = {"dsc": 0.1234, "hd95": 2.345, "tre": 3.456, "tre95": 7.891, "ncc": 0.5678, "folding_percent": 0.0123}
 METRICS["sdlogj"] = 0.2345
@@ -62,8 +64,42 @@ def test_ratios(names: list[str], first: str | None, ratios: dict[str, float]) -
 
 
 def test_facts_follow() -> None:
-    lines = comparison_table(RESULTS, {"data_set": "Phantom", "pairs": 2}).splitlines()
-    assert lines[-3:] == ["", "- data set: Phantom", "- pairs: 2"]
+    lines = comparison_table(RESULTS, {"data_set": "Phantom", "weights of ran model_a.pt": "a"}).splitlines()
+    assert lines[-3:] == ["", "- data set: Phantom", "- weights of ran model_a.pt: a"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [([0.02, 0.03, 0.025, 0.02], "yes"), ([0.2, -0.1, 0.05, 0.0], "not shown"), ([-0.1, -0.12, -0.11, -0.103], "no")],
+)
+def test_is_it_better(gains: list[float], expected: str) -> None:
+    """Interval and answer are those of SciPy's paired t-test."""
+    other = [0.5, 0.75, 0.625, 0.25]
+    one = [a + b for a, b in zip(other, gains, strict=True)]
+    results = [MethodResult(pairs=[{"dsc": dsc, "ncc": 0.0} for dsc in values]) for values in (one, other)]
+    test = stats.ttest_rel(one, other)
+    low, high = test.confidence_interval(0.95)
+    mean, spread = np.subtract(one, other).mean(), np.std(gains, ddof=1)
+    assert answer(*results) == (
+        f"{expected}: DSC {mean:+.3f} in the mean of 4 pairs (SD {spread:.3f}, "
+        f"95 % interval {low:+.3f} to {high:+.3f}, better in {sum(gain > 0 for gain in gains)})"
+    )
+    assert (test.pvalue < 0.05) == (expected != "not shown")
+
+
+def test_an_error_is_better_if_it_is_smaller() -> None:
+    rows = (
+        [{"tre": 1.0, "dsc": 0.5}, {"tre": 1.25, "dsc": 0.5}],
+        [{"tre": 2.0, "dsc": 0.5}, {"tre": 2.25, "dsc": 0.5}],
+    )
+    one, other = (MethodResult(pairs=list(pairs)) for pairs in rows)
+    said = answer(one, other).split("; ")
+    assert said[0].startswith("not shown: DSC +0.000 in the mean of 2 pairs")
+    assert said[1] == (
+        "yes: TRE (mm) -1.00 in the mean of 2 pairs (SD 0.00, 95 % interval -1.00 to -1.00, better in 2)"
+    )
+    assert answer(MethodResult(pairs=rows[0][:1]), MethodResult(pairs=rows[1][:1])).count("two pairs at least") == 2
+    assert answer(one, MethodResult(error="it is not installed")) == ""
 
 
 @pytest.mark.parametrize(("measure", "title"), [("tre", "TRE (mm)"), ("dsc", "DSC")])

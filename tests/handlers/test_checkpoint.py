@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from torch import nn
 
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, stop_message
 from monai_regplugins.handlers import (
     Checkpointing,
     EpochSeed,
@@ -467,7 +467,11 @@ class TestComparableScores:
             return training
 
         begin().trainer.run()
-        with pytest.raises(InputError, match=rf"scored in another way \({kind} differ\).*new training from its model"):
+        start = f"new training from '{tmp_path / 'model_last.pt'}'"
+        if kind == "pairs":
+            (tmp_path / "model_last.pt").unlink()
+            start = "new training"
+        with pytest.raises(InputError, match=rf"scored in another way \({kind} differ\).*{start}\."):
             begin(tmp_path / "checkpoint.pt", **change)
         begin(tmp_path / "checkpoint.pt").trainer.run()
 
@@ -535,6 +539,38 @@ def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
         start(tmp_path / "new", [], short, max_epochs=3)
 
 
+@pytest.mark.parametrize("step", [2, 5])
+def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> None:
+    """Three steps are an epoch, so the second step has no checkpoint, and the fifth loses two."""
+    training = start(tmp_path, [0.5, 0.6], max_epochs=2)
+
+    def stop() -> None:
+        raise Killed
+
+    training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), stop)
+    with pytest.raises(Killed):
+        training.trainer.run()
+    assert stop_message() == "stopped; what was written is complete: " + (
+        "no epoch has ended, so there is no checkpoint; start again."
+        if step == 2
+        else f"go on by the same command with --ckpt '{tmp_path / 'checkpoint.pt'}'; 2 steps since then are lost."
+    )
+    if step == 5:
+        start(tmp_path, [0.7, 0.8], tmp_path / "checkpoint.pt", max_epochs=2).trainer.run()
+        assert stop_message().endswith(": a list goes on by the same command, a training by its checkpoint.pt.")
+
+
+def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, data, expected in (("a", "scans", str(tmp_path / "scans")), ("b", "", "")):
+        training = make_training(max_epochs=1)
+        saver = Checkpointing(folder, training.network, training.optimizer, record={"version": 1}, data=data)
+        saver.attach(training.trainer, training.evaluator)
+        training.trainer.run()
+        assert load(tmp_path / folder / "checkpoint.pt")["data"] == expected
+        assert "data" not in (record_of(saver.weights, tmp_path) or {})
+
+
 def test_unknown_score_name(make_training: Any, tmp_path: Path) -> None:
     training = make_training(max_epochs=1)
     saver = Checkpointing(tmp_path, training.network, training.optimizer, score_name="dcs")
@@ -558,6 +594,16 @@ def test_weights_loader_without_model(tmp_path: Path) -> None:
     engine = Engine(lambda *_: None)
     WeightsLoader(nn.Conv2d(1, 1, 1), tmp_path / "model.pt").attach(engine)
     with pytest.raises(InputError, match="train or download one first"):
+        engine.run([0])
+
+
+def test_weights_loader_names_the_last_model(tmp_path: Path) -> None:
+    (tmp_path / "model_last.pt").touch()
+    engine = Engine(lambda *_: None)
+    WeightsLoader(nn.Conv2d(1, 1, 1), tmp_path / "model.pt").attach(engine)
+    with pytest.raises(
+        InputError, match=rf"no model at '.*/model\.pt'.* Beside it is '{tmp_path}/model_last\.pt', of a"
+    ):
         engine.run([0])
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from monai_regplugins.figures import pair as figure
 from monai_regplugins.handlers import FieldFigure, PairFigure
+from monai_regplugins.handlers import figures as handlers
 
 
 def test_handler_draws_the_first_pairs_of_every_second_evaluation(
@@ -27,6 +28,21 @@ def test_handler_draws_the_first_pairs_of_every_second_evaluation(
         for path in tmp_path.iterdir():
             path.unlink()
     assert drawn == [["pair.png", "pair_2.png"], [], ["pair.png", "pair_2.png"]]
+
+
+def test_a_picture_has_the_measures_of_the_table(
+    make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(handlers, "draw_pair", lambda *args, **_: shown.append(args) or Figure(figsize=(1, 1)))
+    training = make_training(val_handlers=(PairFigure(tmp_path / "pair.png", max_pairs=2),))
+    training.evaluator.run()
+    assert [metrics for _, _, metrics in shown] == training.evaluator.state.pair_rows
+    assert [item["pair_id"] for item, *_ in shown] == ["0_to_1", "1_to_2"]
+    own = figure.draw_pair(*shown[0][:2], {"ncc_before": 0.125, "ncc": 0.25, "folding_percent": 0.0}, judged=False)
+    texts = " ".join(text.get_text() for text in own.axes[0].texts)
+    assert "NCC 0.250" in texts
+    assert not {"PASS", "WARN", "FAIL"} & {*texts.replace(":", " ").split()}
 
 
 def test_handler_writes_a_picture(make_training: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from monai_regplugins.handlers import LossTerms, TrainingProgress, progress
+from monai_regplugins.handlers import LossTerms, TimeLimit, TrainingProgress, progress
 
 
 def test_loss_terms_of_both_kinds_of_output(make_training: Any) -> None:
@@ -72,6 +72,27 @@ def test_what_a_training_is_and_how_long_it_takes(
         "20 epochs of 3 steps, 1 a step, from epoch 1 on.",
         "2 s a step, 1 GiB: about 1.8 minutes left, validations not counted.",
     ]
+
+
+def test_a_time_limit_shortens_what_is_left(
+    make_training: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each look at the clock takes ten seconds, the limit's and, from the first to the sixth step, two for the bar."""
+    clock = iter(range(0, 10000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    training = make_training(max_epochs=20)
+    TimeLimit(2).attach(training.trainer)
+    TrainingProgress(LossTerms(training.loss)).attach(training.trainer)
+    with caplog.at_level("INFO", logger=progress.__name__):
+        training.trainer.run()
+    said = caplog.messages[-1]
+    assert said.endswith(
+        " GiB: 0.5 minutes left by max_minutes; all 20 epochs would take 10.8, validations not counted."
+    )
+    assert re.search(r"epoch 4/20: .*\b10/60 ", capsys.readouterr().err.splitlines()[-1])
 
 
 @pytest.mark.parametrize(

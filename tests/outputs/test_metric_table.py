@@ -70,7 +70,8 @@ def test_verdicts_and_the_aligned_pairs_have_columns() -> None:
     lines = metrics_csv(rows).splitlines()
     assert lines[0] == "pair_id,verdict,reasons,ncc_before,ncc_aligned,ncc"
     assert lines[1] == "a,WARN,'=it folds,0.2,0.4,0.8"
-    assert lines[2] == "b,PASS,,0.6,,0.9"
+    assert lines[2] == "b,PASS,,0.6,0.6,0.9", "it was not moved, so it is aligned as it was given"
+    assert lines[3] == "mean,,,0.4,0.5,0.85"
     table = [line.split() for line in summary_table(rows).splitlines()]
     assert table == [["2", "pairs", "before", "aligned", "after"], ["NCC", "0.400", "0.500", "0.850"]]
     assert "aligned" not in summary_table(rows[1:])
