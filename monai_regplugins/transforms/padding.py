@@ -12,7 +12,7 @@ from monai_regplugins.grids import as_meta_tensor
 from monai_regplugins.keys import IMAGE_KEYS
 from monai_regplugins.transforms.measured import leave_out
 
-__all__ = ["extend_border", "extend_borders"]
+__all__ = ["extend_border", "extend_borders", "scanned_box"]
 
 
 def extend_borders(pair: dict[Hashable, Any], mask: bool = True) -> None:
@@ -35,7 +35,7 @@ def extend_borders(pair: dict[Hashable, Any], mask: bool = True) -> None:
     """
     for key in IMAGE_KEYS:
         image = pair[key]
-        box = _scanned_box(image.as_tensor())
+        box = scanned_box(image.as_tensor())
         counts = torch.zeros(image.shape, dtype=torch.bool)
         counts[box] = True
         if bool(counts.all()):
@@ -52,11 +52,16 @@ def extend_border(image: torch.Tensor) -> torch.Tensor:
         >>> extend_border(torch.tensor([[[0.0, 3.0, 5.0, 0.0]] * 2]))[0, 0]
         tensor([3., 3., 5., 5.])
     """
-    return _extended(image, _scanned_box(image))
+    return _extended(image, scanned_box(image))
 
 
-def _scanned_box(image: torch.Tensor) -> tuple[slice, ...]:
-    """The box that holds every voxel above the minimum; the whole image if there is none."""
+def scanned_box(image: torch.Tensor) -> tuple[slice, ...]:
+    """Return the box that holds every voxel of ``image`` ``(1, *spatial)`` above the minimum; all if there is none.
+
+    Example:
+        >>> scanned_box(torch.tensor([[0.0, 3.0, 5.0, 0.0]]))[1]
+        slice(1, 3, None)
+    """
     scanned = (image[0] > image.min()).nonzero()
     if len(scanned) == 0:
         return (slice(None),) * image.ndim
