@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations
+from itertools import chain, count, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -434,23 +434,31 @@ def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) 
 
 
 def _write(content: Mapping[str, Any], images: Path, output_dir: Path) -> None:
-    """Write the json file of a data set into a folder that has none; one that says the same stays."""
+    """Write the json file of a data set into a folder that has none; one of the same images and pairs stays."""
     file = output_dir / f"{content['name']}_dataset.json"
-    text = json.dumps(content, indent=4) + "\n"
     found = files_in(output_dir, "*_dataset.json")
-    if found == [file] and file.read_text(encoding="utf-8", errors="replace") == text:
-        print(f"'{file}' is there already and says the same.")
+    if found == [file] and _listed(Learn2RegDataset(output_dir)) == _listed(Learn2RegDataset(output_dir, content)):
+        print(f"'{file}' is there already, of the same images and pairs.")
         return
     if found:
-        folder = absolute_path(images)
-        other = output_dir.with_name(f"{folder.parent.name}_{folder.name}")
         raise InputError(
-            f"'{found[0]}' is there already and describes other files or pairs; give another folder, such as "
-            f"-o {shlex.quote(str(other))}, or remove it."
+            f"'{found[0]}' is there already, of other images or pairs; give another folder, such as "
+            f"-o {shlex.quote(str(_free_folder(output_dir, absolute_path(images))))}, or remove it."
         )
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_file(file, text.encode())
+    write_file(file, (json.dumps(content, indent=4) + "\n").encode())
     print(f"Wrote '{file}'.")
+
+
+def _listed(data: Learn2RegDataset) -> tuple[Any, ...]:
+    """Return the images and pairs of a data set."""
+    return data.subjects, data.training_pairs(), data.validation_pairs()
+
+
+def _free_folder(taken: Path, images: Path) -> Path:
+    """Return a folder that is not there, called like that of the images and the one above."""
+    names = chain([f"{images.parent.name}_{images.name}"], (f"{taken.name}_{number}" for number in count(2)))
+    return next(folder for folder in map(taken.with_name, names) if not folder.exists())
 
 
 def _name_of(images: Path) -> str:

@@ -409,7 +409,8 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
         raise InputError(f"affine of {name} is not finite (sform), expected numbers of mm; fix the image's header.")
     sizes = [file.stat().st_size for file in voxels.files]
     bytes_held = len(sizes) * min(sizes, default=0) * (1 if voxels.raw else DEFLATE)
-    if min(header.shape, default=0) < 1 or math.prod(header.shape) * header.voxel_bytes > bytes_held:
+    before = header.offset + voxels.start if voxels.raw else 0
+    if min(header.shape, default=0) < 1 or before + math.prod(header.shape) * header.voxel_bytes > bytes_held:
         shape = " x ".join(map(str, header.shape))
         files = "the file has" if len(sizes) == 1 else f"the {len(sizes)} files of its voxels have"
         raise InputError(
