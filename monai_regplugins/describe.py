@@ -103,7 +103,7 @@ def run_describe(
     if wrong:
         more = f", and {len(wrong) - 1} more, see above" if len(wrong) > 1 else ""
         raise InputError(f"'{images}' cannot be trained on: {wrong[0].rstrip('.')}{more}; mend or remove such files.")
-    _print(_about_pairs(content, data_set))
+    _print(_about_pairs(content, Learn2RegDataset(data_set, None if is_known else content)))
     if not is_known:
         _write(content, Path(images), data_set)
     bundle, settings = proposal(dims, list(facts.values()), all("label" in entry for entry in entries))
@@ -171,7 +171,7 @@ def _chosen(entries: Sequence[Mapping[str, str]]) -> set[int]:
 def _complaints_of_files(entry: Mapping[str, str], dims: int) -> list[str]:
     """Return what is wrong with an image and its label map by their headers and the lengths of their files."""
     sizes = [_size_of(entry[key], what) for key, what in (("image", "image"), ("label", "label map")) if key in entry]
-    wrong = [] if len(sizes[0]) == dims else [f"has {len(sizes[0])} dimensions, the first image {dims}"]
+    wrong = [] if len(sizes[0]) == dims else [f"has {len(sizes[0])} dimensions, expected {dims}"]
     return wrong if len({*sizes}) == 1 else [*wrong, f"has {sizes[0]} voxels and its label map {sizes[1]}"]
 
 
@@ -220,13 +220,12 @@ def _subjects(content: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: images for name, images in groups.items() if len(images) > 1}
 
 
-def _about_pairs(content: Mapping[str, Any], data_set: Path) -> list[str]:
+def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[str]:
     """Say which pairs a training takes, and how else they could be made.
 
     Raises:
         InputError: When there are none to train or to validate.
     """
-    known = Learn2RegDataset(data_set, content)
     numbers = len(known.training_pairs()), len(known.validation_pairs())
     within = "training_paired_images" in content or content.get("pairings") == "paired"
     kind = "within each subject" if within else "of different subjects"
@@ -275,7 +274,7 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
     axes = [axis for axis in range(3) if axis < scan.values.ndim and (dims == 3 or scan.values.shape[axis] > 1)][:dims]
     labels, complaints = _labels_of(entry, dims, values.shape)
     if values.ndim != dims:
-        complaints.append(f"has {values.ndim} dimensions, the first image {dims}")
+        complaints.append(f"has {values.ndim} dimensions, expected {dims}")
     if not np.isfinite(values).all() or values.min() == values.max():
         complaints.append("is constant, or holds NaN or infinity")
     finite = values[np.isfinite(values)]

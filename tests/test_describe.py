@@ -127,6 +127,20 @@ def test_a_known_layout_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> 
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 
+def test_the_pairs_of_a_data_set_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """The json file lists a pair that its layout alone would not make."""
+    images = [save(f"Set/imagesTr/Set_{number}_0000.nii.gz", image(number)) for number in range(4)]
+    files = [Path(path).relative_to("Set").as_posix() for path in images]
+    pair = {"moving": files[2], "fixed": files[3]}
+    content = {
+        "tensorImageSize": {"0": "3D"},
+        "training": [{"image": file} for file in files],
+        "registration_val": [pair],
+    }
+    Path("Set/Set_dataset.json").write_text(json.dumps(content))
+    assert "  pairs: 2 to train, 1 to validate, of different subjects" in described(capsys, "Set")
+
+
 def refused(capsys: pytest.CaptureFixture[str], words: str) -> tuple[list[str], str]:
     """Run the command in vain; return the lines and the error, after which there is neither a file nor a command."""
     with pytest.raises(InputError) as caught:
@@ -189,7 +203,7 @@ def test_how_much_was_read(capsys: pytest.CaptureFixture[str]) -> None:
         ("scans/2.nii.gz", (16, 20, 12), 2000, "the file inflates to"),
         ("segs/3.nii.gz", (16, 20, 12), 100, "it is damaged or something else"),
         ("segs/3.nii.gz", (16, 20, 11), None, "has (16, 20, 12) voxels and its label map (16, 20, 11)"),
-        ("scans/2.nii.gz", (20, 12), None, "has 2 dimensions, the first image 3"),
+        ("scans/2.nii.gz", (20, 12), None, "has 2 dimensions, expected 3"),
     ],
     ids=["cut image", "cut label map", "other size", "other dimensions"],
 )
