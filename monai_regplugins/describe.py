@@ -309,7 +309,7 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
 
     The grid has the proportions of the median image in mm, not more voxels than that and than ``MOST_VOXELS``. CT,
     which reaches below -900 HU, is clipped to the range of its body, other images are not clipped. Crops in a constant
-    frame are aligned by an affine map and extended: their frames would be matched instead of what they show. Label maps
+    frame are aligned by an affine map and extended, so that a training does not match their frames. Label maps
     drive a training as they did that of the published weights.
 
     Args:
@@ -351,7 +351,7 @@ def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
         share = round(100 * float(np.median([one.frame for one in framed])))
         lines.append(
             f"  extend_border, initial_alignment: a constant frame covers {share} % (median) of {len(framed)} of "
-            f"{len(facts)} images, and a network would match frames"
+            f"{len(facts)} images, which a training can match instead of the anatomy"
         )
     if "label_weight" in settings:
         lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
