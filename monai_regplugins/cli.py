@@ -16,9 +16,9 @@ from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform
 __all__ = ["build_parser", "main", "split_overrides"]
 
 AUTO = "auto"
-DESCRIBING = ("--labels", "--paired", "--time")
+REPORTS = ("bundles", "describe", "doctor", "phases")
 OPTION = re.compile(r"--[a-zA-Z]")
-OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto", *DESCRIBING)
+OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto")
 
 # keys of the inference configurations that most users need: what their value is, and what they do
 IMAGES = {
@@ -109,6 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_transform_commands(commands, _path)
     commands.add_parser("bundles", help="list the bundles that are found", description=BUNDLES)
     commands.add_parser("doctor", help="check the installation and register a test pair", description=DOCTOR)
+    for command in commands.choices.values():
+        command.allow_abbrev = False
+        command.set_defaults(command_parser=command)
     return parser
 
 
@@ -283,13 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] and words[0] in TRANSFORM_COMMANDS:  # which have no keys of a bundle
         from monai_regplugins.transform_commands import run_transform_command
 
-        return run_transform_command(parser.parse_args(words))
+        return run_transform_command(_parsed(parser, words))
+    if words[:1] and words[0] in REPORTS:
+        return _report_command(_parsed(parser, words))()
     own, overrides = split_overrides(words)
-    args = parser.parse_args(own)
-    if args.command in ("bundles", "describe", "doctor", "phases"):
-        if overrides:
-            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        return _report_command(args)()
+    args = _parsed(parser, own)
     from monai_regplugins.early_checks import early_error
 
     if error := early_error(args, overrides):
@@ -312,6 +313,18 @@ def _no_search_for_garbage() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; of words that its command does not know, the error shows what is closest to the first."""
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        from monai_regplugins.checks import suggest
+
+        options = re.findall(r"--\w[\w-]*", args.command_parser.format_help())
+        hint = suggest(unknown[0].partition("=")[0], options) if unknown[0].startswith("-") else ""
+        args.command_parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+    return args
 
 
 def _report_command(args: argparse.Namespace) -> Callable[[], int]:

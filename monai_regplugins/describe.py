@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations
+from itertools import chain, count, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 from ignite.engine import Events
 from monai.bundle import create_workflow
 
@@ -26,24 +26,40 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout
 from monai_regplugins.files.atomic import write_file
+from monai_regplugins.files.folders import absolute_path, files_in
 from monai_regplugins.io.provenance import digest_of
-from monai_regplugins.readers.images import read_scan, without_padding
+from monai_regplugins.readers.images import read_scan, scan_shape, without_padding
+from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 from monai_regplugins.training import shown
+from monai_regplugins.transforms.padding import scanned_box
 
 __all__ = ["Facts", "facts_of", "proposal", "run_describe"]
 
 TIMED_STEPS = 3
-LOOKED_AT = 25  # images whose voxels are read; of all others only their files are compared
+LOOKED_AT = 25  # images whose voxels are read, or all if they are small; of the others headers and lengths of files
+FEW_VOXELS = 2**26  # of a data set that is read as a whole
 MULTIPLE = 4  # of the voxels along an axis of a proposed grid
 MOST_VOXELS = {2: 96 * 96, 3: 36 * 48 * 36}  # of a proposed grid; the cost grows with them
 AIR = -900.0  # HU; images that reach below are CT
 BODY = (2.0, 98.0)  # percentiles of the voxels above air that a proposed window keeps
 LAST_NUMBER = re.compile(r"[ _.-]*\d+(?=(\.nii)?\.\w+$)")  # of an image's name
+FRAME = 0.1  # part of an image that a constant frame has to cover to matter
+FILLED = 0.9  # part of the box inside a frame that is scanned; less is air around a body
+MANY = 0.25  # of the images, from which on frames are to be extended
+LABEL_WEIGHT = 3  # of the label maps in a training, as for the published weights
+MOST_LABELS = 64  # of a label map; a map of more labels than its image has values is an image
+FEW_VALUES = 8  # of an image that looks like a label map
+SAMPLED = 10**6  # voxels whose values are counted
+SHOWN_LABELS = 20
 FAR = 0.1  # distance of two image centers, in sizes of the image, from which on centers are to be aligned
 
 
 class Facts(NamedTuple):
-    """What is known of an image: voxels and mm along each axis, orientation, place, intensities, labels."""
+    """What is known of an image: voxels and mm along each axis, orientation, place, intensities, labels.
+
+    ``complaints`` are reasons not to train on it, ``frame`` is the part of it that a constant frame covers, ``values``
+    the number of different intensities.
+    """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -53,6 +69,8 @@ class Facts(NamedTuple):
     window: tuple[int, int]
     labels: tuple[int, ...]
     complaints: tuple[str, ...]
+    frame: float = 0.0
+    values: int = 256
 
 
 def run_describe(
@@ -64,49 +82,114 @@ def run_describe(
         images: folder of images, or a data set in a known layout.
         labels: folder of label maps of the same names.
         output_dir: where the json file goes; by default ``datasets/<name>`` in the working directory.
-        timed: train two steps, and report how long an epoch takes.
+        timed: train three steps, and report how long an epoch takes.
         paired: pair the images whose names differ in their last number alone, such as the frames of one patient.
 
     Returns:
         The exit status.
 
     Raises:
-        InputError: When there are no images, the json file is there already, or there is nothing to be paired.
+        InputError: When there are no images, some cannot be trained on, the json file of other images is there already,
+            or there is nothing to be paired.
     """
     start()  # input errors in one line, from here on
-    content, data_set = _data_set(Path(images), labels, output_dir, paired)
-    entries = content["training"]
-    dims = int(content["tensorImageSize"]["0"][0])
-    chosen = entries[:: max(1, math.ceil(len(entries) / LOOKED_AT))]
-    facts = {entry["image"]: facts_of(entry, dims) for entry in chosen}
-    for line in [
-        *_summary(content, list(facts.values())),
-        *_about_pairs(content, data_set),
-        *_complaints(entries, facts),
-    ]:
-        print(line)
-    bundle, settings = proposal(dims, list(facts.values()))
+    content, data_set, is_known = _data_set(Path(images), labels, output_dir, paired)
+    entries, dims = content["training"], int(content["tensorImageSize"]["0"][0])
+    facts, wrong = _checked(entries, dims)
+    _refuse_swapped(entries, list(facts.values()))
+    _print(
+        [*_summary(content, list(facts.values())), *(f"check: {line}" for line in [*wrong, *_oddities(entries, facts)])]
+    )
+    if wrong:
+        more = f", and {len(wrong) - 1} more, see above" if len(wrong) > 1 else ""
+        raise InputError(f"'{images}' cannot be trained on: {wrong[0].rstrip('.')}{more}; mend or remove such files.")
+    _print(_about_pairs(content, Learn2RegDataset(data_set, None if is_known else content)))
+    if not is_known:
+        _write(content, Path(images), data_set)
+    bundle, settings = proposal(dims, list(facts.values()), all("label" in entry for entry in entries))
     config_file = shown(find_bundle(bundle) / "configs" / "train.json")
     words = {"config_file": config_file, "dataset_dir": shown(data_set), "output_dir": f"runs/{content['name']}"}
     words |= settings
     print(f"proposed: bundle {bundle}{''.join(f', {key} {value}' for key, value in settings.items())}")
+    _print(_reasons(settings, list(facts.values())))
     if timed:
-        print(f"time: {_minutes_per_epoch(config_file, str(data_set), settings):.1f} minutes an epoch on this machine")
+        print(_times(config_file, str(data_set), settings))
     print("Train on it:")
     print(shlex.join(["python", "-m", "monai.bundle", "run", "training", *_options(words)]))
     return 0
 
 
-def _data_set(folder: Path, labels: str | None, output_dir: str | None, paired: bool) -> tuple[dict[str, Any], Path]:
-    """Return the content of a data set's json file and its folder; it is written unless the layout says it all."""
+def _print(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        print(line)
+
+
+def _data_set(
+    folder: Path, labels: str | None, output_dir: str | None, paired: bool
+) -> tuple[dict[str, Any], Path, bool]:
+    """Return the content of a data set's json file, its folder, and whether the layout of that says it all."""
     if not folder.is_dir():
         raise InputError(f"images '{folder}' is no folder; give the folder that holds the images.")
     content = None if labels else content_of_layout(folder)
     if content is not None and not paired:
-        return content, folder
+        return content, folder, True
     content = content or content_of_folders(folder, Path(labels) if labels else None, _name_of(folder))
     content |= _within_subjects(content) if paired else {}
-    return content, _write(content, Path(output_dir or Path("datasets", content["name"])))
+    content |= {"name": absolute_path(output_dir).name} if output_dir else {}
+    return content, Path(output_dir or Path("datasets", content["name"])), False
+
+
+def _checked(entries: Sequence[Mapping[str, str]], dims: int) -> tuple[dict[str, Facts], list[str]]:
+    """Return facts of the images that are read, and why images cannot be trained on.
+
+    All of small images are read; of large ones some, and of the others headers and lengths of files.
+    """
+    facts: dict[str, Facts] = {}
+    wrong: list[str] = []
+    chosen = _chosen(entries)
+    for number, entry in enumerate(entries):
+        image = entry["image"]
+        try:
+            if number in chosen:
+                facts[image] = facts_of(entry, dims)
+            complaints = facts[image].complaints if image in facts else _complaints_of_files(entry, dims)
+            wrong += [f"'{image}' {complaint}" for complaint in complaints]
+        except InputError as error:
+            wrong.append(str(error))
+    if not facts:
+        raise InputError(wrong[0])
+    return facts, wrong
+
+
+def _chosen(entries: Sequence[Mapping[str, str]]) -> set[int]:
+    """Return the numbers of the entries whose voxels are read."""
+    count = max(LOOKED_AT, FEW_VOXELS // max(1, math.prod(scan_shape(entries[0]["image"], "image"))))
+    return {round(number) for number in np.linspace(0, len(entries) - 1, min(count, len(entries)))}
+
+
+def _complaints_of_files(entry: Mapping[str, str], dims: int) -> list[str]:
+    """Return what is wrong with an image and its label map by their headers and the lengths of their files."""
+    sizes = [_size_of(entry[key], what) for key, what in (("image", "image"), ("label", "label map")) if key in entry]
+    wrong = [] if len(sizes[0]) == dims else [f"has {len(sizes[0])} dimensions, expected {dims}"]
+    return wrong if len({*sizes}) == 1 else [*wrong, f"has {sizes[0]} voxels and its label map {sizes[1]}"]
+
+
+def _size_of(path: str, what: str) -> tuple[int, ...]:
+    """Return the voxels along the axes of an image that have several, by its header, and no colors of a picture."""
+    size = tuple(n for n in scan_shape(path, what, complete=True) if n > 1)
+    return size[:2] if path.lower().endswith(PICTURE_SUFFIXES) else size
+
+
+def _refuse_swapped(entries: Sequence[Mapping[str, str]], facts: Sequence[Facts]) -> None:
+    """Refuse images that are label maps and label maps that are images."""
+    swapped = [one for one in facts if len(one.labels) > max(MOST_LABELS, one.values)]
+    if len(swapped) > len(facts) / 2:
+        images, labels = (shown(Path(entries[0][key]).parent) for key in ("image", "label"))
+        raise InputError(
+            f"images and label maps seem to be swapped: an image in '{images}' has {swapped[0].values} different "
+            f"values, its label map in '{labels}' {len(swapped[0].labels)}; swap the two folders."
+        )
 
 
 def _within_subjects(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -137,13 +220,13 @@ def _subjects(content: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: images for name, images in groups.items() if len(images) > 1}
 
 
-def _about_pairs(content: Mapping[str, Any], data_set: Path) -> list[str]:
-    """Say which pairs a training takes, and how else they could be made."""
-    known = Learn2RegDataset(data_set)
-    try:
-        numbers = len(known.training_pairs()), len(known.validation_pairs())
-    except InputError as error:
-        return [f"check: {error}"]
+def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[str]:
+    """Say which pairs a training takes, and how else they could be made.
+
+    Raises:
+        InputError: When there are none to train or to validate.
+    """
+    numbers = len(known.training_pairs()), len(known.validation_pairs())
     within = "training_paired_images" in content or content.get("pairings") == "paired"
     kind = "within each subject" if within else "of different subjects"
     lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {kind}"]
@@ -153,8 +236,8 @@ def _about_pairs(content: Mapping[str, Any], data_set: Path) -> list[str]:
     return lines
 
 
-def _minutes_per_epoch(config_file: str, dataset_dir: str, settings: Mapping[str, Any]) -> float:
-    """Train three steps, the first of which does not count, and return how long an epoch of such steps takes."""
+def _times(config_file: str, dataset_dir: str, settings: Mapping[str, Any]) -> str:
+    """Train three steps, the first of which does not count, and say how long an epoch and all of them take."""
     times: list[float] = []
 
     def look(trainer: Any) -> None:
@@ -168,7 +251,12 @@ def _minutes_per_epoch(config_file: str, dataset_dir: str, settings: Mapping[str
         trainer = workflow.parser.get_parsed_content("train#trainer")
         trainer.add_event_handler(Events.ITERATION_COMPLETED, look)
         trainer.run()
-    return (times[-1] - times[0]) / (len(times) - 1) * int(trainer.state.epoch_length) / 60
+    minutes = (times[-1] - times[0]) / (len(times) - 1) * int(trainer.state.epoch_length) / 60
+    epochs = int(trainer.state.max_epochs)
+    return (
+        f"time: {minutes:.1f} minutes an epoch on this machine, {minutes * epochs / 60:.1f} hours for the {epochs} "
+        "epochs of the command; --max_minutes ends it earlier"
+    )
 
 
 def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
@@ -186,13 +274,14 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
     axes = [axis for axis in range(3) if axis < scan.values.ndim and (dims == 3 or scan.values.shape[axis] > 1)][:dims]
     labels, complaints = _labels_of(entry, dims, values.shape)
     if values.ndim != dims:
-        complaints.append(f"has {values.ndim} dimensions, the first image {dims}")
+        complaints.append(f"has {values.ndim} dimensions, expected {dims}")
     if not np.isfinite(values).all() or values.min() == values.max():
         complaints.append("is constant, or holds NaN or infinity")
     finite = values[np.isfinite(values)]
     lowest = float(finite.min()) if finite.size else 0.0
     body = finite[finite > AIR] if lowest < AIR else finite
     low, high = (float(np.percentile(body, part)) if body.size else 0.0 for part in BODY)
+    sample = finite[:: max(1, finite.size // SAMPLED)]
     return Facts(
         tuple(values.shape),
         tuple(round(float(np.linalg.norm(affine[:3, axis])), 3) for axis in axes),
@@ -202,18 +291,31 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
         (round(low), round(high)),
         labels,
         tuple(complaints),
+        _frame_of(values) if finite.size == values.size > 0 else 0.0,
+        len(np.unique(sample)),
     )
 
 
-def proposal(dims: int, facts: Sequence[Facts]) -> tuple[str, dict[str, Any]]:
+def _frame_of(values: Any) -> float:
+    """Return the part of an image that a constant frame covers; none where the box inside it is not filled, either."""
+    box = scanned_box(torch.from_numpy(values)[None])[1:]
+    inside = values[box]
+    filled = np.count_nonzero(inside > values.min()) >= FILLED * inside.size
+    return float(1 - inside.size / values.size) if filled else 0.0
+
+
+def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[str, dict[str, Any]]:
     """Propose a bundle, and settings of its training.
 
     The grid has the proportions of the median image in mm, not more voxels than that and than ``MOST_VOXELS``. CT,
-    which reaches below -900 HU, is clipped to the range of its body, other images are not clipped.
+    which reaches below -900 HU, is clipped to the range of its body, other images are not clipped. Crops in a constant
+    frame are aligned by an affine map and extended, so that a training does not match their frames. Label maps
+    drive a training as they did that of the published weights.
 
     Args:
         dims: 2 or 3.
         facts: of some images.
+        labeled: whether all images have label maps.
 
     Example:
         >>> image = Facts((48, 64, 48), (1, 1, 1), "RAS", (0, 0, 0), 0.0, (0, 200), (), ())
@@ -225,12 +327,35 @@ def proposal(dims: int, facts: Sequence[Facts]) -> tuple[str, dict[str, Any]]:
         return "r2n2", {"spatial_size": grid}
     is_ct = np.median([one.lowest for one in facts]) < AIR
     window = [round(float(np.median([one.window[end] for one in facts]))) for end in (0, 1)]
+    framed = len(_framed(facts)) >= MANY * len(facts)
     return "ran", {
         "spatial_size": grid,
         "window": window if is_ct else [],
-        "initial_alignment": "center" if _are_apart(facts) else "none",
+        "initial_alignment": "affine" if framed else "center" if _are_apart(facts) else "none",
+        **({"extend_border": True} if framed else {}),
         **({} if is_ct else {"mask_threshold": -1}),
+        **({"label_weight": LABEL_WEIGHT} if labeled and any(any(one.labels) for one in facts) else {}),
     }
+
+
+def _framed(facts: Sequence[Facts]) -> list[Facts]:
+    """Return the images of which a constant frame covers a part that matters."""
+    return [one for one in facts if one.frame >= FRAME]
+
+
+def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
+    """Say why settings that are not plain to see are proposed."""
+    lines = []
+    if "extend_border" in settings:
+        framed = _framed(facts)
+        share = round(100 * float(np.median([one.frame for one in framed])))
+        lines.append(
+            f"  extend_border, initial_alignment: a constant frame covers {share} % (median) of {len(framed)} of "
+            f"{len(facts)} images, which a training can match instead of the anatomy"
+        )
+    if "label_weight" in settings:
+        lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
+    return lines
 
 
 def _grid(dims: int, facts: Sequence[Facts]) -> list[int]:
@@ -274,47 +399,70 @@ def _summary(content: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
     entries, names = content["training"], content["labels"].get("0", {})
     labels = sorted({label for one in facts for label in one.labels})
     labeled = sum("label" in entry for entry in entries)
+    rest = "" if len(facts) == len(entries) else ", of the others headers and lengths of files"
     lines = [
         f"{content['name']}: {len(entries)} images, {content['tensorImageSize']['0']}, {labeled} with a label map; "
-        f"read: {len(facts)}",
+        f"read: {len(facts)} of {len(entries)}{rest}",
         f"  voxels: {_range([one.shape for one in facts])}",
         f"  voxel size (mm): {_range([one.spacing for one in facts])}",
         f"  orientation: {_counted(one.orientation for one in facts)}",
         f"  intensities: from {min(one.lowest for one in facts):g}, most within "
         f"{min(one.window[0] for one in facts)} to {max(one.window[1] for one in facts)}",
     ]
-    named = ", ".join(f"{label} {names[str(label)]}" if str(label) in names else str(label) for label in labels)
+    named = ", ".join(
+        f"{label} {names[str(label)]}" if str(label) in names else str(label) for label in labels[:SHOWN_LABELS]
+    )
+    named += f", ... ({len(labels)})" if len(labels) > SHOWN_LABELS else ""
     return [*lines, f"  labels: {named}"] if labels else lines
 
 
-def _complaints(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) -> list[str]:
-    """List what is wrong with single images, and images that are there twice."""
-    wrong = [f"check: '{image}' {complaint}" for image, one in facts.items() for complaint in one.complaints]
+def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) -> list[str]:
+    """List what may be wrong but prevents no training, such as empty label maps and images that are there twice."""
+    odd = [f"'{image}' has an empty label map" for image, one in facts.items() if one.labels and not any(one.labels)]
     first: dict[str, str] = {}
     for entry in entries:
         image = entry["image"]
         if (other := first.setdefault(digest_of(Path(image)), image)) != image:
-            wrong.append(f"check: '{image}' is the same file as '{other}'")
+            odd.append(f"'{image}' is the same file as '{other}'")
     lacking = [entry["image"] for entry in entries if "label" not in entry]
     if 0 < len(lacking) < len(entries):
-        wrong.append(f"check: {len(lacking)} images have no label map, first '{lacking[0]}'")
-    return wrong
+        odd.append(f"{len(lacking)} images have no label map, first '{lacking[0]}'; a training on labels needs all")
+    if few := [image for image, one in facts.items() if 1 < one.values <= FEW_VALUES]:
+        odd.append(f"{len(few)} images have {FEW_VALUES} different values or fewer, as label maps do, first '{few[0]}'")
+    return odd
 
 
-def _write(content: Mapping[str, Any], output_dir: Path) -> Path:
-    """Write the json file of a data set into a folder that has none."""
+def _write(content: Mapping[str, Any], images: Path, output_dir: Path) -> None:
+    """Write the json file of a data set into a folder that has none; one of the same images and pairs stays."""
     file = output_dir / f"{content['name']}_dataset.json"
-    if found := [*output_dir.glob("*_dataset.json")]:
-        raise InputError(f"'{found[0]}' is there already; train with --dataset_dir '{output_dir}', or give another -o.")
+    found = files_in(output_dir, "*_dataset.json")
+    if found == [file] and _listed(Learn2RegDataset(output_dir)) == _listed(Learn2RegDataset(output_dir, content)):
+        print(f"'{file}' is there already, of the same images and pairs.")
+        return
+    if found:
+        raise InputError(
+            f"'{found[0]}' is there already, of other images or pairs; give another folder, such as "
+            f"-o {shlex.quote(str(_free_folder(output_dir, absolute_path(images))))}, or remove it."
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     write_file(file, (json.dumps(content, indent=4) + "\n").encode())
     print(f"Wrote '{file}'.")
-    return output_dir
+
+
+def _listed(data: Learn2RegDataset) -> tuple[Any, ...]:
+    """Return the images and pairs of a data set."""
+    return data.subjects, data.training_pairs(), data.validation_pairs()
+
+
+def _free_folder(taken: Path, images: Path) -> Path:
+    """Return a folder that is not there, called like that of the images and the one above."""
+    names = chain([f"{images.parent.name}_{images.name}"], (f"{taken.name}_{number}" for number in count(2)))
+    return next(folder for folder in map(taken.with_name, names) if not folder.exists())
 
 
 def _name_of(images: Path) -> str:
     """Return a name for a data set: that of its folder, of the one above where that says nothing."""
-    folder = Path(os.path.abspath(images))
+    folder = absolute_path(images)
     return folder.parent.name if folder.name.lower() in ("images", "imagestr", "img", "imgs") else folder.name
 
 

@@ -82,6 +82,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "unset variable": (["register", "", "b.nii", "-o", "out"], "argument FIXED: an empty path"),
     "no list": (["batch", "-o", "out"], "the following arguments are required: PAIRS"),
     "unknown": (["warp"], "invalid choice: 'warp'"),
+    "mistyped option of a report": (["describe", "a", "--lables", "b"], "--lables b. Did you mean '--labels'?"),
+    "cut option of a report": (["describe", "a", "--label", "b"], "--label b. Did you mean '--labels'?"),
+    "mistyped option of transforms": (["jacobian", "a.nii", "-o", "b", "--lgo"], "--lgo. Did you mean '--log'?"),
     "options of a report": (["doctor", "--seed", "3"], "unrecognized arguments: --seed 3"),
 }
 

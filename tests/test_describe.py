@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from monai_regplugins import describe
+from monai_regplugins.bundle_folders import find_bundle
 from monai_regplugins.checks import InputError
 from monai_regplugins.cli import main
 from monai_regplugins.data.learn2reg import Learn2RegDataset
@@ -31,6 +34,9 @@ def save(path: str, values: Any, spacing: float = 1.0, corner: float = 0.0) -> s
     return path
 
 
+OPTIONS = ("dataset_dir", "output_dir", "spatial_size", "window", "label_weight")
+
+
 def image(number: int, shape: tuple[int, ...] = (16, 20, 12)) -> Any:
     """Random intensities from 0 to 100."""
     return np.random.default_rng(number).integers(0, 101, shape, dtype=np.int16)
@@ -48,22 +54,23 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
         save(f"segs/scan{number}.nii.gz", (image(number) > 50).astype(np.uint8) * 3, 2.0)
     lines = described(capsys, "mine --labels segs")
     assert lines[:8] == [
-        "Wrote 'datasets/mine/mine_dataset.json'.",
-        "mine: 4 images, 3D, 4 with a label map; read: 4",
+        "mine: 4 images, 3D, 4 with a label map; read: 4 of 4",
         "  voxels: 16 x 20 x 12",
         "  voxel size (mm): 2 x 2 x 2",
         "  orientation: LAS (4)",
         "  intensities: from 0, most within 1 to 99",
         "  labels: 0, 3",
         "  pairs: 2 to train, 2 to validate, of different subjects",
+        "Wrote 'datasets/mine/mine_dataset.json'.",
     ]
     words = shlex.split(lines[-1])
     options = dict(zip(words[5::2], words[6::2], strict=True))
-    assert {key: options[f"--{key}"] for key in ("dataset_dir", "output_dir", "spatial_size", "window")} == {
+    assert {key: options[f"--{key}"] for key in OPTIONS} == {
         "dataset_dir": "datasets/mine",
         "output_dir": "runs/mine",
         "spatial_size": "[16,20,12]",
         "window": "[]",
+        "label_weight": "3",
     }
     assert Path(options["--config_file"]).parts[-3:] == ("ran", "configs", "train.json")
     data = Learn2RegDataset(options["--dataset_dir"])
@@ -71,23 +78,80 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
     assert sorted(path.name for path in Path("mine").iterdir()) == [f"scan{number}.nii.gz" for number in range(4)]
 
     before = Path("datasets/mine/mine_dataset.json").read_bytes()
-    with pytest.raises(InputError, match=r"mine_dataset\.json' is there already; train with --dataset_dir"):
+    again = described(capsys, "mine --labels segs")
+    there = "'datasets/mine/mine_dataset.json' is there already, of the same images and pairs."
+    assert again == [there if line.startswith("Wrote ") else line for line in lines]
+    with pytest.raises(
+        InputError, match=r"mine_dataset\.json' is there already, of other images or pairs; give another f"
+    ):
         main(["describe", "mine"])
     assert Path("datasets/mine/mine_dataset.json").read_bytes() == before
 
 
+def test_two_folders_of_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused with a name that is free; the data set and its training are called like -o."""
+    for number in range(8):
+        save(f"{'ab'[number % 2]}/scans/{number}.nii.gz", image(number))
+    described(capsys, "a/scans")
+    with pytest.raises(InputError, match="-o datasets/b_scans, or remove it"):
+        main(["describe", "b/scans"])
+    lines = described(capsys, "b/scans -o datasets/b_scans")
+    with pytest.raises(InputError, match="-o datasets/scans_2, or remove it"):
+        main(["describe", "b/scans"])
+    assert "Wrote 'datasets/b_scans/b_scans_dataset.json'." in lines
+    assert "--output_dir runs/b_scans " in lines[-1]
+
+
+def test_paths_are_without_dots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        save(f"mine/scan{number}.nii.gz", image(number))
+        save(f"segs/scan{number}.nii.gz", np.eye(20, 12, dtype=np.uint8) + np.zeros((16, 1, 1), dtype=np.uint8))
+    Path("work").mkdir()
+    monkeypatch.chdir("work")
+    described(capsys, "../mine --labels ../segs")
+    (file,) = Path("datasets").rglob("*.json")
+    entries = json.loads(file.read_text())["training"]
+    assert {str(Path(path).parent) for entry in entries for path in entry.values()} == {
+        str(Path.cwd().parent / name) for name in ("mine", "segs")
+    }
+
+
 def test_a_known_layout_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a", "b"):
+    for name in "abcd":
         save(f"Set/images/{name}.nii.gz", image(ord(name), (30, 40, 1)))
     lines = described(capsys, "Set")
-    assert lines[0] == "Set: 2 images, 2D, 0 with a label map; read: 2"
+    assert lines[0] == "Set: 4 images, 2D, 0 with a label map; read: 4 of 4"
     assert "--dataset_dir Set " in lines[-1]
     assert "bundles/r2n2/configs/train.json" in lines[-1]
     assert lines[-1].endswith("--spatial_size '[32,40]'")
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 
-def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pairs_of_a_data_set_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """The json file lists a pair that its layout alone would not make."""
+    images = [save(f"Set/imagesTr/Set_{number}_0000.nii.gz", image(number)) for number in range(4)]
+    files = [Path(path).relative_to("Set").as_posix() for path in images]
+    pair = {"moving": files[2], "fixed": files[3]}
+    content = {
+        "tensorImageSize": {"0": "3D"},
+        "training": [{"image": file} for file in files],
+        "registration_val": [pair],
+    }
+    Path("Set/Set_dataset.json").write_text(json.dumps(content))
+    assert "  pairs: 2 to train, 1 to validate, of different subjects" in described(capsys, "Set")
+
+
+def refused(capsys: pytest.CaptureFixture[str], words: str) -> tuple[list[str], str]:
+    """Run the command in vain; return the lines and the error, after which there is neither a file nor a command."""
+    with pytest.raises(InputError) as caught:
+        main(["describe", *shlex.split(words)])
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if "monai.bundle" in line]
+    assert not list(Path().rglob("*.json"))
+    return lines, str(caught.value)
+
+
+def test_what_cannot_be_trained_on_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     save("Set/images/a.nii.gz", image(0))
     save("Set/images/b.nii.gz", image(1))
     save("Set/images/c.nii.gz", np.ones((16, 20, 12)))
@@ -98,17 +162,96 @@ def test_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     holes[0, 0, 0] = np.nan
     save("Set/images/e.nii.gz", image(2))
     save("Set/labels/e.nii.gz", holes)
-    text = "\n".join(line for line in described(capsys, "Set") if line.startswith("check: "))
+    Path("Set/images/f.nii.gz").write_text("<html>")
+    lines, error = refused(capsys, "Set")
+    text = "\n".join(line for line in lines if line.startswith("check: "))
     for part in (
         "a.nii.gz' has (16, 20, 12) voxels and its label map (16, 20, 13)",
+        "a.nii.gz' has an empty label map",
         "b.nii.gz' has a label map of fractions",
         "c.nii.gz' is constant, or holds NaN or infinity",
         "d.nii.gz' is the same file as '",
         "e.nii.gz' has a label map that holds NaN or infinity",
-        "2 images have no label map, first '",
+        "f.nii.gz' cannot be read as an image",
+        "3 images have no label map, first '",
     ):
         assert part in text
-    assert len(text.splitlines()) == 7  # NaN is no whole number, either
+    assert len(text.splitlines()) == 10  # NaN is no whole number, either, and 0.5 counts as 0
+    assert re.fullmatch(r"'Set' cannot be trained on: '.*a\.nii\.gz' has .*, and 5 more, see above; mend or .*", error)
+
+
+@pytest.fixture
+def few_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six images the first and the last are read."""
+    monkeypatch.setattr(describe, "LOOKED_AT", 2)
+    monkeypatch.setattr(describe, "FEW_VOXELS", 0)
+    for number in range(6):
+        save(f"scans/{number}.nii.gz", image(number))
+        save(f"segs/{number}.nii.gz", (image(number) > 50).astype(np.uint8))
+
+
+@pytest.mark.usefixtures("few_are_read")
+def test_how_much_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+    first = described(capsys, "scans --labels segs")[0]
+    assert first.endswith("6 with a label map; read: 2 of 6, of the others headers and lengths of files")
+
+
+@pytest.mark.usefixtures("few_are_read")
+@pytest.mark.parametrize(
+    ("path", "shape", "kept", "message"),
+    [
+        ("scans/2.nii.gz", (16, 20, 12), 2000, "the file inflates to"),
+        ("segs/3.nii.gz", (16, 20, 12), 100, "it is damaged or something else"),
+        ("segs/3.nii.gz", (16, 20, 11), None, "has (16, 20, 12) voxels and its label map (16, 20, 11)"),
+        ("scans/2.nii.gz", (20, 12), None, "has 2 dimensions, expected 3"),
+    ],
+    ids=["cut image", "cut label map", "other size", "other dimensions"],
+)
+def test_damage_in_what_is_not_read(
+    capsys: pytest.CaptureFixture[str], path: str, shape: tuple[int, ...], kept: int | None, message: str
+) -> None:
+    save(path, image(9, shape))
+    Path(path).write_bytes(Path(path).read_bytes()[:kept])
+    lines, error = refused(capsys, "scans --labels segs")
+    assert message in error
+    assert any(message in line for line in lines)
+
+
+def test_swapped_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"scans/{number}.nii.gz", image(number))
+        save(f"segs/{number}.nii.gz", (image(number) > 50).astype(np.uint8))
+    _, error = refused(capsys, "segs --labels scans")
+    assert error.startswith(
+        "images and label maps seem to be swapped: an image in 'segs' has 2 different values, its la"
+    )
+    (line,) = (line for line in described(capsys, "segs") if line.startswith("check: "))
+    assert line.startswith("check: 4 images have 8 different values or fewer, as label maps do, first '")
+
+
+def test_many_labels_are_not_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"scans/{number}.nii.gz", image(number))
+        save(f"segs/{number}.nii.gz", image(number) // 2)
+    (line,) = (line for line in described(capsys, "scans --labels segs") if line.startswith("  labels: "))
+    assert line.endswith(" 18, 19, ... (51)")
+
+
+def test_images_in_folders_below(capsys: pytest.CaptureFixture[str]) -> None:
+    save("mine/scans/a.nii.gz", image(0))
+    save("mine/segs/a.nii.gz", image(0))
+    _, error = refused(capsys, "mine")
+    assert error == (
+        "'mine' holds no images; images lie in its folders 'scans', 'segs': "
+        "regplugins describe mine/scans --labels mine/segs"
+    )
+
+
+def test_too_few_images(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        save(f"scans/{number}.nii.gz", image(number))
+    _, error = refused(capsys, "scans")
+    assert "leaves no pair of images to train on" in error
 
 
 def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +277,8 @@ def test_nothing_to_pair(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_folder_above_has_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    save("scans/a.nii.gz", image(0))
+    for number in range(4):
+        save(f"scans/{number}.nii.gz", image(number))
     Path("scans/deeper").mkdir()
     monkeypatch.chdir("scans/deeper")
     described(capsys, "..")
@@ -149,7 +293,10 @@ def test_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     for number in range(5):
         save(f"Set/images/{number}.nii.gz", image(number))
     lines = described(capsys, "Set --time")
-    assert "time: 6.4 minutes an epoch on this machine" in lines
+    (line,) = (line for line in lines if line.startswith("time: "))
+    assert line.startswith(
+        "time: 6.4 minutes an epoch on this machine, 1.3 hours for the 12 epochs of the command; --max"
+    )
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 
@@ -170,6 +317,39 @@ class TestProposal:
         near, far = (self.FACTS._replace(center=(x, 0.0, 0.0)) for x in (4.0, 40.0))
         assert proposal(3, [self.FACTS, self.FACTS, near])[1]["initial_alignment"] == "none"
         assert proposal(3, [self.FACTS, self.FACTS, far])[1]["initial_alignment"] == "center"
+
+    def test_frames_are_extended(self) -> None:
+        """The settings of the published hippocampus weights, where a quarter of the images has a frame."""
+        framed = self.FACTS._replace(frame=0.5, center=(40.0, 0.0, 0.0))
+        many = proposal(3, [framed, self.FACTS, self.FACTS, self.FACTS])[1]
+        few = proposal(3, [framed, self.FACTS, self.FACTS, self.FACTS, self.FACTS])[1]
+        published = json.loads((find_bundle("ran") / "configs" / "hippocampus.json").read_text())
+        keys = ("initial_alignment", "extend_border", "mask_threshold")
+        assert {key: many[key] for key in keys} == {key: published[key] for key in keys}
+        assert "extend_border" not in few
+        assert few["initial_alignment"] == "center"
+
+    def test_labels_drive_a_training_if_there_are_some_everywhere(self) -> None:
+        assert proposal(3, [self.FACTS._replace(labels=(0, 2))], labeled=True)[1]["label_weight"] == 3
+        assert "label_weight" not in proposal(3, [self.FACTS._replace(labels=(0,))], labeled=True)[1]
+        assert "label_weight" not in proposal(3, [self.FACTS._replace(labels=(0, 2))])[1]
+
+
+def test_a_frame_is_what_is_constant_around_a_full_box() -> None:
+    values = np.zeros((10, 10, 10))
+    values[2:8, 1:9, :5] = np.arange(1, 241).reshape(6, 8, 5)
+    assert facts_of({"image": save("crop.nii.gz", values)}, 3).frame == pytest.approx(0.76)
+    values[2:8, 1:9, :5] *= np.random.default_rng(0).random((6, 8, 5)) > 0.2  # air around a body
+    assert facts_of({"image": save("body.nii.gz", values)}, 3).frame == 0.0
+
+
+def test_frames_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"crops/{number}.nii.gz", np.pad(image(number) + 1, 4))
+    lines = described(capsys, "crops")
+    share = round(100 * (1 - 16 * 20 * 12 / (24 * 28 * 20)))
+    assert any(f"a constant frame covers {share} % (median) of 4 of 4 images" in line for line in lines)
+    assert "--initial_alignment affine --extend_border True " in lines[-1]
 
 
 def test_facts_of_a_ct() -> None:

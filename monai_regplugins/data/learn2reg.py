@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from monai_regplugins.checks import InputError, check_file, suggest
-from monai_regplugins.data.plain_folders import content_of_layout
-from monai_regplugins.files.folders import files_in
+from monai_regplugins.data.plain_folders import content_of_layout, remedy
+from monai_regplugins.files.folders import absolute_path, files_in
 
 __all__ = ["Learn2RegDataset", "training_pairs", "validation_pairs"]
 
@@ -35,6 +35,7 @@ class Learn2RegDataset:
     Args:
         dataset_dir: folder with one ``*_dataset.json``, or without one in a layout of
             :func:`~monai_regplugins.data.plain_folders.content_of_layout`.
+        content: what its json file will say, if there is none yet.
 
     Attributes:
         name: name of the data set.
@@ -47,11 +48,12 @@ class Learn2RegDataset:
         InputError: When the folder, the json file or one of the files it names is missing or not as expected.
     """
 
-    def __init__(self, dataset_dir: str | Path) -> None:
-        self._folder = Path(dataset_dir).absolute()
-        plain = None if files_in(self._folder, "*_dataset.json") else content_of_layout(self._folder)
-        self._json = _find_json(self._folder) if plain is None else self._folder
-        self._content = _read_json(self._json) if plain is None else plain
+    def __init__(self, dataset_dir: str | Path, content: Mapping[str, Any] | None = None) -> None:
+        self._folder = absolute_path(dataset_dir)
+        if content is None and not files_in(self._folder, "*_dataset.json"):
+            content = content_of_layout(self._folder)
+        self._json = _find_json(self._folder) if content is None else self._folder
+        self._content = _read_json(self._json) if content is None else content
         self.name: str = str(self._content.get("name", self._json.name.removesuffix("_dataset.json")))
         self.spatial_dims: int = self._read_spatial_dims()
         self.label_names: dict[int, str] = self._read_label_names()
@@ -290,12 +292,17 @@ def validation_images(dataset_dir: str | Path, seed: int = 0, validation_fractio
 
 def _find_json(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InputError(f"dataset_dir '{folder}' is no folder; give the folder of a Learn2Reg data set.")
+        state = "is no folder" if folder.exists() else "does not exist"
+        beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
+        raise InputError(
+            f"dataset_dir '{folder}' {state}; give a folder with 'images' and 'labels', or with the '*_dataset.json' "
+            f"that is written by: regplugins describe IMAGES --labels LABELS.{suggest(folder.name, beside)}"
+        )
     found = files_in(folder, "*_dataset.json")
     if not found:
         raise InputError(
             f"dataset_dir '{folder}' should hold one '*_dataset.json', or 'images' and 'labels', found none; "
-            f"write one with: regplugins describe '{folder}'."
+            f"{remedy(folder)}"
         )
     if len(found) > 1:
         listed = ", ".join(file.name for file in found)

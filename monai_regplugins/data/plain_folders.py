@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.files.folders import files_in
+from monai_regplugins.files.folders import absolute_path, files_in, is_foreign
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 
-__all__ = ["content_of_folders", "content_of_layout"]
+__all__ = ["content_of_folders", "content_of_layout", "remedy"]
 
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", *PICTURE_SUFFIXES)
+OF_LABELS = re.compile("seg|label|mask|annot", re.IGNORECASE)  # in the name of a folder of label maps
 CHANNEL = re.compile(r"_(\d{4})$")  # at the end of the name of an image of nnU-Net, which its label lacks
 
 
@@ -59,9 +61,9 @@ def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str
         InputError: When there are no images, the first of them cannot be read, the folder of label maps is missing, or
             none of these has the name of an image.
     """
-    files = [file for file in files_in(images.absolute()) if _stem(file) is not None]
+    files = images_in(absolute_path(images))
     if not files:
-        raise InputError(f"'{images}' holds no images; give a folder of files such as NIfTI, NRRD, MetaImage or PNG.")
+        raise InputError(f"'{images}' holds no images; {remedy(images)}")
     by_stem = _label_files(labels)
     found = {file: by_stem.get(_stem(file) or "") or by_stem.get(CHANNEL.sub("", _stem(file) or "")) for file in files}
     if by_stem and not any(found.values()):
@@ -84,7 +86,35 @@ def _label_files(labels: Path | None) -> dict[str, Path]:
         return {}
     if not labels.is_dir():
         raise InputError(f"labels '{labels}' is no folder; give the folder that holds the label maps.")
-    return {stem: file for file in files_in(labels.absolute()) if (stem := _stem(file)) is not None}
+    return {_stem(file) or "": file for file in images_in(absolute_path(labels))}
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images of a folder by the suffixes of its files."""
+    return [file for file in files_in(folder) if _stem(file) is not None]
+
+
+def remedy(folder: Path) -> str:
+    """Return how to make a data set of a folder that is none, with the command.
+
+    Where the images lie one folder below, the command names that folder, and one beside it that is called like label
+    maps.
+
+    Example:
+        >>> remedy(Path("nowhere"))
+        'give a folder of files such as NIfTI, NRRD, MetaImage or PNG to: regplugins describe FOLDER'
+    """
+    if images_in(folder):
+        return f"write one with: {shlex.join(['regplugins', 'describe', str(folder)])}"
+    below = [path for path in sorted(folder.glob("*")) if not is_foreign(Path(path.name)) and images_in(path)]
+    if not below:
+        return "give a folder of files such as NIfTI, NRRD, MetaImage or PNG to: regplugins describe FOLDER"
+    labels = [path for path in below if OF_LABELS.search(path.name)]
+    images = next((path for path in below if path not in labels), below[0])
+    words = ["regplugins", "describe", str(images)]
+    words += ["--labels", str(labels[0])] if labels and labels[0] != images else []
+    listed = ", ".join(f"'{path.name}'" for path in below)
+    return f"images lie in its folders {listed}: {shlex.join(words)}"
 
 
 def spatial_dims_of(image: Path) -> int:

@@ -9,10 +9,21 @@ from pathlib import Path
 
 from monai_regplugins.files.atomic import workshop
 
-__all__ = ["files_in", "is_foreign", "is_made", "make_folder"]
+__all__ = ["absolute_path", "files_in", "is_foreign", "is_made", "make_folder"]
 
 # what DICOM media, Windows, macOS and network drives put beside the user's files, in small letters
 FOREIGN = ("dicomdir", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r")
+
+
+def absolute_path(path: str | Path) -> Path:
+    """Return an absolute path without ``..``; links in it stay as they are, unless ``..`` follows one.
+
+    Example:
+        >>> absolute_path("/data/hospital/../scans").as_posix()
+        '/data/scans'
+    """
+    plain = Path(os.path.abspath(path))
+    return Path(path).resolve() if Path(path).exists() and not (plain.exists() and plain.samefile(path)) else plain
 
 
 def files_in(folder: Path, pattern: str = "*", below: bool = False) -> list[Path]:

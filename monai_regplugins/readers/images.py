@@ -35,7 +35,7 @@ from monai_regplugins.readers.ome_zarr import ZARR_SUFFIXES, open_ome_zarr
 from monai_regplugins.readers.phases import Phase, chosen_volume, numbered
 from monai_regplugins.readers.pictures import PICTURE_FORMATS, PICTURE_SUFFIXES, itk_affine_of_picture, read_picture
 from monai_regplugins.readers.tiff import TIFF_SUFFIXES, read_tiff, tiff_layout
-from monai_regplugins.readers.voxel_files import VoxelFiles, check_inflated, voxel_files
+from monai_regplugins.readers.voxel_files import VoxelFiles, check_gzip_end, check_inflated, voxel_files
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -189,18 +189,29 @@ def without_padding(scan: Scan) -> Scan:
     return scan._replace(values=torch.from_numpy(air_for_padding(values, values == padding)), meta=meta)
 
 
-def scan_shape(path: PathLike, what: str) -> tuple[int, ...]:
+def scan_shape(path: PathLike, what: str, complete: bool = False) -> tuple[int, ...]:
     """Number of voxels along each axis, by the header alone; empty for DICOM, whose slices state it one by one.
 
+    Args:
+        path: of the image.
+        what: what the image is, e.g. ``"fixed image"``.
+        complete: also check that the image can be read as far as its header and the length of its files say it.
+
     Raises:
-        InputError: When there is no such file, its header cannot be read, or names files that it may not.
+        InputError: When there is no such file, its header cannot be read, or names files that it may not; with
+            ``complete`` also when the file is cut short, or has values or a voxel size that no image has.
     """
     file, name = check_readable(path, what, folder=True), f"{what} '{path}'"
     if (form := _format_of(file)) is None:
         return ()
-    voxel_files(file, name)
+    voxels = voxel_files(file, name)
     try:
-        return form.header(file).shape
+        header = form.header(file)
+        if complete:
+            _check_header(header, voxels, name)
+        if complete and file.name.lower().endswith(".nii.gz"):
+            check_gzip_end(file, header.offset + math.ceil(math.prod(header.shape) * header.voxel_bytes), name)
+        return header.shape
     except InputError:
         raise
     except Exception as error:  # readers raise anything on a damaged or foreign file
@@ -294,6 +305,7 @@ class _Header(NamedTuple):
         spacing: edges of a voxel, mm.
         placed: whether its affine is finite.
         decoded_bytes: of one voxel as the reader returns it.
+        offset: bytes before the voxels of a NIfTI file.
     """
 
     shape: tuple[int, ...]
@@ -302,6 +314,7 @@ class _Header(NamedTuple):
     spacing: tuple[float, ...] = ()
     placed: bool = True
     decoded_bytes: int = 8
+    offset: int = 0
 
 
 class _Decoded(NamedTuple):
@@ -396,7 +409,8 @@ def _check_header(header: _Header, voxels: VoxelFiles, name: str) -> None:
         raise InputError(f"affine of {name} is not finite (sform), expected numbers of mm; fix the image's header.")
     sizes = [file.stat().st_size for file in voxels.files]
     bytes_held = len(sizes) * min(sizes, default=0) * (1 if voxels.raw else DEFLATE)
-    if min(header.shape, default=0) < 1 or math.prod(header.shape) * header.voxel_bytes > bytes_held:
+    before = header.offset + voxels.start if voxels.raw else 0
+    if min(header.shape, default=0) < 1 or before + math.prod(header.shape) * header.voxel_bytes > bytes_held:
         shape = " x ".join(map(str, header.shape))
         files = "the file has" if len(sizes) == 1 else f"the {len(sizes)} files of its voxels have"
         raise InputError(
@@ -412,7 +426,8 @@ def _nifti_header(file: Path) -> _Header:
     kind = "complex numbers" if dtype.kind == "c" else "colors" if dtype.fields else "real"
     shape = tuple(int(size) for size in header.get_data_shape())
     scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))  # nibabel computes in float64
-    found = _Header(shape, dtype.itemsize, kind, decoded_bytes=8 if scaled else dtype.itemsize)
+    decoded = 8 if scaled else dtype.itemsize
+    found = _Header(shape, dtype.itemsize, kind, decoded_bytes=decoded, offset=int(header["vox_offset"]))
     if header["sform_code"] > 0:
         return found._replace(placed=bool(np.isfinite(header.get_sform()).all()))
     return found._replace(spacing=tuple(float(edge) for edge in header["pixdim"][1:4][: len(shape)]))

@@ -10,6 +10,8 @@ accept in other ways than these describe are refused.
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 
 from monai_regplugins.checks import InputError, import_optional
 
-__all__ = ["VoxelFiles", "check_inflated", "check_no_other_file", "check_own_values", "voxel_files"]
+__all__ = ["VoxelFiles", "check_gzip_end", "check_inflated", "check_no_other_file", "check_own_values", "voxel_files"]
 
 LONGEST_HEADER = 2**20  # bytes
 MOST_FILES = 2**16
@@ -121,6 +123,42 @@ def _inflated(file: Path, start: int, size: int) -> Iterator[int]:
         while size > 0 and (piece := stream.read(min(size, PIECE))):
             size -= len(piece)
             yield len(inflate.decompress(piece))
+
+
+def check_gzip_end(file: Path, promised: int, name: str) -> None:
+    """Check that a gzip file is not cut short, if possible by its end alone.
+
+    Its last four bytes state how many bytes it holds, modulo 2^32 (RFC 1952, section 2.3.1). Where they state another
+    number than expected, the file is inflated, for it may consist of several parts or hold more.
+
+    Args:
+        file: compressed.
+        promised: bytes by the header of the image in it.
+        name: of the image, for messages.
+
+    Raises:
+        InputError: When it holds fewer bytes.
+    """
+    with file.open("rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        stated = int.from_bytes(stream.read(4), "little")
+    if stated != promised % 2**32 and (held := _held(file, promised)) < promised:
+        raise InputError(
+            f"{name} cannot be read as an image, its header declares {promised} bytes but the file inflates to {held}; "
+            "it is cut short or damaged, so copy or download it again."
+        )
+
+
+def _held(file: Path, enough: int) -> int:
+    """The number of bytes that a gzip file inflates to before it ends or is damaged, counted until there are enough."""
+    held = 0
+    try:
+        with gzip.open(file) as stream:
+            while held < enough and (piece := stream.read(PIECE)):
+                held += len(piece)
+    except (EOFError, OSError, zlib.error):
+        return held
+    return held
 
 
 def check_no_other_file(header: Path, name: str) -> None:

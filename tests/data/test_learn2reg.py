@@ -170,8 +170,11 @@ def test_json_missing_or_twice(write, tmp_path):
     write(_content([_image(1)]), "A_dataset.json")
     with pytest.raises(InputError, match=r"found 2 of them \(A_dataset.json, B_dataset.json\)"):
         Learn2RegDataset(write(_content([_image(1)]), "B_dataset.json"))
-    with pytest.raises(InputError, match="is no folder"):
-        Learn2RegDataset(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no folder; give a folder with 'images' and 'labels', or .*regplugins descr"):
+        Learn2RegDataset(tmp_path / "A_dataset.json")
+    (tmp_path / "mydata").mkdir()
+    with pytest.raises(InputError, match=r"does not exist; give .*regplugins describe .*\. Did you mean 'mydata'\?"):
+        Learn2RegDataset(tmp_path / "mydate")
 
 
 def test_no_pairs(write):

@@ -105,8 +105,17 @@ def test_a_json_file_in_its_format_comes_first(put: Put) -> None:
 
 def test_what_is_none(put: Put, tmp_path: Path) -> None:
     assert content_of_layout(tmp_path) is None
-    with pytest.raises(InputError, match=r"or 'images' and 'labels', found none; write one with: regplugins describe"):
+    with pytest.raises(
+        InputError, match=r"or 'images' and 'labels', found none; give a folder of files .*describe FOLDER"
+    ):
         Learn2RegDataset(tmp_path)
+    folder = put("scans", "a.nii")
+    put("Segmentations", "a.nii")
+    command = rf"regplugins describe {folder}/scans --labels {folder}/Segmentations"
+    with pytest.raises(InputError, match=rf"images lie in its folders 'Segmentations', 'scans': {command}$"):
+        Learn2RegDataset(folder)
+    with pytest.raises(InputError, match=rf"found none; write one with: regplugins describe {folder}/scans$"):
+        Learn2RegDataset(folder / "scans")
     with pytest.raises(InputError, match="holds no images; give a folder of files"):
         content_of_layout(put("images"))
     folder = put("imagesTr", "a.nii")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_regplugins.files.folders import files_in, is_foreign, is_made, make_folder
+from monai_regplugins.files.folders import absolute_path, files_in, is_foreign, is_made, make_folder
 
 
 def fill(folder: Path) -> None:
@@ -24,6 +24,18 @@ def test_a_folder_is_made_and_an_empty_one_filled(tmp_path: Path) -> None:
         assert make_folder(target, fill) == target
         assert is_made(target)
         assert (target / "a").read_text() == "new"
+
+
+def test_a_path_without_dots_leads_to_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link stays, unless ".." follows it: that leaves the folder it leads to."""
+    for name in ("disk/scans", "disk/segs", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "work" / "mine").symlink_to(tmp_path / "disk" / "scans")
+    monkeypatch.chdir(tmp_path / "work")
+    assert absolute_path("../disk/scans") == tmp_path / "disk" / "scans"
+    assert absolute_path("../work/mine") == tmp_path / "work" / "mine"
+    assert absolute_path("mine/../segs") == tmp_path / "disk" / "segs"
+    assert absolute_path("../work/nowhere") == tmp_path / "work" / "nowhere"
 
 
 def test_one_that_holds_something_is_kept(tmp_path: Path) -> None:

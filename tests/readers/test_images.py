@@ -284,6 +284,19 @@ def test_the_shape_of_a_scan(tmp_path: Path) -> None:
         scan_shape(tmp_path / "b.nrrd", "image")
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.mha"])
+def test_the_files_of_a_shape_are_complete(tmp_path: Path, name: str) -> None:
+    if name.endswith(".mha"):
+        sitk.WriteImage(sitk.GetImageFromArray(VOLUME.T), str(tmp_path / name))
+    else:
+        nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / name)
+    assert scan_shape(tmp_path / name, "image", complete=True) == (4, 5, 6)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    assert scan_shape(tmp_path / name, "image") == (4, 5, 6)
+    with pytest.raises(InputError, match="is cut short or damaged"):
+        scan_shape(tmp_path / name, "image", complete=True)
+
+
 # --- several volumes in a file ----------------------------------------------------------------------------------------
 
 SERIES = np.stack([VOLUME, VOLUME[::-1], VOLUME * 2], axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import re
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 
 from monai_regplugins.checks import InputError
 from monai_regplugins.readers.images import SimpleITKReader, read_scan, scan_shape
-from monai_regplugins.readers.voxel_files import check_no_other_file, voxel_files
+from monai_regplugins.readers.voxel_files import check_gzip_end, check_no_other_file, voxel_files
 
 META = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
 NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nspacings: 1 1 1\nencoding: raw\n"
@@ -274,3 +275,18 @@ def test_compressed_voxels_that_are_noise(tmp_path: Path) -> None:
     path.write_bytes(content[:-size] + bytes(range(256)) * (size // 256 + 1))
     with pytest.raises(InputError, match="cannot be read as an image"):
         read_scan(path, "image")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gzip_files_that_are_cut_short(tmp_path: Path, parts: int) -> None:
+    """One of two parts states at its end the length of the second part alone."""
+    content = random.Random(0).randbytes(3000)
+    file = tmp_path / "a.nii.gz"
+    file.write_bytes(b"".join(gzip.compress(content[part::parts]) for part in range(parts)))
+    check_gzip_end(file, 3000, "image")
+    check_gzip_end(file, 2990, "image")
+    with pytest.raises(InputError, match="declares 3001 bytes but the file inflates to 3000; it is cut short"):
+        check_gzip_end(file, 3001, "image")
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(InputError, match="declares 3000 bytes but the file inflates to"):
+        check_gzip_end(file, 3000, "image")
