@@ -88,6 +88,7 @@ def _given(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _check_value(key: str, value: str) -> None:
     """A file has to exist, and a value that is one of several has to be one of them."""
     if key in FILES and not os.path.exists(value):
-        raise InputError(f"{key} '{value}' does not exist; give the path of an existing file.")
+        name = key.replace("_", " ")  # as it is called once it is read
+        raise InputError(f"{name} '{value}' does not exist; give the path of an existing file.")
     if key in CHOICES and value not in VALUES.get(key, {}):
         check_choice(value, CHOICES[key], key)

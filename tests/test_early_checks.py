@@ -90,7 +90,10 @@ def test_series_are_files_and_have_options_of_their_own(tmp_path: Path) -> None:
 def test_files_that_options_name_have_to_exist(key: str, args: Namespace, tmp_path: Path) -> None:
     assert early_error(args, [f"--{key}", args.fixed]) == ""
     for words in ([f"--{key}", "none.nii"], [f"--{key.replace('_', '-')}=none.nii"]):
-        assert early_error(args, words) == f"{key} 'none.nii' does not exist; give the path of an existing file."
+        assert (
+            early_error(args, words)
+            == f"{key.replace('_', ' ')} 'none.nii' does not exist; give the path of an existing file."
+        )
 
 
 @pytest.mark.parametrize("key", list(CHOICES))
