@@ -180,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = parse_arguments(argv)
     check_output(args.output)
     check_output(args.figure, (".png", ".svg", ".pdf"), "figure")
+    for ckpt in args.ckpt:
+        check_file(ckpt, "ckpt")
     configs = read_bundles(args)
     methods, config = choose_methods(args, configs), next(iter(configs.values()))
     parser = ConfigParser(dict(config))

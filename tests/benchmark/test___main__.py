@@ -204,6 +204,10 @@ class TestChoice:
         with pytest.raises(InputError, match=message):
             methods_of([*ran, *words])
 
+    def test_no_weights_there(self, ran: list[str], tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"ckpt '.*none\.pt' does not exist"):
+            command.main([*ran, "--ckpt", str(tmp_path / "none.pt"), "--methods", "identity"])
+
     def test_no_bundle_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"evaluate\.json' does not exist"):
             methods_of(["--bundle", str(tmp_path)])
