@@ -198,8 +198,7 @@ def pair_figure(
     regions = (labels, counts[0], images["fixed"])
     planes = planes_through(next(one if one is regions[2] else one != 0 for one in regions if one is not None), affine)
     axes, rows = _page(planes, images["fixed"].shape, steps)
-    length = np.linalg.norm(_array(ddf) * np.reshape(steps, (-1, *[1] * len(steps))), axis=0)
-    longest = float(np.percentile(length, 99.5)) or 1.0
+    longest = float(np.percentile(_lengths([one[_step(one)] for one in _array(ddf)], steps), 99.5)) or 1.0
     for plane, panels in zip(planes, rows, strict=True):
         cuts = [plane.cut(image) for image in images.values()]
         differences = [np.abs(cuts[0] - other) for other in cuts[1:]]
@@ -207,7 +206,8 @@ def pair_figure(
             axes.imshow(cut, cmap="gray", vmin=gray[0], vmax=gray[1], **_lying(panel))
         for panel, cut in zip(panels[3:5], differences, strict=True):
             axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
-        axes.imshow(plane.cut(length), cmap="viridis", vmin=0, vmax=longest, **_lying(panels[5]))
+        length = _lengths([plane.cut(one) for one in _array(ddf)], steps)
+        axes.imshow(length, cmap="viridis", vmin=0, vmax=longest, **_lying(panels[5]))
         _cover(axes, panels, plane, counts)
         if labels is not None:
             _draw_contours(axes, panels[:3], [plane.cut(labels), *(plane.cut(one) for one in carried)])
@@ -257,9 +257,20 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().float().numpy()
 
 
+def _step(image: Array) -> tuple[slice, ...]:
+    """Every so many voxels, of which there are enough to state a window."""
+    return (slice(None, None, math.ceil((image.size / WINDOW_VOXELS) ** (1 / image.ndim))),) * image.ndim
+
+
+def _lengths(components: Sequence[Array], steps: Sequence[float]) -> Array:
+    """Lengths of displacements in mm."""
+    lengths: Array = np.sqrt(sum((one * float(step)) ** 2 for one, step in zip(components, steps, strict=True)))
+    return lengths
+
+
 def _windows(fixed: Array, moving: Array, *counts: Array | None) -> tuple[Array, float]:
     """Return the gray window of what counts of two images, and the top of the color window of their difference."""
-    step = (slice(None, None, math.ceil((fixed.size / WINDOW_VOXELS) ** (1 / fixed.ndim))),) * fixed.ndim
+    step = _step(fixed)
     some = [image[step] for image in (fixed, moving)]
     inside = [np.ones(some[0].shape, dtype=bool) if mask is None else mask[step] for mask in (*counts, None, None)][:2]
     both = inside[0] & inside[1]
@@ -282,7 +293,7 @@ def _cover(axes: Axes, panels: Sequence[Panel], plane: Plane, counts: Sequence[A
 
 def _draw_points(axes: Axes, panels: Sequence[Panel], plane: Plane, ddf: Tensor, fixed: Tensor, moving: Tensor) -> None:
     """Mark the fixed points near a plane, and draw their errors before, and after the registration."""
-    found = sample_at(ddf[None].double().cpu(), fixed[None].double().cpu())[0].numpy()
+    found = sample_at(ddf[None].float().cpu(), fixed[None].float().cpu())[0].numpy()
     points, before = (one.detach().cpu().double().numpy() for one in (fixed, moving - fixed))
     near = np.ones(len(points), bool) if plane.normal is None else abs(points[:, plane.normal] - plane.position) <= NEAR
     axis, shape = [plane.across, plane.upward], plane.cut(ddf[0].numpy()).shape
