@@ -60,9 +60,10 @@ def check_settings() -> None:
         expected, is_good = _rule(name) or ("", bool)
         if isinstance(value, bool) or not isinstance(value, int | float) or not is_good(value):
             raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
-    _check_resumed_data(parser)
+    start = _start_of(parser)
+    _check_resumed_data(parser, *start)
     _check_dimensions(parser)
-    _report_settings_of_start(parser)
+    _report_settings_of_start(parser, *start)
 
 
 def labeled(pairs: Sequence[Mapping[str, Any]], label_weight: float) -> Sequence[Mapping[str, Any]]:
@@ -230,22 +231,24 @@ def _is_embedded(parser: ConfigParser) -> bool:
     return len(places) == 2 and places[0] == places[1]
 
 
-def _check_resumed_data(parser: ConfigParser) -> None:
-    """Refuse to resume a training on own data without them, before the phantom is made in their place."""
+def _start_of(parser: ConfigParser) -> tuple[str, Mapping[str, Any]]:
+    """The weights or the checkpoint that a training begins with, and what it holds; nothing from scratch."""
     ckpt = parser.get_parsed_content("ckpt") if "ckpt" in _keys(parser) else ""
-    if not ckpt or not _is_embedded(parser):
-        return
-    if data := load_weights(ckpt).get("data"):
+    return ckpt, load_weights(ckpt) if ckpt else {}
+
+
+def _check_resumed_data(parser: ConfigParser, ckpt: str, state: Mapping[str, Any]) -> None:
+    """Refuse to resume a training on own data without them, before the phantom is made in their place."""
+    if ckpt and _is_embedded(parser) and (data := state.get("data")):
         raise InputError(
             f"checkpoint '{ckpt}' is of a training on the data set '{data}'; give that, too: --dataset_dir "
             f"{shlex.quote(shown(data))}."
         )
 
 
-def _report_settings_of_start(parser: ConfigParser) -> None:
+def _report_settings_of_start(parser: ConfigParser, ckpt: str, state: Mapping[str, Any]) -> None:
     """Log how own images are prepared where a training starts from given weights, whose settings hold."""
-    ckpt = parser.get_parsed_content("ckpt") if "ckpt" in _keys(parser) else ""
-    if not ckpt or _is_embedded(parser) or "optimizer" in load_weights(ckpt):
+    if not ckpt or _is_embedded(parser) or "optimizer" in state:
         return
     values = {name: parser.get_parsed_content(name) for name in OF_IMAGES if name in _keys(parser)}
     logger.info(

@@ -198,7 +198,8 @@ def pair_figure(
     regions = (labels, counts[0], images["fixed"])
     planes = planes_through(next(one if one is regions[2] else one != 0 for one in regions if one is not None), affine)
     axes, rows = _page(planes, images["fixed"].shape, steps)
-    longest = float(np.percentile(_lengths([one[_step(one)] for one in _array(ddf)], steps), 99.5)) or 1.0
+    field = _array(ddf)
+    longest = float(np.percentile(_lengths([one[_step(one)] for one in field], steps), 99.5)) or 1.0
     for plane, panels in zip(planes, rows, strict=True):
         cuts = [plane.cut(image) for image in images.values()]
         differences = [np.abs(cuts[0] - other) for other in cuts[1:]]
@@ -206,14 +207,19 @@ def pair_figure(
             axes.imshow(cut, cmap="gray", vmin=gray[0], vmax=gray[1], **_lying(panel))
         for panel, cut in zip(panels[3:5], differences, strict=True):
             axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
-        length = _lengths([plane.cut(one) for one in _array(ddf)], steps)
-        axes.imshow(length, cmap="viridis", vmin=0, vmax=longest, **_lying(panels[5]))
+        axes.imshow(
+            _lengths([plane.cut(one) for one in field], steps),
+            cmap="viridis",
+            vmin=0,
+            vmax=longest,
+            **_lying(panels[5]),
+        )
         _cover(axes, panels, plane, counts)
         if labels is not None:
             _draw_contours(axes, panels[:3], [plane.cut(labels), *(plane.cut(one) for one in carried)])
         if points is not None:
             _draw_points(axes, panels, plane, ddf, *points)
-        _draw_grid(axes, panels[5], plane, _array(ddf))
+        _draw_grid(axes, panels[5], plane, field)
     _draw_scale(axes, rows[0][5], longest)
     axes.add_collection(
         LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)

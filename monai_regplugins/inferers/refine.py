@@ -275,7 +275,7 @@ class RefinedInferer(Inferer):
         """Refine one pair from the better start; return zero displacement if the result is worse."""
         masks = {key: pair[key] for key in MASK_KEYS if key in pair}
         observed = ObservedPair(pair["moving"], pair["fixed"], **masks, smoothing=self.smoothing)
-        own = _unless_auto(loss)
+        own = loss.of_one_contrast()
         _report_few_voxels(own, pair["fixed"])
         sizes = self._sizes(list(ddf.shape[2:]))
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
@@ -333,7 +333,7 @@ class RefinedInferer(Inferer):
             pairs=pairs,
             starts=self._starts(ddf, pairs[tuple(sizes[0])]),
         )
-        own = observed.loss_of_pair(_unless_auto(loss))
+        own = observed.loss_of_pair(loss.of_one_contrast())
         course = first(own)
         if loss.similarity == "auto":
             free = first(observed.loss_of_pair(loss.taking("mind")))
@@ -442,11 +442,6 @@ class RefinedInferer(Inferer):
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:
         """The size of the image, if it is one more level."""
         return [native] if self.full_resolution and sizes[-1] != native else []
-
-
-def _unless_auto(loss: InstanceLoss) -> InstanceLoss:
-    """The loss of images of one contrast."""
-    return loss.taking(loss.same_contrast) if loss.similarity == "auto" else loss
 
 
 def _check_uncertainty(factor: float, steps: int, loss: Loss | InstanceLoss) -> None:

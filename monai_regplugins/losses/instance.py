@@ -147,7 +147,7 @@ class InstanceLoss:
                 "expected as many; give the same channels of both."
             )
         if self.similarity == "auto":
-            return self.taking(self.same_contrast).similarity_of_pair(moving, fixed, padding)
+            return self.of_one_contrast().similarity_of_pair(moving, fixed, padding)
         counts = self._counts(moving)
         if self.similarity in ("mind", "features"):
             return self._of_descriptors(moving, fixed, counts)
@@ -168,6 +168,10 @@ class InstanceLoss:
         other = copy.copy(self)
         other.similarity = similarity
         return other
+
+    def of_one_contrast(self) -> InstanceLoss:
+        """The loss of images of one contrast: with ``same_contrast`` in place of ``auto``."""
+        return self.taking(self.same_contrast) if self.similarity == "auto" else self
 
     def of_share(self, share: float) -> InstanceLoss:
         """The loss of images of which masks leave a share, from 0 to 1: the similarity weight times that.
