@@ -102,13 +102,18 @@ def read_bundles(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         raise InputError(f"no bundle has a key '{unknown[0]}' to set.{suggest(unknown[0], known)}")
     configs: dict[str, dict[str, Any]] = {}
     for number, (file, config) in enumerate(zip(files, plain, strict=True)):
-        overrides = {key: value for key, value in args.set if key in config}
-        overrides |= {"ckpt": args.ckpt[number]} if args.ckpt else {}
-        overrides |= {"dataset_dir": args.dataset_dir} if args.dataset_dir else {}
-        overrides |= {"val_pairs": args.pairs} if args.pairs and not args.pairs_file else {}
         name = file.resolve().parents[1].name
+        overrides = _overrides(args, config, args.ckpt[number] if args.ckpt else None)
         configs[name if name not in configs else f"{name}-{number + 1}"] = read_config(file, overrides)
     return configs
+
+
+def _overrides(args: argparse.Namespace, config: Mapping[str, Any], ckpt: str | None) -> dict[str, Any]:
+    """Return the arguments of the command line that are keys of a configuration, with these weights."""
+    overrides = {key: value for key, value in args.set if key in config}
+    overrides |= {"ckpt": ckpt} if ckpt else {}
+    overrides |= {"dataset_dir": args.dataset_dir} if args.dataset_dir else {}
+    return overrides | ({"val_pairs": args.pairs} if args.pairs and not args.pairs_file else {})
 
 
 def choose_methods(args: argparse.Namespace, configs: Mapping[str, dict[str, Any]]) -> list[BenchmarkMethod]:
@@ -154,6 +159,7 @@ def facts(
         name: BASELINES[name] for name in dict.fromkeys(one.partition(" x ")[0] for one in results) if name in BASELINES
     }
     packages = dict.fromkeys([*SOFTWARE, *(baseline.package for baseline in chosen.values())])
+    weights = [(method, file) for method in methods if (file := _weights_of(method))]
     data_set = args.pairs_file or Learn2RegDataset(parser.get_parsed_content("dataset_dir")).name
     return {
         "data_set": data_set,
@@ -161,11 +167,11 @@ def facts(
         "preprocessing": f"that of {args.bundle[0].resolve().name}",
         **{name: baseline.about for name, baseline in chosen.items()},
         **_answers(args, results, methods),
-        **{f"weights of {method.name}": _weights_of(method) for method in methods if _weights_of(method)},
+        **{f"weights of {method.name}": file for method, file in weights},
         **{
-            f"to register with {method.name}": _register_command(args, method)
-            for method in methods
-            if _weights_of(method) and "(published)" not in method.name
+            f"to register with {method.name}": register_command(_root_of(method), file, args.refine_steps)
+            for method, file in weights
+            if "(published)" not in method.name
         },
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
@@ -209,17 +215,12 @@ def _published(args: argparse.Namespace) -> list[BenchmarkMethod]:
     """Return the bundles with their own weights, to be compared with others."""
     methods = []
     for number, root in enumerate(args.bundle):
+        config_file, name = root / "configs" / "evaluate.json", root.resolve().name
+        plain = read_config(config_file, {})
         for file in _weights_to_compare(root, args.ckpt[number] if args.ckpt else None):
-            one = argparse.Namespace(**{**vars(args), "bundle": [root], "ckpt": [str(file)], "set": _known(args, root)})
-            ((name, config),) = read_bundles(one).items()
+            config = read_config(config_file, _overrides(args, plain, str(file)))
             methods += _with_and_without_refinement(f"{name} {file.name} (published)", config, args.refine_steps)
     return methods
-
-
-def _known(args: argparse.Namespace, root: Path) -> list[tuple[str, Any]]:
-    """Return what is to be set of a bundle, of several."""
-    config = read_config(root / "configs" / "evaluate.json", {})
-    return [(key, value) for key, value in args.set if key in config]
 
 
 def _weights_to_compare(root: Path, ckpt: str | None) -> list[Path]:
@@ -250,10 +251,9 @@ def _weights_of(method: BenchmarkMethod) -> str:
     return shown(ConfigParser(dict(method.options["config"])).get_parsed_content("ckpt"))
 
 
-def _register_command(args: argparse.Namespace, method: BenchmarkMethod) -> str:
-    """Return the command that registers with a bundle's weights as here."""
-    root = ConfigParser(dict(method.options["config"])).get_parsed_content("bundle_root")
-    return register_command(root, _weights_of(method), args.refine_steps)
+def _root_of(method: BenchmarkMethod) -> Path:
+    """Return the folder of a bundle."""
+    return Path(ConfigParser(dict(method.options["config"])).get_parsed_content("bundle_root"))
 
 
 def _voxelmorph(ckpt: str | None, config: Mapping[str, Any]) -> BenchmarkMethod:

@@ -61,6 +61,7 @@ class _Course(NamedTuple):
     loss: InstanceLoss
     observed: ObservedPair
     driving: PairDrivers
+    judge: Callable[[Tensor], Judgement]
     contrast: str = ""
 
     @property
@@ -280,14 +281,15 @@ class RefinedInferer(Inferer):
         sizes = self._sizes(list(ddf.shape[2:]))
         size, seen = sizes[-1], {"refined_voxels": ddf.new_tensor([math.prod(sizes[0])])}
         driving = self.drivers.of_pair(pair)
-        pulls = driving.loss(size) if self.drivers else None
         if self.steps == 0:
-            judge = observed.judge(own, size, self.inferer.padding, pulls)
+            judge = self._judge(own, observed, driving, size)
             aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
             _report_worse(aligned, predicted)
             return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
         course = self._course(loss, ddf, observed, driving)
-        refined, judge = course.refined, observed.judge(course.judged_by, size, self.inferer.padding, pulls)
+        refined, judge = course.refined, course.judge
+        if course.contrast:
+            judge = self._judge(course.judged_by, observed, driving, size)
         aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
         found = judge(refined.at(size))
         if self.never_worse and not found.gain > aligned.gain:
@@ -355,14 +357,18 @@ class RefinedInferer(Inferer):
         sizes = self._sizes(list(ddf.shape[2:]))
         at = self._losses(loss, pairs, driving)
         coarse = {name: self._descend_levels(at, ddf, start, sizes[:1]) for name, start in starts.items()}
-        best = next(iter(coarse))
+        best, judge = next(iter(coarse)), self._judge(loss, observed, driving, sizes[-1])
         if len(coarse) > 1:
-            pulls = driving.loss(sizes[-1]) if self.drivers else None
-            judge = observed.judge(loss, sizes[-1], self.inferer.padding, pulls)
             judged = {name: judge(found.at(sizes[-1])) for name, found in coarse.items()}
             for name, judgement in judged.items():
                 best = name if judgement.is_better_than(judged[best]) else best
-        return _Course(best, coarse[best], loss, observed, driving)
+        return _Course(best, coarse[best], loss, observed, driving, judge)
+
+    def _judge(
+        self, loss: InstanceLoss, observed: ObservedPair, driving: PairDrivers, size: list[int]
+    ) -> Callable[[Tensor], Judgement]:
+        """What judges fields of a size, by the voxels that were held out and by what drives."""
+        return observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
 
     def _most_informed(
         self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
