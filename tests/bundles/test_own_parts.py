@@ -24,7 +24,7 @@ Create = Callable[..., ConfigWorkflow]
 def recipes(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the page's files."""
     page = (repository / "docs" / "how-to" / "use-your-own-parts.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]  # the later blocks are examples of their own
     (tmp_path / "own_parts.py").write_text(code, encoding="utf-8")
     for name, content in re.findall(r"`(own_\w+\.json)`:\n\n```json\n(.*?)```", page, re.DOTALL):
         (tmp_path / name).write_text(content, encoding="utf-8")
