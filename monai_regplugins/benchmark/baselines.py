@@ -1,8 +1,9 @@
 """Registration methods that install from pip, each as one function from a pair of images to a displacement field.
 
 They are what the bundles are compared with. All of them get the same two images on one grid, with the grid's axes as
-axes of the world and its first voxel at the origin, run on the CPU, and take no affine registration of their own. Their
-settings are the developers' defaults or those of their papers; ``about`` in :data:`BASELINES` gives them in words.
+axes of the world and its first voxel at the origin, and run on the CPU. ``greedy-affine`` begins with an affine
+registration of its own, for pairs that are prepared without one; the others take none. Their settings are the
+developers' defaults or those of their papers; ``about`` in :data:`BASELINES` gives them in words.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _bspline_tv(job: Job) -> Tensor:
     return register_bspline(job.moving[None], job.fixed[None], smoothness_weight=0.01 * job.stiffness).ddf[0]
 
 
-def _greedy(job: Job, metric: str = "") -> Tensor:
+def _greedy(job: Job, metric: str = "", affine: bool = False) -> Tensor:
     """Greedy diffeomorphic registration (Yushkevich et al. 2016), the command line given in memory."""
     d = len(job.spacing)
     images = {"fixed": _to_sitk(job.fixed, job.spacing), "moving": _to_sitk(job.moving, job.spacing)}
@@ -178,14 +179,20 @@ def _greedy(job: Job, metric: str = "") -> Tensor:
         images["mask"] = _to_sitk(job.mask > 0, job.spacing)
     tool = getattr(importlib.import_module("picsl_greedy"), f"Greedy{d}D")()
     metric = metric or f"NCC {'x'.join('2' * d)}"
+    common = f"-V 0 -threads {job.threads}"
+    mask = "" if job.mask is None else "-gm mask"
+    pair = f"{common} -seed {job.seed + 1} -i fixed moving {mask} -m {metric} -n 100x50x10"
+    if affine:
+        tool.execute(f"{pair} -a -dof 12 -ia-image-centers -o affine", **images, affine=None)
     tool.execute(
-        f"-V 0 -threads {job.threads} -seed {job.seed + 1} -i fixed moving {'' if job.mask is None else '-gm mask'} "
-        f"-m {metric} -n 100x50x10 -s {1.7 * job.stiffness:g}vox {0.7 * job.stiffness:g}vox "
+        f"{pair} {'-it affine' if affine else ''} -s {1.7 * job.stiffness:g}vox {0.7 * job.stiffness:g}vox "
         "-wp 0 -o field",  # -wp 0: not rounded to 0.1 voxel
         **images,
         field=None,
     )
-    return _to_voxels(tool["field"], job.spacing)
+    if affine:
+        tool.execute(f"{common} -rf fixed -rc total -wp 0 -r field affine", total=None)
+    return _to_voxels(tool["total" if affine else "field"], job.spacing)
 
 
 def _ants(job: Job, metric: tuple[str, int] = ("CC", 2)) -> Tensor:
@@ -277,6 +284,12 @@ BASELINES: dict[str, Baseline] = {
     "greedy": Baseline(
         _greedy,
         "NCC of 2 voxels radius, 100 x 50 x 10 iterations, smoothing 1.7 and 0.7 voxels",
+        "picsl_greedy",
+        partial(_imported, "picsl_greedy", "picsl_greedy"),
+    ),
+    "greedy-affine": Baseline(
+        partial(_greedy, affine=True),
+        "an affine registration of its own from the centers, then as greedy",
         "picsl_greedy",
         partial(_imported, "picsl_greedy", "picsl_greedy"),
     ),

@@ -36,7 +36,7 @@ def installed(*methods: Any) -> list[Any]:
             marks=[
                 *marks,
                 pytest.mark.skipif(
-                    MODULES.get(name.removesuffix("-mi").removesuffix("-nmi"), "torch") in MISSING,
+                    MODULES.get(name.partition("-")[0], "torch") in MISSING,
                     reason=f"needs {baselines.BASELINES[name].package}, of the extra 'benchmark'",
                 ),
             ],
@@ -95,6 +95,7 @@ class TestFields:
         installed(
             ("demons", [], 0.05),
             ("greedy", [], 0.1),
+            ("greedy-affine", [], 0.1),
             ("dipy", slow, 0.25),
             ("ants", slow, 0.35),
             ("elastix", slow, 0.1),
@@ -131,6 +132,13 @@ class TestFields:
         known = pair((60, 48), wave)
         known["fixed"] = (1 - known["fixed"]).square()
         assert error_left(register(name, known), known["true"]) < 0.6
+
+    @pytest.mark.parametrize("name", installed(("greedy-affine", [])))
+    def test_an_affine_registration_of_its_own(self, name: str) -> None:
+        """A shift of more than a wavelength; without an affine registration as much is left, and more."""
+        known = pair((60, 48), lambda x: np.array([10.0, -6.7]))
+        assert error_left(register(name, known), known["true"]) < 0.1
+        assert error_left(register("greedy", known), known["true"]) > 0.5
 
     def test_the_unit_shows(self) -> None:
         """The shares above distinguish the right field in mm, with a swapped pair of axes, or pushed."""
