@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from monai_regplugins.checks import say_when_stopped
+
 ROOT = Path(__file__).resolve().parents[1]
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share the cores
@@ -40,10 +42,14 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(autouse=True)
 def _termination() -> Iterator[None]:
-    """Give back what ends the process: the start of a configuration lets SIGTERM raise, which a test would swallow."""
+    """Give back what ends the process: the start of a configuration lets SIGTERM raise, which a test would swallow.
+
+    And what it says then: a training says how to go on with it.
+    """
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+    say_when_stopped(None)
 
 
 @pytest.fixture(autouse=True)
