@@ -127,7 +127,8 @@ def _memory(device: torch.device) -> float:
 def _described(trainer: Any) -> str:
     """Say in one line where a training runs, on what, and how long."""
     state, loader = trainer.state, trainer.data_loader
-    items = getattr(getattr(loader, "dataset", None), "data", None) or []
+    data = getattr(getattr(loader, "dataset", None), "data", None)
+    items = data if isinstance(data, list) else []  # other sequences make their items when they are asked for
     files = [[item[key] for key in ("moving", "fixed", "image") if isinstance(item.get(key), str)] for item in items]
     images = len({file for names in files for file in names})
     kinds = {0: "made pairs", 1: f"{images} images", 2: f"{len(items)} pairs of {images} images"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         abdomen_subject,
         make_abdomen,
     )
+    from monai_regplugins.phantoms.abdomen_pairs import AbdomenPairs
     from monai_regplugins.phantoms.cine_lung import (
         CineLung,
         cine_lung_displacement,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AbdomenPairs",
     "CineLung",
     "Thorax",
     "abdomen_displacement",
@@ -46,6 +48,7 @@ __all__ = [
 export_on_demand(
     __name__,
     abdomen=["abdomen_displacement", "abdomen_map", "abdomen_subject", "make_abdomen"],
+    abdomen_pairs=["AbdomenPairs"],
     cine_lung=["CineLung", "cine_lung_displacement", "cine_lung_subject", "make_cine_lung"],
     embedded=["open_dataset"],
     thorax=["Thorax", "make_thorax", "thorax_displacement", "thorax_subject"],

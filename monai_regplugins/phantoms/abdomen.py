@@ -41,6 +41,7 @@ __all__ = ["abdomen_displacement", "abdomen_map", "abdomen_subject", "make_abdom
 Array = npt.NDArray[Any]
 Seed = int | Sequence[int]
 NAME = "AbdomenPhantom"
+SIZE, SPACING = (80, 64, 80), 4.0  # of the data set's images: voxels, mm
 
 # center (mm), radius (mm): where the inside of the body is turned and scaled subject by subject
 _TWISTS = (((60, 0, 25), 95), ((-70, -10, 30), 75), ((0, 10, 0), 80), ((-50, 20, 30), 70), ((60, -30, -30), 70),
@@ -87,7 +88,7 @@ def _random_wave(rng: np.random.Generator) -> ShearWave:
 
 
 def abdomen_subject(
-    seed: Seed, spatial_shape: Sequence[int] = (80, 64, 80), spacing: float | Sequence[float] = 4.0
+    seed: Seed, spatial_shape: Sequence[int] = SIZE, spacing: float | Sequence[float] = SPACING
 ) -> dict[str, Array]:
     r"""One subject of the abdomen phantom.
 
@@ -159,8 +160,8 @@ def make_abdomen(
     dataset_dir: str | Path,
     num_training: int = 24,
     num_validation: int = 4,
-    spatial_shape: Sequence[int] = (80, 64, 80),
-    spacing: float | Sequence[float] = 4.0,
+    spatial_shape: Sequence[int] = SIZE,
+    spacing: float | Sequence[float] = SPACING,
     seed: int = 0,
 ) -> Path:
     r"""Make the abdomen phantom data set in Learn2Reg's format.
