@@ -356,9 +356,9 @@ def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
             f"{len(facts)} images, which a training can match instead of the anatomy"
         )
     if "preset" in settings:
-        lines.append(
-            "  preset: starts from the published weights; without it a training starts from scratch and needs hours"
-        )
+        lines.append("  preset: starts from the published weights; a training from scratch, without it, needs hours")
+    else:
+        lines.append("  from scratch it needs hours; 'regplugins bundles' lists weights to start from by --ckpt")
     if "label_weight" in settings:
         lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
     return lines

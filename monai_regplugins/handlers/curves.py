@@ -107,7 +107,7 @@ def curves_figure(
             axes[1].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

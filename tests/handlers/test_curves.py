@@ -52,4 +52,6 @@ def test_a_score_is_drawn_as_its_measure_with_a_line_before() -> None:
     points, best, before = score.lines
     assert (points.get_ydata()[0], best.get_ydata()[0], before.get_ydata()[0]) == (0.5, 0.5, 2.0)
     assert [line.get_marker() for line in (loss.lines[0], points)] == ["o", "o"]  # no line beside them
+    low, high = loss.get_xlim()
+    assert [tick for tick in loss.get_xticks() if low <= tick <= high] == [1.0]
     assert score.get_legend().get_texts()[0].get_text() == "before registration"
