@@ -171,7 +171,7 @@ def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--paired", action="store_true", help="pair images whose names differ in their last number, such as p1_0, p1_1"
     )
-    parser.add_argument("--time", action="store_true", help="train two steps and report the minutes of an epoch")
+    parser.add_argument("--time", action="store_true", help="train three steps and report the minutes of an epoch")
     place = "folder of the data set's file; default: datasets/NAME"
     parser.add_argument("-o", "--output_dir", "--output-dir", metavar="OUT", type=_path, help=place)
 

@@ -51,6 +51,7 @@ MOST_LABELS = 64  # of a label map; a map of more labels than its image has valu
 FEW_VALUES = 8  # of an image that looks like a label map
 SAMPLED = 10**6  # voxels whose values are counted
 SHOWN_LABELS = 20
+DESCRIPTION = "written by regplugins describe"  # of a data set, in its json file
 FAR = 0.1  # distance of two image centers, in sizes of the image, from which on centers are to be aligned
 
 
@@ -137,6 +138,7 @@ def _data_set(
     content = content or content_of_folders(folder, Path(labels) if labels else None, _name_of(folder))
     content |= _within_subjects(content) if paired else {}
     content |= {"name": absolute_path(output_dir).name} if output_dir else {}
+    content |= {"description": DESCRIPTION}
     return content, Path(output_dir or Path("datasets", content["name"])), False
 
 
@@ -310,7 +312,7 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     The grid has the proportions of the median image in mm, not more voxels than that and than ``MOST_VOXELS``. CT,
     which reaches below -900 HU, is clipped to the range of its body, other images are not clipped. Crops in a constant
     frame are aligned by an affine map and extended, so that a training does not match their frames. Label maps
-    drive a training as they did that of the published weights.
+    drive a training as they did that of the published weights. Of 2D images the published weights are trained further.
 
     Args:
         dims: 2 or 3.
@@ -324,7 +326,7 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     """
     grid = _grid(dims, facts)
     if dims == 2:
-        return "r2n2", {"spatial_size": grid}
+        return "r2n2", {"preset": "finetune", "spatial_size": grid}
     is_ct = np.median([one.lowest for one in facts]) < AIR
     window = [round(float(np.median([one.window[end] for one in facts]))) for end in (0, 1)]
     framed = len(_framed(facts)) >= MANY * len(facts)
@@ -353,6 +355,10 @@ def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
             f"  extend_border, initial_alignment: a constant frame covers {share} % (median) of {len(framed)} of "
             f"{len(facts)} images, which a training can match instead of the anatomy"
         )
+    if "preset" in settings:
+        lines.append("  preset: starts from the published weights; a training from scratch, without it, needs hours")
+    else:
+        lines.append("  from scratch it needs hours; 'regplugins bundles' lists weights to start from by --ckpt")
     if "label_weight" in settings:
         lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
     return lines
@@ -424,6 +430,8 @@ def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) 
         image = entry["image"]
         if (other := first.setdefault(digest_of(Path(image)), image)) != image:
             odd.append(f"'{image}' is the same file as '{other}'")
+    if pictures := [entry["image"] for entry in entries if entry["image"].lower().endswith(PICTURE_SUFFIXES)]:
+        odd.append(f"{len(pictures)} images are pictures, which state no pixel size: distances in mm count pixels")
     lacking = [entry["image"] for entry in entries if "label" not in entry]
     if 0 < len(lacking) < len(entries):
         odd.append(f"{len(lacking)} images have no label map, first '{lacking[0]}'; a training on labels needs all")
@@ -433,20 +441,30 @@ def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) 
 
 
 def _write(content: Mapping[str, Any], images: Path, output_dir: Path) -> None:
-    """Write the json file of a data set into a folder that has none; one of the same images and pairs stays."""
-    file = output_dir / f"{content['name']}_dataset.json"
+    """Write the json file of a data set into a folder that has none, or replace one of this command and these images.
+
+    One of the same images, label maps and pairs stays.
+    """
+    file, data = output_dir / f"{content['name']}_dataset.json", Learn2RegDataset(output_dir, content)
     found = files_in(output_dir, "*_dataset.json")
-    if found == [file] and _listed(Learn2RegDataset(output_dir)) == _listed(Learn2RegDataset(output_dir, content)):
+    if found == [file] and _listed(Learn2RegDataset(output_dir)) == _listed(data):
         print(f"'{file}' is there already, of the same images and pairs.")
         return
-    if found:
+    if found and not (found == [file] and _is_own(file, content)):
         raise InputError(
-            f"'{found[0]}' is there already, of other images or pairs; give another folder, such as "
+            f"'{found[0]}' is there already, of other images; give another folder, such as "
             f"-o {shlex.quote(str(_free_folder(output_dir, absolute_path(images))))}, or remove it."
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     write_file(file, (json.dumps(content, indent=4) + "\n").encode())
-    print(f"Wrote '{file}'.")
+    print(f"Replaced '{file}', which was of the same images." if found else f"Wrote '{file}'.")
+
+
+def _is_own(file: Path, content: Mapping[str, Any]) -> bool:
+    """Whether this command has written a json file, of the images of ``content``."""
+    before = json.loads(file.read_text(encoding="utf-8"))
+    images = [[entry["image"] for entry in one["training"]] for one in (before, content)]
+    return before.get("description") == DESCRIPTION and images[0] == images[1]
 
 
 def _listed(data: Learn2RegDataset) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from monai_regplugins import figures
 from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, voxel_spacing, world_affine
 from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.metrics.pair import measure_pair
+from monai_regplugins.transforms.measured import COVERED
 from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
     map_to_moving,
@@ -222,7 +223,8 @@ class RegistrationResult:
 
         * overlap and surface distances: of :attr:`warped_label` and the fixed label;
         * ``ncc``: of :attr:`warped` and the fixed image, both clipped to the window of the network's images, where both
-          images count, see :attr:`compared`;
+          images count, see :attr:`compared`; before the registration where both count then, so that it is a measure of
+          the pair alone;
         * folding, SDlogJ, landmarks and true field: of :attr:`displacement`, the total field; landmark errors are mm.
 
         ``<measure>_before`` is that of the pair as it was given, by its headers alone; after an initial alignment there
@@ -244,8 +246,7 @@ class RegistrationResult:
         pred = {**self.pred, "warped": self._in_window(self.warped)}
         if self.warped_label is not None:
             pred["warped_label"] = self.warped_label.as_tensor()
-        counts = {} if self.compared is None else {"compared": self.compared}
-        output = {"pred": pred, "label": {**self.targets, **before, **counts}}
+        output = {"pred": pred, "label": {**self.targets, **before, "compared": self._compared_in_each_state}}
         return measure_pair(output, *how, own=self.own) | self.start_values
 
     def _before(self) -> dict[str, Tensor]:
@@ -342,14 +343,37 @@ class RegistrationResult:
 
         They are those of the fixed mask at which :attr:`warped` shows what counts of the moving image, where not all of
         that does: what lies outside of its mask or of what was measured does not, nor what lies outside of its field of
-        view, if that leaves out a part of the fixed image. They are the same in each state: images before the
-        registration are compared where the result is. If there are none, those of the fixed mask.
+        view, if that leaves out a part of the fixed image. If there are none, those of the fixed mask.
         """
-        mask, shown = self.targets.get("fixed_mask"), self._warped.get("warped_mask")
+        return self._where_both_count(self._warped.get("warped_mask"))
+
+    @property
+    def _compared_in_each_state(self) -> dict[str, Tensor | None]:
+        """The voxels by which images are compared, before the registration and after, see :attr:`compared`."""
+        aligned = self._shown_by(self._alignment) if "moving_mask" in self.item else None
+        before = self._shown_by(torch.eye(len(self._alignment))) if self.is_aligned else aligned
+        return {
+            "before": self._where_both_count(before),
+            "aligned": self._where_both_count(aligned),
+            "after": self.compared,
+        }
+
+    def _shown_by(self, matrix: Tensor) -> Tensor:
+        """The voxels of the fixed grid that show what counts of the moving image under a map of the world."""
+        if "moving_mask_original" in self.item:
+            shares = self.item["moving_mask_original"].float()
+            return resample_aligned(shares, self.fixed, matrix, "linear", outside=0.0) > COVERED
+        view = as_meta_tensor(torch.ones(self.moving.shape, dtype=torch.uint8), self.moving.affine)
+        return resample_aligned(view, self.fixed, matrix, "nearest") > 0
+
+    def _where_both_count(self, shown: Tensor | None) -> Tensor | None:
+        """The voxels of the fixed mask at which a moving image shows what counts; all of them if it shows nothing."""
+        mask = self.targets.get("fixed_mask")
         counts = None if mask is None else mask > 0
         if shown is None:
             return counts
-        both: Tensor = shown.as_tensor() if counts is None else shown.as_tensor() & counts
+        both = torch.as_tensor(shown).as_subclass(Tensor) > 0
+        both = both if counts is None else both & counts
         return both if bool(both.any()) else counts
 
     def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:

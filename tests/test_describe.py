@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_regplugins import describe
 from monai_regplugins.bundle_folders import find_bundle
@@ -81,11 +82,26 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
     again = described(capsys, "mine --labels segs")
     there = "'datasets/mine/mine_dataset.json' is there already, of the same images and pairs."
     assert again == [there if line.startswith("Wrote ") else line for line in lines]
-    with pytest.raises(
-        InputError, match=r"mine_dataset\.json' is there already, of other images or pairs; give another f"
-    ):
+    assert Path("datasets/mine/mine_dataset.json").read_bytes() == before
+
+    assert "Replaced 'datasets/mine/mine_dataset.json', which was of the same images." in described(capsys, "mine")
+    assert "label" not in Learn2RegDataset("datasets/mine").subjects[0]
+    save("mine/scan4.nii.gz", image(4), 2.0)
+    before = Path("datasets/mine/mine_dataset.json").read_bytes()
+    with pytest.raises(InputError, match=r"mine_dataset\.json' is there already, of other images; give another folder"):
         main(["describe", "mine"])
     assert Path("datasets/mine/mine_dataset.json").read_bytes() == before
+
+
+def test_a_file_of_someone_else_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"mine/p{number // 2}_{number % 2}.nii.gz", image(number))
+    described(capsys, "mine")
+    file = Path("datasets/mine/mine_dataset.json")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "description": "by hand"}))
+    with pytest.raises(InputError, match="is there already, of other images"):
+        main(["describe", "mine", "--paired"])
 
 
 def test_two_folders_of_one_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +139,8 @@ def test_a_known_layout_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[0] == "Set: 4 images, 2D, 0 with a label map; read: 4 of 4"
     assert "--dataset_dir Set " in lines[-1]
     assert "bundles/r2n2/configs/train.json" in lines[-1]
-    assert lines[-1].endswith("--spatial_size '[32,40]'")
+    assert lines[-1].endswith("--preset finetune --spatial_size '[32,40]'")
+    assert any(line.startswith("  preset: starts from the published weights") for line in lines)
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 
@@ -260,12 +277,22 @@ def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
         save(f"hearts/p{number // 2}_{number % 2}.nii.gz", image(number))
     (line,) = (line for line in described(capsys, "hearts") if "--paired" in line)
     assert line == "  6 names have several numbers ('p0_0.nii.gz', 'p0_1.nii.gz'): if they are subjects, give --paired"
-    assert "  pairs: 10 to train, 2 to validate, within each subject" in described(capsys, "hearts --paired -o paired")
-    data = Learn2RegDataset("paired")
+    lines = described(capsys, "hearts --paired")
+    assert "  pairs: 10 to train, 2 to validate, within each subject" in lines
+    assert "Replaced 'datasets/hearts/hearts_dataset.json', which was of the same images." in lines
+    data = Learn2RegDataset("datasets/hearts")
     ends = [[Path(pair[key]).name.split("_") for key in ("moving", "fixed")] for pair in data.training_pairs()]
     assert all(moving[0] == fixed[0] and moving[1] != fixed[1] for moving, fixed in ends)
     (left, _) = (Path(pair["moving"]).name[:2] for pair in data.validation_pairs())
     assert {moving[0] for moving, _ in ends} == {f"p{number}" for number in range(6)} - {left}
+
+
+def test_pictures_have_no_mm(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("frames").mkdir()
+    for number in range(4):
+        Image.fromarray(image(number, (16, 20)).astype(np.uint8)).save(f"frames/{number}.png")
+    (line,) = (line for line in described(capsys, "frames") if "mm" in line and "check" in line)
+    assert line == "check: 4 images are pictures, which state no pixel size: distances in mm count pixels"
 
 
 def test_nothing_to_pair(capsys: pytest.CaptureFixture[str]) -> None:

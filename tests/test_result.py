@@ -245,13 +245,22 @@ def aligned_pair(**more: Any) -> RegistrationResult:
     return RegistrationResult(item, {"pred": pred, "label": targets})
 
 
+def test_correlation_before_is_one_of_the_pair_whatever_the_field() -> None:
+    """One field moves the aligned image by voxels that it does not show; the pair stays the same."""
+    results = [aligned_pair(), aligned_pair()]
+    results[1].ddf[0] = 6.0
+    still, moved = (result.metrics for result in results)
+    assert moved["ncc"] < still["ncc"] - 0.1
+    for name in ("ncc_before", "ncc_aligned"):
+        assert moved[name] == still[name]
+
+
 def test_before_is_the_pair_as_it_was_given_and_the_alignment_has_its_own_measures() -> None:
     result = aligned_pair()
     found = result.metrics
     assert result.is_aligned
     torch.testing.assert_close(result.as_given.as_tensor(), result.moving.as_tensor())
-    shared = [blob(center)[:, :19] for center in (14.0, 9.0)]  # beyond, the aligned image ends
-    assert found["ncc_before"] == pytest.approx(correlation(*shared), abs=1e-5)
+    assert found["ncc_before"] == pytest.approx(correlation(blob(14.0), blob(9.0)), abs=1e-5)  # both show all of it
     assert found["ncc_aligned"] == pytest.approx(1.0, abs=1e-2)
     assert found["ncc"] == pytest.approx(found["ncc_aligned"], abs=1e-6)
     assert found["dsc_before"] < 0.35

@@ -10,9 +10,12 @@ pairs are those of the first bundle's phantom. Means are over all pairs; a metho
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +171,7 @@ def facts(
         **{name: baseline.about for name, baseline in chosen.items()},
         **_answers(args, results, methods),
         **{f"weights of {method.name}": file for method, file in weights},
+        **_differing_settings(methods, args.refine_steps),
         **{
             f"to register with {method.name}": register_command(_root_of(method), file, args.refine_steps)
             for method, file in weights
@@ -242,6 +246,31 @@ def _answers(
     compared = [(one, other) for one in own for other in (ALONE, *others) if {one, other} <= results.keys()]
     said = {f"{one} better than {other}": answer(results[one], results[other]) for one, other in compared}
     return {question: words for question, words in said.items() if words}
+
+
+def _differing_settings(methods: Sequence[BenchmarkMethod], refine_steps: int) -> dict[str, str]:
+    """Say in which settings the bundles' rows differ, those of the optimization alone being the first bundle's."""
+    rows = [method for method in methods if method.kind == "bundle"]
+    rows = [one for one in rows if one.options.get("alone") or not refine_steps or one.options.get("refine_steps")]
+    values = {row.name: _settings_of(row.options["config"], bool(row.options.get("alone"))) for row in rows}
+    known = {key: [found[key] for found in values.values() if key in found] for key in chain(*values.values())}
+    differing = [key for key, found in known.items() if any(one != found[0] for one in found)]
+    said = {name: [f"{key} {found[key]}" for key in differing if key in found] for name, found in values.items()}
+    return {f"settings of {name}": ", ".join(words) for name, words in said.items() if words}
+
+
+def _settings_of(config: Mapping[str, Any], alone: bool) -> dict[str, Any]:
+    """Return the plain settings that a configuration's inferer and network depend on, those of the inferer if alone."""
+    parser, left = ConfigParser(dict(config)), ["inferer", *(["network_def"] if not alone else [])]
+    found: dict[str, None] = {}
+    while left:
+        text = json.dumps(config[left.pop()], default=str)
+        for key in dict.fromkeys(re.findall(r"@(\w+)", text)):
+            if key in config and key not in found and not (alone and key == "registration"):
+                found[key] = None
+                left.append(key)
+    values = {key: parser.get_parsed_content(key) for key in found if not isinstance(config[key], Mapping)}
+    return {key: value for key, value in values.items() if isinstance(value, int | float | str | list)}
 
 
 def _weights_of(method: BenchmarkMethod) -> str:

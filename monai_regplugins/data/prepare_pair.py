@@ -6,15 +6,21 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.transforms import Transform
+from torch import Tensor
 
 from monai_regplugins.data.dicom_pair import CheckSeriesPaird
+from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS, PHASE_KEYS
 from monai_regplugins.transforms.load import COMPANIONS, LoadPaird
 from monai_regplugins.transforms.pair_log import unreported
 from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 __all__ = ["PreparePaird"]
 
+MOST_KEPT = 2**14  # initial alignments, of about a KiB with the names of their files
+MATRIX = "initial_alignment_matrix"
+
 Step = Callable[[Mapping[Hashable, Any]], Mapping[Hashable, Any]]
+Files = tuple[str | None, ...]
 
 
 class PreparePaird(Transform):
@@ -22,8 +28,9 @@ class PreparePaird(Transform):
 
     The steps, in :attr:`transforms`, are :class:`~monai_regplugins.transforms.LoadPaird`,
     :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd` and
-    ``scaling``. What was done to a pair is reported in the log with ``keep_original`` only: a training, which does not
-    keep them, prepares each pair in each epoch.
+    ``scaling``. A training, which does not ``keep_original``, prepares each pair in each epoch: what was done to it is
+    not reported in the log then, and the initial alignment of two files is kept in memory, of the last ``MOST_KEPT``
+    pairs.
 
     Args:
         scaling: transform of a pair that scales its intensities.
@@ -64,6 +71,7 @@ class PreparePaird(Transform):
         ]
         self.transforms, self.check = tuple(steps), check
         self.reported = bool(resampling.get("keep_original", False))
+        self._alignments: dict[Files, Tensor] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         """Prepare a pair.
@@ -74,9 +82,26 @@ class PreparePaird(Transform):
         Raises:
             InputError: When a file, a pair or an image is not what a step expects.
         """
+        files = _files_of(data) if not self.reported else None
+        if files in self._alignments:
+            data = {**data, MATRIX: self._alignments[files]}
         with unreported(not self.reported):
             for number, step in enumerate(self.transforms):
                 data = step(data)
                 if number == 0 and self.check is not None:
                     self.check(data)
+        if files is not None:
+            self._keep(files, data[MATRIX])
         return data
+
+    def _keep(self, files: Files, matrix: Tensor) -> None:
+        """Keep the initial alignment of two files, in the place of the oldest one if there are enough."""
+        if files not in self._alignments and len(self._alignments) >= MOST_KEPT:
+            self._alignments.pop(next(iter(self._alignments)))
+        self._alignments[files] = matrix
+
+
+def _files_of(data: Mapping[Hashable, Any]) -> Files | None:
+    """Return the files that the initial alignment of a pair depends on; None if its images are no files."""
+    files = tuple(data.get(key) for key in (*IMAGE_KEYS, *MASK_KEYS, *PHASE_KEYS))
+    return files if all(isinstance(file, str | None) for file in files) and None not in files[:2] else None

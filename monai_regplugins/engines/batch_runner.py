@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from monai_regplugins.checks import InputError, check_choice, input_error_message
 from monai_regplugins.data.pair_list import check_pair_ids
@@ -86,7 +87,7 @@ class BatchRunner:
         self.register.prepare()
         remove_leftovers(self.writer.output_dir, [pair["pair_id"] for pair in self.pairs])
         self._failed = {}
-        with _what_is_there_stays():
+        with _what_is_there_stays(), logging_redirect_tqdm():
             bar = tqdm(self.share.order(self.pairs), unit="pair", disable=len(self.pairs) == 1 or self.share.index > 0)
             busy = [pair for pair in bar if not self._take(pair)]
             for pair in busy if self.share.ends else ():  # done by another process, unless that has failed

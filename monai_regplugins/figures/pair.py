@@ -31,6 +31,7 @@ WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more
 PANELS = "Panels"  # text of a PNG file: where its panels lie, see panels_of
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
+KEY = 10  # labels whose numbers are written
 BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edges of its panel, width, height
 MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
 POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
@@ -43,6 +44,7 @@ def draw_pair(
     output: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     judged: bool = True,
+    note: str = "",
 ) -> Figure:
     """Draw a pair from its item of the batch and its item of the engine's output, both decollated.
 
@@ -51,6 +53,7 @@ def draw_pair(
         output: of the engine.
         metrics: the pair's measures, if they are known already.
         judged: whether the title says the verdict on them, which wants evidence that an evaluation does not collect.
+        note: what the title says after the name of the pair.
     """
     pred, targets = output["pred"], output["label"]
     return pair_figure(
@@ -62,7 +65,7 @@ def draw_pair(
         targets.get("moving_label"),
         targets.get("fixed_label"),
         affine=getattr(item.get("fixed"), "affine", None),
-        title=str(item.get("pair_id", "")) + _start_of(metrics or {}) + _level_of(metrics if judged else None),
+        title=str(item.get("pair_id", "")) + note + _start_of(metrics or {}) + _level_of(metrics if judged else None),
         metrics=metrics,
         warped_label=pred.get("warped_label"),
         masks=[pred.get(key, targets.get(key)) for key in MASK_KEYS],
@@ -152,9 +155,10 @@ def pair_figure(
     color window, and the length of the displacement, whose scale in mm is in the first row, under the field as a grid:
     each line joins the points x + u(x) of a straight line of fixed voxels; where they fold there are red dots. What
     does not count, such as padding, is covered in blue and determines no window. Contours of an image's own labels are
-    solid, those of the fixed labels beside them dotted. A line from a fixed point, a cross, shows its error: before in
-    the moving, after in the warped image. One row per orthogonal plane, through the largest cross section of the labels
-    or else of the fixed mask, or the brightest one; a single row in 2D.
+    solid, those of the fixed labels beside them dotted, in the colors of the numbers in the first panel. A line from a
+    fixed point, a cross, shows its error: before in the moving, after in the warped image. One row per orthogonal
+    plane, through the largest cross section of the labels or else of the fixed mask, or the brightest one; a single row
+    in 2D.
 
     Args:
         moving: moving image on the fixed grid, after the initial alignment, shape ``(1, *spatial)``, 2D or 3D, as all
@@ -221,10 +225,12 @@ def pair_figure(
             _draw_points(axes, panels, plane, ddf, *points)
         _draw_grid(axes, panels[5], plane, field)
     _draw_scale(axes, rows[0][5], longest)
+    if labels is not None:
+        _draw_key(axes, rows[0][0], labels)
     axes.add_collection(
         LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
     )
-    _write_titles(axes, rows[0], _column_titles(values), title)
+    _write_titles(axes, rows[0], _column_titles(values, bool(carried)), title)
     return axes.figure  # type: ignore[return-value]
 
 
@@ -321,8 +327,22 @@ def _draw_scale(axes: Axes, panel: Panel, longest: float) -> None:
         axes.text(left + width + 0.04, place, text, fontsize=7, color="white", va=side, zorder=3)
 
 
-def _column_titles(values: Mapping[str, float]) -> list[str]:
-    """Name the six columns, with the measures before and after."""
+def _draw_key(axes: Axes, panel: Panel, labels: Array) -> None:
+    """Write the numbers of the labels in their colors into the lower left corner of a panel."""
+    left, bottom = min(panel.left, panel.right) + BAR[0], min(panel.bottom, panel.top) + 0.04
+    known = np.unique(labels[labels != 0])
+    for number, label in enumerate(known[:KEY]):
+        place = (left + number * PANEL / KEY, bottom)
+        axes.text(*place, f"{label:g}", fontsize=7, color=_color(label), va="bottom", zorder=3)
+
+
+def _color(label: float) -> str:
+    """The color of a label."""
+    return COLORS[int(label - 1) % len(COLORS)]
+
+
+def _column_titles(values: Mapping[str, float], outlined: bool = False) -> list[str]:
+    """Name the six columns, with the measures before and after, and say what outlines are."""
 
     def measures(suffix: str) -> str:
         dsc = f"DSC {values['dsc' + suffix]:.3f}, " if "dsc" in values else ""
@@ -331,7 +351,7 @@ def _column_titles(values: Mapping[str, float]) -> list[str]:
 
     aligned = "ncc_aligned" in values
     return [
-        "fixed\n",
+        f"fixed\n{'outlines: — own, ··· fixed labels' * outlined}",
         f"moving, aligned\n{measures('_aligned')}" if aligned else f"moving\n{measures('_before')}",
         f"warped\n{measures('')}",
         "|fixed - moving|\nbefore",
@@ -419,7 +439,7 @@ def _outlines(labels: Array) -> list[tuple[Array, str]]:
     found = []
     for label in np.unique(labels[labels != 0]):
         lines: list[Any] = list(contourpy.contour_generator(z=(labels == label).astype(np.float32)).lines(0.5))
-        found += [(line, COLORS[int(label - 1) % len(COLORS)]) for line in lines]
+        found += [(line, _color(label)) for line in lines]
     return found
 
 

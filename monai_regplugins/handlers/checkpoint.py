@@ -27,6 +27,7 @@ from monai_regplugins.checks import (
 )
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
+from monai_regplugins.handlers.score import score_called
 from monai_regplugins.handlers.validation_set import validation_fingerprint
 from monai_regplugins.io.sums import check_weights
 from monai_regplugins.settings import with_record
@@ -341,7 +342,8 @@ class Checkpointing:
     def _record(self, epoch: int) -> dict[str, Any]:
         """Return the record of the weights of an epoch; empty without one."""
         score = {"epoch": epoch, "score": self._score(epoch), "before": self._floor(), "validation": self._validation}
-        return {**self.record, **score} if self.record else {}
+        measure = score_called(self.score_name, self._evaluator).title
+        return {**self.record, **score, "measure": measure} if self.record else {}
 
     def _score(self, epoch: int) -> float | None:
         """Return the score of this epoch's validation, None if there was none in this epoch."""
@@ -367,14 +369,15 @@ class Checkpointing:
         """Log what the training has reached, and keep the last weights if none were good."""
         self._check_alone()
         say_when_stopped(None)
-        floor = ", ".join(f"{name} {score:.4g}" for name, score in self._floor().items()) or "all before"
+        named = score_called(self.score_name, self._evaluator)
+        floor = ", ".join(f"{name} {named.value(score):.3f}" for name, score in self._floor().items()) or "all before"
         if self._best is None:
             write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
-            text = "No validation score was better than what was there before (%s); the last weights are in '%s'."
-            logger.warning(text, floor, self.last_path)
+            text = "No validation %s was better than what was there before (%s); the last weights are in '%s'."
+            logger.warning(text, named.title, floor, self.last_path)
             return
         self.last_path.unlink(missing_ok=True)
-        score = "" if self._best.score is None else f", score {self._best.score:.4g} (before: {floor})"
+        score = "" if self._best.score is None else f", {named.text(self._best.score)} (before: {floor})"
         logger.info("Best weights: '%s', of epoch %d%s.", self.model_path, self._best.epoch, score)
 
     def _model_state(self) -> dict[str, Tensor]:

@@ -14,13 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from monai_regplugins.figures.png import save_figure
+from monai_regplugins.handlers.score import Score, score_called
 from monai_regplugins.io.result_folder import check_result, write_result
 
 __all__ = ["CurvesFigure", "curves_figure"]
 
+SCORE = Score("score")  # of what is not known
+
 
 class CurvesFigure:
     """Draw mean loss and validation score of each epoch into a PNG, and write both beside it as CSV.
+
+    The picture calls the score by its measure, and has a line at that of doing nothing.
 
     The CSV file is the record: a resumed training goes on with it. Put the handler after the ``ValidationHandler``;
     only the first process writes.
@@ -67,23 +72,45 @@ class CurvesFigure:
             self._scores[epoch] = float(self.evaluator.state.metrics[self.score_name])
         lines = [f"{at},{loss:.6g},{self._scores.get(at, '')}\n" for at, loss in self._losses.items()]
         write_result(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
-        save_figure(self.path, curves_figure(self._losses, self._scores), dpi=120)
+        metrics = {} if self.evaluator is None else self.evaluator.state.metrics
+        before = metrics.get(f"{self.score_name}_before", math.nan)
+        named = score_called(self.score_name, self.evaluator)
+        save_figure(self.path, curves_figure(self._losses, self._scores, named, before), dpi=120)
 
 
-def curves_figure(losses: Mapping[int, float], scores: Mapping[int, float]) -> Figure:
-    """Draw loss (left) and score (right, its best epoch marked) over the epochs."""
+def curves_figure(
+    losses: Mapping[int, float], scores: Mapping[int, float], named: Score = SCORE, before: float = math.nan
+) -> Figure:
+    """Draw loss (left) and score (right, its best epoch marked) over the epochs.
+
+    Args:
+        losses: by epoch.
+        scores: by epoch, higher is better.
+        named: what the score is made of.
+        before: the score of doing nothing, a line.
+    """
     finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
     figure = Figure(figsize=(10 if finite else 5, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if finite else 1, squeeze=False)[0]
-    axes[0].plot(list(losses), list(losses.values()), marker=".", color="tab:blue")
+    axes[0].plot(list(losses), list(losses.values()), marker=_marker(losses), color="tab:blue")
     axes[0].set(title="training loss", xlabel="epoch")
     if finite:
         best = max(finite, key=lambda epoch: finite[epoch])
-        axes[1].plot(list(finite), list(finite.values()), marker=".", color="tab:orange")
-        axes[1].plot(best, finite[best], marker="o", color="tab:red")
-        axes[1].set(title=f"validation score, best {finite[best]:.3f} in epoch {best}", xlabel="epoch")
+        values = {epoch: named.value(score) for epoch, score in finite.items()}
+        axes[1].plot(list(values), list(values.values()), marker=_marker(values), color="tab:orange")
+        axes[1].plot(best, values[best], marker="o", color="tab:red")
+        title = f"validation {named.title}{named.unit}, best {values[best]:.3f} in epoch {best}"
+        axes[1].set(title=title, xlabel="epoch")
+        if math.isfinite(before):
+            axes[1].axhline(named.value(before), linestyle="--", color="tab:gray", label="before registration")
+            axes[1].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _marker(values: Mapping[int, float]) -> str:
+    """A point that is seen where there is no line beside it."""
+    return "o" if len(values) == 1 else "."

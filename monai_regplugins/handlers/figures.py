@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from torch import Tensor
 
 from monai_regplugins.figures.field import draw_field
 from monai_regplugins.figures.pair import draw_pair
@@ -14,6 +17,8 @@ from monai_regplugins.io.result_folder import check_result
 from monai_regplugins.metrics.pair import true_field
 
 __all__ = ["FieldFigure", "PairFigure"]
+
+KEPT = 2**30  # bytes of pairs until all are measured
 
 
 class _Drawing:
@@ -37,22 +42,24 @@ class _Drawing:
 
 
 class PairFigure(_Drawing):
-    """Save pictures of the first pairs of an evaluation, see :func:`~monai_regplugins.figures.pair_figure`.
+    """Save pictures of the best, the median and the worst pair of an evaluation by their scores, which they state.
 
     They show the measures of :class:`RegistrationMetrics` where that is on the same engine, so those of its table.
+    Pairs are kept for it up to a GiB; of more data the pictures are of the first pairs.
 
     Args:
-        path: the PNG file of the first pair; further ones get ``_2``, ``_3``, ... before the suffix.
+        path: the PNG file of the best pair; further ones get ``_2``, ``_3``, ... before the suffix.
         interval: draw in every so many evaluations, beginning with the first.
-        max_pairs: number of pairs.
+        max_pairs: number of pairs, evenly spaced in the order of their scores; a single one is the median.
     """
 
-    def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 1) -> None:
+    def __init__(self, path: str | Path, interval: int = 1, max_pairs: int = 3) -> None:
         super().__init__(path)
         self.interval, self.max_pairs = interval, max_pairs
         self._evaluations = 0
-        self._left = 0
+        self._room = 0
         self._pairs: list[tuple[Any, Any]] = []
+        self._passed_over = False
 
     def attach(self, engine: Any) -> None:
         """Follow the evaluations of ``engine``; only its first process draws, when all pairs are measured."""
@@ -61,22 +68,51 @@ class PairFigure(_Drawing):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _begin(self, engine: Any) -> None:
-        self._pairs = []
-        self._left = self.max_pairs if self._evaluations % self.interval == 0 else 0
+        self._pairs, self._passed_over = [], False
+        self._room = KEPT if self.max_pairs and self._evaluations % self.interval == 0 else 0
         self._evaluations += 1
 
     def _draw(self, engine: Any) -> None:
-        taken = list(zip(engine.state.batch, engine.state.output, strict=True))[: self._left]
-        self._pairs += taken
-        self._left -= len(taken)
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            if self._room > 0:
+                one = {key: item[key] for key in ("pair_id", "fixed") if key in item}
+                kept = {part: _on_cpu(values) for part, values in output.items() if part in ("pred", "label")}
+                self._pairs.append((one, kept))
+                self._room -= sum(value.nbytes for part in kept.values() for value in part.values())
+            else:
+                self._passed_over = True
 
     def _save(self, engine: Any) -> None:
         measured = {row["pair_id"]: row for row in getattr(engine.state, "pair_rows", ())}
-        for number, (item, output) in enumerate(self._pairs, start=1):
+        scores = getattr(engine.state, "pair_scores", {})
+        score = {name: value for name, value in scores.items() if not math.isnan(value)}
+        self._pairs.sort(key=lambda pair: -score.get(pair[0].get("pair_id"), -math.inf))
+        count = len(self._pairs)
+        among = f"of {'the first ' * self._passed_over}{count} pairs"
+        for number, rank in enumerate(_ranks(count, self.max_pairs), start=1):
             suffix = f"_{number}" if number > 1 else ""
-            picture = draw_pair(item, output, measured.get(item.get("pair_id")), judged=False)
+            item, output = self._pairs[rank]
+            note = f", {_place(rank, count)} {among}" if count > 1 else ""
+            picture = draw_pair(item, output, measured.get(item.get("pair_id")), judged=False, note=note)
             save_figure(self.path.with_stem(self.path.stem + suffix), picture)
         self._pairs = []
+
+
+def _on_cpu(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors among some values, on the CPU."""
+    return {key: value.cpu() for key, value in values.items() if isinstance(value, Tensor)}
+
+
+def _ranks(count: int, wanted: int) -> list[int]:
+    """Return evenly spaced ranks, the first and the last among them, or the middle one."""
+    if min(count, wanted) < 2:
+        return [(count - 1) // 2][: min(count, wanted)]
+    return list(dict.fromkeys(round((count - 1) * number / (wanted - 1) - 0.01) for number in range(wanted)))
+
+
+def _place(rank: int, count: int) -> str:
+    """Name a rank."""
+    return {(count - 1) // 2: "median", 0: "best", count - 1: "worst"}.get(rank, f"number {rank + 1}")
 
 
 class FieldFigure(_Drawing):

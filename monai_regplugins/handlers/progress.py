@@ -7,12 +7,15 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from ignite.engine import Events
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
+from monai_regplugins.handlers.score import score_called
 from monai_regplugins.memory import in_gib, peak_of_this_process
 
 __all__ = ["LossTerms", "TrainingProgress"]
@@ -20,7 +23,7 @@ __all__ = ["LossTerms", "TrainingProgress"]
 logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 5  # after the first one, which is slower
-SECONDS_BETWEEN_LOG_LINES = 60.0  # without a terminal each refresh is a new line, so refresh rarely
+SECONDS_BETWEEN_LOG_LINES = 60.0  # without a terminal
 
 
 class LossTerms:
@@ -45,13 +48,14 @@ class LossTerms:
 class TrainingProgress:
     """A progress bar over all iterations of all epochs, with losses, last validation score and time left.
 
-    A resumed training starts where it had stopped. Without a terminal the bar is refreshed once a minute, so that a
-    log stays short. At the start device, threads, pairs, images and steps are logged, and after some steps how long
-    the training takes, without its validations, and how much memory. Only the first process shows it.
+    A resumed training starts where it had stopped. Lines of the log go above the bar. Without a terminal there is no
+    bar, but a line of the log a minute, so that a file stays short. At the start device, threads, pairs, images and
+    steps are logged, and after some steps how long the training takes, without its validations, and how much memory.
+    Only the first process shows it.
 
     Args:
         output_transform: maps the trainer's output to values by name, e.g. :class:`LossTerms`.
-        evaluator: the engine that validates, for the last score.
+        evaluator: the engine that validates, for the last score, which is called by its measure.
         score_name: the metric of the evaluator to show.
     """
 
@@ -61,7 +65,9 @@ class TrainingProgress:
         self.output_transform = output_transform
         self.evaluator, self.score_name = evaluator, score_name
         self._bar: Any = None
+        self._shown = ExitStack()
         self._started = (0, 0.0)
+        self._begin, self._logged = 0.0, 0.0
         self._epochs = 0
 
     def attach(self, trainer: Any) -> None:
@@ -76,24 +82,39 @@ class TrainingProgress:
         state = trainer.state
         logger.info("Training on %s", _described(trainer))
         self._started, self._epochs = (state.iteration, 0.0), state.max_epochs  # a time limit lowers them
-        interval = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LOG_LINES
-        self._bar = tqdm(
-            total=state.max_epochs * state.epoch_length if state.epoch_length else None,
-            initial=state.iteration,
-            unit="it",
-            mininterval=interval,
-            maxinterval=max(10.0, interval),
-            dynamic_ncols=True,
-        )
+        self._begin = self._logged = time.perf_counter()
+        if is_terminal():
+            self._shown.enter_context(logging_redirect_tqdm())
+            self._bar = self._shown.enter_context(
+                tqdm(total=self._total(state), initial=state.iteration, unit="it", dynamic_ncols=True)
+            )
+
+    def _total(self, state: Any) -> int | None:
+        """Return the steps of all epochs, None if nobody knows."""
+        return self._epochs * state.epoch_length if state.epoch_length else None
 
     def _advance(self, trainer: Any) -> None:
-        values = dict(self.output_transform(trainer.state.output))
+        state = trainer.state
+        values = {name: f"{value:.4g}" for name, value in self.output_transform(state.output).items()}
         score = math.nan if self.evaluator is None else self.evaluator.state.metrics.get(self.score_name, math.nan)
         if math.isfinite(score):
-            values[self.score_name] = score
-        self._bar.set_description(f"epoch {trainer.state.epoch}/{self._epochs}", refresh=False)
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
-        self._bar.update()
+            named = score_called(self.score_name, self.evaluator)
+            values[named.title] = f"{named.value(score):.3f}{named.unit}"
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {state.epoch}/{self._epochs}", refresh=False)
+            self._bar.set_postfix(values, refresh=False)
+            self._bar.update()
+        elif (now := time.perf_counter()) - self._logged >= SECONDS_BETWEEN_LOG_LINES:
+            self._logged = now
+            self._log(state, values)
+
+    def _log(self, state: Any, values: Mapping[str, str]) -> None:
+        """Log where the training is."""
+        shown, total = ", ".join(f"{name} {value}" for name, value in values.items()), self._total(state)
+        seconds = (time.perf_counter() - self._begin) / (state.iteration - self._started[0])
+        left = f", {self._time_left(state, seconds * (total - state.iteration) / 60)}" if total else ""
+        at = f"epoch {state.epoch}/{self._epochs}, step {state.iteration}{f'/{total}' if total else ''}"
+        logger.info("%s: %s%s", at, shown, left)
 
     def _estimate(self, trainer: Any) -> None:
         """Log the time left once, as the steps after the first one foretell it."""
@@ -105,18 +126,25 @@ class TrainingProgress:
             seconds = (time.monotonic() - since) / TIMED_STEPS
             left = seconds * (self._epochs * state.epoch_length - state.iteration) / 60
             memory = in_gib(_memory(state.device))
-            logger.info("%.2g s a step, %s: %s, validations not counted.", seconds, memory, _time_left(state, left))
+            logger.info(
+                "%.2g s a step, %s: %s, validations not counted.", seconds, memory, self._time_left(state, left)
+            )
+
+    def _time_left(self, state: Any, left: float) -> str:
+        """Say how many minutes are left, of what all steps take and of what a time limit allows."""
+        limit = (state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
+        if left <= limit:
+            return f"about {left:.1f} minutes left"
+        return f"{max(0.0, limit):.1f} minutes left by max_minutes; all {self._epochs} epochs would take {left:.1f}"
 
     def _close(self, trainer: Any) -> None:
-        self._bar.close()
+        self._shown.close()
+        self._bar = None
 
 
-def _time_left(state: Any, left: float) -> str:
-    """Say how many minutes are left, of what all steps take and of what a time limit allows."""
-    limit = (state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
-    if left <= limit:
-        return f"about {left:.1f} minutes left"
-    return f"{limit:.1f} minutes left by max_minutes; all {state.max_epochs} epochs would take {left:.1f}"
+def is_terminal() -> bool:
+    """Whether a progress bar is seen as one."""
+    return sys.stderr.isatty()
 
 
 def _memory(device: torch.device) -> float:

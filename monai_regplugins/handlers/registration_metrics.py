@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from ignite.metrics import Metric
 
 from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.handlers.score import Score, chosen_measure
 from monai_regplugins.metrics.measure import OWN, Measure
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 from monai_regplugins.result import RegistrationResult
@@ -27,12 +28,13 @@ class RegistrationMetrics(Metric):
     """Key metric of a MONAI evaluator: ``key_val_metric={"score": RegistrationMetrics()}``.
 
     At the end of an evaluation it sets ``engine.state.metrics[<name>]`` to the score, higher is better: the mean of one
-    measure over the pairs, negative for a distance, or the mean correlation where the pairs lack it; and
-    ``engine.state.metrics["<name>_before"]`` to the score of doing nothing, which is that of the aligned pairs where
-    they are aligned first. The mean of every
-    measure goes into ``engine.state.metrics`` under its own name, and the measures of each pair, from all processes,
-    each pair once, into ``engine.state.pair_rows``. A score that is not finite, as of a network that diverged, becomes
-    minus infinity: it compares with other scores as the worst.
+    measure over the pairs, negative for a distance; where the pairs lack it that of the overlap, else of the landmark
+    error, else of the correlation. ``engine.state.scores[<name>]`` says which one it is, and
+    ``engine.state.metrics["<name>_before"]`` is the score of doing nothing, which is that of the aligned pairs where
+    they are aligned first. The mean of every measure goes into ``engine.state.metrics`` under its own name, the
+    measures of each pair, from all processes, each pair once, into ``engine.state.pair_rows``, and its score into
+    ``engine.state.pair_scores``. A score that is not finite, as of a network that diverged, becomes minus infinity: it
+    compares with other scores as the worst.
 
     Pairs that were prepared with ``ResampleToFixedd(keep_original=True)`` are measured as
     :class:`~monai_regplugins.result.RegistrationResult` does, on their original moving images; others, as in a
@@ -115,9 +117,14 @@ class RegistrationMetrics(Metric):
         means = mean_metrics(state.pair_rows)
         state.metrics.update(means)
         start = [_without_registration(row) for row in state.pair_rows]
+        measure = chosen_measure(means, self.measure)
         distances = {*DISTANCES, *(OWN + key for key, own in self.own.items() if own.smaller_is_better)}
-        state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), self.measure, "_before", distances)
-        state.metrics[name] = score_of(state.pair_rows, means, self.measure, distances=distances)
+        state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), measure, "_before", distances)
+        state.metrics[name] = score_of(state.pair_rows, means, measure, distances=distances)
+        title = measure.removeprefix(OWN) if measure.startswith(OWN) else measure.upper()
+        score = Score(title, " mm" * (measure in DISTANCES), -1 if measure in distances else 1)
+        state.scores = {**getattr(state, "scores", {}), name: score}
+        state.pair_scores = {row["pair_id"]: score.sign * row.get(measure, math.nan) for row in state.pair_rows}
 
 
 def _without_registration(row: PairRow) -> PairRow:
@@ -138,21 +145,21 @@ def score_of(
     suffix: str = "",
     distances: Collection[str] = DISTANCES,
 ) -> float:
-    """Return the mean of a measure, negative for a distance, else mean correlation; minus infinity if not finite.
+    """Return the mean of a measure, negative for a distance; minus infinity if not finite.
 
     A measure that a pair had before the registration and has lost, as by a field that is not finite, is not finite.
 
     Args:
         rows: the measures of each pair.
         means: their means.
-        measure: what the score is made of.
+        measure: what the score is made of; of the correlation, one pair that is not finite makes the mean so.
         suffix: ``"_before"`` for the score of doing nothing.
         distances: measures that are the better the smaller they are.
     """
     if any(_is_lost(row, measure + suffix, f"{measure}_before") for row in rows):
         score = math.nan
-    elif measure in means:
+    elif measure != "ncc":
         score = -means[measure + suffix] if measure in distances else means[measure + suffix]
-    else:  # one pair that is not finite makes the mean NaN
+    else:
         score = sum(row["ncc" + suffix] for row in rows) / len(rows) if rows else math.nan
     return score if math.isfinite(score) else -math.inf

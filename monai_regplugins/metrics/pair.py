@@ -39,6 +39,7 @@ class _State(NamedTuple):
         ddf: the registration's field, if it is after that.
         matrix: that of the initial alignment, fixed voxels to voxels of the image as it was given, if it is after that;
             it follows the field.
+        counted: voxels that count for the correlation; all by default.
     """
 
     suffix: str
@@ -46,6 +47,7 @@ class _State(NamedTuple):
     label: Tensor | None
     ddf: Tensor | None = None
     matrix: Tensor | None = None
+    counted: Tensor | None = None
 
     def name(self, measure: str, label: int | None = None) -> str:
         """The name of a measure, of one label if one is given."""
@@ -66,7 +68,7 @@ def pair_metrics(
     aligned_label: Tensor | None = None,
     aligned_matrix: Tensor | None = None,
     mask: Tensor | None = None,
-    compared: Tensor | None = None,
+    compared: Mapping[str, Tensor | None] | None = None,
     moving_points: Tensor | None = None,
     fixed_points: Tensor | None = None,
     true_ddf: Tensor | None = None,
@@ -95,7 +97,8 @@ def pair_metrics(
         aligned_matrix: the initial alignment, fixed voxels to voxels of the image as it was given, (d + 1, d + 1). What
             is measured of the field is of the field and this map behind it.
         mask: voxels that count for the regularity; all by default.
-        compared: voxels that count for the correlation, in each state; those of ``mask`` by default.
+        compared: voxels that count for the correlation in each state, by ``before``, ``aligned`` and ``after``, None
+            for all; by default those of ``mask``.
         moving_points: landmarks of the moving image, voxels of the fixed grid, shape (N, d).
         fixed_points: the corresponding landmarks of the fixed image.
         true_ddf: the true field, where it is known, in voxels, shape ``(d, *spatial)``.
@@ -121,11 +124,14 @@ def pair_metrics(
     """
     if warped_label is None and moving_label is not None:
         warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
-    states = [_State("_before", moving, moving_label), _State("", warped, warped_label, ddf, aligned_matrix)]
+    counted = dict.fromkeys(("before", "aligned", "after"), mask) if compared is None else compared
+    states = [
+        _State("_before", moving, moving_label, counted=counted["before"]),
+        _State("", warped, warped_label, ddf, aligned_matrix, counted["after"]),
+    ]
     if aligned is not None:
-        states.insert(1, _State("_aligned", aligned, aligned_label, matrix=aligned_matrix))
-    counted = mask if compared is None else compared
-    values = {state.name("ncc"): ncc(state.image, fixed, counted) for state in states}
+        states.insert(1, _State("_aligned", aligned, aligned_label, None, aligned_matrix, counted["aligned"]))
+    values = {state.name("ncc"): ncc(state.image, fixed, state.counted) for state in states}
     volume = 1.0 if aligned_matrix is None else float(torch.linalg.det(aligned_matrix))
     values |= {**regularity(ddf, mask, volume), "sdlogj_l2r": sdlogj_l2r(ddf, mask, volume)}
     if moving_points is not None and fixed_points is not None and len(fixed_points):

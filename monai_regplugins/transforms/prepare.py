@@ -76,7 +76,7 @@ class ResampleToFixedd(Transform):
     the pair has none, and ``covered``, boolean, says which voxels it does cover, if not all.
 
     Adds ``spacing`` (d,), float32, mm of the fixed grid, and ``initial_alignment_matrix`` ``T`` (d + 1, d + 1),
-    float64, RAS mm.
+    float64, RAS mm. A pair that has the matrix already is not aligned again.
 
     Args:
         initial_alignment: ``"none"``, ``"center"`` (of mass), ``"rigid"``, ``"similarity"`` or ``"affine"``, see
@@ -137,7 +137,8 @@ class ResampleToFixedd(Transform):
         moving_affine, fixed_affine = (world_affine(pair[key].affine, d, f"{key} image") for key in IMAGE_KEYS)
         _check_common_plane(moving.affine, fixed.affine, d)
         # by the images with their frames: crops around an organ hint at where it lies
-        matrix = self._initial_alignment(pair, fixed_affine, moving_affine)
+        known = pair.get("initial_alignment_matrix")
+        matrix = self._initial_alignment(pair, fixed_affine, moving_affine) if known is None else known
         given = pair["moving"]
         if self.extend_border:
             extend_borders(pair, mask=self.keep_original)

@@ -215,14 +215,17 @@ def resample_original(
     return sample_affine(image, matrix, displacement.shape[1:], mode, padding_value, to_voxel[:d, :d], displacement)
 
 
-def resample_aligned(moving: MetaTensor, fixed: MetaTensor, alignment: torch.Tensor, mode: str) -> MetaTensor:
+def resample_aligned(
+    moving: MetaTensor, fixed: MetaTensor, alignment: torch.Tensor, mode: str, outside: float | None = None
+) -> MetaTensor:
     """Sample the original moving data once, at each fixed world point mapped by a matrix alone.
 
     Args:
         moving: data on the moving grid, shape ``(C, *spatial_m)``.
         fixed: an image on the fixed grid, shape ``(C, *spatial_f)``.
         alignment: ``T``, fixed world to moving world, shape (d + 1, d + 1), RAS mm.
-        mode: ``"linear"``, or ``"nearest"`` for labels; beyond the moving field of view lies the minimum, or label 0.
+        mode: ``"linear"``, or ``"nearest"`` for labels.
+        outside: what lies beyond the moving field of view; None for the minimum, or label 0.
 
     Returns:
         Data on the fixed grid, shape ``(C, *spatial_f)``, dtype of ``moving``.
@@ -234,7 +237,8 @@ def resample_aligned(moving: MetaTensor, fixed: MetaTensor, alignment: torch.Ten
     to_voxel = torch.linalg.inv(world_affine(moving.affine, d, "moving image"))
     matrix = to_voxel @ alignment.double() @ world_affine(fixed.affine, d, "fixed image")
     image = _plain(moving)
-    moved = sample_affine(image, matrix, fixed.shape[1:], mode, _outside(image, mode))
+    beyond = _outside(image, mode) if outside is None else outside
+    moved = sample_affine(image, matrix, fixed.shape[1:], mode, beyond)
     return as_meta_tensor(moved, fixed.affine, moving.meta)
 
 

@@ -172,6 +172,22 @@ class TestChoice:
             f"ran model{name}.pt (published)" for name in PUBLISHED
         ]
 
+    def test_settings_in_which_rows_differ(self, ran: list[str], repository: Path) -> None:
+        """Of the refined rows; the optimization alone has those of the first bundle, but for its network."""
+        ckpt = str(repository / "bundles" / "ran" / "models" / "model_hippocampus.pt")
+        words = [*ran, "--ckpt", ckpt, "--refine_steps", "5", "--set", "smoothness_weight=3"]
+        args = command.parse_arguments([*words, "--methods", "identity", "optimization", "ran", "published"])
+        methods = command.choose_methods(args, command.read_bundles(args))
+        said = command._differing_settings(methods, 5)
+        own, alone = "settings of ran + 5 steps", "settings of optimization alone"
+        assert {own, alone} < said.keys()
+        assert "identity" not in str(said)
+        assert "smoothness_weight" not in str(said)  # typed, so the same everywhere
+        assert said[own] == f"{said[alone]}, extend_border True"
+        assert "refine_smoothing 0.0" in said[own]
+        assert "refine_smoothing 0.75" in said["settings of ran model.pt (published) + 5 steps"]
+        assert command._differing_settings(methods[:2], 5) == {}
+
     def test_is_it_better(self, ran: list[str]) -> None:
         """Refined is compared with refined."""
         args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran", "published"])

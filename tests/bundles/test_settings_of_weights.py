@@ -21,28 +21,46 @@ pytestmark = pytest.mark.bundle
 @pytest.fixture
 def pair(tmp_path: Path) -> dict[str, str]:
     """Two smooth random images."""
+    return smooth_pair(tmp_path)
+
+
+def smooth_pair(folder: Path, size: tuple[int, ...] = (20, 24, 20)) -> dict[str, str]:
+    """Write two smooth random images."""
     files = {}
     for number, name in enumerate(("fixed", "moving")):
-        coarse = torch.rand(1, 1, 4, 5, 4, generator=torch.Generator().manual_seed(number))
-        image = torch.nn.functional.interpolate(coarse, size=(20, 24, 20), mode="trilinear")[0, 0] * 200
-        files[name] = str(tmp_path / f"{name}.nii.gz")
+        coarse = torch.rand(1, 1, *(4,) * len(size), generator=torch.Generator().manual_seed(number))
+        mode = "trilinear" if len(size) == 3 else "bilinear"
+        image = torch.nn.functional.interpolate(coarse, size=size, mode=mode)[0, 0] * 200
+        files[name] = str(folder / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(image.numpy(), np.eye(4)), files[name])
     return files
 
 
 @pytest.mark.slow
-def test_published_weights_give_the_field_of_their_overlay(
-    pair: dict[str, str], repository: Path, run_cli: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("ran", "hippocampus"),
+        ("ran", "hippocampus_labels"),
+        ("ran", "shapes"),
+        ("ran", ""),
+        ("r2n2", ""),
+        ("regnet", ""),
+    ],
+)
+def test_published_weights_give_the_field_of_their_settings(
+    name: str, preset: str, repository: Path, run_cli: Callable[..., str], tmp_path: Path
 ) -> None:
-    """In processes of their own: by the file alone, by the overlay, by the preset."""
-    ran = repository / "bundles" / "ran"
-    ckpt = str(ran / "models" / "model_hippocampus.pt")
+    """In processes of their own: by the file alone, by the preset and its overlay, or by the bundle's default."""
+    bundle, pair = repository / "bundles" / name, smooth_pair(tmp_path, (64, 48) if name == "r2n2" else (20, 24, 20))
+    ckpt = str(bundle / "models" / f"model{f'_{preset}' * bool(preset)}.pt")
     ways: dict[str, tuple[list[Path], dict[str, Any]]] = {
-        "weights": (configs(ran, "inference"), {"ckpt": ckpt}),
-        "overlay": (configs(ran, "inference", "hippocampus"), {}),
-        "preset": (configs(ran, "inference"), {"preset": "hippocampus"}),
-        "neither": (configs(ran, "inference"), {}),
+        "weights": (configs(bundle, "inference"), {"ckpt": ckpt}),
+        "default": (configs(bundle, "inference"), {}),
     }
+    if preset:
+        ways["preset"] = (configs(bundle, "inference"), {"preset": preset})
+        ways["overlay"] = (configs(bundle, "inference", preset), {})
     fields = {}
     for way, (files, given) in ways.items():
         words = ["run", "inference", "--config_file", str([str(file) for file in files])]
@@ -50,9 +68,12 @@ def test_published_weights_give_the_field_of_their_overlay(
             words, tmp_path, {**pair, "output_dir": str(tmp_path / way), "refine_steps": 2, "pair_id": "p", **given}
         )
         fields[way] = np.asanyarray(nib.load(next((tmp_path / way / "p").glob("displacement*.nii.gz"))).dataobj)
+    if not preset:
+        assert np.array_equal(fields["weights"], fields["default"])
+        return
     assert np.array_equal(fields["weights"], fields["overlay"])
     assert np.array_equal(fields["preset"], fields["overlay"])
-    assert np.abs(fields["neither"] - fields["overlay"]).max() > 1
+    assert np.abs(fields["default"] - fields["overlay"]).max() > 0.1
 
 
 @pytest.mark.slow

@@ -13,12 +13,13 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.data import CheckSeriesPaird, PreparePaird
+from monai_regplugins.data import CheckSeriesPaird, PreparePaird, prepare_pair
 from monai_regplugins.transforms import (
     LoadPaird,
     ResampleToFixedd,
     ScalePaird,
     StandardizePaird,
+    prepare,
 )
 
 RNG = np.random.default_rng(2)
@@ -48,6 +49,31 @@ def test_it_is_its_steps_one_after_the_other(pair: dict[str, str]) -> None:
     settings: dict[str, Any] = {"keep_original": True, "outside": "border", "lowest": 2.0}
     settings["initial_alignment"] = "center"
     assert_same(PreparePaird(ScalePaird([2, 8]), **settings)(pair), expected)
+
+
+def test_a_training_aligns_a_pair_once(pair: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways are two pairs; of more pairs than may be kept the oldest is aligned again; an evaluation keeps none."""
+    aligned: list[int] = []
+    real = prepare.initial_matrix
+    monkeypatch.setattr(prepare, "initial_matrix", lambda *args, **more: aligned.append(1) or real(*args, **more))
+    monkeypatch.setattr(prepare_pair, "MOST_KEPT", 2)
+    training = PreparePaird(ScalePaird(), initial_alignment="center")
+    back = {"fixed": pair["moving"], "moving": pair["fixed"]}
+    first = training(pair)
+    assert_same(training(pair), first)
+    assert len(aligned) == 1
+    training(back)
+    assert_same(training(pair), first)
+    assert len(aligned) == 2
+    training({"fixed": pair["fixed"], "moving": pair["fixed"]})
+    training(back)
+    assert len(aligned) == 3
+    training(pair)
+    assert len(aligned) == 4
+    evaluation = PreparePaird(ScalePaird(), initial_alignment="center", keep_original=True)
+    for _ in range(2):
+        evaluation(pair)
+    assert len(aligned) == 6
 
 
 def test_a_check_sees_the_loaded_pair_before_any_work(pair: dict[str, str]) -> None:

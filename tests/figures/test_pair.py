@@ -180,12 +180,18 @@ def test_lines_from_points_show_their_errors() -> None:
 
 
 def titles_of(drawn: Figure) -> list[str]:
-    """Return the titles of the columns and of the page, which come after the two numbers of the scale."""
-    return [text.get_text() for text in drawn.axes[0].texts[2:]]
+    """Return the titles of the columns and of the page, which come last."""
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    return texts[next(number for number, text in enumerate(texts) if text.startswith("fixed\n")) :]
 
 
 def test_titles_give_measures_before_and_after() -> None:
-    titles = titles_of(pair_figure(**volume_pair(), title="a_to_b"))
+    drawn = pair_figure(**volume_pair(), title="a_to_b")
+    titles = titles_of(drawn)
+    labels = [int(label) for label in volume_pair()["fixed_label"].unique() if label]
+    key = {text.get_text(): text.get_color() for text in drawn.axes[0].texts}
+    assert {str(label): figure.COLORS[label - 1] for label in labels}.items() <= key.items()
+    assert titles[0] == "fixed\noutlines: — own, ··· fixed labels"
     assert titles[1].startswith("moving\nDSC 0.667, NCC 0.")
     assert titles[2] == "warped\nDSC 1.000, NCC 1.000"
     assert titles[5:] == ["displacement, as a grid\nfolding 0 %", "a_to_b"]

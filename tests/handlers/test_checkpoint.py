@@ -324,7 +324,7 @@ class TestFloor:
             assert same(load(tmp_path / "model_last.pt"), training.network.state_dict())
             assert (record_of(tmp_path / "model_last.pt", tmp_path) or {})["epoch"] == 2
         (line,) = (text for text in caplog.messages if "weights" in text)
-        floor = "all before" if before is None else f"doing nothing {before:.4g}"
+        floor = "all before" if before is None else f"doing nothing {before:.3f}"
         assert (f"({floor}); the last weights" if best is None else f"of epoch {best}, score") in line
         assert floor in line
 

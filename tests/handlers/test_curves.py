@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from monai_regplugins.handlers import CurvesFigure, curves_figure
+from monai_regplugins.handlers.score import Score
 
 
 @pytest.mark.slow
@@ -42,3 +43,15 @@ def test_best_epoch_is_marked() -> None:
     assert score.get_title() == "validation score, best 0.750 in epoch 2"
     assert (score.lines[1].get_xdata()[0], score.lines[1].get_ydata()[0]) == (2, 0.75)
     assert len(curves_figure({1: 1.0}, {}).axes) == 1
+
+
+def test_a_score_is_drawn_as_its_measure_with_a_line_before() -> None:
+    figure = curves_figure({1: 3.0}, {1: -0.5}, Score("TRE", " mm", -1), -2.0)
+    loss, score = figure.axes
+    assert score.get_title() == "validation TRE mm, best 0.500 in epoch 1"
+    points, best, before = score.lines
+    assert (points.get_ydata()[0], best.get_ydata()[0], before.get_ydata()[0]) == (0.5, 0.5, 2.0)
+    assert [line.get_marker() for line in (loss.lines[0], points)] == ["o", "o"]  # no line beside them
+    low, high = loss.get_xlim()
+    assert [tick for tick in loss.get_xticks() if low <= tick <= high] == [1.0]
+    assert score.get_legend().get_texts()[0].get_text() == "before registration"

@@ -16,7 +16,7 @@ from monai_regplugins.handlers import FieldFigure, PairFigure
 from monai_regplugins.handlers import figures as handlers
 
 
-def test_handler_draws_the_first_pairs_of_every_second_evaluation(
+def test_handler_draws_pairs_of_every_second_evaluation(
     make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figure, "pair_figure", lambda *_, **__: Figure(figsize=(1, 1)))
@@ -37,12 +37,51 @@ def test_a_picture_has_the_measures_of_the_table(
     monkeypatch.setattr(handlers, "draw_pair", lambda *args, **_: shown.append(args) or Figure(figsize=(1, 1)))
     training = make_training(val_handlers=(PairFigure(tmp_path / "pair.png", max_pairs=2),))
     training.evaluator.run()
-    assert [metrics for _, _, metrics in shown] == training.evaluator.state.pair_rows
-    assert [item["pair_id"] for item, *_ in shown] == ["0_to_1", "1_to_2"]
+    rows = {row["pair_id"]: row for row in training.evaluator.state.pair_rows}
+    assert [metrics for _, _, metrics in shown] == [rows[item["pair_id"]] for item, *_ in shown]
+    assert sorted(item["pair_id"] for item, *_ in shown) == ["0_to_1", "1_to_2"]
     own = figure.draw_pair(*shown[0][:2], {"ncc_before": 0.125, "ncc": 0.25, "folding_percent": 0.0}, judged=False)
     texts = " ".join(text.get_text() for text in own.axes[0].texts)
     assert "NCC 0.250" in texts
     assert not {"PASS", "WARN", "FAIL"} & {*texts.replace(":", " ").split()}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "expected"),
+    [
+        (3, 5, ["c, best of 5 pairs", "b, median of 5 pairs", "e, worst of 5 pairs"]),
+        (1, 5, ["b, median of 5 pairs"]),
+        (2, 5, ["c, best of 5 pairs", "e, worst of 5 pairs"]),
+        (4, 5, ["c, best of 5 pairs", "d, number 2 of 5 pairs", "a, number 4 of 5 pairs", "e, worst of 5 pairs"]),
+        (3, 2, ["b, best of the first 2 pairs", "a, worst of the first 2 pairs"]),
+        (3, 1, ["a"]),
+        (0, 5, []),
+    ],
+)
+def test_best_median_and_worst(
+    wanted: int, kept: int, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five pairs, each of 96 bytes, as many are kept as there is room for."""
+    monkeypatch.setattr(handlers, "KEPT", 96 * kept)
+    drawn: list[str] = []
+
+    def draw(item: dict[str, Any], *_: Any, note: str, **__: Any) -> Figure:
+        drawn.append(item["pair_id"] + note)
+        return Figure(figsize=(1, 1))
+
+    monkeypatch.setattr(handlers, "draw_pair", draw)
+
+    def step(engine: Any, name: str) -> Any:
+        engine.state.batch = [{"pair_id": name}]
+        return [{"pred": {"ddf": torch.zeros(2, 3, 3)}, "label": {"fixed": torch.zeros(1, 2, 3)}}]
+
+    engine = Engine(step)
+    engine.state.rank = 0
+    PairFigure(tmp_path / "pair.png", max_pairs=wanted).attach(engine)
+    engine.state.pair_scores = dict(zip("abcde", (0.2, 0.3, 0.5, 0.4, 0.1), strict=True))
+    engine.run(list("abcde"))
+    assert drawn == expected
+    assert len(list(tmp_path.glob("*.png"))) == len(expected)
 
 
 def test_handler_writes_a_picture(make_training: Any, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from ignite.engine import Engine
 from monai_regplugins.checks import InputError
 from monai_regplugins.handlers import RegistrationMetrics
 from monai_regplugins.handlers.registration_metrics import score_of
-from monai_regplugins.metrics import pair_metrics
+from monai_regplugins.handlers.score import score_called
+from monai_regplugins.metrics import Measure, pair_metrics
 from monai_regplugins.metrics.pair import mean_metrics
 
 
@@ -58,6 +59,32 @@ def test_score_without_labels_is_mean_correlation() -> None:
     ncc = [row["ncc"] for row in state.pair_rows]
     assert state.metrics["score"] == pytest.approx((ncc[0] + ncc[1]) / 2)
     assert ncc[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "expected"),
+    [
+        ("tre", ("tre", "dsc", "ncc"), "tre"),
+        ("tre", ("dsc", "ncc"), "dsc"),
+        ("dsc", ("tre", "ncc"), "tre"),
+        ("mae", ("ncc",), "ncc"),
+        ("own_x", ("own_x", "dsc"), "own_x"),
+    ],
+)
+def test_what_is_scored_where_pairs_lack_a_measure(wanted: str, known: tuple[str, ...], expected: str) -> None:
+    rows = [{"pair_id": "a", **{f"{one}{when}": 0.25 for one in known for when in ("_before", "")}}]
+
+    class Measured(RegistrationMetrics):
+        def compute(self) -> list[dict[str, Any]]:
+            return rows
+
+    engine = Engine(lambda engine, batch: None)
+    Measured(wanted, own={"x": Measure(torch.nn.L1Loss())}).completed(engine, "score")
+    sign = -1 if expected == "tre" else 1
+    assert engine.state.metrics["score"] == sign * 0.25
+    assert engine.state.pair_scores == {"a": sign * 0.25}
+    texts = {"tre": "TRE 0.250 mm", "dsc": "DSC 0.250", "ncc": "NCC 0.250", "own_x": "x 0.250"}
+    assert score_called("score", engine).text(engine.state.metrics["score"]) == texts[expected]
 
 
 @pytest.mark.parametrize(("measure", "labels", "sign"), [("dsc", True, 1), ("hd95", True, -1), ("dsc", False, 1)])
@@ -158,9 +185,9 @@ def test_score_is_minus_the_mean_distance_of_the_landmarks() -> None:
     assert "dsc" in state.metrics
 
 
-def test_without_landmarks_the_score_is_mean_correlation() -> None:
+def test_without_landmarks_the_score_is_the_overlap() -> None:
     state = evaluated([[("a", item(1)), ("b", item(2))]], measure="tre")
-    assert state.metrics["score"] == pytest.approx(state.metrics["ncc"])
+    assert state.metrics["score"] == pytest.approx(state.metrics["dsc"])
 
 
 def test_unknown_measure_is_refused() -> None:

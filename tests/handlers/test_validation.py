@@ -10,6 +10,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.optimizers import WarmupCosineSchedule
+from torch.optim.lr_scheduler import ExponentialLR
 
 from monai_regplugins.handlers import Checkpointing, TimeLimit, Validation, validation
 
@@ -73,6 +74,39 @@ def test_the_rate_comes_down_with_the_time(make_training: Any, monkeypatch: pyte
     assert training.trainer.state.iteration == before + 9
     for step in range(2, 9):
         assert factors[step - 1] == pytest.approx(0.5 + 0.5 * math.cos(math.pi * (before + step - 2) / (before + 6)))
+
+
+@pytest.mark.parametrize("before", [0, 6])
+def test_an_exponential_rate_comes_down_with_the_time(
+    make_training: Any, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Each look at the clock takes a minute: of nine epochs of three steps there is time for eight steps."""
+    clock = iter(range(0, 6000, 60))
+    monkeypatch.setattr(validation.time, "monotonic", lambda: next(clock))
+    training = make_training(max_epochs=9, interval=100)
+    training.trainer.state.epoch, training.trainer.state.iteration = before // 3, before
+    schedule = ExponentialLR(training.optimizer, 0.5)
+    factors: list[float] = []
+    training.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: factors.append(training.optimizer.param_groups[0]["lr"] / 1e-3)
+    )
+    validated(training, TimeLimit(8, schedule))
+    assert len(factors) == 9
+    epochs = [(before + step) * 27 // (3 * (before + max(8, step + 1))) for step in range(9)]
+    assert factors[1:] == [0.5**epoch for epoch in epochs[1:]]
+    assert epochs[-1] == 8  # of 0 to 8
+
+
+def test_an_exponential_rate_that_fits_into_the_time_stays(make_training: Any) -> None:
+    training = make_training(max_epochs=2)
+    schedule = ExponentialLR(training.optimizer, 0.5)
+    rates: list[float] = []
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: schedule.step())
+    training.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: rates.append(training.optimizer.param_groups[0]["lr"])
+    )
+    validated(training, TimeLimit(1000, schedule))
+    assert rates == [1e-3] * 3 + [5e-4] * 3
 
 
 def test_a_schedule_that_fits_into_the_time_stays(make_training: Any) -> None:
