@@ -36,6 +36,12 @@ def smooth_pair(folder: Path, size: tuple[int, ...] = (20, 24, 20)) -> dict[str,
     return files
 
 
+def field_in(folder: Path) -> Any:
+    """Read the field of a pair: of slices an NPZ file, else NIfTI."""
+    (file,) = folder.glob("displacement*")
+    return np.load(file)["ddf"] if file.suffix == ".npz" else np.asanyarray(nib.load(file).dataobj)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "preset"),
@@ -64,16 +70,15 @@ def test_published_weights_give_the_field_of_their_settings(
     fields = {}
     for way, (files, given) in ways.items():
         words = ["run", "inference", "--config_file", str([str(file) for file in files])]
-        run_cli(
-            words, tmp_path, {**pair, "output_dir": str(tmp_path / way), "refine_steps": 2, "pair_id": "p", **given}
-        )
-        fields[way] = np.asanyarray(nib.load(next((tmp_path / way / "p").glob("displacement*.nii.gz"))).dataobj)
+        more = {"output_dir": str(tmp_path / way), "refine_steps": 0, "pair_id": "p", **given}
+        run_cli(words, tmp_path, {**pair, **more})
+        fields[way] = field_in(tmp_path / way / "p")
     if not preset:
         assert np.array_equal(fields["weights"], fields["default"])
         return
     assert np.array_equal(fields["weights"], fields["overlay"])
     assert np.array_equal(fields["preset"], fields["overlay"])
-    assert np.abs(fields["default"] - fields["overlay"]).max() > 0.1
+    assert not np.array_equal(fields["default"], fields["overlay"])
 
 
 @pytest.mark.slow
