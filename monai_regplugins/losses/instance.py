@@ -17,7 +17,7 @@ from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss,
 from monai_regplugins.losses.descriptors import mind_ssc, scripted_descriptors
 from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.losses.mutual_information import MutualInformation
-from monai_regplugins.losses.roughness import edge_roughness, plain_roughness
+from monai_regplugins.losses.roughness import Bending, edge_huber, edge_roughness, plain_roughness
 from monai_regplugins.losses.sampled_image import SampledImage
 from monai_regplugins.losses.with_gradient import with_gradient
 
@@ -53,11 +53,11 @@ class InstanceLoss:
     r"""Loss of instance optimization as a function of the field u of one pair.
 
     .. math::
-        L(u) = \lambda_s \, S(I \circ (x + u), J) + \lambda_r \, R(u) + \lambda_f \, F(u),
+        L(u) = \lambda_s \, S(I \circ (x + u), J) + \lambda_r \, R(u) + \lambda_b \, B(u) + \lambda_f \, F(u),
 
     with the similarity S in the weights of both images (those of the moving image are warped along, and no gradient
-    flows to them), the smoothness R and the folding F of :class:`~monai_regplugins.losses.FoldingLoss`. Of images with
-    several channels, S is the mean over these.
+    flows to them), the smoothness R, the :class:`~monai_regplugins.losses.roughness.Bending` B, and the folding F of
+    :class:`~monai_regplugins.losses.FoldingLoss`. Of images with several channels, S is the mean over these.
 
     Args:
         similarity: ``lncc``, :class:`~monai_regplugins.losses.local_correlation.LocalCorrelation`; ``mse``, the mean
@@ -73,10 +73,12 @@ class InstanceLoss:
         outside: ``border`` extends the moving image by its border values; ``ignore`` excludes points outside. With
             weights of the moving image, points outside are always excluded.
         similarity_weight: :math:`\lambda_s`.
-        smoothness: ``edges_l2`` or ``edges_l1`` (:class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss`), ``l2``
+        smoothness: ``edges_l2`` or ``edges_l1`` (:class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss`),
+            ``edges_huber`` (:func:`~monai_regplugins.losses.roughness.edge_huber`), ``l2``
             (:class:`~monai_regplugins.losses.GradientLoss`) or ``tv``
             (:class:`~monai_regplugins.losses.IsotropicTVLoss`).
         smoothness_weight: :math:`\lambda_r`.
+        bending_weight: :math:`\lambda_b`.
         folding_weight: :math:`\lambda_f`.
         same_contrast: what ``auto`` takes for images that are or can be brought to one contrast, ``lncc`` or ``mse``.
         features: file of a TorchScript module that maps an image ``(1, 1, *spatial)`` to channels
@@ -101,6 +103,7 @@ class InstanceLoss:
         similarity_weight: float = 1.0,
         smoothness: str = "l2",
         smoothness_weight: float = 1.0,
+        bending_weight: float = 0.0,
         folding_weight: float = 0.0,
         same_contrast: str = "lncc",
         features: str | Path = "",
@@ -111,14 +114,15 @@ class InstanceLoss:
         check_choice(outside, ("border", "ignore"), "outside")
         if window < 2 or stride < 1:
             raise InputError(f"window and stride are {window} and {stride}, expected at least 2 and 1 voxels.")
-        if not similarity_weight > 0 or not smoothness_weight >= 0 or not folding_weight >= 0:
+        others = {"smoothness": smoothness_weight, "bending": bending_weight, "folding": folding_weight}
+        if not similarity_weight > 0 or not all(weight >= 0 for weight in others.values()):
             raise InputError(
-                f"the weights of similarity, smoothness and folding are {similarity_weight}, {smoothness_weight} and "
-                f"{folding_weight}, expected the first above 0 and no negative one."
+                f"the weights of similarity, {', '.join(others)} are {similarity_weight}, "
+                f"{', '.join(map(str, others.values()))}, expected the first above 0 and no negative one."
             )
         self.similarity, self.window, self.threshold, self.stride = similarity, window, threshold, stride
         self.outside, self.smoothness = outside, smoothness
-        self.weights = {"similarity": similarity_weight, "smoothness": smoothness_weight, "folding": folding_weight}
+        self.weights = {"similarity": similarity_weight, **others}
         self.same_contrast = same_contrast
         self.module = _scripted(features) if similarity == "features" else None
 
@@ -135,6 +139,7 @@ class InstanceLoss:
         terms: dict[str, OfField] = {
             "similarity": self.similarity_of_pair(moving, fixed, padding),
             "smoothness": _SMOOTHNESS[self.smoothness](fixed),
+            "bending": Bending(),
             "folding": FoldingLoss(),
         }
         return _weighted_sum({name: term for name, term in terms.items() if self.weights[name] > 0}, self.weights)
@@ -186,13 +191,13 @@ class InstanceLoss:
         return self._weighing(similarity=share * self.weights["similarity"])
 
     def stiffer(self, factor: float) -> InstanceLoss:
-        """The loss with the smoothness weight times a factor.
+        """The loss with the weights of smoothness and bending times a factor.
 
         Example:
             >>> InstanceLoss(smoothness_weight=0.5).stiffer(4.0).weights["smoothness"]
             2.0
         """
-        return self._weighing(smoothness=factor * self.weights["smoothness"])
+        return self._weighing(**{name: factor * self.weights[name] for name in ("smoothness", "bending")})
 
     def compared(self, fixed: Tensor) -> Tensor:
         """The voxels of a fixed image that are compared where no mask is given, bool."""
@@ -307,6 +312,7 @@ def _edges_l1(fixed: WeightedImage) -> OfField:
 _SMOOTHNESS: dict[str, Callable[[WeightedImage], OfField]] = {
     "edges_l2": lambda fixed: edge_roughness(fixed.image, fixed.weights),
     "edges_l1": _edges_l1,
+    "edges_huber": lambda fixed: edge_huber(fixed.image, fixed.weights),
     "l2": lambda fixed: plain_roughness(fixed.image),
     "tv": lambda fixed: IsotropicTVLoss(),
 }

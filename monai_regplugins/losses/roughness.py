@@ -1,4 +1,4 @@
-"""Weighted squared differences of a field, a quadratic form with its closed-form gradient."""
+"""Weighted differences of a field, squared or in Huber's form, with closed-form gradients."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ from torch import Tensor
 
 from monai_regplugins.losses.with_gradient import with_gradient
 
-__all__ = ["Roughness", "edge_roughness", "edge_weights", "plain_roughness", "plain_weights"]
+__all__ = ["Bending", "Roughness", "edge_huber", "edge_roughness", "edge_weights", "plain_roughness", "plain_weights"]
+
+STEEP = 0.1  # voxels per voxel: where the absolute form of the differences begins
+BENT = 0.05  # voxels per squared voxel: that of the second differences
+EDGE_SCALE = 25.0  # of the l1 form for the abdomen
 
 
 class Roughness:
-    r"""Sum of weighted squared differences between neighbors along each axis.
+    r"""Sum of weighted differences between neighbors along each axis, squared or in Huber's form.
 
     .. math::
-        L(u) = \sum_k \sum_x g_k(x) \, \| u(x + e_k) - u(x) \|^2, \qquad
+        L(u) = \sum_k \sum_x g_k(x) \, \| D_k u(x) \|^2, \qquad
         \frac{\partial L}{\partial u} = 2 \sum_k D_k^T \, g_k \, D_k u
 
-    with :math:`D_k` the differences and :math:`D_k^T` their adjoint, which adds to the upper neighbor what it takes
-    from the lower one.
+    with :math:`D_k u(x) = u(x + e_k) - u(x)` and its adjoint :math:`D_k^T`, which adds to the upper neighbor what it
+    takes from the lower one. With a threshold :math:`\delta` each component s of a difference counts by the function
+    of Huber 1964 (Ann. Math. Stat. 35, 73) instead,
+
+    .. math::
+        h(s) = \begin{cases} s^2 / 2 \delta & |s| \le \delta \\ |s| - \delta / 2 & |s| > \delta \end{cases},
+
+    as in optical flow with edges (Werlberger et al. 2009, BMVC): small differences are smoothed as by squares, and a
+    jump costs no more than a ramp, as with absolute values.
 
     Args:
         weights: :math:`g_k` for each axis, ``(1, 1, *spatial)`` with one voxel less along that axis, or a number.
+        threshold: :math:`\delta`; None for squares.
 
     Example:
         >>> ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 2, 4, 4)  # grows by 1 a voxel along one of two axes
@@ -31,8 +43,8 @@ class Roughness:
         tensor(12.)
     """
 
-    def __init__(self, weights: Sequence[Tensor | float]) -> None:
-        self.weights = list(weights)
+    def __init__(self, weights: Sequence[Tensor | float], threshold: float | None = None) -> None:
+        self.weights, self.threshold = list(weights), threshold
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the sum, a scalar, for a field ``(1, d, *spatial)``."""
@@ -48,11 +60,66 @@ class Roughness:
                     continue
                 n = u.shape[axis] - 1
                 steps = u.narrow(axis, 1, n) - u.narrow(axis, 0, n)  # diff takes three times as long
-                weighted = steps * weight
-                total += steps.flatten() @ weighted.flatten()
-                slope.narrow(axis, 1, n).add_(weighted, alpha=2)
-                slope.narrow(axis, 0, n).sub_(weighted, alpha=2)
+                value, weighted = _penalty(steps, weight, self.threshold)
+                total += value
+                slope.narrow(axis, 1, n).add_(weighted)
+                slope.narrow(axis, 0, n).sub_(weighted)
         return total, gradient
+
+
+class Bending:
+    r"""Second differences of a field along each axis, in Huber's form.
+
+    .. math::
+        L(u) = \frac{1}{d^2 |\Omega|} \sum_k \sum_x \sum_c h\big(u_c(x + e_k) - 2 u_c(x) + u_c(x - e_k)\big)
+
+    with h of :class:`Roughness`. A displacement that grows evenly costs nothing, unlike with first differences, so
+    that noise is smoothed away without making the displacement shorter.
+
+    Args:
+        threshold: :math:`\delta`, voxels.
+
+    Example:
+        >>> ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 2, 4, 4)
+        >>> Bending()(ramp)
+        tensor(0.)
+    """
+
+    def __init__(self, threshold: float = BENT) -> None:
+        self.threshold = threshold
+
+    def __call__(self, ddf: Tensor) -> Tensor:
+        """Return the loss, a scalar, for a field ``(1, d, *spatial)``."""
+        return with_gradient(self.value_and_gradient, ddf)
+
+    def value_and_gradient(self, ddf: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and its gradient, of the shape of ``ddf``."""
+        total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf)
+        weight = 1 / (ddf.shape[1] * ddf.numel())
+        for component in range(ddf.shape[1]):
+            u, slope = ddf[:, component : component + 1], gradient[:, component : component + 1]
+            for axis in range(2, ddf.ndim):
+                n = u.shape[axis] - 2
+                if n < 1:
+                    continue
+                bends = u.narrow(axis, 2, n) + u.narrow(axis, 0, n)
+                bends.sub_(u.narrow(axis, 1, n), alpha=2)
+                value, weighted = _penalty(bends, weight, self.threshold)
+                total += value
+                slope.narrow(axis, 2, n).add_(weighted)
+                slope.narrow(axis, 1, n).sub_(weighted, alpha=2)
+                slope.narrow(axis, 0, n).add_(weighted)
+        return total, gradient
+
+
+def _penalty(steps: Tensor, weight: Tensor | float, threshold: float | None) -> tuple[Tensor, Tensor]:
+    """The weighted sum of squares or of Huber's function, and its derivative by each difference."""
+    if threshold is None:
+        weighted = steps * weight
+        return steps.flatten() @ weighted.flatten(), weighted.mul_(2)
+    clipped = steps.clamp(-threshold, threshold)
+    weighted = clipped * (weight / threshold)
+    return steps.sub(clipped, alpha=0.5).flatten() @ weighted.flatten(), weighted
 
 
 def plain_roughness(fixed: Tensor) -> Roughness:
@@ -85,8 +152,29 @@ def edge_roughness(fixed: Tensor, weights: Tensor | None = None, scale: float = 
         >>> edge_roughness(torch.rand(1, 1, 8, 8))(torch.ones(1, 2, 8, 8))  # no gradient
         tensor(0.)
     """
-    g = edge_weights(fixed, weights, scale) / fixed.shape[2:].numel()
-    return Roughness([g.narrow(axis, 1, g.shape[axis] - 1).contiguous() for axis in range(2, fixed.ndim)])
+    return Roughness(_along_axes(edge_weights(fixed, weights, scale) / fixed.shape[2:].numel()))
+
+
+def edge_huber(fixed: Tensor, weights: Tensor | None = None) -> Roughness:
+    r"""Huber's form of :class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss` for one fixed image.
+
+    .. math::
+        g(x) = \frac{1}{d^2 |\Omega|} e^{-2 s \|\nabla I(x)\|^2}
+
+    with s and the threshold of this module; arguments as :func:`edge_roughness`.
+
+    Example:
+        >>> edge_huber(torch.rand(1, 1, 8, 8))(torch.ones(1, 2, 8, 8))  # no gradient
+        tensor(0.)
+    """
+    size = fixed.shape[2:]
+    g = edge_weights(fixed, weights, EDGE_SCALE) / (len(size) ** 2 * size.numel())
+    return Roughness(_along_axes(g), STEEP)
+
+
+def _along_axes(g: Tensor) -> list[Tensor | float]:
+    """The weights of the differences along each axis."""
+    return [g.narrow(axis, 1, g.shape[axis] - 1).contiguous() for axis in range(2, g.ndim)]
 
 
 def edge_weights(fixed: Tensor, weights: Tensor | None = None, scale: float = 1.0) -> Tensor:

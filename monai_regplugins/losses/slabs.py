@@ -97,9 +97,8 @@ class SlabLoss:
     @staticmethod
     def takes(loss: InstanceLoss) -> bool:
         """Whether all terms of a loss come in slabs."""
-        return (
-            loss.similarity in ("lncc", "mse") and loss.smoothness in ("edges_l2", "l2") and not loss.weights["folding"]
-        )
+        others = loss.weights["bending"] or loss.weights["folding"]
+        return loss.similarity in ("lncc", "mse") and loss.smoothness in ("edges_l2", "l2") and not others
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the loss of a field ``(1, d, *spatial)``."""

@@ -22,6 +22,7 @@ from monai_regplugins.losses import (
     WeightedSum,
 )
 from monai_regplugins.losses.instance import WeightedImage
+from monai_regplugins.losses.roughness import Bending, edge_huber
 
 FOLDING = Term(FoldingLoss(), ["ddf"], 0.7)
 TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Term]]] = {
@@ -75,6 +76,16 @@ def test_it_is_the_loss_of_the_training_and_its_gradient(training: str, size: tu
     torch.testing.assert_close(*(torch.autograd.grad(loss, ddf)[0] for loss in (found, expected)))
 
 
+def test_a_stiffer_loss_has_more_smoothness_and_more_bending() -> None:
+    moving, fixed, ddf = drawn((9, 8))
+    pair = WeightedImage(moving), WeightedImage(fixed)
+    options: dict[str, Any] = {"smoothness": "edges_huber", "smoothness_weight": 0.5, "bending_weight": 0.25}
+    terms = [InstanceLoss(**options).stiffer(factor).of_pair(*pair)(ddf) for factor in (0.0, 1.0, 3.0)]
+    expected = 0.5 * edge_huber(fixed)(ddf) + 0.25 * Bending()(ddf)
+    torch.testing.assert_close(terms[1] - terms[0], expected)
+    torch.testing.assert_close(terms[2] - terms[0], 3 * expected)
+
+
 def test_ignored_points_outside_are_those_of_the_sequence_loss() -> None:
     moving, fixed, ddf = drawn((9, 8))
     loss = InstanceLoss("mse", outside="ignore", smoothness_weight=0)
@@ -112,7 +123,7 @@ def test_no_gradient_where_a_mask_says_so(masked: str, similarity: str) -> None:
         ({"outside": "zeros"}, "outside"),
         ({"window": 1}, "window and stride are 1 and 1"),
         ({"stride": 0}, "window and stride are 9 and 0"),
-        ({"similarity_weight": 0.0}, "are 0.0, 1.0 and 0.0"),
+        ({"similarity_weight": 0.0}, "are 0.0, 1.0, 0.0, 0.0"),
         ({"folding_weight": -1.0}, "no negative one"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import huber_loss
 
 from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss
-from monai_regplugins.losses.roughness import Roughness, edge_roughness, plain_roughness
+from monai_regplugins.losses.roughness import Bending, Roughness, edge_huber, edge_roughness, plain_roughness
 
 SIZES = [(9, 8), (4, 5, 6)]
 
@@ -34,6 +36,34 @@ def test_gradient_check(size: tuple[int, ...]) -> None:
     fixed, ddf = drawn(size)
     assert torch.autograd.gradcheck(edge_roughness(fixed, scale=3.0), (ddf,))
     assert torch.autograd.gradcheck(Roughness([1.0 + k for k in range(len(size))]), (ddf,))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_hubers_forms_are_those_of_torch_and_numpy(size: tuple[int, ...]) -> None:
+    fixed, ddf = drawn(size)
+    fixed, d = torch.zeros_like(fixed), len(size)
+    huber = [huber_loss(u, torch.zeros_like(u), reduction="sum", delta=0.1) / 0.1 for u in differences(ddf, 1)]
+    torch.testing.assert_close(edge_huber(fixed)(ddf), sum(huber) / (d * ddf.numel()))
+    huber = [huber_loss(u, torch.zeros_like(u), reduction="sum", delta=0.5) / 0.5 for u in differences(ddf, 2)]
+    torch.testing.assert_close(Bending(0.5)(ddf), sum(huber) / (d * ddf.numel()))
+    assert torch.autograd.gradcheck(edge_huber(torch.rand_like(fixed)), (0.1 * ddf,))
+    assert torch.autograd.gradcheck(Bending(0.5), (ddf,))
+
+
+def differences(ddf: torch.Tensor, order: int) -> list[torch.Tensor]:
+    """Of an order, along each axis."""
+    return [torch.from_numpy(np.diff(ddf.detach(), order, axis)) for axis in range(2, ddf.ndim)]
+
+
+def test_a_jump_costs_hardly_more_than_a_ramp_and_a_ramp_does_not_bend() -> None:
+    ramp = torch.linspace(0, 8, 40).expand(1, 2, 1, 40)
+    jump = 8.0 * (torch.arange(40.0) >= 20).expand(1, 2, 1, 40)
+    huber, squares = Roughness([0.0, 1.0], 0.1), Roughness([0.0, 1.0])
+    # the loss of each difference but the first delta / 2: of 39 differences, or of one
+    assert huber(ramp).item() == pytest.approx(2 * (8 - 39 * 0.05), rel=1e-5)
+    assert huber(jump).item() == pytest.approx(2 * (8 - 0.05), rel=1e-5)
+    assert squares(jump) > 30 * squares(ramp)
+    assert Bending()(ramp).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_edges_count_only_between_voxels_that_do() -> None:

@@ -70,7 +70,7 @@ def test_images_of_several_channels_are_refused() -> None:
 
 def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
     image = WeightedImage(torch.rand(1, 1, 8, 8))
-    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"similarity": "mind"}):
+    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"bending_weight": 1.0}, {"similarity": "mind"}):
         loss = InstanceLoss(**options)  # type: ignore[arg-type]
         assert not SlabLoss.takes(loss)
         with pytest.raises(InputError, match="cannot be computed in slabs"):
