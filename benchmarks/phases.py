@@ -1,7 +1,7 @@
 """All phases of a breath onto one: ``regplugins series`` against the same pairs one by one.
 
-The series are ten phases of the thorax phantom, whose depth follows ``1 - |cos(pi t / 10)|^3``, with exact landmarks,
-and, with ``--data``, the ten phases of one patient of ``LungCT4D`` (in the layout of Learn2Reg). Both ways read the
+The series is ten phases of the thorax phantom, whose depth follows ``1 - |cos(pi t / 10)|^3``, with exact landmarks,
+or, with ``--data``, the ten phases of one patient of ``LungCT4D`` (in the layout of Learn2Reg). Both ways read the
 same files, and write all results and the report; CPU seconds are those of the process, weights not loaded. Temporal
 roughness is the mean length of the second difference in time, ``u_{t+1} - 2 u_t + u_{t-1}``, over all phases of the
 cycle and all voxels of the mask (the lungs of the phantom, else the image) or of the whole image, mm.
@@ -150,7 +150,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundles", nargs="+", default=["ran", "regnet"], choices=["ran", "regnet"])
-    parser.add_argument("--data", type=Path, help="folder of LungCT4D; without, the phantom alone")
+    parser.add_argument("--data", type=Path, help="folder of LungCT4D; without, the phantom")
     parser.add_argument("--shape", type=int, nargs=3, default=[56, 44, 52], help="voxels of the phantom")
     parser.add_argument("--spacing", type=float, default=5.0, help="its voxel size, mm")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom")
@@ -167,15 +167,14 @@ def main(argv: Sequence[str] | None = None) -> str:
     rows: dict[tuple[str, str, str], Row] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        many = [phantom(folder, args.seed, args.shape, args.spacing), *([lung(folder, args.data)] if args.data else [])]
-        for series in many:
-            coarse = {"voxel_size": max(2.5, series.spacing)}
-            for bundle in args.bundles:
-                settings = {"window": [-1000, 300]} if bundle == "ran" else coarse
-                for way, whole in WAYS.items():
-                    place = folder / f"{series.path.stem} {bundle} {way}"
-                    rows[series.name, bundle, way] = row = run(bundle, series, whole, settings, place)
-                    print(f"{series.name}, {bundle}, {way}: {row}", flush=True)
+        series = lung(folder, args.data) if args.data else phantom(folder, args.seed, args.shape, args.spacing)
+        coarse = {"voxel_size": max(2.5, series.spacing)}
+        for bundle in args.bundles:
+            settings = {"window": [-1000, 300]} if bundle == "ran" else coarse
+            for way, whole in WAYS.items():
+                place = folder / f"{bundle} {way}"
+                rows[series.name, bundle, way] = row = run(bundle, series, whole, settings, place)
+                print(f"{series.name}, {bundle}, {way}: {row}", flush=True)
     facts: dict[str, object] = {"machine": hardware(torch.device("cpu")), "command": command_line(__file__, argv)}
     return publish(args.output, table(rows, facts), facts, rows={" / ".join(key): row for key, row in rows.items()})
 

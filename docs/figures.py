@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from monai_regplugins import load_bundle
+from monai_regplugins.bundle_folders import read_json
 from monai_regplugins.data import validation_pairs
 from monai_regplugins.figures.pair import planes_through
 from monai_regplugins.networks.blocks.local_gaussian import from_json
@@ -138,8 +139,10 @@ def label_figure() -> Figure:
 def cases_figure(name: str) -> Figure:
     """The validation pairs of a bundle's phantom with the least, the median and the largest TRE after its network.
 
-    Fixed, moving, registered and registered with refinement, and the differences of the last three to the first.
+    Fixed, moving, registered and registered with refinement, and the differences of the last three to the first, in the
+    window of the bundle; differences up to half of it.
     """
+    window = read_json(BUNDLES / name / "configs" / "inference.json").get("window")
     folder = BUNDLES / name / "data" / PHANTOMS[name]
     pairs = validation_pairs(open_dataset(folder, folder, PHANTOMS[name]))
     plain, refined = (load_bundle(BUNDLES / name, refine_steps=steps) for steps in (0, 30))
@@ -153,7 +156,8 @@ def cases_figure(name: str) -> Figure:
         warped = [np.asarray(one.warped[0], float).reshape(fixed.shape) for one in (alone, better)]
         labels = np.squeeze(np.asarray(nib.load(pair["fixed_label"]).dataobj))
         plane = planes_through(labels > 0, alone.warped.affine)[-1 if fixed.ndim == 2 else 1]
-        gray, strongest = np.percentile(fixed, [0.5, 99.5]), np.percentile(np.abs(fixed - moving), 99)
+        gray = np.percentile(fixed, [0.5, 99.5]) if window is None else np.array(window)
+        moving, warped = moving.clip(*gray), [image.clip(*gray) for image in warped]
         errors = [alone.metrics["tre_before"], alone.metrics["tre"], better.metrics["tre"]]
         titles = [
             f"{text}, {error:.1f} mm" for text, error in zip(("moving", "network", "refined"), errors, strict=True)
@@ -162,7 +166,8 @@ def cases_figure(name: str) -> Figure:
             axes.imshow(plane.cut(image), cmap="gray", vmin=gray[0], vmax=gray[1])
             axes.set_title(title, fontsize=9)
         for axes, image in zip(row[4:], (moving, *warped), strict=True):
-            axes.imshow(plane.cut(np.abs(fixed - image)), cmap="magma", vmin=0, vmax=strongest)
+            strength = plane.cut(np.abs(fixed.clip(*gray) - image))
+            axes.imshow(strength, cmap="magma", vmin=0, vmax=(gray[1] - gray[0]) / 2)
         for axes in row:
             plane.show(axes, [1.0] * fixed.ndim)
     for axes, text in zip(grid[0, 4:], ("before", "network", "refined"), strict=True):

@@ -74,7 +74,7 @@ SWITCHES = {
     "uncertainty": "write the standard deviation of the displacement, mm, too; costs one more instance optimization",
     "other_patient": "allow DICOM series of two patients",
     "amp": "compute with mixed precision",
-    "verbose": "log the traceback of a pair that fails",
+    "verbose": "log the traceback of a pair that fails, and the messages of MONAI about each run",
 }
 
 EXAMPLES = """examples:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 import sys
+import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import fire
@@ -16,11 +19,13 @@ from monai_regplugins.bundle_folders import (
     CONFIG,
     all_bundles,
     find_bundle,
+    packaged_bundles,
     presets_of,
     read_json,
 )
 from monai_regplugins.checks import check_file
 from monai_regplugins.data.pair_list import phase_list, read_pair_list
+from monai_regplugins.early_checks import given_options
 from monai_regplugins.files.cells import as_text
 from monai_regplugins.files.folders import files_in
 from monai_regplugins.readers.images import scan_shape
@@ -32,6 +37,7 @@ __all__ = ["choose_bundle", "describe_bundle", "inference_words", "list_bundles"
 AUTO = "auto"
 INPUTS = {"register": ("fixed", "moving"), "batch": ("pairs_file",), "series": ("series",)}
 MEBIBYTE = 2**20
+OF_MONAI = ("monai.bundle.scripts", "monai.bundle.workflows")  # loggers
 
 
 def run_inference(args: Namespace, overrides: Sequence[str]) -> None:
@@ -50,12 +56,32 @@ def run_inference(args: Namespace, overrides: Sequence[str]) -> None:
     if name == AUTO:
         name, reason = choose_bundle(_first_fixed_image(args))
         print(f"bundle {name}: {reason}", flush=True)
-    words = inference_words(find_bundle(name), args, overrides)
+    root = find_bundle(name)
+    words = inference_words(root, args, overrides)
+    is_verbose = dict(given_options(overrides)).get("verbose", "False").capitalize() == "True"
     before, sys.argv = sys.argv, ["monai.bundle", *words]
     try:
-        fire.Fire({"run": run}, words, "monai.bundle")  # alone, it would look at all that is imported
+        with _without_banner(root, is_verbose):
+            fire.Fire({"run": run}, words, "monai.bundle")  # alone, it would look at all that is imported
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _without_banner(root: Path, is_verbose: bool) -> Iterator[None]:
+    """Leave out what MONAI logs about each run, and that a configuration is code where it is one of this package."""
+    loggers = [] if is_verbose else [logging.getLogger(name) for name in OF_MONAI]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        if loggers and root.resolve().is_relative_to(packaged_bundles().resolve()):
+            warnings.filterwarnings("ignore", "parsing config_file", UserWarning)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def inference_words(root: Path, args: Namespace, overrides: Sequence[str]) -> list[str]:

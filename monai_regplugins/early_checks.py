@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from monai_regplugins.bundle_folders import CONFIG, find_bundle, read_json
 from monai_regplugins.checks import InputError, check_choice, suggest
-from monai_regplugins.option_values import LANGUAGE
+from monai_regplugins.engines.share import share_of
+from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES
 
-__all__ = ["early_error"]
+__all__ = ["early_error", "given_options"]
 
 AUTO = "auto"
 FILES = (
@@ -47,9 +50,10 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     """
     try:
         _check_files(args)
-        _check_options(args.bundle, overrides, "series" in args)
-        for key, value in _given(overrides):
+        configs = _check_options(args.bundle, overrides, "series" in args)
+        for key, value in given_options(overrides):
             _check_value(key, value)
+            _check_kind(key, value, configs)
     except InputError as error:
         return str(error)
     return ""
@@ -63,19 +67,24 @@ def _check_files(args: argparse.Namespace) -> None:
             raise InputError(f"{what} '{path}' does not exist; give the path of an existing file.")
 
 
-def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = False) -> None:
-    """The bundle has to exist, and options that none of the possible bundles has may not look like one of theirs."""
+def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = False) -> list[dict[str, Any]]:
+    """The bundle has to exist, and options that none of the possible bundles has may not look like one of theirs.
+
+    The configurations of these bundles are returned.
+    """
     files = [find_bundle(name) / CONFIG for name in (PACKAGED if bundle == AUTO else [bundle])]
     overlays = [file.with_name("series.json") for file in files] if is_series else []
-    known = {key for file in [*files, *overlays] for key in read_json(file)} | {*OPTIONS}
+    configs = [read_json(file) for file in files]
+    known = {key for config in [*configs, *map(read_json, overlays)] for key in config} | {*OPTIONS}
     for word in (word for word in overrides if word.startswith("--")):
         key = re.split("=|#|::", word.lstrip("-"))[0].replace("-", "_")
         if key not in (*known, *OF_MONAI) and (hint := suggest(key, known)):
             raise InputError(f"unknown override '{key}', {files[0]} has no such key.{hint}")
+    return configs
 
 
-def _given(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options with their values."""
+def given_options(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Return the options among the words of a command line, with their values."""
     for number, word in enumerate(overrides):
         name, equals, value = word.partition("=")
         if not equals and number + 1 < len(overrides):
@@ -92,3 +101,23 @@ def _check_value(key: str, value: str) -> None:
         raise InputError(f"{name} '{value}' does not exist; give the path of an existing file.")
     if key in CHOICES and value not in VALUES.get(key, {}):
         check_choice(value, CHOICES[key], key)
+
+
+def _check_kind(key: str, value: str, configs: Sequence[Mapping[str, Any]]) -> None:
+    """A value has to be of the kind that one of the configurations has, such as a number."""
+    if key == "shard":
+        share_of(value)
+    if value in VALUES.get(key, {}):
+        return
+    try:
+        read = ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a text
+        read = value
+    errors = []
+    for config in configs:
+        try:
+            option_value(key, read, default_of(config, key))
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == len(configs):
+        raise errors[0]

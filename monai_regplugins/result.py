@@ -35,6 +35,7 @@ from monai_regplugins.verdict.evidence import (
     local_similarity,
     mirror_gain,
     overlap_percent,
+    sides_match,
     unchanged_percent,
 )
 from monai_regplugins.verdict.judge import Verdict, judge
@@ -307,7 +308,8 @@ class RegistrationResult:
         ``overlap_percent``, ``covered_percent``, ``motion95``, ``motion_percent``, ``inverse95``, ``clipped_percent``
         and, in each state, ``lncc``, see :mod:`~monai_regplugins.verdict.evidence`; ``extent`` and ``extent_ratio``,
         the longest side of the smaller image in mm, and that of the larger one over it; ``mirror_gain``, by how much
-        they match better when one is mirrored; ``brightness_shift`` of the moving image from the fixed one, both as the
+        they match better when one is mirrored, and ``sides_match``, by how much the differences between left and right
+        are the same after the registration; ``brightness_shift`` of the moving image from the fixed one, both as the
         network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one, and then
         ``unchanged_percent`` of the fixed image, which matched as well before, initially aligned, as after; where the
         inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level
@@ -330,6 +332,7 @@ class RegistrationResult:
             "extent_ratio": max(sides) / min(sides),
             "clipped_percent": max(clipped),
             "mirror_gain": mirror_gain(before.get("aligned", before["moving"]), fixed, fixed_affine),
+            "sides_match": sides_match(self._in_window(self.warped), fixed, fixed_affine),
             "brightness_shift": brightness_shift(self.targets["moving"], fixed.as_tensor(), self.compared),
             "one_patient": float(self.one_patient),
             **field_evidence(self.ddf, self.targets["spacing"], mask),

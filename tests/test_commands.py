@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +96,31 @@ def test_a_command_runs_without_a_look_at_all_sources(
             },
         )
     ]
+
+
+@pytest.mark.parametrize("words", ["", "--verbose", "--verbose False", "--verbose=True"])
+@pytest.mark.parametrize("packaged", [True, False])
+def test_what_monai_tells_about_each_run_is_told_on_request(
+    words: str, packaged: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = []
+
+    def run(*of: Any, **given: Any) -> None:
+        told.append([logging.getLogger(name).isEnabledFor(logging.INFO) for name in commands.OF_MONAI])
+        warnings.warn("parsing config_file a: it is code", stacklevel=2)
+
+    monkeypatch.setattr(commands, "run", run)
+    monkeypatch.setattr(commands, "find_bundle", lambda name: tmp_path / "ran")
+    monkeypatch.setattr(commands, "packaged_bundles", lambda: tmp_path / ("" if packaged else "other"))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    is_verbose = words.endswith(("verbose", "True"))
+    levels = [logging.getLogger(name).level for name in commands.OF_MONAI]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        commands.run_inference(*arguments(f"batch a.csv -o out --bundle ran {words}"))
+    assert bool(found) == (is_verbose or not packaged)
+    assert [logging.getLogger(name).level for name in commands.OF_MONAI] == levels
+    assert told == [[is_verbose] * len(commands.OF_MONAI)]
 
 
 # --- which bundle

@@ -37,6 +37,8 @@ def args(tmp_path: Path) -> Namespace:
         ["--run_id", "inference", "--tracking", "x.json"],  # of monai.bundle
         ["--zzz", "3"],  # unlike any option: what says so is the inference
         ["--steps", "8"],  # of R2N2, which may be chosen
+        ["--refine_smoothing", "1e-1", "--window", "[-100, 300]", "--window", "[]", "--refine_full", "true"],
+        ["--uncertainty", "localization", "--refine_steps", "$10 + 2", "--shard", "2/8"],
     ],
 )
 def test_nothing_is_wrong(words: list[str], args: Namespace) -> None:
@@ -66,6 +68,7 @@ def test_pytorch_is_not_imported(tmp_path: Path) -> None:
         from monai_regplugins.early_checks import early_error
         args = argparse.Namespace(bundle="auto", fixed="none.nii")
         print(early_error(args, []), early_error(argparse.Namespace(bundle="auto"), ["--refin_steps"]))
+        print(early_error(argparse.Namespace(bundle="ran"), ["--shard", "9/8"]))
         found = search_folders()
         assert not {"torch", "monai", "SimpleITK"} & sys.modules.keys()
         import torch
@@ -109,3 +112,19 @@ def test_the_choices_are_those_of_the_program() -> None:
     known = {"initial_alignment": INITIAL_ALIGNMENTS, "similarity": ("auto", *SIMILARITIES), "fail_on": BAD}
     known |= {"points_space": POINT_SPACES, "refine_transform": TRANSFORMS}
     assert {key: set(CHOICES[key]) for key in known} == {key: set(values) for key, values in known.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--refine_levels", "three"], "refine_levels is 'three', expected a number (by default 3)"),
+        (["--refine-levels=three"], "refine_levels is 'three', expected a number (by default 3)"),
+        (["--refine_full", "perhaps"], "refine_full is 'perhaps', expected true or false"),
+        (["--spatial_size", "[a, b]"], "spatial_size is '[a, b]', expected a list of numbers"),
+        (["--shard", "9/8"], "shard is '9/8', expected i/n"),
+        (["--shard", "first"], "shard is 'first', expected i/n"),
+    ],
+)
+def test_values_are_of_the_kind_of_the_configuration(words: list[str], message: str, args: Namespace) -> None:
+    args.bundle = "ran"
+    assert early_error(args, words).startswith(message)

@@ -35,9 +35,10 @@ class BatchRunner:
 
     A pair that fails is reported in one line, and the run continues; :meth:`run` raises an error at the end. Pairs with
     complete results are skipped, so an interrupted run can be resumed. Several processes may share a list and an output
-    folder: each pair is registered by one of them. Processes of torchrun begin at different places of the list, and the
-    first one waits for the others and writes the report; the others leave errors to it. Results with a bad verdict are
-    written, too; :meth:`run` raises an error for them at the end.
+    folder: each pair is registered by one of them. Only on a terminal there is a progress bar, and log lines go above
+    it. Processes of torchrun begin at different places of the list, and the first one waits for the others and writes
+    the report; the others leave errors to it. Results with a bad verdict are written, too; :meth:`run` raises an error
+    for them at the end.
 
     Args:
         register: registers a pair.
@@ -87,8 +88,9 @@ class BatchRunner:
         self.register.prepare()
         remove_leftovers(self.writer.output_dir, [pair["pair_id"] for pair in self.pairs])
         self._failed = {}
+        hidden = len(self.pairs) == 1 or self.share.index > 0 or None  # None: without a terminal
         with _what_is_there_stays(), logging_redirect_tqdm():
-            bar = tqdm(self.share.order(self.pairs), unit="pair", disable=len(self.pairs) == 1 or self.share.index > 0)
+            bar = tqdm(self.share.order(self.pairs), unit="pair", disable=hidden)
             busy = [pair for pair in bar if not self._take(pair)]
             for pair in busy if self.share.ends else ():  # done by another process, unless that has failed
                 self._take(pair, wait=True)

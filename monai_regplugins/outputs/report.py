@@ -180,7 +180,7 @@ def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]
 def _case(row: Row, picture: bytes) -> str:
     """A pair with its verdict, its reasons, its picture, and a link to its folder."""
     name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
-    reported = f'<p class="{verdict}">{verdict} {escape(str(row.get("reasons", "")))}</p>' if verdict else ""
+    reported = f'<p class="{verdict}">{verdict} {_reasons(row)}</p>' if verdict else ""
     return f"<h3>{_link(name)}</h3>{reported}{_image(picture, name)}{_slider(picture, name)}"
 
 
@@ -244,11 +244,16 @@ def _verdicts(rows: Sequence[Row]) -> str:
     reported = ", ".join(f'{count} <span class="{level}">{level}</span>' for level, count in counts if count)
     reasons = "".join(
         f'<li><span class="{row["verdict"]}">{row["verdict"]}</span> {escape(str(row["pair_id"]))}: '
-        f"{escape(row['reasons'])}</li>"
+        f"{_reasons(row)}</li>"
         for row in judged
         if row["verdict"] != LEVELS[0]
     )
     return f"<p>Verdicts: {reported}.</p>" + (f"<ul>{reasons}</ul>" if reasons else "")
+
+
+def _reasons(row: Row) -> str:
+    """The reasons of a verdict after its level, which is not said twice."""
+    return escape(str(row.get("reasons", "")).removeprefix(f"{row['verdict']}: "))
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "local_similarity",
     "mirror_gain",
     "overlap_percent",
+    "sides_match",
     "unchanged_percent",
 ]
 
@@ -207,14 +208,55 @@ def mirror_gain(image: Tensor, fixed: Tensor, affine: Tensor) -> float:
         >>> mirror_gain(fixed.flip(1), fixed, torch.eye(3)) > 0.5
         True
     """
-    d = fixed.ndim - 1
+    axis = _sideways(affine, fixed.ndim - 1)
+    if axis is None:
+        return math.nan
+    small, target = _on_sides_grid(image, fixed)
+    return local_similarity(small.flip(axis), target) - local_similarity(small, target)
+
+
+def sides_match(image: Tensor, fixed: Tensor, affine: Tensor) -> float:
+    r"""Correlation of the differences between left and right of an image and of the fixed one.
+
+    .. math::
+        \frac{\sum a(x) \, b(x)}{\sqrt{\sum a(x)^2 \sum b(x)^2}}, \qquad a(x) = I(x) - I(\bar x)
+
+    with :math:`\bar x` the mirrored position in the field of view and b of the fixed image, on a grid of at most 16
+    voxels along an axis. A registration undoes how two bodies lie, by which a pair can match better mirrored, but does
+    not carry a liver to the other side.
+
+    Args:
+        image: registered, on the fixed grid, ``(1, *spatial)``.
+        fixed: the same shape.
+        affine: of the fixed grid, voxels to RAS mm, (d + 1, d + 1).
+
+    Returns:
+        1 for equal images, -1 for an image and its mirror image; NaN where no axis runs from left to right, or an image
+        is symmetric.
+
+    Example:
+        >>> fixed = torch.rand(1, 16, 16)
+        >>> round(sides_match(fixed, fixed, torch.eye(3)), 3), round(sides_match(fixed.flip(1), fixed, torch.eye(3)), 3)
+        (1.0, -1.0)
+    """
+    axis = _sideways(affine, fixed.ndim - 1)
+    if axis is None:
+        return math.nan
+    first, second = (one - one.flip(axis) for one in _on_sides_grid(image, fixed))
+    norm = float(first.norm() * second.norm())
+    return float((first * second).sum()) / norm if norm > 0 else math.nan
+
+
+def _sideways(affine: Tensor, d: int) -> int | None:
+    """The dimension of an image ``(1, *spatial)`` that runs from left to right, None if there is none."""
     directions = affine[:d, :d] / torch.linalg.vector_norm(affine[:d, :d], dim=0)
     axis = int(directions[0].abs().argmax())
-    if float(directions[0, axis].abs()) < 0.7:
-        return math.nan
-    size = [min(n, SIDES) for n in fixed.shape[1:]]
-    small, target = (resize_image(one.as_subclass(Tensor).float(), size) for one in (image, fixed))
-    return local_similarity(small.flip(axis + 1), target) - local_similarity(small, target)
+    return axis + 1 if float(directions[0, axis].abs()) >= 0.7 else None
+
+
+def _on_sides_grid(*images: Tensor) -> list[Tensor]:
+    """Images on a grid on which left and right of two patients differ more than the patients."""
+    return [resize_image(one.as_subclass(Tensor).float(), [min(n, SIDES) for n in one.shape[1:]]) for one in images]
 
 
 def _on_coarse_grid(images: Sequence[Tensor], weights: Tensor | None) -> tuple[list[Tensor], Tensor]:

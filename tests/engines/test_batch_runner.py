@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import logging
 import os
@@ -104,6 +105,42 @@ def test_all_pairs_are_registered_and_reported(tmp_path: Path) -> None:
     assert report.ids == ["a", "b"]
     assert register.prepared == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+
+
+class Terminal(io.StringIO):
+    """What log and progress bar are written to."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        """What is seen: after a carriage return a line is written over."""
+        seen = []
+        for line in self.getvalue().split("\n"):
+            written: list[str] = []
+            for part in line.split("\r"):
+                written[: len(part)] = part
+            seen.append("".join(written).rstrip())
+        return seen
+
+
+@pytest.mark.parametrize("terminal", [Terminal(), io.StringIO()], ids=["terminal", "file"])
+def test_log_lines_do_not_tear_the_progress_bar(terminal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    runner, _ = make(tmp_path, {"a": "bad", "b": "2", "c": "3"})
+    with pytest.raises(InputError):
+        runner.run()
+    assert handler in logging.getLogger().handlers
+    logging.getLogger().removeHandler(handler)
+    message = "a: moving image is empty; copy it again."
+    if terminal.isatty():
+        assert message in terminal.lines
+        assert any(line.startswith("100%") and "3/3" in line for line in terminal.lines)
+    else:
+        assert terminal.getvalue() == f"{message}\n"
 
 
 @pytest.mark.parametrize(

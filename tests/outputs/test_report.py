@@ -115,8 +115,15 @@ def test_the_worst_verdicts_come_first_with_their_reasons() -> None:
     text = report_page(JUDGED, {"<wrong>": PNG, "fine": PNG}, "title")
     page = Page(text)
     assert page.open == []
-    places = [text.index(words) for words in ("gone: moving image is empty", "FAIL: &lt;b&gt;noise", "WARN: it folds")]
+    shown = (
+        "gone: moving image is empty",
+        "&lt;wrong&gt;: &lt;b&gt;noise",
+        "odd: it folds",
+        'FAIL">FAIL &lt;b&gt;noise',
+    )
+    places = [text.index(words) for words in shown]
     assert places == sorted(places)
+    assert "FAIL: " not in text  # the level is not said twice
     assert "<b>" not in text
     assert '<a href="%3Cwrong%3E/">&lt;wrong&gt;</a>' in text
     assert [cell for cell in page.cells if cell in ("ERROR", "FAIL", "WARN", "PASS")] == [

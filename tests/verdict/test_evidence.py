@@ -21,6 +21,7 @@ from monai_regplugins.verdict.evidence import (
     local_similarity,
     mirror_gain,
     overlap_percent,
+    sides_match,
     unchanged_percent,
 )
 
@@ -67,9 +68,23 @@ def test_swapped_sides_are_seen_along_the_axis_from_left_to_right(axis: int) -> 
     assert mirror_gain(fixed.flip((along + 1) % 3 + 1), fixed, affine) < 0.3
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_match_of_the_sides_is_the_correlation_of_what_is_not_symmetric(axis: int) -> None:
+    affine = torch.eye(4)[:, [*torch.arange(3).roll(axis).tolist(), 3]]
+    along = int(affine[0].argmax()) + 1
+    symmetric, first, second = torch.rand(3, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    symmetric = symmetric + symmetric.flip(along)
+    parts = [(one - one.flip(along)).flatten().numpy() for one in (first, second)]
+    expected = np.corrcoef(*parts)[0, 1]  # their means are 0
+    assert sides_match(first + symmetric, 3 * second - 7, affine) == pytest.approx(expected, abs=1e-5)
+    assert sides_match(first.flip(along), second, affine) == pytest.approx(-expected, abs=1e-5)
+    assert math.isnan(sides_match(first, torch.ones_like(second), affine))
+
+
 def test_a_slice_without_left_and_right_has_no_sides() -> None:
     rotated = torch.tensor([[0.6, 0.0, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert math.isnan(mirror_gain(torch.rand(1, 20, 20), torch.rand(1, 20, 20), rotated))
+    for sides in (mirror_gain, sides_match):
+        assert math.isnan(sides(torch.rand(1, 20, 20), torch.rand(1, 20, 20), rotated))
 
 
 def test_extents_are_mm() -> None:

@@ -16,6 +16,7 @@ SANE = {
     "extent_ratio": 1.0,
     "clipped_percent": 7.1,
     "mirror_gain": -0.07,
+    "sides_match": 0.7,
     "brightness_shift": 0.1,
     "lncc_before": 0.30,
     "lncc_aligned": 0.54,
@@ -93,6 +94,13 @@ def test_every_check_is_tried_and_says_where_its_limits_come_from() -> None:
 
 def test_images_of_two_patients_may_differ_in_brightness() -> None:
     assert judge(SANE | {"brightness_shift": 13.0}) == Verdict("PASS")
+
+
+def test_two_patients_whose_sides_match_when_registered_may_match_better_mirrored_before() -> None:
+    better_mirrored = SANE | {"mirror_gain": 0.09, "sides_match": 0.9}
+    assert judge(better_mirrored) == Verdict("PASS")
+    assert "mirrored" in str(judge(better_mirrored | {"one_patient": 1.0, "lncc_aligned": 0.72}))
+    assert "mirrored" in str(judge(better_mirrored | {"sides_match": math.nan}))
 
 
 def test_a_field_that_is_not_finite_fails() -> None:
