@@ -129,18 +129,18 @@ class Terminal(io.StringIO):
 def test_log_lines_do_not_tear_the_progress_bar(terminal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     handler = logging.StreamHandler(terminal)
-    logging.getLogger().addHandler(handler)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])  # a handler of an earlier test would take the lines
     runner, _ = make(tmp_path, {"a": "bad", "b": "2", "c": "3"})
     with pytest.raises(InputError):
         runner.run()
-    assert handler in logging.getLogger().handlers
-    logging.getLogger().removeHandler(handler)
+    assert logging.getLogger().handlers == [handler]
     message = "a: moving image is empty; copy it again."
     if terminal.isatty():
         assert message in terminal.lines
         assert any(line.startswith("100%") and "3/3" in line for line in terminal.lines)
     else:
-        assert terminal.getvalue() == f"{message}\n"
+        assert message in terminal.getvalue().splitlines()
+        assert "pair/s" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize(
