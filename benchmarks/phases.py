@@ -38,6 +38,7 @@ from monai_regplugins.benchmark.reporting import (
     read_config,
     table_with_facts,
 )
+from monai_regplugins.checks import InputError
 from monai_regplugins.phantoms import thorax_subject
 from monai_regplugins.result import RegistrationResult
 
@@ -82,7 +83,9 @@ def phantom(folder: Path, seed: int, shape: Sequence[int], spacing: float) -> Se
 def lung(folder: Path, data: Path) -> Series:
     """Write a list of the phases of a patient."""
     path = folder / "lung.csv"
-    images = sorted((data / "LungCT4D" / "imagesTr").glob(f"*_{PATIENT}_*.nii.gz"))
+    images = sorted((data / "imagesTr").glob(f"*_{PATIENT}_*.nii.gz"))
+    if len(images) != COUNT:
+        raise InputError(f"'{data}' has {len(images)} phases of patient {PATIENT} in imagesTr, expected {COUNT}.")
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["image"], *([str(image.resolve())] for image in images)])
     return Series("lung CT (4D-Lung)", path)
