@@ -58,7 +58,7 @@ class TestTraining:
     @pytest.mark.slow
     def test_it_writes_its_files_and_no_others(self, trained_regnet: Path, regnet: Path) -> None:
         names = [name for name in files_of(trained_regnet) if "tfevents" not in name]
-        pictures = ["curves.png", "field.png", "registration.png"]
+        pictures = ["curves.png", "field.png", "registration.png", "registration_2.png"]
         assert names == [
             *(f"eval/{name}" for name in sorted(["curves.csv", "metrics.csv", "provenance.json", *pictures])),
             "models/checkpoint.pt",
