@@ -366,8 +366,8 @@ class RegistrationResult:
         if "moving_mask_original" in self.item:
             shares = self.item["moving_mask_original"].float()
             return resample_aligned(shares, self.fixed, matrix, "linear", outside=0.0) > COVERED
-        view = as_meta_tensor(torch.ones(self.moving.shape, dtype=torch.uint8), self.moving.affine)
-        return resample_aligned(view, self.fixed, matrix, "nearest") > 0
+        view = as_meta_tensor(torch.tensor(True).expand(self.moving.shape), self.moving.affine)  # one number
+        return resample_aligned(view, self.fixed, matrix, "nearest")
 
     def _where_both_count(self, shown: Tensor | None) -> Tensor | None:
         """The voxels of the fixed mask at which a moving image shows what counts; all of them if it shows nothing."""

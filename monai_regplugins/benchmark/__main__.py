@@ -10,8 +10,6 @@ pairs are those of the first bundle's phantom. Means are over all pairs; a metho
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 
 from monai_regplugins.benchmark.baselines import BASELINES
 from monai_regplugins.benchmark.reporting import (
@@ -264,8 +262,7 @@ def _settings_of(config: Mapping[str, Any], alone: bool) -> dict[str, Any]:
     parser, left = ConfigParser(dict(config)), ["inferer", *(["network_def"] if not alone else [])]
     found: dict[str, None] = {}
     while left:
-        text = json.dumps(config[left.pop()], default=str)
-        for key in dict.fromkeys(re.findall(r"@(\w+)", text)):
+        for key in (one.partition("::")[0] for one in ReferenceResolver.find_refs_in_config(config[left.pop()], "")):
             if key in config and key not in found and not (alone and key == "registration"):
                 found[key] = None
                 left.append(key)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Score", "score_called"]
+__all__ = ["Score", "chosen_measure", "score_called"]
 
 
 class Score(NamedTuple):
