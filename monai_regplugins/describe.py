@@ -52,6 +52,9 @@ FEW_VALUES = 8  # of an image that looks like a label map
 SAMPLED = 10**6  # voxels whose values are counted
 SHOWN_LABELS = 20
 DESCRIPTION = "written by regplugins describe"  # of a data set, in its json file
+SMALL = 100.0  # mm; images of that size or less along each axis show one small structure
+LEARNING_RATE = 0.005  # of a training that starts from published weights
+MINUTES = 60  # that a proposed training takes
 FAR = 0.1  # distance of two image centers, in sizes of the image, from which on centers are to be aligned
 
 
@@ -108,9 +111,11 @@ def run_describe(
     if not is_known:
         _write(content, Path(images), data_set)
     bundle, settings = proposal(dims, list(facts.values()), all("label" in entry for entry in entries))
+    if "ckpt" in settings:
+        settings["ckpt"] = shown(find_bundle(bundle) / settings["ckpt"])
     config_file = shown(find_bundle(bundle) / "configs" / "train.json")
     words = {"config_file": config_file, "dataset_dir": shown(data_set), "output_dir": f"runs/{content['name']}"}
-    words |= settings
+    words |= {**settings, "max_minutes": MINUTES}
     print(f"proposed: bundle {bundle}{''.join(f', {key} {value}' for key, value in settings.items())}")
     _print(_reasons(settings, list(facts.values())))
     if timed:
@@ -312,7 +317,8 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     The grid has the proportions of the median image in mm, not more voxels than that and than ``MOST_VOXELS``. CT,
     which reaches below -900 HU, is clipped to the range of its body, other images are not clipped. Crops in a constant
     frame are aligned by an affine map and extended, so that a training does not match their frames. Label maps
-    drive a training as they did that of the published weights. Of 2D images the published weights are trained further.
+    drive a training as they did that of the published weights. Published weights are trained further: of CT those of
+    the abdomen, of other images up to 100 mm those of the hippocampus, of all others those of random shapes.
 
     Args:
         dims: 2 or 3.
@@ -321,8 +327,9 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
 
     Example:
         >>> image = Facts((48, 64, 48), (1, 1, 1), "RAS", (0, 0, 0), 0.0, (0, 200), (), ())
-        >>> proposal(3, [image])
-        ('ran', {'spatial_size': [36, 48, 36], 'window': [], 'initial_alignment': 'none', 'mask_threshold': -1})
+        >>> bundle, settings = proposal(3, [image])
+        >>> bundle, settings["ckpt"], settings["spatial_size"]
+        ('ran', 'models/model_hippocampus.pt', [36, 48, 36])
     """
     grid = _grid(dims, facts)
     if dims == 2:
@@ -331,6 +338,8 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     window = [round(float(np.median([one.window[end] for one in facts]))) for end in (0, 1)]
     framed = len(_framed(facts)) >= MANY * len(facts)
     return "ran", {
+        "ckpt": f"models/{'model' if is_ct else 'model_hippocampus' if _are_small(facts) else 'model_shapes'}.pt",
+        "learning_rate": LEARNING_RATE,
         "spatial_size": grid,
         "window": window if is_ct else [],
         "initial_alignment": "affine" if framed else "center" if _are_apart(facts) else "none",
@@ -355,10 +364,8 @@ def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
             f"  extend_border, initial_alignment: a constant frame covers {share} % (median) of {len(framed)} of "
             f"{len(facts)} images, which a training can match instead of the anatomy"
         )
-    if "preset" in settings:
-        lines.append("  preset: starts from the published weights; a training from scratch, without it, needs hours")
-    else:
-        lines.append("  from scratch it needs hours; 'regplugins bundles' lists weights to start from by --ckpt")
+    start = "preset" if "preset" in settings else "ckpt, learning_rate"
+    lines.append(f"  {start}: starts from published weights; a training from scratch, without, needs hours")
     if "label_weight" in settings:
         lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
     return lines
@@ -371,6 +378,11 @@ def _grid(dims: int, facts: Sequence[Facts]) -> list[int]:
     extents = sizes * np.median([one.spacing for one in flat], axis=0)
     scale = (min(MOST_VOXELS[dims], float(np.prod(sizes))) / float(np.prod(extents))) ** (1 / dims)
     return [max(MULTIPLE * 2, MULTIPLE * round(float(extent * scale) / MULTIPLE)) for extent in extents]
+
+
+def _are_small(facts: Sequence[Facts]) -> bool:
+    """Whether images show one small structure, by their median size along each axis."""
+    return bool(np.median([np.multiply(one.shape, one.spacing) for one in facts], axis=0).max() <= SMALL)
 
 
 def _are_apart(facts: Sequence[Facts]) -> bool:

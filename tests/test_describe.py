@@ -139,8 +139,8 @@ def test_a_known_layout_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[0] == "Set: 4 images, 2D, 0 with a label map; read: 4 of 4"
     assert "--dataset_dir Set " in lines[-1]
     assert "bundles/r2n2/configs/train.json" in lines[-1]
-    assert lines[-1].endswith("--preset finetune --spatial_size '[32,40]'")
-    assert any(line.startswith("  preset: starts from the published weights") for line in lines)
+    assert lines[-1].endswith("--preset finetune --spatial_size '[32,40]' --max_minutes 60")
+    assert any(line.startswith("  preset: starts from published weights") for line in lines)
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 
@@ -336,6 +336,14 @@ class TestProposal:
         name, settings = proposal(3, [self.FACTS._replace(lowest=-1024.0, window=(-120, 310))])
         assert (name, settings["window"]) == ("ran", [-120, 310])
         assert "mask_threshold" not in settings
+
+    def test_it_starts_from_published_weights_of_similar_images(self) -> None:
+        small = self.FACTS._replace(shape=(100, 50, 50))
+        ct = self.FACTS._replace(lowest=-1024.0)
+        started = [proposal(3, [one])[1]["ckpt"] for one in (small, self.FACTS._replace(shape=(101, 9, 9)), ct)]
+        assert started == ["models/model_hippocampus.pt", "models/model_shapes.pt", "models/model.pt"]
+        assert all((find_bundle("ran") / weights).is_file() for weights in started)
+        assert "ckpt" not in proposal(2, [self.FACTS._replace(shape=(50, 50), spacing=(1.0, 1.0))])[1]
 
     def test_the_grid_is_one_of_cubic_voxels(self) -> None:
         assert proposal(3, [self.FACTS])[1]["spatial_size"] == [40, 40, 40]
