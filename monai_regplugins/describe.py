@@ -114,8 +114,12 @@ def run_describe(
     if "ckpt" in settings:
         settings["ckpt"] = shown(find_bundle(bundle) / settings["ckpt"])
     config_file = shown(find_bundle(bundle) / "configs" / "train.json")
-    words = {"config_file": config_file, "dataset_dir": shown(data_set), "output_dir": f"runs/{content['name']}"}
-    words |= {**settings, "max_minutes": MINUTES}
+    words: dict[str, Any] = {
+        "config_file": config_file,
+        "dataset_dir": shown(data_set),
+        "output_dir": f"runs/{content['name']}",
+    }
+    words |= settings | {"max_minutes": MINUTES}
     print(f"proposed: bundle {bundle}{''.join(f', {key} {value}' for key, value in settings.items())}")
     _print(_reasons(settings, list(facts.values())))
     if timed:
