@@ -989,6 +989,32 @@ def test_half_of_the_labels_or_landmarks_helps_the_other_half(script, tmp_path):
     assert landmarks["TRE, other half"] <= alone["TRE, other half"]
 
 
+class TestThroughput:
+    """Pairs an hour of several processes."""
+
+    @pytest.mark.slow
+    def test_two_processes_write_what_one_does(self, script, tmp_path):
+        throughput = script("throughput")
+        rows = table(throughput.main(["--pairs", "1", "--output", str(tmp_path / "report.md")]))
+        assert len(rows) == 2  # by the number of processes
+        assert all(float(value) > 0 for row in rows.values() for value in row)
+        assert (tmp_path / "report.md").is_file()
+
+    def test_other_images_are_found(self, script, tmp_path):
+        throughput = script("throughput")
+        assert not throughput.same_results(tmp_path, tmp_path)  # there are none
+        for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+            (tmp_path / name / "pair").mkdir(parents=True)
+            (tmp_path / name / "pair" / "warped.nii.gz").write_bytes(content)
+        assert throughput.same_results(tmp_path / "a", tmp_path / "b")
+        assert not throughput.same_results(tmp_path / "a", tmp_path / "c")
+
+    def test_pairs_an_hour(self, script):
+        rows = {(1, 1): {"seconds": 100.0, "cpu_seconds": 90.0}, (2, 1): {"seconds": 50.0, "cpu_seconds": 95.0}}
+        found = table(script("throughput").table(rows, 10, {}))
+        assert found == {"1": ["1", "360", "1.00", "9.00"], "2": ["1", "720", "2.00", "9.50"]}
+
+
 class TestVerdicts:
     """The study of the verdict: what is planted, and how it is scored."""
 
