@@ -176,6 +176,16 @@ def test_programs_on_a_page_exist(page: Path) -> None:
         assert (ROOT / script).is_file(), script
 
 
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_names_that_a_page_imports_exist(page: Path) -> None:
+    """In commands too, which no other test runs."""
+    text = "" if page.name == "CHANGELOG.md" else page.read_text(encoding="utf-8")
+    for module, names in re.findall(r"from (monai_regplugins[\w.]*) import ([\w, ]+)", text):
+        if not module.startswith("monai_regplugins.apps"):  # their packages are installed where they run
+            there = importlib.import_module(module)
+            assert [name for name in re.findall(r"(?:^|,)\s*(\w+)", names) if not hasattr(there, name)] == [], module
+
+
 def configured_keys(words: list[str], folder: Path) -> set[str]:
     """Return the top-level keys of the configurations that a command names, a reader's own ``own_*.json`` aside."""
     named = words[words.index("--config_file") + 1]
