@@ -182,7 +182,7 @@ def test_names_that_a_page_imports_exist(page: Path) -> None:
     text = "" if page.name == "CHANGELOG.md" else page.read_text(encoding="utf-8")
     for module, names in re.findall(r"from (monai_regplugins[\w.]*) import ([\w, ]+)", text):
         if not module.startswith("monai_regplugins.apps"):  # their packages are installed where they run
-            there = importlib.import_module(module)
+            there = import_module(module)
             assert [name for name in re.findall(r"(?:^|,)\s*(\w+)", names) if not hasattr(there, name)] == [], module
 
 
