@@ -437,6 +437,7 @@ def test_determinant_of_a_nonlinear_map() -> None:
 def test_jacobian_is_numpy_gradient(shape: tuple[int, ...]) -> None:
     u = torch.randn(2, len(shape), *shape, dtype=torch.float64)
     J, det = fields.jacobian(u).numpy(), fields.jacobian_determinant(u).numpy()
+    np.testing.assert_array_equal(fields.jacobian(u.clone().requires_grad_()).detach().numpy(), J)
     for b in range(2):
         for i in range(len(shape)):
             for j, derivative in enumerate(np.gradient(u[b, i].numpy(), axis=tuple(range(len(shape))))):

@@ -188,6 +188,7 @@ class RefinedInferer(Inferer):
         self.inferer, self.loss, self.steps = inferer, InstanceLoss() if loss is None else loss, steps
         self.spatial_size, self.levels, self.full_resolution = list(spatial_size), levels, full_resolution
         self.smoothing, self.never_worse, self.search = smoothing, never_worse, search
+        self.judged = True  # results on voxels that were held out; not where nothing is chosen by it
         self.uncertainty, self.drivers = uncertainty, drivers or Drivers()
         _check_uncertainty(uncertainty, steps, self.loss)
         _check_drivers(self.drivers, steps, self.loss)
@@ -288,6 +289,10 @@ class RefinedInferer(Inferer):
             return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
         course = self._course(loss, ddf, observed, driving)
         refined, judge = course.refined, course.judge
+        if not self.judged:
+            logger.info("refined: %s by %s", refined, course.loss.similarity)
+            outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True) | seen
+            return outputs | driving.outputs() | self._uncertainty(course, outputs["ddf"])
         if course.contrast:
             judge = self._judge(course.judged_by, observed, driving, size)
         aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))

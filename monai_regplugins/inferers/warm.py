@@ -16,8 +16,6 @@ from monai_regplugins.inferers.refine import RefinedInferer
 
 __all__ = ["KnownField", "WarmInferer"]
 
-ABOUT_STARTS = ("network_folding", "from_network", "from_search", "contrast_free", "unused_similarity")
-
 
 class WarmInferer(Inferer):
     """Refine a pair from a field that is given, in few steps; without one register it from the beginning.
@@ -61,15 +59,15 @@ class WarmInferer(Inferer):
             **kwargs: keyword arguments of the wrapped inferer.
 
         Returns:
-            As the wrapped inferer; from a field that is given, without what that states of its starts.
+            As the wrapped inferer; from a field that is given, without what that states of its starts, which are not
+            judged then.
         """
         if start is None:
             return self.inferer(inputs, network, *args, **kwargs)
         steps = self.inferer.steps if start_steps is None else int(start_steps.flatten()[0])
         given = start.to(inputs)
         begin = _of_fewer_differences(inputs, given, self.inferer.inferer.padding) if steps else given
-        found = self._with_steps(steps, begin)(inputs, network, *args, **kwargs)
-        return {key: value for key, value in found.items() if key not in ABOUT_STARTS}
+        return self._with_steps(steps, begin)(inputs, network, *args, **kwargs)
 
     def _with_steps(self, steps: int, start: Tensor) -> RefinedInferer:
         """The wrapped inferer with a field in place of its network's, and with another number of steps."""
@@ -77,7 +75,7 @@ class WarmInferer(Inferer):
         warm.inferer = KnownField(start, self.inferer.inferer.padding)  # type: ignore[assignment]
         warm.descend, warm.steps = copy.copy(self.inferer.descend), steps
         warm.descend.steps = steps
-        warm.never_worse = False  # else it would begin at no displacement, too, and take twice as long
+        warm.never_worse = warm.judged = False  # else it would begin at no displacement, too, and take twice as long
         return warm
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.losses import (
     EdgeAwareSmoothnessLoss,
@@ -197,6 +198,21 @@ def test_what_turns_space_over_costs_its_determinant(shape: tuple[int, ...]) -> 
     assert FoldingLoss(0.0)(turned / 4).item() == 0  # compressed to a quarter
     assert FoldingLoss(0.5)(turned / 4).item() == pytest.approx(0.25)
     assert FoldingLoss()(ramp(shape, -3.0)).item() == 0  # sheared
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 5, 7), (2, 2, 2, 2), (1, 3, 12, 5, 6), (2, 3, 2, 3, 2)])
+def test_gradient_of_folding_is_that_of_its_formula(shape: tuple[int, ...]) -> None:
+    """At the border of the image and between slabs too; with most voxels compressed, some or none."""
+    for scale in (1.5, 0.4, 0.01):
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * scale
+        ddf, same = drawn.clone().requires_grad_(), drawn.clone().requires_grad_()
+        determinants = torch.linalg.det(torch.movedim(fields.jacobian(same), (1, 2), (-2, -1)))
+        expected = (0.1 - determinants).relu().mean()
+        found = FoldingLoss(0.1)(ddf)
+        torch.testing.assert_close(found, expected)
+        expected.backward()
+        found.backward()
+        torch.testing.assert_close(ddf.grad, same.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_descent_unfolds() -> None:
