@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from monai_regplugins.losses.deform import EDGE_SCALES
 from monai_regplugins.losses.with_gradient import with_gradient
 
 __all__ = ["Bending", "Roughness", "edge_huber", "edge_roughness", "edge_weights", "plain_roughness", "plain_weights"]
 
 STEEP = 0.1  # voxels per voxel: where the absolute form of the differences begins
 BENT = 0.05  # voxels per squared voxel: that of the second differences
-EDGE_SCALE = 25.0  # of the l1 form for the abdomen
 
 
 class Roughness:
@@ -168,7 +168,7 @@ def edge_huber(fixed: Tensor, weights: Tensor | None = None) -> Roughness:
         tensor(0.)
     """
     size = fixed.shape[2:]
-    g = edge_weights(fixed, weights, EDGE_SCALE) / (len(size) ** 2 * size.numel())
+    g = edge_weights(fixed, weights, EDGE_SCALES["l1"]) / (len(size) ** 2 * size.numel())
     return Roughness(_along_axes(g), STEEP)
 
 
