@@ -243,7 +243,10 @@ def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[st
     lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {kind}"]
     if not within and len(subjects := _subjects(content)) > 1:
         images = ", ".join(f"'{Path(image).name}'" for image in next(iter(subjects.values()))[:2])
-        lines.append(f"  {len(subjects)} names have several numbers ({images}): if they are subjects, give --paired")
+        lines.append(
+            f"  check: {len(subjects)} names have several images, such as {images}. If a name is a patient, give "
+            "--paired: without it a training takes pairs of different patients"
+        )
     return lines
 
 
@@ -322,7 +325,8 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     which reaches below -900 HU, is clipped to the range of its body, other images are not clipped. Crops in a constant
     frame are aligned by an affine map and extended, so that a training does not match their frames. Label maps
     drive a training as they did that of the published weights. Published weights are trained further: of CT those of
-    the abdomen, of other images up to 100 mm those of the hippocampus, of all others those of random shapes.
+    the abdomen, of other images up to 100 mm those of the hippocampus, with or without labels, of all others those of
+    random shapes.
 
     Args:
         dims: 2 or 3.
@@ -341,15 +345,17 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
     is_ct = np.median([one.lowest for one in facts]) < AIR
     window = [round(float(np.median([one.window[end] for one in facts]))) for end in (0, 1)]
     framed = len(_framed(facts)) >= MANY * len(facts)
+    labeled = labeled and any(any(one.labels) for one in facts)
+    small = "model_hippocampus_labels" if labeled else "model_hippocampus"
     return "ran", {
-        "ckpt": f"models/{'model' if is_ct else 'model_hippocampus' if _are_small(facts) else 'model_shapes'}.pt",
+        "ckpt": f"models/{'model' if is_ct else small if _are_small(facts) else 'model_shapes'}.pt",
         "learning_rate": LEARNING_RATE,
         "spatial_size": grid,
         "window": window if is_ct else [],
         "initial_alignment": "affine" if framed else "center" if _are_apart(facts) else "none",
         **({"extend_border": True} if framed else {}),
         **({} if is_ct else {"mask_threshold": -1}),
-        **({"label_weight": LABEL_WEIGHT} if labeled and any(any(one.labels) for one in facts) else {}),
+        **({"label_weight": LABEL_WEIGHT} if labeled else {}),
     }
 
 
@@ -370,6 +376,8 @@ def _reasons(settings: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
         )
     start = "preset" if "preset" in settings else "ckpt, learning_rate"
     lines.append(f"  {start}: starts from published weights; a training from scratch, without, needs hours")
+    if any(any(one.labels) for one in facts) and "preset" in settings:
+        lines.append("  label maps measure this training, which compares images alone")
     if "label_weight" in settings:
         lines.append("  label_weight: label maps drive the training; leave it out to train on the images alone")
     return lines

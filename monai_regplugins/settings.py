@@ -35,6 +35,9 @@ NETWORK = "network_def"
 COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
 CODE = (*LANGUAGE, "_")  # what components begin with, too
 
+# Of a training's loss. A registration calls those of its instance optimization by the same names.
+OF_THE_LOSS = ("similarity_weight", "smoothness_weight", "smoothness_form")
+
 # Settings of one run, files, and noise, which regularizes a training and measures the uncertainty of a registration.
 OF_A_RUN = frozenset(
     {"seed", "amp", "noise_std", *FILE_SETTINGS, *(key for keys in NOT_SETTINGS.values() for key in keys)}
@@ -65,7 +68,8 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
         logger.warning("The weights '%s' come without settings; those of the configuration hold.", ckpt)
         return
     _check_network(parser, record, ckpt)
-    settings = record["settings"].items()
+    left_out = () if "loss" in parser.get() else OF_THE_LOSS
+    settings = [(key, value) for key, value in record["settings"].items() if key not in left_out]
     values = {key: (_value(parser, key), new) for key, new in settings if key.split("#")[0] in parser.get()}
     differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
     overruled = {key: pair for key, pair in differing.items() if _is_among(key, kept)}

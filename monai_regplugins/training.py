@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 
 from monai_regplugins.bundle import configuration, enclosing_parser
 from monai_regplugins.checks import InputError, load_weights
-from monai_regplugins.data.learn2reg import Learn2RegDataset
+from monai_regplugins.data.learn2reg import Learn2RegDataset, validation_pairs
 from monai_regplugins.option_values import LANGUAGE
 from monai_regplugins.settings import training_record
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 COUNTS = ("max_epochs", "val_interval", "pairs_per_epoch", "images_per_epoch", "batch_size")
 COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
+
+MANY_PAIRS = 50  # to evaluate; each takes seconds, in 3D up to half a minute
 
 OF_IMAGES = (  # settings of how images are prepared, of any bundle
     *("spatial_size", "voxel_size", "window", "clip", "intensity_range", "initial_alignment", "extend_border"),
@@ -121,14 +123,31 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
             words += [f"--{name}", _word(value)]
         return shlex.join(words)
 
+    evaluating, pairs = command("evaluating"), _pairs_to_validate(parser)
+    few = pairs > MANY_PAIRS
     if again := _resume_command(Path(weights), sys.argv):
         logger.info("Go on with the training:\n%s", again)
-    logger.info("Evaluate it:\n%s", command("evaluating"))
+    logger.info(
+        "Evaluate it%s:\n%s%s",
+        f" on {MANY_PAIRS} of its {pairs} validation pairs" if few else "",
+        evaluating,
+        f" --val_pairs {MANY_PAIRS}" if few else "",
+    )
     logger.info(
         "Is it better than optimization alone, and than the published weights?\n%s", _comparison(root, weights, parser)
     )
     stays = ", beside which --dataset_dir does nothing" if _data_set(parser) else ""
     logger.info("Register with it, your own images by --fixed and --moving%s:\n%s", stays, command("inference"))
+
+
+def _pairs_to_validate(parser: ConfigParser) -> int:
+    """Return how many validation pairs the user's data set has; 0 of the phantom, or if it is no folder of pairs."""
+    if not (places := _data_set(parser)):
+        return 0
+    try:
+        return len(validation_pairs(places["dataset_dir"], seed=parser.get().get("seed", 0)))
+    except InputError:
+        return 0
 
 
 def log_registration(weights: str | Path) -> None:

@@ -276,7 +276,8 @@ def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(12):
         save(f"hearts/p{number // 2}_{number % 2}.nii.gz", image(number))
     (line,) = (line for line in described(capsys, "hearts") if "--paired" in line)
-    assert line == "  6 names have several numbers ('p0_0.nii.gz', 'p0_1.nii.gz'): if they are subjects, give --paired"
+    assert line.startswith("  check: 6 names have several images, such as 'p0_0.nii.gz', 'p0_1.nii.gz'.")
+    assert "give --paired" in line
     lines = described(capsys, "hearts --paired")
     assert "  pairs: 10 to train, 2 to validate, within each subject" in lines
     assert "Replaced 'datasets/hearts/hearts_dataset.json', which was of the same images." in lines
@@ -340,6 +341,8 @@ class TestProposal:
     def test_it_starts_from_published_weights_of_similar_images(self) -> None:
         small = self.FACTS._replace(shape=(100, 50, 50))
         ct = self.FACTS._replace(lowest=-1024.0)
+        labeled = proposal(3, [small._replace(labels=(0, 1))], labeled=True)[1]
+        assert (labeled["ckpt"], labeled["label_weight"]) == ("models/model_hippocampus_labels.pt", 3)
         started = [proposal(3, [one])[1]["ckpt"] for one in (small, self.FACTS._replace(shape=(101, 9, 9)), ct)]
         assert started == ["models/model_hippocampus.pt", "models/model_shapes.pt", "models/model.pt"]
         assert all((find_bundle("ran") / weights).is_file() for weights in started)

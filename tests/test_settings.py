@@ -133,6 +133,19 @@ class TestRecord:
         assert record_of(file, bundle) == record
         assert list(torch.load(file, weights_only=True)) == ["weight"]
 
+    def test_the_loss_of_a_training_is_not_that_of_the_optimization(self, bundle: Path, tmp_path: Path) -> None:
+        """A training that goes on from the weights keeps it; a registration has its own."""
+        given = {"smoothness_weight": 0.05, "smoothness_form": "l1", "similarity_weight": 9.0, "mask_threshold": 0.5}
+        record = training_record(configuration(bundle, "train", **given))
+        ckpt = weights_with(tmp_path / "own.pt", **record)
+        expected = configuration(bundle, "inference")
+        found = settled(bundle, "inference", ckpt=ckpt)
+        again = settled(bundle, "train", ckpt=ckpt)
+        for key in ("smoothness_weight", "smoothness_form", "similarity_weight"):
+            assert found.get_parsed_content(key) == expected.get_parsed_content(key) != given[key]
+            assert again.get_parsed_content(key) == given[key]
+        assert found.get_parsed_content("mask_threshold") == 0.5
+
     def test_what_training_has_not_is_handed_down(self, bundle: Path) -> None:
         ckpt = str(bundle / "models" / "model_hippocampus.pt")
         settings = training_record(settled(bundle, "train", ckpt=ckpt, window=[0, 9]))["settings"]

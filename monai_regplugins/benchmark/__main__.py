@@ -39,6 +39,7 @@ from monai_regplugins.training import register_command, shown
 
 STEPS = 30  # of optimization alone, if there are none to follow
 ALONE = "optimization alone"
+NAMED = 10  # pairs
 DEFAULT_BASELINES = ("identity", "elastix", "greedy", "ants", "demons", "dipy")
 SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
@@ -156,6 +157,8 @@ def facts(
 ) -> dict[str, Any]:
     """Return what is needed to understand and to repeat a comparison, by name."""
     parser = ConfigParser(dict(config))
+    alignment = config.get("initial_alignment", "none")
+    aligned = "" if alignment == "none" else f", initial alignment '{alignment}' in every row, identity too"
     chosen = {
         name: BASELINES[name] for name in dict.fromkeys(one.partition(" x ")[0] for one in results) if name in BASELINES
     }
@@ -165,7 +168,8 @@ def facts(
     return {
         "data_set": data_set,
         "pairs": max(len(result.pairs) for result in results.values()),
-        "preprocessing": f"that of {args.bundle[0].resolve().name}",
+        "names_of_the_pairs": _names(results),
+        "preprocessing": f"that of {args.bundle[0].resolve().name}{aligned}",
         **{name: baseline.about for name, baseline in chosen.items()},
         **_answers(args, results, methods),
         **{f"weights of {method.name}": file for method, file in weights},
@@ -233,15 +237,27 @@ def _weights_to_compare(root: Path, ckpt: str | None) -> list[Path]:
     return [file for file in published if file.name == start] or published
 
 
+def _names(results: Mapping[str, MethodResult]) -> str:
+    """Return the names of the pairs that were registered, of many the first ones."""
+    names = list(dict.fromkeys(str(row["pair_id"]) for result in results.values() for row in result.pairs))
+    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def _answers(
     args: argparse.Namespace, results: Mapping[str, MethodResult], methods: Sequence[BenchmarkMethod]
 ) -> dict[str, str]:
     """Say whether each bundle is better than optimization alone and than the published weights, on the same pairs."""
-    refined = f" + {args.refine_steps} steps" if args.refine_steps else ""
-    rows = [method.name for method in methods if method.kind == "bundle" and method.name.endswith(refined)]
-    others = [name for name in rows if "(published)" in name]
-    own = [name for name in rows if name not in (*others, ALONE)]
-    compared = [(one, other) for one in own for other in (ALONE, *others) if {one, other} <= results.keys()]
+    if args.stiffness:  # rows of a curve
+        return {}
+    bundles = [method for method in methods if method.kind == "bundle" and method.name != ALONE]
+    compared = list[tuple[str, str]]()
+    for refined in dict.fromkeys((False, bool(args.refine_steps))):
+        rows = [method.name for method in bundles if bool(method.options.get("refine_steps")) == refined]
+        others = [name for name in rows if "(published)" in name]
+        known = [ALONE, *others] if refined or not args.refine_steps else others
+        own = [name for name in rows if name not in others]
+        compared += [(one, other) for one in own for other in known if {one, other} <= results.keys()]
     said = {f"{one} better than {other}": answer(results[one], results[other]) for one, other in compared}
     return {question: words for question, words in said.items() if words}
 

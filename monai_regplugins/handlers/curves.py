@@ -25,7 +25,8 @@ SCORE = Score("score")  # of what is not known
 class CurvesFigure:
     """Draw mean loss and validation score of each epoch into a PNG, and write both beside it as CSV.
 
-    The picture calls the score by its measure, and has a line at that of doing nothing.
+    The picture calls the score by its measure, and has a line at that of doing nothing. The score of the weights that a
+    training starts from is that of epoch 0.
 
     The CSV file is the record: a resumed training goes on with it. Put the handler after the ``ValidationHandler``;
     only the first process writes.
@@ -50,14 +51,21 @@ class CurvesFigure:
             trainer.add_event_handler(Events.STARTED, self._load)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+            if self.evaluator is not None:
+                self.evaluator.add_event_handler(Events.COMPLETED, self._take_start)
+
+    def _take_start(self, evaluator: Any) -> None:
+        """Take the score of the weights that the training starts from, which are validated as epoch 0."""
+        if evaluator.state.epoch == 0:
+            self._scores[0] = float(evaluator.state.metrics[self.score_name])
 
     def _load(self, trainer: Any) -> None:
         """Take over the record up to the epoch that the training starts from."""
         record = self.path.with_suffix(".csv")
         lines = record.read_text(encoding="utf-8").splitlines() if trainer.state.epoch and record.is_file() else []
         rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= trainer.state.epoch]
-        self._losses = {int(row["epoch"]): float(row["loss"]) for row in rows}
-        self._scores = {int(row["epoch"]): float(row["score"]) for row in rows if row["score"]}
+        self._losses = {int(row["epoch"]): float(row["loss"]) for row in rows if row["loss"]}
+        self._scores |= {int(row["epoch"]): float(row["score"]) for row in rows if row["score"]}
 
     def _add(self, trainer: Any) -> None:
         output = trainer.state.output
@@ -70,8 +78,9 @@ class CurvesFigure:
         self._sum, self._count = 0.0, 0
         if self.evaluator is not None and self.evaluator.state.epoch == epoch:
             self._scores[epoch] = float(self.evaluator.state.metrics[self.score_name])
+        of_start = [f"0,,{self._scores[0]}\n"] if 0 in self._scores else []
         lines = [f"{at},{loss:.6g},{self._scores.get(at, '')}\n" for at, loss in self._losses.items()]
-        write_result(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *lines]).encode())
+        write_result(self.path.with_suffix(".csv"), "".join(["epoch,loss,score\n", *of_start, *lines]).encode())
         metrics = {} if self.evaluator is None else self.evaluator.state.metrics
         before = metrics.get(f"{self.score_name}_before", math.nan)
         named = score_called(self.score_name, self.evaluator)

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Events
 from torch import nn
 
+from monai_regplugins.checks import say_when_stopped
 from monai_regplugins.handlers.checkpoint import WeightsLoader
 from monai_regplugins.handlers.figures import FieldFigure, PairFigure
 from monai_regplugins.outputs.metric_table import MetricTable
 
-__all__ = ["evaluation_handlers"]
+__all__ = ["EvaluationTime", "evaluation_handlers"]
+
+logger = logging.getLogger(__name__)
+
+TIMED = 3  # steps after the first one, which is slower
+SECONDS_BETWEEN_LOG_LINES = 60.0
+
+
+class EvaluationTime:
+    """Log how many pairs are evaluated, and how long the rest of them takes: after some pairs, then each minute.
+
+    An evaluation that is stopped says that it has written nothing.
+
+    Example:
+        >>> EvaluationTime().rest(done=4, of=10, seconds=30.0)
+        'pair 4 of 10: about 1.0 minutes left'
+    """
+
+    def __init__(self) -> None:
+        self._first = self._logged = 0.0
+
+    def attach(self, evaluator: Any) -> None:
+        """Follow ``evaluator``, which takes one pair in a step."""
+        if evaluator.state.rank == 0:
+            evaluator.add_event_handler(Events.STARTED, self._start)
+            evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._log)
+            evaluator.add_event_handler(Events.COMPLETED, lambda: say_when_stopped(None))
+
+    def rest(self, done: int, of: int, seconds: float) -> str:
+        """Say how long the rest takes, by the time since the first pair."""
+        return f"pair {done} of {of}: about {seconds / (done - 1) * (of - done) / 60:.1f} minutes left"
+
+    def _start(self, evaluator: Any) -> None:
+        logger.info("Evaluating %d pairs; --val_pairs takes fewer.", evaluator.state.epoch_length)
+        say_when_stopped(lambda: "an evaluation writes its table and pictures at its end; start it again")
+
+    def _log(self, evaluator: Any) -> None:
+        state, now = evaluator.state, time.monotonic()
+        if state.iteration == 1:
+            self._first = self._logged = now
+        elif state.iteration == 1 + TIMED or now - self._logged >= SECONDS_BETWEEN_LOG_LINES:
+            self._logged = now
+            logger.info(self.rest(state.iteration, state.epoch_length, now - self._first))
 
 
 def evaluation_handlers(
@@ -28,10 +74,11 @@ def evaluation_handlers(
 
     Example:
         >>> [type(handler).__name__ for handler in evaluation_handlers(nn.Identity(), "model.pt", "eval", 3)]
-        ['WeightsLoader', 'MetricTable', 'PairFigure']
+        ['EvaluationTime', 'WeightsLoader', 'MetricTable', 'PairFigure']
     """
     folder = Path(eval_dir)
     handlers: list[Any] = [
+        EvaluationTime(),
         WeightsLoader(network, ckpt),
         MetricTable(folder / "evaluation.csv"),
         PairFigure(folder / "evaluation.png", max_pairs=figures),

@@ -99,7 +99,7 @@ class TrainingProgress:
         score = math.nan if self.evaluator is None else self.evaluator.state.metrics.get(self.score_name, math.nan)
         if math.isfinite(score):
             named = score_called(self.score_name, self.evaluator)
-            values[named.title] = f"{named.value(score):.3f}{named.unit}"
+            values[f"validation {named.title}"] = f"{named.value(score):.3f}{named.unit}"
         if self._bar is not None:
             self._bar.set_description(f"epoch {state.epoch}/{self._epochs}", refresh=False)
             self._bar.set_postfix(values, refresh=False)
@@ -135,7 +135,8 @@ class TrainingProgress:
         limit = (state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
         if left <= limit:
             return f"about {left:.1f} minutes left"
-        return f"{max(0.0, limit):.1f} minutes left by max_minutes; all {self._epochs} epochs would take {left:.1f}"
+        wanted = f"all {self._epochs} epochs would take {left:.0f} minutes"
+        return f"{max(0.0, limit):.1f} minutes left by max_minutes; {wanted}"
 
     def _close(self, trainer: Any) -> None:
         self._shown.close()

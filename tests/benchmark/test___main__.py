@@ -189,23 +189,23 @@ class TestChoice:
         assert command._differing_settings(methods[:2], 5) == {}
 
     def test_is_it_better(self, ran: list[str]) -> None:
-        """Refined is compared with refined."""
+        """Refined is compared with refined, and the network alone with the published ones alone."""
         args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran", "published"])
         methods = command.choose_methods(args, command.read_bundles(args))
         results = {method.name: MethodResult(pairs=[{"dsc": 0.5}, {"dsc": 0.5}]) for method in methods}
         results["ran + 5 steps"] = MethodResult(pairs=[{"dsc": 0.625}, {"dsc": 0.626}])
         said = command._answers(args, results, methods)
-        assert list(said) == [
-            f"ran + 5 steps better than {other}"
-            for other in (
-                "optimization alone",
-                *(
-                    f"ran model{name}.pt (published) + 5 steps"
-                    for name in ("", "_hippocampus", "_hippocampus_labels", "_shapes")
-                ),
-            )
+        published = [
+            f"ran model{name}.pt (published)" for name in ("", "_hippocampus", "_hippocampus_labels", "_shapes")
         ]
-        assert {words.partition(":")[0] for words in said.values()} == {"yes"}
+        alone = [f"ran better than {other}" for other in published]
+        refined = [
+            f"ran + 5 steps better than {other}"
+            for other in ("optimization alone", *(f"{name} + 5 steps" for name in published))
+        ]
+        assert list(said) == alone + refined
+        assert {said[question].partition(":")[0] for question in alone} == {"not shown"}
+        assert {said[question].partition(":")[0] for question in refined} == {"yes"}
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ignite.engine import Engine, Events
 from PIL import Image
 
 from monai_regplugins.handlers import CurvesFigure, curves_figure
@@ -34,6 +35,32 @@ def test_record_and_picture_survive_a_resume(make_training: Any, tmp_path: Path)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     assert [float(row["loss"]) for row in rows] == pytest.approx(means, rel=1e-5)
     assert [bool(row["score"]) for row in rows] == [False, True, False]
+
+
+def test_weights_that_a_training_starts_from_are_epoch_0(tmp_path: Path) -> None:
+    """A resumed training, which does not validate them again, keeps them."""
+    path = tmp_path / "curves.png"
+
+    def train(begin: int, scores: list[float]) -> None:
+        trainer, evaluator = Engine(lambda engine, batch: {"loss": 2.0}), Engine(lambda engine, batch: None)
+        trainer.state.rank = 0
+        trainer.load_state_dict({"iteration": begin, "epoch_length": 1, "max_epochs": begin + 1})
+
+        def validate(epoch: int) -> None:
+            evaluator.state.metrics["score"] = scores.pop(0)
+            with evaluator.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(evaluator.state, "epoch", epoch)):
+                evaluator.run([0])
+
+        CurvesFigure(path, evaluator).attach(trainer)
+        if len(scores) > 1:
+            trainer.add_event_handler(Events.STARTED, lambda: validate(0))
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: validate(trainer.state.epoch))
+        trainer.run([0])
+
+    train(0, [0.75, 0.5])
+    train(1, [0.625])
+    rows = path.with_suffix(".csv").read_text().split()
+    assert rows == ["epoch,loss,score", "0,,0.75", "1,2,0.5", "2,2,0.625"]
 
 
 def test_best_epoch_is_marked() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import pytest
+from ignite.engine import Engine, Events
 from torch import nn
 
+from monai_regplugins.checks import stop_message
 from monai_regplugins.handlers import evaluation_handlers
+from monai_regplugins.handlers.evaluation import EvaluationTime
 
 
 def test_handlers_and_their_files(tmp_path: Path) -> None:
     network = nn.Identity()
-    weights, table, pictures, field = evaluation_handlers(network, "model.pt", tmp_path, 2, field=True)
+    _, weights, table, pictures, field = evaluation_handlers(network, "model.pt", tmp_path, 2, field=True)
     assert (weights.network, weights.ckpt) == (network, "model.pt")
     assert [handler.path.name for handler in (table, pictures, field)] == [
         "evaluation.csv",
@@ -20,4 +25,21 @@ def test_handlers_and_their_files(tmp_path: Path) -> None:
     ]
     assert {handler.path.parent for handler in (table, pictures, field)} == {tmp_path}
     assert pictures.max_pairs == 2
-    assert len(evaluation_handlers(network, "model.pt", str(tmp_path), 0)) == 3
+    assert len(evaluation_handlers(network, "model.pt", str(tmp_path), 0)) == 4
+
+
+def test_it_says_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, after the fourth pair, and then each minute; a stop says that nothing is written."""
+    time, evaluator = EvaluationTime(), Engine(lambda engine, pair: None)
+    evaluator.state.rank = 0  # as MONAI's have it
+    time.attach(evaluator)
+    stops = list[str]()
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=5), lambda: stops.append(stop_message()))
+    with caplog.at_level(logging.INFO):
+        evaluator.run(range(9))
+    assert [record.message for record in caplog.records if record.name.startswith("monai_regplugins")] == [
+        "Evaluating 9 pairs; --val_pairs takes fewer.",
+        "pair 4 of 9: about 0.0 minutes left",
+    ]
+    assert ["start it again" in stop for stop in stops] == [True]
+    assert "checkpoint" in stop_message()  # again what is said by default

@@ -88,7 +88,7 @@ def test_without_terminal_there_is_a_line_a_minute(
     lines = [message for message in caplog.messages if message.startswith("epoch ")]
     assert [line.partition(":")[0] for line in lines] == ["epoch 1/2, step 3/6", "epoch 2/2, step 5/6"]
     assert re.search(r": loss [\d.e-]+, image [\d.e-]+, size [\d.e-]+, about 1\.7 minutes left$", lines[0])
-    assert ", DSC 0." in lines[1]
+    assert ", validation DSC 0." in lines[1]
     assert "it/s" not in capsys.readouterr().err
 
 
@@ -126,7 +126,7 @@ def test_a_time_limit_shortens_what_is_left(
         training.trainer.run()
     said = caplog.messages[-1]
     assert said.endswith(
-        " GiB: 0.5 minutes left by max_minutes; all 20 epochs would take 10.8, validations not counted."
+        " GiB: 0.5 minutes left by max_minutes; all 20 epochs would take 11 minutes, validations not counted."
     )
 
 
