@@ -1,13 +1,21 @@
 """Optimize pairs of known motion whose fixed image has another contrast, from no displacement, by each similarity.
 
 The images of a pair are samples of one anatomy, see :mod:`monai_regplugins.benchmark.synthetic_motion`, or, with
-``--images``, a 3D image and its warp by a random displacement (:mod:`monai_regplugins.benchmark.synthetic_warp`), each
-with noise of its own. The intensities of the fixed one are then mapped. No network takes part. Errors are those of the
-field in the body (of ``--images``: where they are brighter than their mean), in voxels, the mean over the pairs;
-seconds are CPU seconds of a pair. Baselines are compared on the same pairs.
+``--images``, a 3D image, or that of a phantom (``abdomen``, ``thorax``), and its warp by a random displacement
+(:mod:`monai_regplugins.benchmark.synthetic_warp`). Each has noise of its own, and the fixed one another contrast
+(:mod:`monai_regplugins.benchmark.synthetic_contrast`), of each pair another. No network takes part. Errors are those of
+the field in the body (of ``--images``: where the fixed image, as it was, is brighter than its mean), in voxels, the
+mean over the pairs; ``ratio`` is the error of the first similarity over that of equal contrast, and ``both mapped`` the
+error of ``lncc`` where the moving image has the contrast of the fixed one. Seconds are CPU seconds of a pair. Baselines
+are compared on the same pairs.
 
     python benchmarks/compare_similarities.py --pairs 3 --output similarities.md
-    python benchmarks/compare_similarities.py --images ct.nii.gz mr.nii.gz --baselines greedy-nmi elastix-mi ants-mi
+    python benchmarks/compare_similarities.py --images ct.nii.gz abdomen --baselines greedy-nmi elastix-mi ants-mi
+
+With ``--same``, instead: whether a bundle's ``auto`` registers the pairs of data sets, which have one contrast, as its
+``lncc`` does.
+
+    python benchmarks/compare_similarities.py --same HippocampusMR --preset hippocampus --pairs 2 --output same.md
 
 With ``--drivers``, instead: what labels and landmarks add where RAN's bundle registers the pairs of data sets (the
 phantom ``abdomen`` is made). Every second label, or landmark, drives; measures of both halves, in each row.
@@ -21,18 +29,20 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from monai_regplugins import load_bundle
 from monai_regplugins.benchmark.baselines import load_baseline
 from monai_regplugins.benchmark.reporting import check_output, command_line, hardware, number, publish, table_with_facts
+from monai_regplugins.benchmark.synthetic_contrast import CONTRASTS, in_other_contrast
 from monai_regplugins.benchmark.synthetic_motion import motion_pair
 from monai_regplugins.benchmark.synthetic_warp import synthetic_displacement
 from monai_regplugins.data import given_pairs
@@ -45,31 +55,15 @@ from monai_regplugins.transforms.load import LoadPaird
 from monai_regplugins.transforms.prepare import resize_image
 
 NOISE = 0.01  # standard deviation of intensities from 0 to 1
-SIMILARITIES = ("lncc", "mind", "nmi", "auto")
-
-
-def bias_field(image: Tensor) -> Tensor:
-    """Multiply by a smooth field between about 0.75 and 1.3."""
-    coarse = torch.from_numpy(np.random.default_rng(0).normal(0, 0.15, (1, 1, 3, 3, 3))).to(image.dtype)
-    field = functional.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=True)[0]
-    return image * field.exp()
-
-
-CONTRASTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "equal": lambda image: image,
-    "inverted": lambda image: 1 - image,
-    "gamma 0.5": lambda image: image.sqrt(),
-    "bias field": bias_field,
-    "triangle wave": lambda image: ((1.5 * image + 0.25) % 1 * 2 - 1).abs(),
-    "parabola": lambda image: 4 * (image - 0.45).square(),
-}
+SIMILARITIES = ("auto", "lncc", "mind", "nmi")
 
 
 class Pair(NamedTuple):
-    """Two images ``(1, *spatial)`` from 0 to 1, the displacement between them, and where it is measured."""
+    """Two images ``(1, *spatial)``, the moving one in the contrast of the fixed one, the displacement, and the body."""
 
     moving: Tensor
     fixed: Tensor
+    alike: Tensor
     ddf: Tensor
     body: Tensor
 
@@ -79,25 +73,37 @@ def no_motion(image: Tensor) -> Tensor:
     return image.new_zeros(len(image), image.ndim - 2, *image.shape[2:])
 
 
-def random_pair(seed: int, size: int, amplitude: float) -> Pair:
+def random_pair(seed: int, size: int, amplitude: float, contrast: str) -> Pair:
     """Draw an anatomy and its motion."""
-    pair = motion_pair(seed, size=size, amplitude=amplitude)
+    pair = motion_pair(seed, size=size, amplitude=amplitude, noise=NOISE, contrast=contrast)
     assert pair.fixed.mask is not None
-    return Pair(pair.moving.image.clamp(0, 1), pair.fixed.image.clamp(0, 1), pair.ddf, pair.fixed.mask[0] > 0)
+    moving = pair.moving.image
+    return Pair(moving, pair.fixed.image, in_other_contrast(moving, contrast, seed), pair.ddf, pair.fixed.mask[0] > 0)
 
 
-def warped_pair(file: str, seed: int, size: int, amplitude: float) -> Pair:
+def warped_pair(file: str, seed: int, size: int, amplitude: float, contrast: str) -> Pair:
     """Warp an image, of at most so many voxels along each axis, by a random displacement."""
     image = LoadPaird()({"fixed": file, "moving": file})["moving"].as_tensor().float()
     low, high = (float(np.quantile(image.numpy(), at)) for at in (0.005, 0.995))
     image = resize_image((image - low) / (high - low), [min(n, size) for n in image.shape[1:]]).clamp(0, 1)
     rng = np.random.default_rng(seed)
     _, ddf = synthetic_displacement(rng, image.shape[1:], torch.ones(3), amplitude, size / 6)
-    moving, fixed = (
-        (one + NOISE * torch.from_numpy(rng.normal(size=one.shape)).float()).clamp(0, 1)
-        for one in (image, bspline_warp(image, ddf))
+    warped = bspline_warp(image, ddf)
+    moving, fixed, alike = (
+        one + NOISE * torch.from_numpy(rng.normal(size=one.shape)).float()
+        for one in (image, in_other_contrast(warped, contrast, seed), in_other_contrast(image, contrast, seed))
     )
-    return Pair(moving, fixed, ddf, fixed[0] > fixed.mean())
+    return Pair(moving, fixed, alike, ddf, warped[0] > warped.mean())
+
+
+@contextmanager
+def image_file(name: str) -> Iterator[str]:
+    """The file of an image, or that of the first fixed image of a phantom, which is made."""
+    if name not in PHANTOMS:
+        yield name
+    else:
+        with known_pairs(name, 1) as known:
+            yield known[0]["fixed"]
 
 
 def optimized(similarity: str, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -121,15 +127,13 @@ def baseline(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda moving, fixed: register(fixed, moving, torch.ones(3), None, 0, 1)
 
 
-def errors(
-    pair: Pair, contrast: str, methods: Sequence[Callable[[Tensor, Tensor], Tensor]]
-) -> list[tuple[float, float]]:
-    """Return mean error in voxels and CPU seconds of each method, and before them those of no displacement."""
-    fixed = CONTRASTS[contrast](pair.fixed)
-    found = [(_error(pair, torch.zeros_like(pair.ddf)), 0.0)]
+def errors(pair: Pair, methods: Sequence[Callable[[Tensor, Tensor], Tensor]], steps: int) -> list[tuple[float, float]]:
+    """Return mean error in voxels and CPU seconds: of no displacement, of ``lncc`` of images alike, of each method."""
+    alike = optimized("lncc", steps)(pair.alike, pair.fixed)
+    found = [(_error(pair, torch.zeros_like(pair.ddf)), 0.0), (_error(pair, alike), 0.0)]
     for method in methods:
         began = time.process_time()
-        ddf = method(pair.moving, fixed)
+        ddf = method(pair.moving, pair.fixed)
         found.append((_error(pair, ddf), time.process_time() - began))
     return found
 
@@ -144,7 +148,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare the similarities of instance optimization.")
     add = parser.add_argument
     add("--pairs", type=int, default=3, help="of each image")
-    add("--images", nargs="+", default=[], help="3D images to warp instead of random anatomies")
+    add("--images", nargs="+", default=[], help="3D images, or phantoms, to warp instead of random anatomies")
     add("--size", type=int, default=48, help="voxels along each axis, with --images at most")
     add("--amplitude", type=float, default=4.0, help="largest displacement, voxels")
     add("--seed", type=int, default=0, help="of the first pair")
@@ -152,6 +156,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--similarities", nargs="+", default=list(SIMILARITIES))
     add("--baselines", nargs="+", default=[], help="methods of monai_regplugins.benchmark beside them")
     add("--drivers", nargs="+", metavar="DATASET", help="compare what drives on these pairs instead")
+    add("--same", nargs="+", metavar="DATASET", help="compare the fields of auto and lncc on these pairs instead")
+    add("--bundle", default="ran", help="of --same (default: ran)")
+    add("--preset", default="", help="of the bundle")
     add("--weight", type=float, default=1.0, help="of what drives")
     add("--output", type=Path)
     return parser.parse_args(argv)
@@ -201,10 +208,8 @@ def compare_drivers(data: Sequence[str], pairs: int, weight: float) -> tuple[lis
     """Return header and rows: the means over the pairs of each data set."""
     rows = []
     for folder in data:
-        with tempfile.TemporaryDirectory() as made:
-            place = open_dataset(made, made, folder) if folder in PHANTOMS else folder
-            known = given_pairs("", "", "", "", place, place, max_pairs=pairs)
-            found = [driven(dict(pair), weight) for pair in known]
+        with known_pairs(folder, pairs) as known:
+            found = [driven(pair, weight) for pair in known]
         for drivers, measures in zip(DRIVERS, zip(*found, strict=True), strict=True):
             means = [
                 number(float(np.mean([one[name] for one in measures])), digits) for name, digits in DRIVEN.values()
@@ -213,22 +218,56 @@ def compare_drivers(data: Sequence[str], pairs: int, weight: float) -> tuple[lis
     return ["pairs", "driven by", *DRIVEN], rows
 
 
+def compare_same(args: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: how many fields of each data set are the same with ``auto`` as with ``lncc``."""
+    rows = []
+    for folder in args.same:
+        with known_pairs(folder, args.pairs) as known:
+            found = {name: [timed_field(pair, args, name) for pair in known] for name in ("lncc", "auto")}
+        differences = [float((a - b).abs().max()) for (a, _), (b, _) in zip(*found.values(), strict=True)]
+        seconds = (number(float(np.mean([used for _, used in each])), 1) for each in found.values())
+        equal = f"{differences.count(0.0)} of {len(differences)}"
+        rows.append([Path(folder).name, args.bundle, equal, number(max(differences), 3), *seconds])
+    return ["pairs", "bundle", "the same field", "largest difference (voxels)", "lncc: s", "auto: s"], rows
+
+
+def timed_field(pair: dict[str, str], args: argparse.Namespace, similarity: str) -> tuple[Tensor, float]:
+    """The field of a pair, and the CPU seconds of its registration."""
+    register = load_bundle(args.bundle, device="cpu", preset=args.preset, similarity=similarity)
+    began = time.process_time()
+    ddf = torch.as_tensor(register(pair["fixed"], pair["moving"]).ddf)
+    return ddf, time.process_time() - began
+
+
+@contextmanager
+def known_pairs(folder: str, pairs: int) -> Iterator[Sequence[dict[str, str]]]:
+    """The first pairs of a data set, or of a phantom, which is made."""
+    with tempfile.TemporaryDirectory() as made:
+        place = open_dataset(made, made, folder) if folder in PHANTOMS else folder
+        yield [dict(pair) for pair in given_pairs("", "", "", "", place, place, max_pairs=pairs)]
+
+
 def compare_similarities(args: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: each contrast, of each image, with each method."""
     methods = [optimized(name, args.steps) for name in args.similarities] + [baseline(name) for name in args.baselines]
     seeds, rows = range(args.seed, args.seed + args.pairs), []
-    for file in args.images or [""]:
-        pairs = [
-            warped_pair(file, seed, args.size, args.amplitude) if file else random_pair(seed, args.size, args.amplitude)
-            for seed in seeds
-        ]
-        for contrast in CONTRASTS:
-            found = np.mean([errors(pair, contrast, methods) for pair in pairs], axis=0)
-            cells = [*(number(error, 2) for error in found[:, 0]), *(number(s, 1) for s in found[1:, 1])]
-            rows.append([*([Path(file).name.split(".")[0]] if file else []), contrast, *cells])
+    for name in args.images or [""]:
+        with image_file(name) as file:
+            draw = partial(warped_pair, file) if file else random_pair
+            found = {
+                contrast: np.mean(
+                    [errors(draw(seed, args.size, args.amplitude, contrast), methods, args.steps) for seed in seeds],
+                    axis=0,
+                )
+                for contrast in CONTRASTS
+            }
+        for contrast, means in found.items():
+            cells = [*(number(error, 2) for error in means[:, 0]), *(number(s, 1) for s in means[2:, 1])]
+            ratio = number(float(means[2, 0] / found["equal"][2, 0]), 2)
+            rows.append([*([Path(name).name.split(".")[0]] if name else []), contrast, ratio, *cells])
     names = [*args.similarities, *args.baselines]
-    header = [*(["image"] if args.images else []), "fixed image", "before", *names, *(f"{name}: s" for name in names)]
-    return header, rows
+    about = ["fixed image", "ratio", "before", "both mapped", *names, *(f"{name}: s" for name in names)]
+    return [*(["image"] if args.images else []), *about], rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,9 +280,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": command_line("benchmarks/compare_similarities.py", argv),
         "hardware": hardware(torch.device("cpu")),
     }
-    header, rows = (
-        compare_drivers(args.drivers, args.pairs, args.weight) if args.drivers else compare_similarities(args)
-    )
+    if args.same:
+        header, rows = compare_same(args)
+    elif args.drivers:
+        header, rows = compare_drivers(args.drivers, args.pairs, args.weight)
+    else:
+        header, rows = compare_similarities(args)
     publish(args.output, table_with_facts(header, rows, about), about, rows=rows)
 
 

@@ -55,9 +55,9 @@ SCORES = {"FAIL": 10, "WARN": 1}
 SEEDS = {"tune": 5000, "test": 9000}  # of the phantoms
 FAILURES = 500  # what is added to the seeds of pairs into which failures are planted
 SETS: dict[str, tuple[str, dict[str, Any]]] = {  # bundle and settings
-    "abdomen phantom": ("ran", {"refine_levels": 1}),
+    "abdomen phantom": ("ran", {"refine_levels": 1, "similarity": "lncc"}),
     "hippocampus MR": ("ran", {"preset": "hippocampus", "refine_levels": 1}),
-    "thorax phantom": ("regnet", {"voxel_size": 8.5}),
+    "thorax phantom": ("regnet", {"voxel_size": 8.5, "similarity": "lncc"}),
     "lung CT": ("regnet", {}),
     "cine lung phantom": ("r2n2", {}),
     "cardiac MR": ("r2n2", {}),

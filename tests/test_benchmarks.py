@@ -973,10 +973,21 @@ def test_similarities_of_unlike_contrast(script, tmp_path):
     options = ["--pairs", "1", "--size", "32", "--amplitude", "3", "--output", str(tmp_path / "table.md")]
     script("compare_similarities").main(options)
     found = {name: [float(value) for value in row] for name, row in table((tmp_path / "table.md").read_text()).items()}
-    before, lncc, mind, _, auto = found["triangle wave"][:5]
+    ratio, before, mapped, auto, lncc, mind, *_ = found["not monotone"]
     assert lncc > before
-    assert auto < mind < 0.6 * before
-    assert auto < 1.25 * found["equal"][4] == 1.25 * found["equal"][1]
+    assert auto < mind < 0.7 * before
+    assert auto < 1.25 * mapped
+    assert ratio == pytest.approx(auto / found["equal"][3], abs=0.05)
+    assert found["equal"][3] == found["equal"][4] == found["equal"][2]
+
+
+@pytest.mark.slow
+def test_auto_registers_pairs_of_one_contrast_as_local_correlation_does(script):
+    compare = script("compare_similarities")
+    header, rows = compare.compare_same(compare.parse_arguments(["--same", "abdomen", "--pairs", "1"]))
+    found = dict(zip(header, rows[0], strict=True))
+    assert found["the same field"] == "1 of 1"
+    assert float(found["largest difference (voxels)"]) == 0
 
 
 @pytest.mark.slow

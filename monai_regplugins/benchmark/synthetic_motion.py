@@ -2,8 +2,9 @@
 
 Both images of a pair are samples of one continuous function P, an anatomy drawn at random, plus noise of their own:
 ``fixed(x) = P(x + u(x)) + noise`` and ``moving(x) = P(x) + noise``, so u is the displacement that registration has to
-find. It is smooth, slides along a plane, or is zero, where all that is found is noise. Voxels are 1 mm. The result is
-a folder in Learn2Reg's format, as that of :mod:`monai_regplugins.benchmark.synthetic_warp`.
+find. It is smooth, slides along a plane, or is zero, where all that is found is noise. The fixed image may have another
+contrast, see :mod:`monai_regplugins.benchmark.synthetic_contrast`. Voxels are 1 mm. The result is a folder in
+Learn2Reg's format, as that of :mod:`monai_regplugins.benchmark.synthetic_warp`.
 
     python -m monai_regplugins.benchmark.synthetic_motion --kind sliding --output_dir Sliding --pairs 3 --seed 1000
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from monai_regplugins.benchmark.ground_truth import (
     write_dataset,
     write_displacement,
 )
+from monai_regplugins.benchmark.synthetic_contrast import CONTRASTS, in_other_contrast
 from monai_regplugins.bundle import start
 from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.fields import identity_grid
@@ -144,6 +147,7 @@ def motion_pair(
     amplitude: float = 8.0,
     noise: float = 0.01,
     landmarks: int = 300,
+    contrast: str = "equal",
 ) -> MotionPair:
     """Draw an anatomy and a displacement, and sample the two images.
 
@@ -158,6 +162,7 @@ def motion_pair(
             used if the kind is zero.
         noise: standard deviation; intensities are between 0 and about 1.
         landmarks: random points of the fixed body whose places in the moving image lie within it.
+        contrast: of the fixed image, one of :data:`~monai_regplugins.benchmark.synthetic_contrast.CONTRASTS`.
 
     Raises:
         InputError: When there is no such kind or a number is out of its range.
@@ -168,7 +173,10 @@ def motion_pair(
     motion = _random_motion(rng, size, *(share * amplitude for share in KINDS[kind]))
     grid = identity_grid((size,) * 3).double().flatten(1).T
     u = motion.at(grid)
-    fixed, moving = (_sampled(rng, anatomy, points, size, noise) for points in (grid + u, grid))
+    fixed, moving = (
+        _sampled(rng, anatomy, points, size, noise, partial(in_other_contrast, contrast=shown, seed=seed))
+        for points, shown in ((grid + u, contrast), (grid, "equal"))
+    )
     places = _random_places(rng, anatomy, motion, landmarks)
     return MotionPair(
         anatomy,
@@ -242,13 +250,18 @@ def _random_bumps(rng: np.random.Generator, size: int) -> tuple[Array, Array]:
 
 
 def _sampled(
-    rng: np.random.Generator, anatomy: Anatomy, points: Tensor, size: int, noise: float
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    points: Tensor,
+    size: int,
+    noise: float,
+    shown: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image, labels and body at points ``(N, 3)`` in the order of the voxels, ``(1, *spatial)`` each."""
-    value, label, body = anatomy.sample(points.T.numpy())
-    value = value + noise * rng.normal(size=len(value))
-    image, organs, mask = (torch.from_numpy(values).reshape(1, size, size, size) for values in (value, label, body))
-    return image.float(), organs, mask
+    values = anatomy.sample(points.T.numpy())
+    value, organs, mask = (torch.from_numpy(each).reshape(1, size, size, size) for each in values)
+    noisy = shown(value) + noise * torch.from_numpy(rng.normal(size=tuple(value.shape)))
+    return noisy.float(), organs, mask
 
 
 def _random_places(rng: np.random.Generator, anatomy: Anatomy, motion: Motion, count: int) -> Tensor:
@@ -272,6 +285,7 @@ def make_synthetic_motion(
     noise: float = 0.01,
     landmarks: int = 300,
     seed: int = 0,
+    contrast: str = "equal",
 ) -> Path:
     """Make a data set of pairs, each of an anatomy and with a displacement of its own.
 
@@ -287,6 +301,7 @@ def make_synthetic_motion(
         noise: standard deviation; intensities are between 0 and about 1.
         landmarks: points per pair.
         seed: of everything that is drawn.
+        contrast: of the fixed images, see :func:`motion_pair`.
 
     Returns:
         ``dataset_dir``.
@@ -300,10 +315,10 @@ def make_synthetic_motion(
     def write(folder: Path) -> None:
         affine, subjects = torch.eye(4, dtype=torch.float64), []
         for number in range(pairs):
-            pair = motion_pair((seed, number), kind, size, amplitude, noise, landmarks)
+            pair = motion_pair((seed, number), kind, size, amplitude, noise, landmarks, contrast)
             write_displacement(folder, 2 * number, 2 * number + 1, pair.ddf, affine)
             subjects += [pair.fixed, pair.moving]
-        about = f"Analytic pairs, {kind} motion, which is in displacements, voxels"
+        about = f"Analytic pairs, {kind} motion, which is in displacements, voxels; contrast: {contrast}"
         numbers = [(2 * number, 2 * number + 1) for number in range(pairs)]
         write_dataset(folder, target.resolve().name, about, affine, subjects, numbers)
 
@@ -326,6 +341,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--noise", type=float, default=0.01, help="standard deviation of the noise (default: 0.01)")
     add("--landmarks", type=int, default=300, help="points per pair (default: 300)")
     add("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    add("--contrast", default="equal", help=f"of the fixed images, {', '.join(CONTRASTS)} (default: equal)")
     return parser.parse_args(argv)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from monai_regplugins.benchmark.ground_truth import (
     write_dataset,
     write_displacement,
 )
+from monai_regplugins.benchmark.synthetic_contrast import CONTRASTS, in_other_contrast
 from monai_regplugins.bundle import start
-from monai_regplugins.checks import InputError
+from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.fields import warp
 from monai_regplugins.files.folders import make_folder
 from monai_regplugins.grids import voxel_spacing, world_affine
@@ -41,6 +42,7 @@ __all__ = ["find_sources", "make_synthetic_warps", "synthetic_displacement"]
 BUMPS = 80  # for an image of 322 x 246 x 348 mm, as in the smoothest fields of Sokooti et al. 2017
 ITERATIONS = 50  # of Newton's method at most; a handful is the rule
 TOLERANCE = 1e-3  # mm
+RANGE = (0.005, 0.995)  # quantiles of the intensities that are mapped
 
 
 def synthetic_displacement(
@@ -94,6 +96,7 @@ def make_synthetic_warps(
     sigma: float = 40.0,
     landmarks: int = 300,
     seed: int = 0,
+    contrast: str = "equal",
 ) -> Path:
     """Make a data set of one image under known displacements.
 
@@ -105,7 +108,9 @@ def make_synthetic_warps(
         largest: component of a displacement, mm.
         sigma: standard deviation of the Gaussians, mm.
         landmarks: points in the labels, or where the image is above its mean; fewer where some leave the image.
-        seed: of displacements and points.
+        seed: of displacements, points and contrast.
+        contrast: of the image under each displacement, one of
+            :data:`~monai_regplugins.benchmark.synthetic_contrast.CONTRASTS`, between its 0.5 and 99.5 % quantiles.
 
     Returns:
         ``dataset_dir``.
@@ -123,8 +128,18 @@ def make_synthetic_warps(
     loaded = LoadPaird()(files)
     affine, shape = world_affine(loaded["moving"].affine, 3, "image"), loaded["moving"].shape[1:]
     original = _original(loaded, landmarks, rng)
+    check_choice(contrast, CONTRASTS, "contrast")
+
+    def shown(image: Tensor) -> Tensor:
+        low, high = (float(np.quantile(image.numpy(), at)) for at in RANGE)
+        return (
+            image
+            if contrast == "equal"
+            else low + (high - low) * in_other_contrast((image - low) / (high - low), contrast, seed)
+        )
+
     fields = [synthetic_displacement(rng, shape, voxel_spacing(affine, 3), largest, sigma) for _ in range(pairs)]
-    return make_folder(target, lambda folder: _fill(folder, target.resolve().name, original, affine, fields))
+    return make_folder(target, lambda folder: _fill(folder, target.resolve().name, original, affine, fields, shown))
 
 
 def _original(loaded: Mapping[Hashable, Any], landmarks: int, rng: np.random.Generator) -> Subject:
@@ -136,7 +151,12 @@ def _original(loaded: Mapping[Hashable, Any], landmarks: int, rng: np.random.Gen
 
 
 def _fill(
-    folder: Path, name: str, original: Subject, affine: Tensor, fields: Sequence[tuple[GaussianField, Tensor]]
+    folder: Path,
+    name: str,
+    original: Subject,
+    affine: Tensor,
+    fields: Sequence[tuple[GaussianField, Tensor]],
+    shown: Callable[[Tensor], Tensor],
 ) -> None:
     """Write the data set: number 0 is the image itself, the others are the image under one field each."""
     spacing = voxel_spacing(affine, 3).double()
@@ -151,19 +171,21 @@ def _fill(
         name,
         "One image under known displacements, which are in displacements, voxels",
         affine,
-        _subjects(original, [ddf for _, ddf in fields], [at[kept] for at in points]),
+        _subjects(original, [ddf for _, ddf in fields], [at[kept] for at in points], shown),
         [(number, 0) for number in range(1, len(points))],
     )
 
 
-def _subjects(original: Subject, ddfs: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[Subject]:
+def _subjects(
+    original: Subject, ddfs: Sequence[Tensor], points: Sequence[Tensor], shown: Callable[[Tensor], Tensor]
+) -> Iterator[Subject]:
     """The image as it is, then under each displacement, ``(3, *spatial)`` voxels, each with points of its own."""
     yield replace(original, points=points[0])
     for ddf, at in zip(ddfs, points[1:], strict=True):
         label = original.label
         if label is not None:
             label = warp(label[None], ddf[None], mode="nearest", padding="border")[0]
-        yield Subject(bspline_warp(original.image, ddf), label, at)
+        yield Subject(shown(bspline_warp(original.image, ddf)), label, at)
 
 
 def _within(points: Tensor, shape: Sequence[int]) -> Tensor:
@@ -186,16 +208,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--largest", type=float, default=12.0, help="component of a displacement, mm (default: 12)")
     add("--sigma", type=float, default=40.0, help="standard deviation of the Gaussians, mm (default: 40)")
     add("--landmarks", type=int, default=300, help="points to place (default: 300)")
-    add("--seed", type=int, default=0, help="of displacements and points (default: 0)")
+    add("--seed", type=int, default=0, help="of displacements, points and contrast (default: 0)")
+    add("--contrast", default="equal", help=f"of the displaced images, {', '.join(CONTRASTS)} (default: equal)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Make the data set of the command line and return its folder."""
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    return make_synthetic_warps(
-        args.output_dir, args.image, args.label, args.pairs, args.largest, args.sigma, args.landmarks, args.seed
-    )
+    args = vars(parse_arguments(sys.argv[1:] if argv is None else argv))
+    return make_synthetic_warps(args.pop("output_dir"), **args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from monai_regplugins.losses.contrast import ContrastMap
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels"]
+__all__ = ["Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels", "in_contrast_of"]
 
 LATTICE = (1, 3, 5)  # no two of every eighth voxel along i + 3 j + 5 k share a face
 EVERY = 8
@@ -120,27 +120,10 @@ class ObservedPair:
         return loss.of_share(self._share(loss.compared(self._fixed)))
 
     def in_contrast_of(self, side: str, ddf: Tensor) -> ObservedPair:
-        r"""The pair in the contrast of one of its images, as far as a field matches them.
-
-        The other image is mapped by the regression of that one on it, see
-        :class:`~monai_regplugins.losses.contrast.ContrastMap`. Where an image is steep a small error of the field
-        pairs unlike intensities: each voxel counts by the inverse of the variance that this adds,
-        :math:`w = 1 / (|\nabla I|^2 / s_I + |\nabla J|^2 / s_J + \epsilon)` with the variances s of the images.
-
-        Args:
-            side: ``fixed`` or ``moving``, the image that is left as it is.
-            ddf: the field, ``(1, d, *spatial)`` of any size.
-        """
-        ddf = fields.resize(ddf, list(self._fixed.shape[2:]))
-        warped = fields.warp(self._moving, ddf, padding="border")
-        weights = self._used / (_steepness(warped) + _steepness(self._fixed)).add_(LEAST_STEEPNESS)
-        if self._moving_mask is not None:
-            weights = weights * fields.warp(self._moving_mask.float(), ddf, mode="nearest")
-        other = copy.copy(self)
-        if side == "fixed":
-            other._moving = _mapped(self._moving, warped, self._fixed, weights)
-        else:
-            other._fixed = _mapped(self._fixed, self._fixed, warped, weights)
+        """The pair in the contrast of one of its images, see :func:`in_contrast_of`; the field may have any size."""
+        ddf, other = fields.resize(ddf, list(self._fixed.shape[2:])), copy.copy(self)
+        pair = WeightedImage(self._moving, self._moving_mask), WeightedImage(self._fixed, self._used)
+        (other._moving, _), (other._fixed, _) = in_contrast_of(side, *pair, ddf)
         return other
 
     def _share(self, compared: Tensor) -> float:
@@ -179,6 +162,36 @@ class ObservedPair:
         """The moving image at some sizes, and where it has values."""
         smoothed = _smoothed(WeightedImage(self._moving, self._moving_mask), smoothing)
         return [WeightedImage(image, _most(weights)) for image, weights in (_resized(smoothed, size) for size in sizes)]
+
+
+def in_contrast_of(
+    side: str, moving: WeightedImage, fixed: WeightedImage, ddf: Tensor
+) -> tuple[WeightedImage, WeightedImage]:
+    r"""Two images in the contrast of one of them, as far as a field matches them.
+
+    The other image is mapped by the regression of that one on it, see
+    :class:`~monai_regplugins.losses.contrast.ContrastMap`. Where an image is steep a small error of the field pairs
+    unlike intensities: each voxel counts by the inverse of the variance that this adds,
+    :math:`w = 1 / (|\nabla I|^2 / s_I + |\nabla J|^2 / s_J + \epsilon)` with the variances s of the images.
+
+    Args:
+        side: ``fixed`` or ``moving``, the image that is left as it is.
+        moving: the moving image.
+        fixed: the fixed image, on the same grid.
+        ddf: the field on that grid, ``(1, d, *spatial)``.
+
+    Returns:
+        The moving and the fixed image.
+    """
+    warped = fields.warp(moving.image, ddf, padding="border")
+    weights = (_steepness(warped) + _steepness(fixed.image)).add_(LEAST_STEEPNESS).reciprocal_()
+    if fixed.weights is not None:
+        weights *= fixed.weights
+    if moving.weights is not None:
+        weights *= fields.warp(moving.weights.float(), ddf, mode="nearest")
+    if side == "fixed":
+        return moving._replace(image=_mapped(moving.image, warped, fixed.image, weights)), fixed
+    return moving, fixed._replace(image=_mapped(fixed.image, fixed.image, warped, weights))
 
 
 def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
@@ -221,7 +234,9 @@ def _most(shares: Tensor | None) -> Tensor | None:
 
 
 def _mapped(image: Tensor, one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """The image, each channel by the regression of one image on another."""
+    """The image, each channel by the regression of one image on another; as it is where no voxel counts."""
+    if not bool(weights.any()):
+        return image
     parts = [part.split(1, dim=1) for part in (image, one, other, weights)]
     mapped = [ContrastMap.fitted(x, y, w)(values) for values, x, y, w in zip(*parts, strict=True)]
     return torch.cat(mapped, dim=1)

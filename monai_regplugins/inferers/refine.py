@@ -18,7 +18,7 @@ from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.drivers import Drivers, PairDrivers
-from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean
+from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean, in_contrast_of
 from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
 from monai_regplugins.inferers.refined import (
     AtSize,
@@ -43,13 +43,16 @@ logger = logging.getLogger(__name__)
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
-Pairs: TypeAlias = Mapping[tuple[int, ...], tuple[WeightedImage, WeightedImage]]  # moving and fixed image by their size
+Images: TypeAlias = tuple[WeightedImage, WeightedImage]  # moving and fixed image
+Pairs: TypeAlias = Mapping[tuple[int, ...], Images]  # by their size
 
 FROM_THE_FIELD = ("ddf", "warped", "sequence")  # what a loss finds in the prediction
 LARGE = 2**21  # voxels: a level beyond is computed in slabs
 TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
-CLEARLY = 1.04  # times the information: less also comes from more steps
+PERFECT = {"lncc": -1.0, "mse": 0.0}
+ALIKE = 0.07  # of what is missing: a map of intensities adds no more to the similarity of images of one contrast
+LITTLE = 0.01  # missing similarity: less is not worth the while
 FEW = 0.01  # of the voxels above the threshold
 
 
@@ -94,11 +97,12 @@ class RefinedInferer(Inferer):
     :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
     pair is replaced by zero displacement.
 
-    With the similarity ``auto`` the first level is optimized by the loss of images of one contrast and by ``mind``, and
-    from the better of both with either image mapped to the contrast of the other, see
-    :meth:`~monai_regplugins.inferers.observed_pair.ObservedPair.in_contrast_of`. The field of most normalized mutual
-    information on the held-out voxels goes on, with its loss; that of images of one contrast, unless it is clearly
-    beaten.
+    With the similarity ``auto`` the first level is optimized by the loss of images of one contrast. Where a map of the
+    intensities of either image to those of the other, see
+    :func:`~monai_regplugins.inferers.observed_pair.in_contrast_of`, hardly raises the similarity, and the images share
+    more information than without displacement, that is all, and costs next to nothing. Else the first level is
+    optimized by ``mind`` too, and from the better of both with either image mapped. The field of the highest
+    correlation on the held-out voxels, in the contrast in which it is highest, goes on, with its loss.
 
     With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
     exponential,
@@ -342,9 +346,9 @@ class RefinedInferer(Inferer):
         )
         own = observed.loss_of_pair(loss.of_one_contrast())
         course = first(own)
-        if loss.similarity == "auto":
+        if loss.similarity == "auto" and self._differs_in_contrast(course, pairs[tuple(sizes[0])]):
             free = first(observed.loss_of_pair(loss.taking("mind")))
-            course = self._most_informed(course, free, ddf, observed, sizes)
+            course = self._best_contrast(course, free, ddf, observed, sizes)
         for size in levels[1:]:
             course = self._next_level(course, ddf, observed, pairs, size)
         return course
@@ -375,22 +379,34 @@ class RefinedInferer(Inferer):
         """What judges fields of a size, by the voxels that were held out and by what drives."""
         return observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
 
-    def _most_informed(
+    def _differs_in_contrast(self, course: _Course, pair: Images) -> bool:
+        """Whether a map of intensities improves the match, or what was found has lost mutual information."""
+        ddf, padding = course.refined.at(list(pair[1].image.shape[2:])), self.inferer.padding
+        pairs = [pair, *(in_contrast_of(side, *pair, ddf) for side in IMAGE_KEYS)]
+        plain, *mapped = (float(course.loss.similarity_of_pair(*each, padding)(ddf)) for each in pairs)
+        if plain - min(mapped) > ALIKE * max(plain - PERFECT[course.loss.similarity], LITTLE):
+            return True
+        shared = course.loss.taking("nmi").similarity_of_pair(*pair, padding)
+        return bool(shared(ddf) > shared(torch.zeros_like(ddf)))
+
+    def _best_contrast(
         self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
     ) -> _Course:
-        """Of the results without and with descriptors, and those in one contrast, that of most information."""
-        judge = observed.judge(free.loss.taking("nmi"), sizes[-1], self.inferer.padding)
+        """Of the results without and with descriptors, and those in one contrast, that of the highest correlation."""
+        lncc, padding, last = same.loss.taking("lncc"), self.inferer.padding, sizes[-1]
 
-        def information(course: _Course) -> float:
-            return judge(course.refined.at(sizes[-1])).similarity
+        def correlation(course: _Course) -> float:
+            field = course.refined.at(last)
+            sides = [course.contrast] if course.contrast else ["", *IMAGE_KEYS]
+            pairs = [observed.in_contrast_of(side, field) if side else observed for side in sides]
+            return max(pair.judge(lncc, last, padding)(field).similarity for pair in pairs)
 
-        begun = max(same, free, key=information)
+        begun = max(same, free, key=correlation)
         mapped = [
             self._next_level(begun._replace(loss=same.loss, contrast=side), ddf, observed, {}, sizes[0])
             for side in IMAGE_KEYS
         ]
-        best = max(free, *mapped, key=information)
-        return best if information(best) > CLEARLY * information(same) else same
+        return max(same, free, *mapped, key=correlation)
 
     def _next_level(
         self, course: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs, size: list[int]

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
-from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, held_out_voxels
+from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, held_out_voxels, in_contrast_of
 from monai_regplugins.losses import InstanceLoss
+from monai_regplugins.losses.instance import WeightedImage
 
 
 @pytest.mark.parametrize("size", [(16, 24), (16, 8, 8)])
@@ -140,3 +141,12 @@ def test_each_channel_is_mapped_by_itself() -> None:
     fixed = torch.cat([moving[:, :1].square(), -moving[:, 1:]], dim=1)
     (mapped, _) = ObservedPair(moving, fixed).in_contrast_of("fixed", torch.zeros(1, 2, 64, 64)).at([[64, 64]])[0]
     assert (mapped.image - fixed).abs().mean() < 0.01 * fixed.std()
+
+
+def test_without_a_common_voxel_images_keep_their_contrast() -> None:
+    image, nowhere = torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    pair = WeightedImage(image), WeightedImage(1 - image, nowhere)
+    for side in ("fixed", "moving"):
+        moving, fixed = in_contrast_of(side, *pair, torch.zeros(1, 2, 8, 8))
+        assert torch.equal(moving.image, image)
+        assert torch.equal(fixed.image, 1 - image)

@@ -715,8 +715,14 @@ class TestNeverWorseThanAligned:
         before, after = found["unused_similarity"][0].tolist()
         assert after > before + 0.1
 
-    def test_auto_leaves_images_of_one_contrast_as_they_are(self) -> None:
+    @pytest.mark.parametrize("mapped", [lambda image: image, lambda image: 1 - image])
+    def test_auto_leaves_images_of_one_contrast_as_they_are(
+        self, mapped: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing else than local correlation, which is linear, is even tried."""
         image, _ = known_pair((40, 40))
+        image[:, 1] = mapped(image[:, 1])
+        monkeypatch.setattr("monai_regplugins.losses.instance.mind_ssc", None)
         auto, plain = (refined(InstanceLoss(name), 60, **self.options())(image, no_motion) for name in ("auto", "lncc"))
         assert auto["contrast_free"].tolist() == [0.0]
         assert torch.equal(auto["ddf"], plain["ddf"])
@@ -739,6 +745,15 @@ class TestNeverWorseThanAligned:
         assert auto["contrast_free"].tolist() == [1.0]
         assert f" steps by lncc in the contrast of the {side} image from " in caplog.messages[0]
         assert error(auto["ddf"], true_ddf) < 0.75 * error(mind["ddf"], true_ddf)
+
+    def test_auto_sees_that_a_result_lost_information(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A field that made local correlation high and joint histograms flat is not taken for a match."""
+        image, true_ddf = known_pair((64, 64))
+        image[:, 1] = 4 * (image[:, 1] - 0.45).square()
+        monkeypatch.setattr("monai_regplugins.inferers.refine.ALIKE", float("inf"))
+        auto, lncc = (refined(InstanceLoss(name), 60, **self.options())(image, no_motion) for name in ("auto", "lncc"))
+        assert auto["contrast_free"].tolist() == [1.0]
+        assert error(auto["ddf"], true_ddf) < 0.5 * error(lncc["ddf"], true_ddf)
 
     def test_the_discrete_search_starts_where_descent_alone_does_not_arrive(
         self, caplog: pytest.LogCaptureFixture
