@@ -155,19 +155,26 @@ def log_registration(weights: str | Path) -> None:
     parser = enclosing_parser()
     if parser is not None and idist.get_rank() == 0:
         root = Path(parser.get_parsed_content("bundle_root"))
-        steps = parser.get().get("refine_steps", 0)
-        logger.info("Register your own images with these weights:\n%s", register_command(root, weights, steps))
+        steps = parser.get().get("refine_steps", 0) or None
+        unlike = "" if steps else " (optimized, unlike this evaluation; --refine_steps 0 is not)"
+        command = register_command(root, weights, steps)
+        logger.info("Register your own images with these weights%s:\n%s", unlike, command)
 
 
-def register_command(root: str | Path, weights: str | Path, refine_steps: int = 0) -> str:
+def register_command(root: str | Path, weights: str | Path, refine_steps: int | None = None) -> str:
     """Return the command that registers two images with weights of a bundle.
+
+    Args:
+        root: folder of the bundle.
+        weights: the weights.
+        refine_steps: steps of instance optimization; None for the default ones.
 
     Example:
         >>> register_command("bundles/ran", "model.pt", 30)
         'regplugins register FIXED MOVING --bundle bundles/ran --ckpt model.pt --refine_steps 30 -o out'
     """
     words = ["--bundle", shown(root), "--ckpt", shown(weights)]
-    words += ["--refine_steps", str(refine_steps)] if refine_steps else []
+    words += [] if refine_steps is None else ["--refine_steps", str(refine_steps)]
     return shlex.join(["regplugins", "register", "FIXED", "MOVING", *words, "-o", "out"])
 
 

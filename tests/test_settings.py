@@ -83,9 +83,10 @@ class TestPublishedWeights:
         parser = settled(root, "train", ckpt=str(root / "models" / "model.pt"))
         assert (parser["spatial_size"], parser["steps"], parser["noise_std"]) == ([96, 96], 12, 0.0)
 
-    def test_the_two_of_the_hippocampus_differ_in_nothing_else(self, bundle: Path) -> None:
+    def test_of_the_two_of_the_hippocampus_that_with_labels_is_not_optimized(self, bundle: Path) -> None:
+        """Labels know the border where intensities do not: by the images alone its overlap falls."""
         one, other = (json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in list(PUBLISHED)[:2])
-        assert {**one, "ckpt": ""} == {**other, "ckpt": ""}
+        assert {**one, "ckpt": "", "refine_steps": 0} == {**other, "ckpt": ""}
         assert one["ckpt"] != other["ckpt"]
 
 

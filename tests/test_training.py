@@ -242,15 +242,20 @@ class TestStart:
         ]
 
 
-def test_command_after_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("steps", [0, 30])
+def test_command_after_an_evaluation(
+    steps: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     call = "$monai_regplugins.training.log_registration('my runs/model.pt')"
+    config = {"imports": IMPORTS, "bundle_root": "ran", "refine_steps": steps, "said": call}
     with caplog.at_level(logging.INFO):
-        ConfigParser({"imports": IMPORTS, "bundle_root": "ran", "refine_steps": 30, "said": call}).get_parsed_content(
-            "said"
-        )
-    words = "regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt' --refine_steps 30 -o out"
-    assert caplog.messages == [f"Register your own images with these weights:\n{words}"]
+        ConfigParser(config).get_parsed_content("said")
+    (text,) = caplog.messages
+    title, words = text.splitlines()
+    assert ("--refine_steps 0 is not" in title) == (steps == 0)
+    option = " --refine_steps 30" if steps else ""
+    assert words == f"regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt'{option} -o out"
 
 
 class TestResuming:

@@ -10,6 +10,7 @@ pairs are those of the first bundle's phantom. Means are over all pairs; a metho
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,9 @@ def facts(
         **{f"weights of {method.name}": file for method, file in weights},
         **_differing_settings(methods, args.refine_steps),
         **{
-            f"to register with {method.name}": register_command(_root_of(method), file, args.refine_steps)
+            f"to register with {method.name}": register_command(
+                _root_of(method), file, _better_steps(args.refine_steps, results, method.name)
+            )
             for method, file in weights
             if "(published)" not in method.name
         },
@@ -235,6 +238,17 @@ def _weights_to_compare(root: Path, ckpt: str | None) -> list[Path]:
     record = record_of(check_file(ckpt, "ckpt"), root.resolve()) if ckpt else None
     start = (record or {}).get("started_from")
     return [file for file in published if file.name == start] or published
+
+
+def _better_steps(steps: int, results: Mapping[str, MethodResult], name: str) -> int | None:
+    """Return the steps of instance optimization after which a bundle was better in the mean; None if it has one row."""
+    rows = [results.get(name), results.get(f"{name} + {steps} steps")]
+    if any(row is None or not row.metrics for row in rows):
+        return None
+    alone, refined = (row.metrics for row in rows if row is not None)
+    measure = next((one for one in ("dsc", "tre", "ncc") if one in alone), "")
+    gain = refined.get(measure, math.nan) - alone.get(measure, math.nan)
+    return 0 if (-gain if measure == "tre" else gain) < 0 else steps
 
 
 def _names(results: Mapping[str, MethodResult]) -> str:

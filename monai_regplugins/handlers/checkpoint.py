@@ -373,8 +373,9 @@ class Checkpointing:
         floor = ", ".join(f"{name} {named.value(score):.3f}" for name, score in self._floor().items()) or "all before"
         if self._best is None:
             write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
-            text = "No validation %s was better than what was there before (%s); the last weights are in '%s'."
-            logger.warning(text, named.title, floor, self.last_path)
+            text = "No validation %s was better than what was there before (%s); the last weights are in '%s'.%s"
+            advice = "" if self._start_score is None else " Go on with the training, or keep those it started from."
+            logger.warning(text, named.title, floor, self.last_path, advice)
             return
         self.last_path.unlink(missing_ok=True)
         score = "" if self._best.score is None else f", {named.text(self._best.score)} (before: {floor})"

@@ -188,6 +188,19 @@ class TestChoice:
         assert "refine_smoothing 0.75" in said["settings of ran model.pt (published) + 5 steps"]
         assert command._differing_settings(methods[:2], 5) == {}
 
+    def test_the_steps_that_it_proposes_to_register_with(self) -> None:
+        """Those of the better row; of labels, landmarks, or neither."""
+        for measure, alone, refined, expected in (
+            ("dsc", 0.7, 0.6, 0),
+            ("dsc", 0.6, 0.7, 5),
+            ("tre", 2.0, 3.0, 0),
+            ("ncc", 0.5, 0.5, 5),
+        ):
+            results = {"ran": MethodResult({measure: alone}), "ran + 5 steps": MethodResult({measure: refined})}
+            assert command._better_steps(5, results, "ran") == expected
+        assert command._better_steps(0, results, "ran") is None
+        assert command._better_steps(5, {**results, "ran": MethodResult(error="it failed.")}, "ran") is None
+
     def test_is_it_better(self, ran: list[str]) -> None:
         """Refined is compared with refined, and the network alone with the published ones alone."""
         args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran", "published"])
