@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 COUNTS = ("max_epochs", "val_interval", "pairs_per_epoch", "images_per_epoch", "batch_size")
 COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
 
+IS_IT_BETTER = "Is it better than optimization alone, and than the published weights?"
 MANY_PAIRS = 50  # to evaluate; each takes seconds, in 3D up to half a minute
 
 OF_IMAGES = (  # settings of how images are prepared, of any bundle
@@ -133,9 +134,7 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
         evaluating,
         f" --val_pairs {MANY_PAIRS}" if few else "",
     )
-    logger.info(
-        "Is it better than optimization alone, and than the published weights?\n%s", _comparison(root, weights, parser)
-    )
+    logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
     stays = ", beside which --dataset_dir does nothing" if _data_set(parser) else ""
     logger.info("Register with it, your own images by --fixed and --moving%s:\n%s", stays, command("inference"))
 
@@ -151,10 +150,12 @@ def _pairs_to_validate(parser: ConfigParser) -> int:
 
 
 def log_registration(weights: str | Path) -> None:
-    """Log the command that registers own images with evaluated weights, in the first process of an evaluation."""
+    """Log the commands that compare evaluated weights and register with them, in the first process of an evaluation."""
     parser = enclosing_parser()
     if parser is not None and idist.get_rank() == 0:
         root = Path(parser.get_parsed_content("bundle_root"))
+        if {"dataset_dir", "embedded_dir"} <= parser.get().keys():
+            logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
         steps = parser.get().get("refine_steps", 0) or None
         unlike = "" if steps else " (optimized, unlike this evaluation; --refine_steps 0 is not)"
         command = register_command(root, weights, steps)

@@ -248,10 +248,12 @@ def test_command_after_an_evaluation(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     call = "$monai_regplugins.training.log_registration('my runs/model.pt')"
-    config = {"imports": IMPORTS, "bundle_root": "ran", "refine_steps": steps, "said": call}
+    places = {"dataset_dir": "own data", "embedded_dir": "phantom"}
+    config = {"imports": IMPORTS, "bundle_root": "ran", **places, "refine_steps": steps, "said": call}
     with caplog.at_level(logging.INFO):
         ConfigParser(config).get_parsed_content("said")
-    (text,) = caplog.messages
+    compared, text = caplog.messages
+    assert " --ckpt 'my runs/model.pt' --dataset_dir 'own data' " in compared.splitlines()[1]
     title, words = text.splitlines()
     assert ("--refine_steps 0 is not" in title) == (steps == 0)
     option = " --refine_steps 30" if steps else ""
