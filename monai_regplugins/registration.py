@@ -6,7 +6,7 @@ import copy
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,6 +43,7 @@ Config: TypeAlias = dict[str, Any]
 NEEDED = ("bundle_root", "ckpt", "device", "output_dir", "pairs", "register", "writer")
 OF_THE_PAIR = (*COLUMNS, *PHASE_KEYS, "pair_id", "pairs", "pairs_file", "dataset_dir", "max_pairs", "output_dir")
 UNNAMED = "moving_to_fixed"
+TRIES = 10  # to list the modules of MONAI while other threads import some
 
 
 def load_bundle(
@@ -119,7 +120,7 @@ class Registration:
         self._lock = threading.Lock()
         weights = Path(ConfigParser(config).get_parsed_content("ckpt"))
         provenance = Provenance(config, weights)
-        content = ConfigParser({**config, "pairs": [], "provenance": provenance}).get_parsed_content
+        content = _parser({**config, "pairs": [], "provenance": provenance}).get_parsed_content
         self._provenance, self._register, self._writer = provenance, content("register"), content("writer")
         self._register.prepare()
         self._digest = provenance.digest  # of the weights that were loaded, now that they cannot be others
@@ -205,6 +206,19 @@ class Registration:
         with _in_plain_words(), ResultFolder(output_dir, result.pair_id).claimed(wait=True):
             folder: Path = self._writer.write(result, {**result.record, **more}, output_dir, parts)
             return folder
+
+
+def _parser(config: Config) -> ConfigParser:
+    """Return a parser that has listed the modules of MONAI.
+
+    Its loop over all modules fails where another thread imports one meanwhile, as in a server; then it tries again.
+    """
+    parser = ConfigParser(config)
+    for _ in range(TRIES):
+        with suppress(RuntimeError):  # the dictionary of the modules changed its size
+            parser.locator.get_component_module_name("")
+            break
+    return parser
 
 
 def _loaded_again(config: Config, digest: str) -> Registration:

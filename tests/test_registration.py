@@ -26,7 +26,7 @@ import torch
 from bundle_files import files_of
 from dicom_series import SERIES, write_volume
 from field_cases import PLANE, oblique
-from monai.bundle import ConfigParser, create_workflow
+from monai.bundle import ComponentLocator, ConfigParser, create_workflow
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.utils import SpaceKeys, set_determinism
 
@@ -34,7 +34,7 @@ from monai_regplugins import fields
 from monai_regplugins.bundle_folders import packaged_bundles
 from monai_regplugins.checks import InputError
 from monai_regplugins.register_transform import RegisterPaird
-from monai_regplugins.registration import Registration, load_bundle
+from monai_regplugins.registration import Registration, _parser, load_bundle
 
 pytestmark = pytest.mark.bundle
 Array = npt.NDArray[Any]
@@ -866,3 +866,17 @@ def test_a_loaded_bundle_goes_to_spawned_workers(register: Registration, pair: P
     loader = DataLoader(Dataset(data, transform), batch_size=1, num_workers=1, multiprocessing_context="spawn")
     for batch, item in zip(loader, map(transform, data), strict=True):
         assert torch.equal(batch["displacement"][0].as_tensor(), item["displacement"].as_tensor())
+
+
+def test_a_bundle_is_loaded_while_another_thread_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MONAI lists all modules; a server imports some at its first request."""
+    listed, sizes = ComponentLocator._find_module_names, [RuntimeError("dictionary changed size during iteration")] * 2
+
+    def find(locator: ComponentLocator) -> list[str]:
+        if sizes:
+            raise sizes.pop()
+        return listed(locator)
+
+    monkeypatch.setattr(ComponentLocator, "_find_module_names", find)
+    assert _parser({"net": {"_target_": "torch.nn.Identity"}}).get_parsed_content("net")(1) == 1
+    assert not sizes
