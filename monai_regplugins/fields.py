@@ -19,6 +19,7 @@ from monai_regplugins.checks import InputError, check_minimum_size
 
 __all__ = [
     "InversionReport",
+    "central_difference",
     "compose",
     "determinant_of",
     "exponential",
@@ -344,12 +345,29 @@ def jacobian(ddf: torch.Tensor) -> torch.Tensor:
         return derivatives + torch.eye(d, dtype=u.dtype, device=u.device).view(1, d, d, *[1] * d)
     found = u.new_empty(len(u), d, d, *u.shape[2:])  # filled in place, in a third of the time
     for k in range(d):
-        values, into, last = u.movedim(2 + k, 2), found[:, :, k].movedim(2 + k, 2), u.shape[2 + k] - 1
-        torch.sub(values[:, :, 2:], values[:, :, :-2], out=into[:, :, 1:last]).mul_(0.5)
-        for end, (after, before) in ((0, (1, 0)), (last, (last, last - 1))):
-            torch.sub(values[:, :, after], values[:, :, before], out=into[:, :, end])
+        central_difference(u, 2 + k, out=found[:, :, k])
         found[:, k, k] += 1
     return found
+
+
+def central_difference(values: torch.Tensor, axis: int, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the same as :func:`torch.gradient` along one axis in half the time, without a graph.
+
+    Args:
+        values: of any shape, at least 2 long along the axis.
+        axis: its number.
+        out: where to put it, of the same shape.
+
+    Example:
+        >>> central_difference(torch.tensor([0.0, 1.0, 4.0, 9.0]), 0)
+        tensor([1., 2., 4., 5.])
+    """
+    n, difference = values.shape[axis], torch.empty_like(values) if out is None else out
+    inner = difference.narrow(axis, 1, n - 2)
+    torch.sub(values.narrow(axis, 2, n - 2), values.narrow(axis, 0, n - 2), out=inner).div_(2)
+    for end, first in ((0, 0), (n - 1, n - 2)):
+        torch.sub(values.select(axis, first + 1), values.select(axis, first), out=difference.select(axis, end))
+    return difference
 
 
 def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from monai_regplugins.fields import central_difference
 from monai_regplugins.inferers.observed_pair import gaussian_mean
 
 __all__ = ["STIFFER", "bending", "deviation"]
@@ -63,6 +64,5 @@ def bending(ddf: Tensor) -> Tensor:
     """
     total = torch.zeros_like(ddf)
     for axis in range(2, ddf.ndim):
-        (slope,) = torch.gradient(ddf, dim=axis)
-        total.add_(slope.square_())
+        total.add_(central_difference(ddf, axis).square_())
     return total

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.checks import check_minimum_size
-from monai_regplugins.fields import determinant_of, slabs
+from monai_regplugins.fields import central_difference, determinant_of, slabs
 
 __all__ = [
     "central_determinants",
@@ -277,20 +277,10 @@ def _central_columns(slab: Slab) -> Columns:
     columns: Columns = []
     for axis in range(len(slab.wide)):
         u, core = slab.along(axis)
-        derivative = _central_difference(u, axis + 1)
+        derivative = central_difference(u, axis + 1)
         derivative[axis] += 1
         columns.append((derivative[:, core],))
     return columns
-
-
-def _central_difference(u: Tensor, axis: int) -> Tensor:
-    """The same as :func:`torch.gradient` along one axis, in half the time."""
-    n, difference = u.shape[axis], torch.empty_like(u)
-    inner = difference.narrow(axis, 1, n - 2)
-    torch.sub(u.narrow(axis, 2, n - 2), u.narrow(axis, 0, n - 2), out=inner).div_(2)
-    for end, first in ((0, 0), (n - 1, n - 2)):
-        torch.sub(u.select(axis, first + 1), u.select(axis, first), out=difference.select(axis, end))
-    return difference
 
 
 def _determinants(columns: Columns) -> Iterator[Tensor]:
