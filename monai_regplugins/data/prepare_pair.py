@@ -29,8 +29,7 @@ class PreparePaird(Transform):
     The steps, in :attr:`transforms`, are :class:`~monai_regplugins.transforms.LoadPaird`,
     :class:`~monai_regplugins.data.CheckSeriesPaird`, :class:`~monai_regplugins.transforms.ResampleToFixedd` and
     ``scaling``. A training, which does not ``keep_original``, prepares each pair in each epoch: what was done to it is
-    not reported in the log then, and the initial alignment of two files is kept in memory, of the last ``MOST_KEPT``
-    pairs.
+    not reported in the log then, and initial alignments are kept.
 
     Args:
         scaling: transform of a pair that scales its intensities.
@@ -40,6 +39,8 @@ class PreparePaird(Transform):
         formats: file formats of the field, which a DICOM series has to allow.
         points_space: what the numbers in files of points are, see ``LoadPaird``.
         check: called with the loaded pair, to refuse it before any work.
+        keep_alignments: keep the initial alignment of two files, which are taken to stay as they are, in memory, of the
+            last ``MOST_KEPT`` pairs; by default unless ``keep_original``. The validations of a training want it, too.
         **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment`` and ``extend_border``.
 
     Example:
@@ -61,6 +62,7 @@ class PreparePaird(Transform):
         formats: str | Sequence[str] = (),
         points_space: str | None = None,
         check: Callable[[Mapping[Hashable, Any]], object] | None = None,
+        keep_alignments: bool | None = None,
         **resampling: Any,
     ) -> None:
         steps: list[Step] = [
@@ -71,6 +73,7 @@ class PreparePaird(Transform):
         ]
         self.transforms, self.check = tuple(steps), check
         self.reported = bool(resampling.get("keep_original", False))
+        self.keep_alignments = not self.reported if keep_alignments is None else keep_alignments
         self._alignments: dict[Files, Tensor] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
@@ -82,7 +85,7 @@ class PreparePaird(Transform):
         Raises:
             InputError: When a file, a pair or an image is not what a step expects.
         """
-        files = _files_of(data) if not self.reported else None
+        files = _files_of(data) if self.keep_alignments else None
         if files in self._alignments:
             data = {**data, MATRIX: self._alignments[files]}
         with unreported(not self.reported):

@@ -76,6 +76,22 @@ def test_a_training_aligns_a_pair_once(pair: dict[str, str], monkeypatch: pytest
     assert len(aligned) == 6
 
 
+@pytest.mark.parametrize("part", ["train", "validate"])
+def test_a_training_of_ran_aligns_its_validation_pairs_once_too(
+    part: str, pair: dict[str, str], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligned: list[int] = []
+    real = prepare.initial_matrix
+    monkeypatch.setattr(prepare, "initial_matrix", lambda *args, **more: aligned.append(1) or real(*args, **more))
+    config = json.loads((repository / "bundles" / "ran" / "configs" / "train.json").read_text())
+    settings = {**config, "window": [2, 8], "initial_alignment": "center"}
+    preprocessing = ConfigParser(settings).get_parsed_content(f"{part}#preprocessing")
+    prepared = [preprocessing(pair) for _ in range(2)]
+    assert len(aligned) == 1
+    if part == "validate":
+        assert_same(prepared[1], prepared[0])
+
+
 def test_a_check_sees_the_loaded_pair_before_any_work(pair: dict[str, str]) -> None:
     seen: list[Any] = []
 
