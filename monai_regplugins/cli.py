@@ -119,7 +119,7 @@ BUNDLES = "List the registration bundles with their versions, folders, weights a
 DOCTOR = "Report versions, devices, memory and bundles, and register a phantom; the exit status is 1 if anything fails."
 PHASES = "Print a list of pairs for regplugins batch: all volumes of one image, such as a 4D-CT, onto one of them."
 DESCRIBE = """Check shapes, voxel sizes, intensities, labels and duplicates of a folder of images, write the file that
-makes it a data set, and print a command that trains on it."""
+makes a plain folder a data set, and print a command that trains on it."""
 FORMATS = "NIfTI, NRRD, MetaImage, MGH, TIFF or PNG file, or folder of a DICOM series"
 
 
@@ -171,7 +171,7 @@ def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--paired", action="store_true", help="pair images whose names differ in their last number, such as p1_0, p1_1"
     )
-    parser.add_argument("--time", action="store_true", help="train three steps and report the minutes of an epoch")
+    parser.add_argument("--time", action="store_true", help="train three steps and report how many fit into the time")
     place = "folder of the data set's file; default: datasets/NAME"
     parser.add_argument("-o", "--output_dir", "--output-dir", metavar="OUT", type=_path, help=place)
 

@@ -51,6 +51,14 @@ MOST_LABELS = 64  # of a label map; a map of more labels than its image has valu
 FEW_VALUES = 8  # of an image that looks like a label map
 SAMPLED = 10**6  # voxels whose values are counted
 SHOWN_LABELS = 20
+PAIRINGS = {
+    "listed": "as its json file lists them",
+    "within": "within each subject",
+    "between": "of different subjects",
+}
+FEW_VOXELS_OF_A_LABEL = 8  # or fewer are no structure
+SMALL_LABEL = 0.02  # of a label's median volume, below which a label is likely to be broken
+SHOWN_BROKEN = 5
 DESCRIPTION = "written by regplugins describe"  # of a data set, in its json file
 SMALL = 100.0  # mm; images of that size or less along each axis show one small structure
 LEARNING_RATE = 0.005  # of a training that starts from published weights
@@ -62,7 +70,7 @@ class Facts(NamedTuple):
     """What is known of an image: voxels and mm along each axis, orientation, place, intensities, labels.
 
     ``complaints`` are reasons not to train on it, ``frame`` is the part of it that a constant frame covers, ``values``
-    the number of different intensities.
+    the number of different intensities, ``label_voxels`` those of each label.
     """
 
     shape: tuple[int, ...]
@@ -75,6 +83,7 @@ class Facts(NamedTuple):
     complaints: tuple[str, ...]
     frame: float = 0.0
     values: int = 256
+    label_voxels: tuple[int, ...] = ()
 
 
 def run_describe(
@@ -86,7 +95,7 @@ def run_describe(
         images: folder of images, or a data set in a known layout.
         labels: folder of label maps of the same names.
         output_dir: where the json file goes; by default ``datasets/<name>`` in the working directory.
-        timed: train three steps, and report how long an epoch takes.
+        timed: train three steps, and report how many fit into the time of the command.
         paired: pair the images whose names differ in their last number alone, such as the frames of one patient.
 
     Returns:
@@ -238,20 +247,25 @@ def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[st
         InputError: When there are none to train or to validate.
     """
     numbers = len(known.training_pairs()), len(known.validation_pairs())
-    within = "training_paired_images" in content or content.get("pairings") == "paired"
-    kind = "within each subject" if within else "of different subjects"
-    lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {kind}"]
-    if not within and len(subjects := _subjects(content)) > 1:
+    pairing = "within" if "training_paired_images" in content else known.pairing
+    lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {PAIRINGS[pairing]}"]
+    if pairing != "between":
+        return lines
+    lines.append(
+        "  assumed: any two images of different subjects are a pair; --paired takes those alone whose names differ in "
+        "their last number"
+    )
+    if len(subjects := _subjects(content)) > 1:
         images = ", ".join(f"'{Path(image).name}'" for image in next(iter(subjects.values()))[:2])
         lines.append(
-            f"  check: {len(subjects)} names have several images, such as {images}. If a name is a patient, give "
-            "--paired: without it a training takes pairs of different patients"
+            f"  check: {len(subjects)} names have several images, such as {images}; if a name is a patient, give "
+            "--paired"
         )
     return lines
 
 
 def _times(config_file: str, dataset_dir: str, settings: Mapping[str, Any]) -> str:
-    """Train three steps, the first of which does not count, and say how long an epoch and all of them take."""
+    """Train three steps, the first of which does not count, and say how many fit into the time of the command."""
     times: list[float] = []
 
     def look(trainer: Any) -> None:
@@ -265,11 +279,13 @@ def _times(config_file: str, dataset_dir: str, settings: Mapping[str, Any]) -> s
         trainer = workflow.parser.get_parsed_content("train#trainer")
         trainer.add_event_handler(Events.ITERATION_COMPLETED, look)
         trainer.run()
-    minutes = (times[-1] - times[0]) / (len(times) - 1) * int(trainer.state.epoch_length) / 60
-    epochs = int(trainer.state.max_epochs)
+    seconds = (times[-1] - times[0]) / (len(times) - 1)
+    length, epochs = int(trainer.state.epoch_length), int(trainer.state.max_epochs)
+    fitting = min(int(60 * MINUTES / seconds), length * epochs)
     return (
-        f"time: {minutes:.1f} minutes an epoch on this machine, {minutes * epochs / 60:.1f} hours for the {epochs} "
-        "epochs of the command; --max_minutes ends it earlier"
+        f"time: {seconds:.2g} s a step on this machine: {fitting} steps, {fitting / length:.1f} epochs of {length}, "
+        f"fit into the {MINUTES} minutes of the command, less its validations; all {epochs} epochs take "
+        f"{seconds * length * epochs / 3600:.1f} hours"
     )
 
 
@@ -286,7 +302,7 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
     scan = without_padding(read_scan(entry["image"], "image", dims))
     affine, values = np.asarray(scan.affine), np.squeeze(np.asarray(scan.values))
     axes = [axis for axis in range(3) if axis < scan.values.ndim and (dims == 3 or scan.values.shape[axis] > 1)][:dims]
-    labels, complaints = _labels_of(entry, dims, values.shape)
+    (labels, label_voxels), complaints = _labels_of(entry, dims, values.shape)
     if values.ndim != dims:
         complaints.append(f"has {values.ndim} dimensions, expected {dims}")
     if not np.isfinite(values).all() or values.min() == values.max():
@@ -307,6 +323,7 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
         tuple(complaints),
         _frame_of(values) if finite.size == values.size > 0 else 0.0,
         len(np.unique(sample)),
+        label_voxels,
     )
 
 
@@ -409,10 +426,12 @@ def _middle(shape: Sequence[int]) -> Any:
     return np.array([(size - 1) / 2 for size in [*shape, 1, 1][:3]])
 
 
-def _labels_of(entry: Mapping[str, str], dims: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], list[str]]:
-    """Return the labels of an image, and what is wrong with its label map."""
+def _labels_of(
+    entry: Mapping[str, str], dims: int, shape: tuple[int, ...]
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], list[str]]:
+    """Return the labels of an image and the voxels of each, and what is wrong with its label map."""
     if "label" not in entry:
-        return (), []
+        return ((), ()), []
     values = np.squeeze(np.asarray(read_scan(entry["label"], "label map", dims, exact=True).values))
     known, wrong = np.isfinite(values), []
     if not known.all():
@@ -421,7 +440,8 @@ def _labels_of(entry: Mapping[str, str], dims: int, shape: tuple[int, ...]) -> t
         wrong.append(f"has {shape} voxels and its label map {values.shape}")
     if not np.issubdtype(values.dtype, np.integer):
         wrong.append("has a label map of fractions")
-    return tuple(int(value) for value in np.unique(values[known])), wrong
+    labels, voxels = np.unique(values[known], return_counts=True)
+    return (tuple(int(label) for label in labels), tuple(voxels.tolist())), wrong
 
 
 def _summary(content: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
@@ -459,9 +479,27 @@ def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) 
     lacking = [entry["image"] for entry in entries if "label" not in entry]
     if 0 < len(lacking) < len(entries):
         odd.append(f"{len(lacking)} images have no label map, first '{lacking[0]}'; a training on labels needs all")
+    if broken := _broken_labels(facts):
+        more = f", and {len(broken) - SHOWN_BROKEN} more" if len(broken) > SHOWN_BROKEN else ""
+        odd.append(f"label maps unlike the others: {', '.join(broken[:SHOWN_BROKEN])}{more}")
     if few := [image for image, one in facts.items() if 1 < one.values <= FEW_VALUES]:
         odd.append(f"{len(few)} images have {FEW_VALUES} different values or fewer, as label maps do, first '{few[0]}'")
     return odd
+
+
+def _broken_labels(facts: Mapping[str, Facts]) -> list[str]:
+    """Name the images whose label maps lack a label that most have, or hold next to nothing of one."""
+    voxels = {image: dict(zip(one.labels, one.label_voxels, strict=True)) for image, one in facts.items()}
+    voxels = {image: found for image, found in voxels.items() if any(found)}
+    broken = []
+    for label in sorted({*chain(*voxels.values())} - {0}):
+        known = [found[label] for found in voxels.values() if label in found]
+        least = max(FEW_VOXELS_OF_A_LABEL + 1, SMALL_LABEL * float(np.median(known)))
+        lacking = [] if 2 * len(known) < len(voxels) else [image for image in voxels if label not in voxels[image]]
+        broken += [f"'{image}' without label {label}" for image in lacking]
+        small = {image: found[label] for image, found in voxels.items() if found.get(label, least) < least}
+        broken += [f"'{image}' with {count} voxels of label {label}" for image, count in small.items()]
+    return broken
 
 
 def _write(content: Mapping[str, Any], images: Path, output_dir: Path) -> None:

@@ -35,6 +35,10 @@ def save(path: str, values: Any, spacing: float = 1.0, corner: float = 0.0) -> s
     return path
 
 
+ASSUMED = (
+    "  assumed: any two images of different subjects are a pair; --paired takes those alone whose names differ in "
+    "their last number"
+)
 OPTIONS = ("dataset_dir", "output_dir", "spatial_size", "window", "label_weight")
 
 
@@ -54,7 +58,7 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
         save(f"mine/scan{number}.nii.gz", image(number), 2.0)
         save(f"segs/scan{number}.nii.gz", (image(number) > 50).astype(np.uint8) * 3, 2.0)
     lines = described(capsys, "mine --labels segs")
-    assert lines[:8] == [
+    assert lines[:9] == [
         "mine: 4 images, 3D, 4 with a label map; read: 4 of 4",
         "  voxels: 16 x 20 x 12",
         "  voxel size (mm): 2 x 2 x 2",
@@ -62,6 +66,7 @@ def test_a_folder_of_images_and_one_of_labels(capsys: pytest.CaptureFixture[str]
         "  intensities: from 0, most within 1 to 99",
         "  labels: 0, 3",
         "  pairs: 2 to train, 2 to validate, of different subjects",
+        ASSUMED,
         "Wrote 'datasets/mine/mine_dataset.json'.",
     ]
     words = shlex.split(lines[-1])
@@ -156,6 +161,49 @@ def test_the_pairs_of_a_data_set_are_its_own(capsys: pytest.CaptureFixture[str])
     }
     Path("Set/Set_dataset.json").write_text(json.dumps(content))
     assert "  pairs: 2 to train, 1 to validate, of different subjects" in described(capsys, "Set")
+    listed = [{"moving": files[0], "fixed": files[1]}]
+    Path("Set/Set_dataset.json").write_text(json.dumps({**content, "training_paired_images": listed}))
+    lines = described(capsys, "Set")
+    assert "  pairs: 1 to train, 1 to validate, as its json file lists them" in lines
+    assert ASSUMED not in lines
+
+
+def test_pairs_that_a_data_set_has_within_its_subjects(capsys: pytest.CaptureFixture[str]) -> None:
+    images = [save(f"Set/imagesTr/Set_{number // 2}_{number % 2}.nii.gz", image(number)) for number in range(4)]
+    entries = [{"image": Path(path).relative_to("Set").as_posix()} for path in images]
+    content = {"tensorImageSize": {"0": "3D"}, "pairings": "paired", "training": entries}
+    Path("Set/Set_dataset.json").write_text(json.dumps(content))
+    lines = described(capsys, "Set")
+    assert "  pairs: 2 to train, 2 to validate, within each subject" in lines
+    assert not [line for line in lines if "--paired" in line]
+
+
+def test_labels_that_are_broken_or_missing_in_some(capsys: pytest.CaptureFixture[str]) -> None:
+    """Label 1 is missing in b, 2 has a fiftieth of its median volume in c, less in d; 7 in e is a stray one."""
+    for name in "abcde":
+        label = np.zeros((16, 20, 12), dtype=np.uint8)
+        label[:2] = name != "b"
+        label[8:13] = 2
+        save(f"Set/images/{name}.nii.gz", image(ord(name)))
+        if name in "cd":
+            label[8:13] = 0
+            label.reshape(-1)[-24 if name == "c" else -23 :] = 2
+        if name == "e":
+            label[0, 0, :3] = 7
+        save(f"Set/labels/{name}.nii.gz", label)
+    (line,) = (line for line in described(capsys, "Set") if "unlike the others" in line)
+    assert re.sub(r"'[^']*/(\w)\.nii\.gz'", r"\1", line).partition(": label maps unlike the others: ")[2] == (
+        "b without label 1, d with 23 voxels of label 2, e with 3 voxels of label 7"
+    )
+
+
+def test_of_many_broken_labels_the_first_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        save(f"Set/images/{number}.nii.gz", image(number))
+        save(f"Set/labels/{number}.nii.gz", np.pad(np.ones((2, 2, 2), dtype=np.uint8), ((0, 14), (0, 18), (0, 10))))
+    (line,) = (line for line in described(capsys, "Set") if "unlike the others" in line)
+    assert line.count("8 voxels of label 1") == 5
+    assert line.endswith(", and 3 more")
 
 
 def refused(capsys: pytest.CaptureFixture[str], words: str) -> tuple[list[str], str]:
@@ -275,10 +323,10 @@ def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways between the images of each of six subjects; those of one are kept to validate."""
     for number in range(12):
         save(f"hearts/p{number // 2}_{number % 2}.nii.gz", image(number))
-    (line,) = (line for line in described(capsys, "hearts") if "--paired" in line)
-    assert line.startswith("  check: 6 names have several images, such as 'p0_0.nii.gz', 'p0_1.nii.gz'.")
-    assert "give --paired" in line
+    check = "  check: 6 names have several images, such as 'p0_0.nii.gz', 'p0_1.nii.gz'; if a name is a patient, give "
+    assert [line for line in described(capsys, "hearts") if "--paired" in line] == [ASSUMED, f"{check}--paired"]
     lines = described(capsys, "hearts --paired")
+    assert not [line for line in lines if "--paired" in line]
     assert "  pairs: 10 to train, 2 to validate, within each subject" in lines
     assert "Replaced 'datasets/hearts/hearts_dataset.json', which was of the same images." in lines
     data = Learn2RegDataset("datasets/hearts")
@@ -314,17 +362,23 @@ def test_the_folder_above_has_a_name(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 @pytest.mark.slow
-def test_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock on which each step takes six seconds, so that the 64 steps of an epoch take 6.4 minutes."""
-    clock = iter(range(0, 6000, 6))
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (6, "6 s a step on this machine: 600 steps, 9.4 epochs of 64, fit into the 60 minutes of the command"),
+        (3, "3 s a step on this machine: 768 steps, 12.0 epochs of 64, fit into the 60 minutes of the command"),
+    ],
+)
+def test_time(seconds: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which each step takes so long: the 12 epochs of 64 steps are 768."""
+    clock = iter(range(0, 1000 * seconds, seconds))
     monkeypatch.setattr(describe.time, "monotonic", lambda: next(clock))
     for number in range(5):
         save(f"Set/images/{number}.nii.gz", image(number))
     lines = described(capsys, "Set --time")
     (line,) = (line for line in lines if line.startswith("time: "))
-    assert line.startswith(
-        "time: 6.4 minutes an epoch on this machine, 1.3 hours for the 12 epochs of the command; --max"
-    )
+    hours = f"{768 * seconds / 3600:.1f}"
+    assert line == f"time: {said}, less its validations; all 12 epochs take {hours} hours"
     assert [path.name for path in Path("Set").iterdir()] == ["images"]
 
 

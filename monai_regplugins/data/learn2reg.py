@@ -41,6 +41,7 @@ class Learn2RegDataset:
         name: name of the data set.
         spatial_dims: 2 or 3.
         label_names: label value to structure, as in the json file; empty if there are no labels.
+        pairing: which pairs train: ``listed`` ones, those ``within`` each subject, or ``between`` any two subjects.
         subjects: the training entries, ``image`` and what else there is of ``label``, ``mask``, ``keypoints``,
             ``landmarks``, with absolute paths.
 
@@ -55,6 +56,9 @@ class Learn2RegDataset:
         self._json = _find_json(self._folder) if content is None else self._folder
         self._content = _read_json(self._json) if content is None else content
         self.name: str = str(self._content.get("name", self._json.name.removesuffix("_dataset.json")))
+        within = self._content.get("pairings") == "paired"
+        is_listed = bool(self._content.get("training_paired_images"))
+        self.pairing = "listed" if is_listed else "within" if within else "between"
         self.spatial_dims: int = self._read_spatial_dims()
         self.label_names: dict[int, str] = self._read_label_names()
         self.subjects: list[dict[str, str]] = self._read_subjects("training")
@@ -161,7 +165,7 @@ class Learn2RegDataset:
         listed = self._pairs_under("training_paired_images")
         if listed:
             return listed
-        within = self._content.get("pairings") == "paired"
+        within = self.pairing == "within"
         images = [entry["image"] for entry in self.subjects]
         return [(m, f) for f, m in permutations(images, 2) if (_subject_id(m) == _subject_id(f)) == within]
 
