@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,10 +29,12 @@ from monai_regplugins.engines.prepare_batch import PairPrepareBatch
 from monai_regplugins.fields import warp
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
 
-__all__ = ["BenchmarkMethod", "MethodResult", "compare", "prepare_pairs", "run_method"]
+__all__ = ["BenchmarkMethod", "BenchmarkProgress", "MethodResult", "compare", "prepare_pairs", "run_method"]
 
 WORKER = "monai_regplugins.benchmark.worker"
 SEEN = ("fixed", "moving", "spacing", "fixed_mask")  # what a method gets of a pair
+SECONDS_BETWEEN_LOOKS = 1.0  # at how many pairs a method has done
+SECONDS_BETWEEN_LINES = 60.0  # without a terminal
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -118,19 +124,69 @@ def compare(
     Raises:
         InputError: When a pair cannot be read or prepared.
     """
-    with TemporaryDirectory() as folder:
-        prepared = prepare_pairs(config, pairs, folder)
-        results = {}
-        for method in (bar := tqdm(methods, unit="method")):
-            bar.set_postfix_str(method.name)
-            results[method.name] = run_method(method, prepared, threads, seed, time_limit)
-        return results
+    names = ["preparation", *(method.name for method in methods)]
+    with TemporaryDirectory() as folder, BenchmarkProgress(names, len(pairs)) as progress:
+        prepared = prepare_pairs(config, pairs, folder, progress.begin("preparation"))
+        return {
+            method.name: run_method(method, prepared, threads, seed, time_limit, progress.begin(method.name))
+            for method in methods
+        }
+
+
+class BenchmarkProgress:
+    """Show how many pairs each step of a comparison has done: a bar, or without a terminal lines of standard error.
+
+    There is a line when a step begins, and one a minute.
+
+    Args:
+        names: of the steps.
+        pairs: of each step.
+
+    Example:
+        >>> with BenchmarkProgress(["identity", "greedy"], 10) as progress:
+        ...     show = progress.begin("identity")
+        ...     show(3)
+    """
+
+    def __init__(self, names: Sequence[str], pairs: int) -> None:
+        self.names, self.pairs = list(names), pairs
+        self._bar: Any = None
+        self._said = 0.0
+
+    def __enter__(self) -> BenchmarkProgress:
+        self._bar = tqdm(total=len(self.names) * self.pairs, unit="pair", disable=None)  # None: without a terminal
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self, name: str) -> Callable[[int], None]:
+        """Begin a step; what is returned is to be called with the number of pairs that it has done, now and then."""
+        self._said = -math.inf
+        show = partial(self._show, self.names.index(name))
+        show(0)
+        return show
+
+    def _show(self, step: int, done: int) -> None:
+        name = self.names[step]
+        if not self._bar.disable:
+            self._bar.set_postfix_str(name, refresh=False)
+            self._bar.update(step * self.pairs + done - self._bar.n)
+        elif (now := time.monotonic()) - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            line = f"{name} ({step + 1} of {len(self.names)}): {done} of {self.pairs} pairs"
+            print(line, file=sys.stderr, flush=True)
 
 
 def prepare_pairs(
-    config: Mapping[str, Any], pairs: Iterable[Mapping[str, Any]], folder: str | Path
+    config: Mapping[str, Any],
+    pairs: Iterable[Mapping[str, Any]],
+    folder: str | Path,
+    show: Callable[[int], object] = lambda done: None,
 ) -> list[PreparedPair]:
     """Run a configuration's preprocessing on pairs, once, and write what comes out to files in ``folder``.
+
+    ``show`` is called with the number of pairs done.
 
     Raises:
         InputError: When a pair cannot be read or prepared.
@@ -144,6 +200,7 @@ def prepare_pairs(
         torch.save({key: one[key] for key in SEEN if key in one}, files[0])
         torch.save(one, files[1])
         prepared.append(PreparedPair(str(pair["pair_id"]), *files))
+        show(len(prepared))
     return prepared
 
 
@@ -153,10 +210,12 @@ def run_method(
     threads: int = 1,
     seed: int = 0,
     time_limit: float | None = None,
+    show: Callable[[int], object] = lambda done: None,
 ) -> MethodResult:
     """Register prepared pairs by one method in its own process, and measure the results.
 
     Whatever the method does, this returns: errors, crashes and a process that ends itself are reported in ``error``.
+    ``show`` is called with the number of pairs done, about each second.
     """
     with TemporaryDirectory() as folder:
         job = {
@@ -169,25 +228,39 @@ def run_method(
         }
         file = Path(folder, "job.json")
         file.write_text(json.dumps(job), encoding="utf-8")
-        ending = run_process([sys.executable, "-m", WORKER, str(file)], threads, time_limit)
+        done = [outcome_file(folder, number).is_file for number in range(len(pairs))]
+        command = [sys.executable, "-m", WORKER, str(file)]
+        ending = run_process(command, threads, time_limit, lambda: show(sum(is_done() for is_done in done)))
         return _summary([_measured(pair, outcome_file(folder, n), ending) for n, pair in enumerate(pairs)])
 
 
-def run_process(command: Sequence[str], threads: int = 1, time_limit: float | None = None) -> str:
-    """Run a command with so many threads; return in words how it ended, empty if well."""
+def run_process(
+    command: Sequence[str],
+    threads: int = 1,
+    time_limit: float | None = None,
+    look: Callable[[], object] = lambda: None,
+) -> str:
+    """Run a command with so many threads, and look each second; return in words how it ended, empty if well."""
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-    try:
-        done = subprocess.run(
-            command, env=environment, timeout=time_limit, capture_output=True, text=True, errors="replace", check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {time_limit:g} seconds and was ended."
-    if done.returncode == 0:
+    end = math.inf if time_limit is None else time.monotonic() + time_limit
+    pipe, errors = subprocess.PIPE, ""
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, errors="replace") as process:
+        try:
+            while (left := end - time.monotonic()) > 0:
+                with suppress(subprocess.TimeoutExpired):
+                    _, errors = process.communicate(timeout=min(left, SECONDS_BETWEEN_LOOKS))
+                    break
+                look()
+            else:
+                return f"it took longer than {time_limit:g} seconds and was ended."
+        finally:
+            process.kill()  # unless it has ended
+    if process.returncode == 0:
         return ""
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    if done.returncode < 0:
-        return f"its process crashed ({signal.Signals(-done.returncode).name}): {last}"
-    return f"its process ended with status {done.returncode}: {last}"
+    last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+    if process.returncode < 0:
+        return f"its process crashed ({signal.Signals(-process.returncode).name}): {last}"
+    return f"its process ended with status {process.returncode}: {last}"
 
 
 def _measured(pair: PreparedPair, outcome: Path, ending: str) -> dict[str, Any]:

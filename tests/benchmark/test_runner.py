@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
 from monai_regplugins.benchmark import runner, worker
 from monai_regplugins.benchmark.reporting import read_config
@@ -47,7 +50,7 @@ def pairs(config: dict[str, Any]) -> Any:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the work of the processes in this one, which saves their start."""
 
-    def run(command: list[str], threads: int, time_limit: float | None) -> str:
+    def run(command: list[str], *_: Any) -> str:
         worker.work(json.loads(Path(command[-1]).read_text(encoding="utf-8")))
         return ""
 
@@ -127,6 +130,43 @@ class TestComparison:
         assert torch.equal(seen[0], seen[1])
 
 
+class TestProgress:
+    """How many pairs are done, on a terminal and in a file."""
+
+    def test_lines_of_a_file(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """One when a step begins and one a minute, on a clock that goes on by 25 seconds with each look."""
+        clock = iter(range(0, 1000, 25))
+        monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+        with runner.BenchmarkProgress(["preparation", "greedy"], 5) as progress:
+            for name in progress.names:
+                show = progress.begin(name)
+                for done in range(1, 5):
+                    show(done)
+        assert capsys.readouterr().err.splitlines() == [
+            "preparation (1 of 2): 0 of 5 pairs",
+            "preparation (1 of 2): 3 of 5 pairs",
+            "greedy (2 of 2): 0 of 5 pairs",
+            "greedy (2 of 2): 3 of 5 pairs",
+        ]
+
+    def test_bar_of_a_terminal(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr(runner, "tqdm", lambda **known: tqdm(**{**known, "disable": False}, mininterval=0.0))
+        with runner.BenchmarkProgress(["preparation", "greedy"], 5) as progress:
+            progress.begin("preparation")(5)
+            progress.begin("greedy")(3)
+        shown = capsys.readouterr().err.split("\r")
+        assert [count for text in shown for count in re.findall(r"(\d+)/10 ", text)][-1] == "8"
+        assert "greedy" in shown[-1]
+
+    @pytest.mark.usefixtures("in_process")
+    def test_each_method_is_named(self, config: dict[str, Any], pairs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        methods = [BenchmarkMethod("identity", "identity"), BenchmarkMethod("again", "identity")]
+        runner.compare(methods, config, pairs)
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" pairs")]
+        names = ("preparation (1 of 3)", "identity (2 of 3)", "again (3 of 3)")
+        assert lines == [f"{name}: 0 of 2 pairs" for name in names]
+
+
 def test_a_method_sees_no_labels(config: dict[str, Any], pairs: Any, tmp_path: Path) -> None:
     (prepared,) = runner.prepare_pairs(config, pairs[:1], tmp_path)
     assert set(torch.load(prepared.images, weights_only=True)) == {"fixed", "moving", "spacing"}
@@ -156,6 +196,25 @@ class TestProcess:
         code = "import time; time.sleep(60)"
         words = runner.run_process([sys.executable, "-S", "-c", code], time_limit=0.3)
         assert words == "it took longer than 0.3 seconds and was ended."
+
+    def test_what_is_done_is_looked_at_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.01)
+        looks = list[None]()
+        code = "import sys, time; time.sleep(0.1); sys.exit('bad luck')"
+        words = runner.run_process([sys.executable, "-S", "-c", code], look=lambda: looks.append(None))
+        assert words == "its process ended with status 1: bad luck"
+        assert len(looks) > 1
+
+    def test_it_ends_with_what_has_started_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.01)
+
+        def stop() -> None:
+            raise KeyboardInterrupt
+
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_process([sys.executable, "-S", "-c", "import time; time.sleep(60)"], look=stop)
+        assert time.monotonic() - start < 30
 
     def test_threads(self) -> None:
         names = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
