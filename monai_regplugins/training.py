@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,18 @@ from monai_regplugins.bundle import configuration, enclosing_parser
 from monai_regplugins.checks import InputError, load_weights
 from monai_regplugins.data.learn2reg import Learn2RegDataset, validation_pairs
 from monai_regplugins.option_values import LANGUAGE
-from monai_regplugins.settings import training_record
+from monai_regplugins.settings import record_of, training_record
 
-__all__ = ["check_settings", "labeled", "log_commands", "log_registration", "record", "register_command", "shown"]
+__all__ = [
+    "LABEL_OPTIONS",
+    "check_settings",
+    "labeled",
+    "log_commands",
+    "log_registration",
+    "record",
+    "register_command",
+    "shown",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +39,7 @@ COUNTS = ("max_epochs", "val_interval", "pairs_per_epoch", "images_per_epoch", "
 COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
 
 IS_IT_BETTER = "Is it better than optimization alone, and than the published weights?"
+LABEL_OPTIONS = "--moving_label LABELS warps a label map along, --fixed_label LABELS measures its overlap"
 MANY_PAIRS = 50  # to evaluate; each takes seconds, in 3D up to half a minute
 
 OF_IMAGES = (  # settings of how images are prepared, of any bundle
@@ -40,6 +50,7 @@ OF_IMAGES = (  # settings of how images are prepared, of any bundle
 # A training and the use of its result may differ in these: how many pairs are validated meanwhile and go together, and
 # the noise, which regularizes the one and measures the uncertainty of the other.
 NOT_FOLLOWED = ("val_pairs", "batch_size", "noise_std", "preset")
+OF_THE_DATA = ("phantom",)  # settings that do nothing beside two images
 
 PLAIN_WORD = re.compile(r"[\w./~-]+")  # anything else may be a list, a number or an expression to the command line
 
@@ -97,7 +108,7 @@ def record() -> dict[str, Any]:
     return {} if parser is None else training_record(parser)
 
 
-def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable[str] = ()) -> None:
+def log_commands(weights: str | Path, output_dir: str | Path, overlays: Sequence[str] = ()) -> None:
     """Log the commands that evaluate the result of a training, compare it and register with it, which is the last line.
 
     For a training that a time limit has cut short, or that has improved no score, the first is how it goes on.
@@ -107,24 +118,20 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
 
     Args:
         weights: the result.
-        output_dir: folder of the training; the results of the commands go beside the weights.
+        output_dir: folder of the training; the evaluation goes there.
         overlays: configurations on top of ``inference.json``, such as ``series``.
     """
     if (parser := enclosing_parser()) is None:
         return
-    names = {"evaluating": ["evaluate"], "inference": ["inference", *overlays]}
-    outputs = {"evaluating": Path(output_dir), "inference": Path(output_dir, "inference")}
     root = Path(parser.get_parsed_content("bundle_root"))
 
-    def command(task: str) -> str:
-        files = [root / "configs" / f"{name}.json" for name in names[task]]
-        places = {"ckpt": shown(weights), "output_dir": shown(outputs[task]), **_data_set(parser)}
+    def command(task: str, names: Sequence[str], output: Path) -> str:
+        files = [root / "configs" / f"{name}.json" for name in names]
+        places = {"ckpt": shown(weights), "output_dir": shown(output), **_data_set(parser)}
         words = ["python", "-m", "monai.bundle", "run", task, "--config_file", _config_word(files)]
-        for name, value in {**places, **_settings_to_follow(parser, files)}.items():
-            words += [f"--{name}", _word(value)]
-        return shlex.join(words)
+        return shlex.join([*words, *_options({**places, **_settings_to_follow(parser, files)})])
 
-    evaluating, pairs = command("evaluating"), _pairs_to_validate(parser)
+    evaluating, pairs = command("evaluating", ["evaluate"], Path(output_dir)), len(_pairs_to_validate(parser))
     few = pairs > MANY_PAIRS
     if again := _resume_command(Path(weights), sys.argv):
         logger.info("Go on with the training:\n%s", again)
@@ -135,18 +142,36 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Iterable
         f" --val_pairs {MANY_PAIRS}" if few else "",
     )
     logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
-    stays = ", beside which --dataset_dir does nothing" if _data_set(parser) else ""
-    logger.info("Register with it, your own images by --fixed and --moving%s:\n%s", stays, command("inference"))
+    if overlays:  # of a series
+        output = Path(output_dir, "inference")
+        logger.info("Register with it:\n%s", command("inference", ["inference", *overlays], output))
+        return
+    settings = _settings_to_follow(parser, [root / "configs" / "inference.json"])
+    following = {name: value for name, value in settings.items() if name not in OF_THE_DATA}
+    _log_register(parser, weights, following, "its validations")
 
 
-def _pairs_to_validate(parser: ConfigParser) -> int:
-    """Return how many validation pairs the user's data set has; 0 of the phantom, or if it is no folder of pairs."""
-    if not (places := _data_set(parser)):
-        return 0
+def _pairs_to_validate(parser: ConfigParser) -> Sequence[Mapping[str, str]]:
+    """Return the validation pairs of the user's data set; none of the phantom, or if it is no folder of pairs."""
+    config = parser.get()
+    if not {"dataset_dir", "embedded_dir"} <= config.keys() or not (places := _data_set(parser)):
+        return []
     try:
-        return len(validation_pairs(places["dataset_dir"], seed=parser.get().get("seed", 0)))
+        return validation_pairs(places["dataset_dir"], seed=config.get("seed", 0))
     except InputError:
-        return 0
+        return []
+
+
+def _log_register(parser: ConfigParser, weights: str | Path, settings: Mapping[str, Any], measured: str) -> None:
+    """Log the command that registers own images with weights, how that differs from what was measured, and hints."""
+    root = Path(parser.get_parsed_content("bundle_root"))
+    of_weights = (record_of(weights, root) or {}).get("settings", {})
+    is_unlike = "refine_steps" not in settings and of_weights.get("refine_steps", math.inf) > 0
+    about = f" (optimized, unlike {measured}; --refine_steps 0 is not)" if is_unlike else ""
+    labels = any("moving_label" in pair for pair in _pairs_to_validate(parser))
+    hint = f"; {LABEL_OPTIONS}" if labels else ""
+    command = register_command(root, weights, settings)
+    logger.info("Register your own images with these weights%s%s:\n%s", about, hint, command)
 
 
 def log_registration(weights: str | Path) -> None:
@@ -156,26 +181,23 @@ def log_registration(weights: str | Path) -> None:
         root = Path(parser.get_parsed_content("bundle_root"))
         if {"dataset_dir", "embedded_dir"} <= parser.get().keys():
             logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
-        steps = parser.get().get("refine_steps", 0) or None
-        unlike = "" if steps else " (optimized, unlike this evaluation; --refine_steps 0 is not)"
-        command = register_command(root, weights, steps)
-        logger.info("Register your own images with these weights%s:\n%s", unlike, command)
+        steps = parser.get().get("refine_steps", 0)
+        _log_register(parser, weights, {"refine_steps": steps} if steps else {}, "this evaluation")
 
 
-def register_command(root: str | Path, weights: str | Path, refine_steps: int | None = None) -> str:
+def register_command(root: str | Path, weights: str | Path, settings: Mapping[str, Any] | None = None) -> str:
     """Return the command that registers two images with weights of a bundle.
 
     Args:
         root: folder of the bundle.
         weights: the weights.
-        refine_steps: steps of instance optimization; None for the default ones.
+        settings: other settings than the default ones, and than those that come with the weights.
 
     Example:
-        >>> register_command("bundles/ran", "model.pt", 30)
+        >>> register_command("bundles/ran", "model.pt", {"refine_steps": 30})
         'regplugins register FIXED MOVING --bundle bundles/ran --ckpt model.pt --refine_steps 30 -o out'
     """
-    words = ["--bundle", shown(root), "--ckpt", shown(weights)]
-    words += [] if refine_steps is None else ["--refine_steps", str(refine_steps)]
+    words = ["--bundle", shown(root), "--ckpt", shown(weights), *_options(settings or {})]
     return shlex.join(["regplugins", "register", "FIXED", "MOVING", *words, "-o", "out"])
 
 
@@ -311,6 +333,11 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return not isinstance(value, Mapping) and not str(value).startswith(LANGUAGE)
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as words of a command."""
+    return [word for name, value in settings.items() for word in (f"--{name}", _word(value))]
 
 
 def _config_word(files: Sequence[Path]) -> str:

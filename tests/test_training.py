@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from PIL import Image
 from monai_regplugins import training
 from monai_regplugins.benchmark.__main__ import parse_arguments
 from monai_regplugins.checks import InputError, input_error_message
-from monai_regplugins.settings import training_record
+from monai_regplugins.cli import build_parser, split_overrides
+from monai_regplugins.settings import training_record, with_record
 from monai_regplugins.training import check_settings, labeled, log_commands
 
 BUNDLES = ["ran", "r2n2", "regnet"]
@@ -132,6 +134,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         root = repository / "bundles" / name
         files = [str(root / "configs" / f"{one}.json") for one in ("train", *overlays)]
         output, weights = str(tmp_path / "out"), str(tmp_path / "out" / "models" / "model.pt")
+        Path(weights).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({}, weights)
         config = {**ConfigParser.load_config_files(files), "bundle_root": str(root), "output_dir": output, **changes}
         call = f"$monai_regplugins.training.log_commands({weights!r}, @output_dir, {config.get('inference_overlays')})"
         with caplog.at_level(logging.INFO):
@@ -141,8 +145,18 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         assert lines.index(compared) == 1
         parse_arguments(compared[3:])
         lines.remove(compared)
-        assert [line[:4] for line in lines] == [["python", "-m", "monai.bundle", "run"]] * 2
-        return {line[4]: dict(zip(line[5::2], line[6::2], strict=True)) for line in lines}
+        evaluating, registering = lines
+        assert evaluating[:5] == ["python", "-m", "monai.bundle", "run", "evaluating"]
+        if registering[0] == "regplugins":
+            assert registering[:4] == ["regplugins", "register", "FIXED", "MOVING"]
+            own, overrides = split_overrides(registering[1:])
+            args = build_parser().parse_args(own)
+            assert (args.bundle, args.output_dir) == (f"bundles/{name}", "out")
+        else:
+            assert registering[:5] == ["python", "-m", "monai.bundle", "run", "inference"]
+            overrides = registering[5:]
+        found = {"evaluating": evaluating[5:], "inference": overrides}
+        return {task: dict(zip(words[::2], words[1::2], strict=True)) for task, words in found.items()}
 
     return log
 
@@ -161,9 +175,7 @@ class TestCommands:
             "evaluating": dict(
                 zip(self.PLACES, [f"{folder}/evaluate.json", model, str(tmp_path / "out")], strict=True)
             ),
-            "inference": dict(
-                zip(self.PLACES, [f"{folder}/inference.json", model, str(tmp_path / "out" / "inference")], strict=True)
-            ),
+            "inference": {"--ckpt": model},
         }
 
     def test_comparison_with_optimization_alone_and_the_published_weights(
@@ -178,9 +190,12 @@ class TestCommands:
 
     def test_other_settings_come_with_the_weights(self, commands: Any, repository: Path) -> None:
         changes = {"spatial_size": [32, 40, 32], "window": [], "geometry": "ran0", "initial_alignment": "auto"}
-        for words in commands(repository, "ran", [], **changes, seed=3, dataset_dir="/data/My Data").values():
-            settings = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
-            assert settings == {"seed": 3, "dataset_dir": "/data/My Data"}
+        found = commands(repository, "ran", [], **changes, seed=3, dataset_dir="/data/My Data")
+        settings = {
+            task: {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
+            for task, words in found.items()
+        }
+        assert settings == {"evaluating": {"seed": 3, "dataset_dir": "/data/My Data"}, "inference": {"seed": 3}}
 
     @pytest.mark.parametrize(("name", "overlay"), [("r2n2", "volume"), ("regnet", "planar")])
     def test_an_overlay_follows(self, commands: Any, repository: Path, name: str, overlay: str) -> None:
@@ -194,6 +209,7 @@ class TestCommands:
             plain = json.loads((folder / f"{ {'evaluating': 'evaluate'}.get(task, task) }.json").read_text())
             follow = {key[2:]: DefaultParseValue(word) for key, word in words.items() if key not in self.PLACES}
             shared = {key for key in own.keys() & plain.keys() if own[key] != plain[key]} - {"val_pairs", "batch_size"}
+            shared -= {"phantom"} if task == "inference" else set()  # it registers two images
             assert {key: {**over, **follow}[key] for key in shared} == {key: own[key] for key in shared}
             assert not over.keys() & follow.keys()
 
@@ -207,6 +223,21 @@ class TestCommands:
     def test_texts_stay_texts(self, commands: Any, repository: Path, text: str) -> None:
         words = commands(repository, "r2n2", ["train_series"], series=text)["inference"]
         assert DefaultParseValue(words["--series"]) == text
+
+    def test_data_with_labels_have_a_hint(
+        self, commands: Any, repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in "abcd":
+            for kind in ("images", "labels"):
+                (tmp_path / "Set" / kind).mkdir(parents=True, exist_ok=True)
+                nib.save(nib.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4)), tmp_path / "Set" / kind / f"{name}.nii")
+        about = "optimized, unlike its validations; --refine_steps 0 is not"
+        title = f"Register your own images with these weights ({about})"
+        hint = "; --moving_label LABELS warps a label map along, --fixed_label LABELS measures its overlap"
+        for with_labels in (True, False):
+            commands(repository, "ran", [], dataset_dir=str(tmp_path / "Set"))
+            assert caplog.messages[-1].splitlines()[0] == f"{title}{hint if with_labels else ''}:"
+            shutil.rmtree(tmp_path / "Set" / "labels", ignore_errors=True)
 
     def test_without_a_configuration_it_is_silent(self, caplog: pytest.LogCaptureFixture) -> None:
         log_commands("model.pt", "out")
@@ -250,14 +281,18 @@ def test_command_after_an_evaluation(
     call = "$monai_regplugins.training.log_registration('my runs/model.pt')"
     places = {"dataset_dir": "own data", "embedded_dir": "phantom"}
     config = {"imports": IMPORTS, "bundle_root": "ran", **places, "refine_steps": steps, "said": call}
-    with caplog.at_level(logging.INFO):
-        ConfigParser(config).get_parsed_content("said")
+    caplog.set_level(logging.INFO)
+    ConfigParser(config).get_parsed_content("said")
     compared, text = caplog.messages
     assert " --ckpt 'my runs/model.pt' --dataset_dir 'own data' " in compared.splitlines()[1]
     title, words = text.splitlines()
     assert ("--refine_steps 0 is not" in title) == (steps == 0)
     option = " --refine_steps 30" if steps else ""
     assert words == f"regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt'{option} -o out"
+    Path("my runs").mkdir()
+    torch.save(with_record({}, {"version": 1, "settings": {"refine_steps": 0}}), "my runs/model.pt")
+    ConfigParser(config).get_parsed_content("said")
+    assert "unlike" not in caplog.messages[-1]  # since these weights are not optimized by default
 
 
 class TestResuming:

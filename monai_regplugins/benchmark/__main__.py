@@ -36,7 +36,7 @@ from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
 from monai_regplugins.settings import published_weights, record_of
-from monai_regplugins.training import register_command, shown
+from monai_regplugins.training import LABEL_OPTIONS, register_command, shown
 
 STEPS = 30  # of optimization alone, if there are none to follow
 ALONE = "optimization alone"
@@ -158,8 +158,7 @@ def facts(
 ) -> dict[str, Any]:
     """Return what is needed to understand and to repeat a comparison, by name."""
     parser = ConfigParser(dict(config))
-    alignment = config.get("initial_alignment", "none")
-    aligned = "" if alignment == "none" else f", initial alignment '{alignment}' in every row, identity too"
+    aligned = f", initial alignment '{config['initial_alignment']}' in every row" if _start(config) == "aligned" else ""
     chosen = {
         name: BASELINES[name] for name in dict.fromkeys(one.partition(" x ")[0] for one in results) if name in BASELINES
     }
@@ -174,14 +173,9 @@ def facts(
         **{name: baseline.about for name, baseline in chosen.items()},
         **_answers(args, results, methods),
         **{f"weights of {method.name}": file for method, file in weights},
+        **_trained_on(data_set, weights),
         **_differing_settings(methods, args.refine_steps),
-        **{
-            f"to register with {method.name}": register_command(
-                _root_of(method), file, _better_steps(args.refine_steps, results, method.name)
-            )
-            for method, file in weights
-            if "(published)" not in method.name
-        },
+        **_registration(args, results, weights),
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
         "threads_of_a_method": args.threads,
         "seed": args.seed,
@@ -209,8 +203,43 @@ def main(argv: Sequence[str] | None = None) -> str:
     about = {**facts(args, config, results, methods), "command": command}
     if args.figure:
         regularity_figure(methods, results).savefig(args.figure, dpi=80)
-    table = comparison_table(results, about, wall=parser.get_parsed_content("device").type == "cuda")
+    table = comparison_table(results, about, parser.get_parsed_content("device").type == "cuda", _start(config))
     return publish(args.output, table, about, results=results)
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """Return what the table of an evaluation calls the pairs as all methods get them."""
+    return "before" if config.get("initial_alignment", "none") == "none" else "aligned"
+
+
+def _trained_on(data_set: str, weights: Sequence[tuple[BenchmarkMethod, str]]) -> dict[str, str]:
+    """Say which published weights, or weights that started from such, are named like the data set, and may know it."""
+    said = {}
+    for method, file in weights:
+        root = _root_of(method)
+        names = {Path(file).name, (record_of(file, root) or {}).get("started_from", "")}
+        for name in sorted(names & {published.name for published in published_weights(root)}):
+            word = Path(name).stem.removeprefix("model").strip("_").partition("_")[0]  # what they are for, if any
+            if word and word in data_set.lower():
+                said[f"training of {method.name}"] = (
+                    f"that of '{name}' was on such data: pairs of images that it saw there are no fair comparison"
+                )
+    return said
+
+
+def _registration(
+    args: argparse.Namespace, results: Mapping[str, MethodResult], weights: Sequence[tuple[BenchmarkMethod, str]]
+) -> dict[str, str]:
+    """Return the command that registers with each of the user's weights, and a hint where the pairs have labels."""
+    commands = {
+        f"to register with {method.name}": register_command(
+            _root_of(method), file, _better_steps(args.refine_steps, results, method.name)
+        )
+        for method, file in weights
+        if "(published)" not in method.name
+    }
+    labels = any("dsc" in result.metrics for result in results.values())
+    return commands | ({"with label maps": LABEL_OPTIONS} if commands and labels else {})
 
 
 def _with_and_without_refinement(name: str, config: dict[str, Any], steps: int) -> list[BenchmarkMethod]:
@@ -240,15 +269,15 @@ def _weights_to_compare(root: Path, ckpt: str | None) -> list[Path]:
     return [file for file in published if file.name == start] or published
 
 
-def _better_steps(steps: int, results: Mapping[str, MethodResult], name: str) -> int | None:
-    """Return the steps of instance optimization after which a bundle was better in the mean; None if it has one row."""
+def _better_steps(steps: int, results: Mapping[str, MethodResult], name: str) -> dict[str, int]:
+    """Return the steps of instance optimization after which a bundle was better in the mean; none if it has one row."""
     rows = [results.get(name), results.get(f"{name} + {steps} steps")]
     if any(row is None or not row.metrics for row in rows):
-        return None
+        return {}
     alone, refined = (row.metrics for row in rows if row is not None)
     measure = next((one for one in ("dsc", "tre", "ncc") if one in alone), "")
     gain = refined.get(measure, math.nan) - alone.get(measure, math.nan)
-    return 0 if (-gain if measure == "tre" else gain) < 0 else steps
+    return {"refine_steps": 0 if (-gain if measure == "tre" else gain) < 0 else steps}
 
 
 def _names(results: Mapping[str, MethodResult]) -> str:

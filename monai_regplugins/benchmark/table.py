@@ -25,7 +25,9 @@ MEASURES = {
 }
 
 
-def comparison_table(results: Mapping[str, MethodResult], about: Mapping[str, object], wall: bool = False) -> str:
+def comparison_table(
+    results: Mapping[str, MethodResult], about: Mapping[str, object], wall: bool = False, start: str = "before"
+) -> str:
     """Return a Markdown table with a row per method and, below it, what is needed to repeat it.
 
     A method that failed has a row that says why. Times are compared with the first method that moves anything.
@@ -34,12 +36,14 @@ def comparison_table(results: Mapping[str, MethodResult], about: Mapping[str, ob
         results: results by name.
         about: facts by name, with underscores for spaces.
         wall: compare wall times, as where a method runs on a GPU, not CPU times.
+        start: what the table of an evaluation calls the state that the identity leaves: ``before``, or ``aligned``.
     """
     reference, ratios = time_ratios(results, wall)
     titles = [title for title, _ in MEASURES.values()]
     unit = "s" if wall else "CPU s"
     header = ["method", *titles, "s per pair", "CPU s per pair", "peak (MiB)", f"{unit} / {reference or 'first'}"]
-    body = [_cells(name, result, ratios.get(name)) for name, result in results.items()]
+    titled = {name: f"{name} ({start})" if name == "identity" else name for name in results}
+    body = [_cells(titled[name], result, ratios.get(name)) for name, result in results.items()]
     return table_with_facts(header, body, about)
 
 

@@ -38,7 +38,7 @@ def ran(repository: Path) -> list[str]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the work of the processes in this one, which saves their start."""
 
-    def run(words: list[str], threads: int, time_limit: float | None) -> str:
+    def run(words: list[str], *_: Any) -> str:
         worker.work(json.loads(Path(words[-1]).read_text(encoding="utf-8")))
         return ""
 
@@ -81,14 +81,15 @@ class TestTable:
         words += ["--methods", *chosen]
         markdown = command.main(words)
         rows, content = cells(markdown), json.loads(output.read_text(encoding="utf-8"))
-        assert list(rows) == list(content["results"]) == [*chosen, "ran + 2 steps"]
+        assert list(content["results"]) == [*chosen, "ran + 2 steps"]
+        assert list(rows) == ["identity (before)", *chosen[1:], "ran + 2 steps"]
         assert rows["dipy"][0] == "failed: it needs the package dipy."
-        assert rows["identity"][5:7] == ["0.000", "0.000"]
+        assert rows["identity (before)"][5:7] == ["0.000", "0.000"]
         for name in ("demons", "voxelmorph", "ran", "ran + 2 steps"):
             result = content["results"][name]
             assert result["error"] == ""
             assert float(rows[name][0]) == pytest.approx(result["metrics"]["dsc"], abs=6e-4)
-            assert float(rows[name][4]) != float(rows["identity"][4]), "nothing was moved"
+            assert float(rows[name][4]) != float(rows["identity (before)"][4]), "nothing was moved"
             ratio = result["cpu_seconds"] / content["results"]["demons"]["cpu_seconds"]
             assert float(rows[name][-1]) == pytest.approx(ratio, abs=6e-3)
         assert len(content["results"]["ran"]["pairs"]) == content["pairs"] == 1
@@ -106,7 +107,7 @@ class TestTable:
         words = [*ran, "--pairs_file", str(pairs), "--pairs", "2", "--methods", "identity", "--output", str(output)]
         markdown = command.main(words)
         assert output.read_text(encoding="utf-8") == markdown + "\n"
-        assert cells(markdown)["identity"][:3] == ["-", "-", "-"], "the list has neither labels nor landmarks"
+        assert cells(markdown)["identity (before)"][:3] == ["-", "-", "-"], "the list has neither labels nor landmarks"
         assert "- pairs: 2\n" in markdown
         assert f"- data set: {pairs}\n" in markdown
 
@@ -161,6 +162,13 @@ class TestChoice:
             own.name: str(ckpt),
             published.name: shown(config["ckpt"]),
         }
+        assert not [name for name in said if name.startswith("training of") or name == "with label maps"]
+        data = MethodResult({"dsc": 0.5})
+        args = command.parse_arguments([*words, "--pairs_file", "HippocampusMR.csv"])
+        known = command.facts(args, own.options["config"], {"ran": data}, [own, published])
+        for method in (own, published):
+            assert known[f"training of {method.name}"].startswith("that of 'model_hippocampus.pt' was on such data: ")
+        assert known["with label maps"].startswith("--moving_label LABELS ")
         root = shown(repository / "bundles" / "ran")
         assert {name: text for name, text in said.items() if name.startswith("to register")} == {
             "to register with ran": f"regplugins register FIXED MOVING --bundle {root} --ckpt {ckpt} -o out"
@@ -197,9 +205,9 @@ class TestChoice:
             ("ncc", 0.5, 0.5, 5),
         ):
             results = {"ran": MethodResult({measure: alone}), "ran + 5 steps": MethodResult({measure: refined})}
-            assert command._better_steps(5, results, "ran") == expected
-        assert command._better_steps(0, results, "ran") is None
-        assert command._better_steps(5, {**results, "ran": MethodResult(error="it failed.")}, "ran") is None
+            assert command._better_steps(5, results, "ran") == {"refine_steps": expected}
+        assert command._better_steps(0, results, "ran") == {}
+        assert command._better_steps(5, {**results, "ran": MethodResult(error="it failed.")}, "ran") == {}
 
     def test_is_it_better(self, ran: list[str]) -> None:
         """Refined is compared with refined, and the network alone with the published ones alone."""
@@ -283,7 +291,7 @@ class TestProgram:
         done = self.run(*ran, "--dataset_dir", dataset, "--pairs", 1, "--methods", "identity", "demons")
         assert done.returncode == 0, done.stderr
         rows = cells(done.stdout)
-        assert list(rows) == ["identity", "demons"]
+        assert list(rows) == ["identity (before)", "demons"]
         assert float(rows["demons"][9]) > 50, "MiB"
 
     def test_mistakes_are_told_in_one_line(self, ran: list[str], tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def test_cells() -> None:
     ]
     assert rows["greedy"] == ["0.123", "2.35", "3.46", "7.89", "0.568", "0.012", "0.234", "4.00", "2.00", "601", "1.00"]
     assert rows["ran"][-4:] == ["1.00", "3.00", "700", "1.50"]
-    assert rows["identity"] == ["0.100", *["-"] * 6, "0.00", "0.00", "500", "-"]
+    assert rows["identity (before)"] == ["0.100", *["-"] * 6, "0.00", "0.00", "500", "-"]
+    assert "identity (aligned)" in rows_of(comparison_table(RESULTS, {}, start="aligned"))
     assert list(MEASURES) == list(METRICS)
 
 
