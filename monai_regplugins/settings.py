@@ -50,7 +50,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     Args:
         parser: the configuration, with all that was typed in it; it is changed, unless it has no weights.
         typed: the keys that were typed, also by retired names, which nothing replaces. Those that differ from the
-            weights' settings are logged in one line.
+            weights' settings are logged in one line, and so are those of the preset, as such.
 
     Raises:
         InputError: When there is no such preset, or the weights are those of another network.
@@ -59,7 +59,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
         return
     root = Path(parser.get_parsed_content("bundle_root"))
     kept = {_same_id(OPTIONS.get(key, key)) for key in typed}
-    kept |= _take(parser, _preset_settings(parser, root, kept))
+    of_preset = _take(parser, _preset_settings(parser, root, kept))
     ckpt = parser.get_parsed_content("ckpt")
     if not ckpt or not Path(ckpt).is_file():
         return
@@ -73,9 +73,13 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     values = {key: (_value(parser, key), new) for key, new in settings if key.split("#")[0] in parser.get()}
     differing = {key: pair for key, pair in values.items() if pair[0] != pair[1]}
     overruled = {key: pair for key, pair in differing.items() if _is_among(key, kept)}
-    taken = {key: new for key, (_, new) in differing.items() if key not in overruled}
+    by_preset = {key: pair for key, pair in differing.items() if key not in overruled and _is_among(key, of_preset)}
+    taken = {key: new for key, (_, new) in differing.items() if key not in {**overruled, **by_preset}}
     _take(parser, taken)
     _report(ckpt, taken, overruled)
+    if by_preset:
+        preset = parser.get()["preset"]
+        logger.info("The preset '%s' overrules the weights '%s': %s.", preset, ckpt, _changes(by_preset))
 
 
 def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
@@ -273,8 +277,12 @@ def _report(ckpt: Any, taken: Mapping[str, Any], overruled: Mapping[str, tuple[A
         listed = ", ".join(f"{key} {value}" for key, value in taken.items())
         logger.info("The weights '%s' bring %s.", ckpt, listed)
     if overruled:
-        listed = ", ".join(f"{key} {old} overrules {new}" for key, (old, new) in overruled.items())
-        logger.warning("Other settings than those of the weights '%s': %s.", ckpt, listed)
+        logger.warning("Other settings than those of the weights '%s': %s.", ckpt, _changes(overruled))
+
+
+def _changes(pairs: Mapping[str, tuple[Any, Any]]) -> str:
+    """List settings with the values that they would have by the weights."""
+    return ", ".join(f"{key} {value} instead of {of_weights}" for key, (value, of_weights) in pairs.items())
 
 
 def _read(weights: Path) -> Any:

@@ -100,7 +100,7 @@ class TestPrecedence:
         assert (parser["spatial_size"], parser["window"], parser["extend_border"]) == ((16, 16, 16), (0, 1), True)
         assert said.messages == [
             f"The weights '{ckpt}' bring extend_border True.",
-            f"Other settings than those of the weights '{ckpt}': spatial_size [16, 16, 16] overrules [8, 8, 8].",
+            f"Other settings than those of the weights '{ckpt}': spatial_size [16, 16, 16] instead of [8, 8, 8].",
         ]
 
     def test_the_preset_is_in_between(self, bundle: Path, tmp_path: Path, said: Log) -> None:
@@ -109,7 +109,20 @@ class TestPrecedence:
         found = [parser[key] for key in ("window", "lncc_window", "refine_folding", "spatial_size")]
         assert found == [[], 7, 2.0, [36, 48, 36]]
         assert parser.get_parsed_content("ckpt") == ckpt
-        assert said.messages[-1].endswith("window [] overrules [0, 1].")
+        assert said.messages == [
+            f"The weights '{ckpt}' bring lncc_window 7.",
+            f"The preset 'hippocampus' overrules the weights '{ckpt}': window [] instead of [0, 1].",
+        ]
+
+    def test_what_is_typed_is_not_said_to_be_of_the_preset(self, bundle: Path, tmp_path: Path, said: Log) -> None:
+        ckpt = weights_with(tmp_path / "own.pt", settings={"window": [0, 1], "spatial_size": [8, 8, 8]})
+        settled(bundle, ckpt=ckpt, preset="hippocampus", window=[0, 2])
+        assert [(record.levelname, record.message.partition("'")[0]) for record in said.records] == [
+            ("WARNING", "Other settings than those of the weights "),
+            ("INFO", "The preset "),
+        ]
+        assert said.messages[0].endswith("': window [0, 2] instead of [0, 1].")
+        assert said.messages[1].endswith("': spatial_size [36, 48, 36] instead of [8, 8, 8].")
 
     def test_inside_of_components(self, bundle: Path, tmp_path: Path) -> None:
         settings = {"network_def#num_heads": 1, "registration#passes": 3}
