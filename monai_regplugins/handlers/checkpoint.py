@@ -362,7 +362,8 @@ class Checkpointing:
         """Return the scores before the training, by their origin."""
         metrics = {} if self._evaluator is None else self._evaluator.state.metrics
         before = metrics.get(f"{self.score_name}_before")
-        found = {"doing nothing": before, "the weights it started from": self._start_score}
+        start = score_called(self.score_name, self._evaluator).start
+        found = {start: before, "the weights it started from": self._start_score}
         return {name: float(score) for name, score in found.items() if score is not None}
 
     def _finish(self, trainer: Any) -> None:
@@ -370,16 +371,17 @@ class Checkpointing:
         self._check_alone()
         say_when_stopped(None)
         named = score_called(self.score_name, self._evaluator)
-        floor = ", ".join(f"{name} {named.value(score):.3f}" for name, score in self._floor().items()) or "all before"
+        floor = ", ".join(f"{name} {named.value(score):.3f}" for name, score in self._floor().items())
         if self._best is None:
             write_file(self.last_path, serialized(self._model_state(), self._record(trainer.state.epoch)))
             text = "No validation %s was better than what was there before (%s); the last weights are in '%s'.%s"
             advice = "" if self._start_score is None else " Go on with the training, or keep those it started from."
-            logger.warning(text, named.title, floor, self.last_path, advice)
+            logger.warning(text, named.title, floor or "all before", self.last_path, advice)
             return
         self.last_path.unlink(missing_ok=True)
-        score = "" if self._best.score is None else f", {named.text(self._best.score)} (before: {floor})"
-        logger.info("Best weights: '%s', of epoch %d%s.", self.model_path, self._best.epoch, score)
+        score = "" if self._best.score is None else f", {named.text(self._best.score)}"
+        there = f" ({floor})" if floor else ""
+        logger.info("Best weights: '%s', of epoch %d%s%s.", self.model_path, self._best.epoch, score, there)
 
     def _model_state(self) -> dict[str, Tensor]:
         """Return the weights on the CPU, each in a storage of its own, so that equal weights make equal files."""

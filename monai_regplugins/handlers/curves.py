@@ -25,8 +25,8 @@ SCORE = Score("score")  # of what is not known
 class CurvesFigure:
     """Draw mean loss and validation score of each epoch into a PNG, and write both beside it as CSV.
 
-    The picture calls the score by its measure, and has a line at that of doing nothing. The score of the weights that a
-    training starts from is that of epoch 0.
+    The picture calls the score by its measure, and has a line at that of the pairs before, or aligned. The score of
+    the weights that a training starts from is that of epoch 0.
 
     The CSV file is the record: a resumed training goes on with it. Put the handler after the ``ValidationHandler``;
     only the first process writes.
@@ -112,7 +112,7 @@ def curves_figure(
         title = f"validation {named.title}{named.unit}, best {values[best]:.3f} in epoch {best}"
         axes[1].set(title=title, xlabel="epoch")
         if math.isfinite(before):
-            axes[1].axhline(named.value(before), linestyle="--", color="tab:gray", label="before registration")
+            axes[1].axhline(named.value(before), linestyle="--", color="tab:gray", label=named.start)
             axes[1].legend()
     for axis in axes:
         axis.grid(alpha=0.3)

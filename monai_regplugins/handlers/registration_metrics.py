@@ -15,6 +15,7 @@ from monai_regplugins.checks import InputError, check_choice
 from monai_regplugins.handlers.score import Score, chosen_measure
 from monai_regplugins.metrics.measure import OWN, Measure
 from monai_regplugins.metrics.pair import mean_metrics, measure_pair
+from monai_regplugins.outputs.metric_table import states_of
 from monai_regplugins.result import RegistrationResult
 
 __all__ = ["RegistrationMetrics", "score_of"]
@@ -122,7 +123,8 @@ class RegistrationMetrics(Metric):
         state.metrics[f"{name}_before"] = score_of(start, mean_metrics(start), measure, "_before", distances)
         state.metrics[name] = score_of(state.pair_rows, means, measure, distances=distances)
         title = measure.removeprefix(OWN) if measure.startswith(OWN) else measure.upper()
-        score = Score(title, " mm" * (measure in DISTANCES), -1 if measure in distances else 1)
+        sign = -1 if measure in distances else 1
+        score = Score(title, " mm" * (measure in DISTANCES), sign, states_of(state.pair_rows)[-2])
         state.scores = {**getattr(state, "scores", {}), name: score}
         state.pair_scores = {row["pair_id"]: score.sign * row.get(measure, math.nan) for row in state.pair_rows}
 

@@ -16,6 +16,8 @@ class Score(NamedTuple):
         title: of the measure.
         unit: of the measure, with a space before it; empty without one.
         sign: -1 of a distance, whose score is negative.
+        start: the state of the pairs that are not registered, as tables call it: ``before``, or ``aligned`` where an
+            initial alignment moved any.
 
     Example:
         >>> Score("TRE", " mm", -1).text(-1.25)
@@ -25,6 +27,7 @@ class Score(NamedTuple):
     title: str
     unit: str = ""
     sign: int = 1
+    start: str = "before"
 
     def value(self, score: float) -> float:
         """The measure."""

@@ -324,9 +324,11 @@ class TestFloor:
             assert same(load(tmp_path / "model_last.pt"), training.network.state_dict())
             assert (record_of(tmp_path / "model_last.pt", tmp_path) or {})["epoch"] == 2
         (line,) = (text for text in caplog.messages if "weights" in text)
-        floor = "all before" if before is None else f"doing nothing {before:.3f}"
-        assert (f"({floor}); the last weights" if best is None else f"of epoch {best}, score") in line
-        assert floor in line
+        floor = "" if before is None else f" (before {before:.3f})"
+        if best is None:
+            assert f"was there before{floor or ' (all before)'}; the last weights" in line
+        else:
+            assert line.endswith(f"of epoch {best}, score {scores[best - 1]:.3f}{floor}.")
 
     @pytest.mark.parametrize(
         ("scores", "best"), [([0.8, 0.7, 0.8], None), ([0.8, 0.7, 0.81], 2), ([0.3, 0.4, 0.45], None)]

@@ -73,7 +73,7 @@ def test_best_epoch_is_marked() -> None:
 
 
 def test_a_score_is_drawn_as_its_measure_with_a_line_before() -> None:
-    figure = curves_figure({1: 3.0}, {1: -0.5}, Score("TRE", " mm", -1), -2.0)
+    figure = curves_figure({1: 3.0}, {1: -0.5}, Score("TRE", " mm", -1, "aligned"), -2.0)
     loss, score = figure.axes
     assert score.get_title() == "validation TRE mm, best 0.500 in epoch 1"
     points, best, before = score.lines
@@ -81,4 +81,4 @@ def test_a_score_is_drawn_as_its_measure_with_a_line_before() -> None:
     assert [line.get_marker() for line in (loss.lines[0], points)] == ["o", "o"]  # no line beside them
     low, high = loss.get_xlim()
     assert [tick for tick in loss.get_xticks() if low <= tick <= high] == [1.0]
-    assert score.get_legend().get_texts()[0].get_text() == "before registration"
+    assert score.get_legend().get_texts()[0].get_text() == "aligned"
