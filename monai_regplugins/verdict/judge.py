@@ -14,6 +14,8 @@ LEVELS = ("PASS", "WARN", "FAIL")
 ALIKE = 0.7  # local similarity of images that match; pairs of a cine series have 0.8 and more before a registration
 SAME_SIDES = 0.82  # match of left and right after registration; 38 pairs of phantoms have 0.86 and more, flipped 0.79
 
+NOTED = {"dsc": ("Dice", 1, 2), "hd95": ("HD95 (mm)", -1, 1)}  # title, 1 if larger is better, decimals that matter
+
 Measures: TypeAlias = Mapping[str, float]
 
 
@@ -24,6 +26,7 @@ class Verdict:
     Attributes:
         level: ``PASS``, ``WARN``, to be looked at, or ``FAIL``, not to be used as it is.
         reasons: in plain words, each after its level, the worst first; none for ``PASS``.
+        notes: which measures of the labels have become worse, even if by too little for a reason.
 
     Example:
         >>> print(judge({"lncc": 0.9, "folding_percent": 12.0}))
@@ -32,9 +35,10 @@ class Verdict:
 
     level: str
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "; ".join(self.reasons) or self.level
+        return "; ".join([*(self.reasons or [self.level]), *self.notes])
 
     def as_json(self) -> dict[str, str | list[str]]:
         """``verdict`` and ``reasons`` for a file."""
@@ -80,7 +84,19 @@ def judge(measures: Measures) -> Verdict:
     """
     found = [reason for check in CHECKS.values() if (reason := check(measures)) is not None]
     reasons = tuple(sorted(found, key=lambda reason: -LEVELS.index(reason[:4])))
-    return Verdict(reasons[0][:4] if reasons else LEVELS[0], reasons)
+    return Verdict(reasons[0][:4] if reasons else LEVELS[0], reasons, _notes(measures))
+
+
+def _notes(measures: Measures) -> tuple[str, ...]:
+    """What measures of the labels say that have become worse since the pair was given or, if better, aligned."""
+    notes = []
+    for name, (title, sign, digits) in NOTED.items():
+        states = [sign * measures.get(f"{name}_{state}", math.nan) for state in ("before", "aligned")]
+        before = max((value for value in states if not math.isnan(value)), default=math.nan)
+        loss = round(before - sign * measures.get(name, math.nan), digits)
+        if loss > 0:
+            notes.append(f"note: {title} of the labels was {sign * before:.{digits}f}, is {measures[name]:.{digits}f}")
+    return tuple(notes)
 
 
 def _of(name: str) -> Callable[[Measures], float]:

@@ -127,6 +127,25 @@ def test_the_worst_reason_comes_first() -> None:
     assert LEVELS.index(verdict.level) == 2
 
 
+@pytest.mark.parametrize(
+    ("measures", "notes"),
+    [
+        ({"dsc_before": 0.794}, []),
+        ({"dsc_before": 0.80}, ["note: Dice of the labels was 0.80, is 0.79"]),
+        ({"dsc_before": 0.70, "dsc_aligned": 0.82}, ["note: Dice of the labels was 0.82, is 0.79"]),
+        ({"hd95_before": 4.0, "hd95": 4.04}, []),
+        ({"hd95_before": 4.0, "hd95_aligned": 3.0, "hd95": 3.5}, ["note: HD95 (mm) of the labels was 3.0, is 3.5"]),
+        ({"hd95_before": math.nan, "hd95": 3.5}, []),
+        ({"hd95_before": math.inf, "hd95": math.inf}, []),
+    ],
+)
+def test_labels_that_have_become_a_little_worse_are_noted(measures: dict[str, float], notes: list[str]) -> None:
+    verdict = judge(SANE | measures)
+    assert (verdict.level, verdict.reasons, list(verdict.notes)) == ("PASS", (), notes)
+    assert str(verdict) == "; ".join(["PASS", *notes])
+    assert verdict.as_json() == {"verdict": "PASS", "reasons": []}
+
+
 def test_landmarks_are_compared_with_the_better_start() -> None:
     better_than_given = SANE | {"tre_before": 20.0, "tre_aligned": 5.0, "tre": 10.0}
     assert judge(better_than_given).level == "FAIL"
