@@ -41,6 +41,7 @@ class PreparePaird(Transform):
         check: called with the loaded pair, to refuse it before any work.
         keep_alignments: keep the initial alignment of two files, which are taken to stay as they are, in memory, of the
             last ``MOST_KEPT`` pairs; by default unless ``keep_original``. The validations of a training want it, too.
+            The processes of a loader with ``num_workers`` keep them for an epoch.
         **resampling: arguments of ``ResampleToFixedd``, such as ``initial_alignment`` and ``extend_border``.
 
     Example:
