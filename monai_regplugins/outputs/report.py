@@ -44,8 +44,9 @@ img { max-width: 100%; height: auto }
 .PASS { color: #1b7f4b }
 .slider { position: relative; width: max-content; max-width: 100%; --at: 50% }
 .slider img { display: block; width: 24rem }
-.slider .top { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)) }
+.slider .top { position: absolute; inset: 0 0 auto; clip-path: inset(0 0 0 var(--at)) }
 .slider input { width: 100%; margin: .4rem 0 0 }
+.slider p { display: flex; justify-content: space-between; margin: 0 }
 """
 SLIDE = "this.parentNode.style.setProperty('--at', this.value + '%')"
 
@@ -119,13 +120,16 @@ def report_page(
         made: the provenance record of a pair, whose weights, settings and versions are those of all.
     """
     labels = _per_label(rows)
+    failed = sum(row.get("verdict") == ERROR for row in rows)
+    counted = f"the {len(rows) - failed} with a result" if failed else "the pairs"
+    aligned = "initially aligned, where that moved the image → " * ("aligned" in states_of(rows))
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{len(rows)} pair{'s' if len(rows) != 1 else ''}, mean and standard deviation over the pairs.</p>",
+        f"<p>{len(rows)} pair{'s' if len(rows) != 1 else ''}, mean and standard deviation over {counted}.</p>",
         _verdicts(rows),
         _summary(rows),
         f"<h2>Dice per label</h2>{_image(_png(box_figure(labels)), 'Dice per label')}" if labels else "",
-        "<h2>All pairs, the worst first</h2>",
+        f"<h2>All pairs, the worst first</h2><p>Measures before → {aligned}after the registration.</p>",
         _pairs(worst_first(rows)),
         *(_case(row, pictures[row["pair_id"]]) for row in worst_first(rows) if row["pair_id"] in pictures),
         _settings(made or {}),
@@ -155,7 +159,7 @@ def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
             box.set(facecolor=color, edgecolor=color)
         axes.plot([], [], color=color, linewidth=6, label=name)
     axes.set_xticks(range(len(values)), list(values))
-    axes.set_ylabel("DSC")
+    axes.set(xlabel="label", ylabel="DSC")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
@@ -178,10 +182,11 @@ def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]
 
 
 def _case(row: Row, picture: bytes) -> str:
-    """A pair with its verdict, its reasons, its picture, and a link to its folder."""
+    """A pair with its verdict, its reasons, its picture, and links to its folder and to the picture's file."""
     name, verdict = str(row["pair_id"]), str(row.get("verdict", ""))
     reported = f'<p class="{verdict}">{verdict} {_reasons(row)}</p>' if verdict else ""
-    return f"<h3>{_link(name)}</h3>{reported}{_image(picture, name)}{_slider(picture, name)}"
+    shown = f'<a href="{quote(name)}/registration.png">{_image(picture, name)}</a>'
+    return f"<h3>{_link(name)}</h3>{reported}{shown}{_slider(picture, name)}"
 
 
 def _link(name: str) -> str:
@@ -200,7 +205,8 @@ def _slider(picture: bytes, name: str) -> str:
     below, above = (_image(image, f"{side} image of {name}") for side, image in images.items())
     title = f"fixed (left) and warped (right) image of {name}"
     control = f'<input type="range" value="50" aria-label="{escape(title)}" oninput="{SLIDE}">'
-    return f'<div class="slider">{below}<div class="top">{above}</div>{control}</div>'
+    sides = "<span>fixed</span><span>warped</span>"
+    return f'<div class="slider">{below}<div class="top">{above}</div>{control}<p>{sides}</p></div>'
 
 
 def _panels(picture: bytes) -> dict[str, bytes]:

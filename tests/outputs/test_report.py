@@ -135,6 +135,18 @@ def test_the_worst_verdicts_come_first_with_their_reasons() -> None:
     assert text.index("%3Cwrong%3E/") < text.index('<a href="fine/">')
 
 
+def test_the_page_says_what_it_counts_and_what_an_arrow_is() -> None:
+    text = report_page(JUDGED, {"fine": PNG}, "title")
+    assert "<p>4 pairs, mean and standard deviation over the 3 with a result.</p>" in text
+    assert "<p>Measures before → initially aligned, where that moved the image → after the registration.</p>" in text
+    assert '<a href="fine/registration.png"><img' in text
+    text = report_page(ROWS, {}, "title")
+    assert "<p>3 pairs, mean and standard deviation over the pairs.</p>" in text
+    assert "<p>Measures before → after the registration.</p>" in text
+    (axes,) = box_figure({"1": ([0.1], [0.5])}).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("label", "DSC")
+
+
 def test_what_the_initial_alignment_did_has_a_column_of_its_own() -> None:
     page = Page(report_page(JUDGED, {}, "title"))
     start = page.cells.index("NCC", page.cells.index("aligned"))
@@ -252,6 +264,13 @@ def test_the_slider_moves_and_nothing_is_asked_for(browser: Any, strange_report:
     sliders = browser.find_elements("css selector", ".slider")
     assert len(sliders) == 2
     top, control = (sliders[0].find_element("css selector", part) for part in (".top", "input"))
+    assert [one.text for one in sliders[0].find_elements("css selector", "p span")] == ["fixed", "warped"]
+    assert top.size == sliders[0].find_element("css selector", "img").size  # one image lies on the other
+    grasp = (
+        "arguments[0].scrollIntoView(); const box = arguments[0].getBoundingClientRect(); const y = box.y + 2;"
+        "return [0.1, 0.9].every(x => document.elementFromPoint(box.x + x * box.width, y) === arguments[0])"
+    )
+    assert browser.execute_script(grasp, control), "something lies on the control"
     for value in ("20", "80"):
         move = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
         browser.execute_script(move, control, value)
