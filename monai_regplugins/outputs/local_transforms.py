@@ -57,7 +57,7 @@ def local_transforms_figure(
     fixed: Tensor,
     spacing: list[float],
     affine: Tensor | None = None,
-    panels: int = 10,
+    panels: int = 12,
 ) -> Figure:
     """Draw standard deviations and displacements over the steps, and the local transformations over the fixed image.
 
@@ -69,7 +69,7 @@ def local_transforms_figure(
         fixed: fixed image, ``(1, *spatial)``.
         spacing: voxel size along each axis in mm.
         affine: voxel-to-world matrix (RAS) of the fixed grid; a slice then lies with the head on top.
-        panels: how many of the first steps get an image of their own.
+        panels: how many steps at most get an image of their own, the first, the last and evenly spaced ones between.
 
     Returns:
         The figure; no global state of matplotlib is touched.
@@ -103,12 +103,14 @@ def local_transforms_figure(
         axes.grid(alpha=0.3)
     colors = colormaps["viridis"](np.linspace(0, 1, steps))
     shown = [(right, range(steps), "all steps, dark to bright")]
-    small = bottom.subplots(2, max(1, -(-min(panels, steps) // 2)), squeeze=False).ravel()
-    shown += [(axes, range(n, n + 1), f"t = {n + 1}") for n, axes in enumerate(small) if n < min(panels, steps)]
-    for axes in small[min(panels, steps) :]:
+    own = [round(n) for n in np.linspace(0, steps - 1, min(panels, steps))]
+    small = bottom.subplots(2, max(1, -(-len(own) // 2)), squeeze=False).ravel()
+    shown += [(axes, range(n, n + 1), f"t = {n + 1}") for n, axes in zip(own, small, strict=False)]
+    for axes in small[len(own) :]:
         axes.set_axis_off()
+    low, high = np.percentile(middle_slice, [0.5, 99.5])
     for axes, chosen, title in shown:
-        axes.imshow(plane.cut(middle_slice), cmap="gray", interpolation="nearest")
+        axes.imshow(plane.cut(middle_slice), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         lines = [_contour(covariance[n, :2, :2].numpy(), centers[n, :2].numpy())[:, shown_axes] for n in chosen]
         axes.add_collection(LineCollection(lines, colors=colors[list(chosen)], linewidths=1.2))
         shift = (vector * units)[list(chosen)][:, shown_axes].numpy()

@@ -66,3 +66,19 @@ def test_contour_is_at_two_deviations() -> None:
 def test_volumes_are_drawn_too() -> None:
     figure = local_transforms_figure(transforms(12, 3), torch.rand(1, 16, 18, 20), [1.0, 1.0, 2.0])
     assert len(figure.subfigs[0].axes[0].lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, [1]), (12, list(range(1, 13))), (25, [1, 3, 5, 8, 10, 12, 14, 16, 18, 21, 23, 25])]
+)
+def test_the_last_step_is_drawn(steps: int, expected: list[int]) -> None:
+    drawn = local_transforms_figure(transforms(steps), torch.rand(1, 20, 24), [1.0, 1.0])
+    titles = [axes.get_title() for axes in drawn.subfigs[1].axes if axes.get_title()]
+    assert titles == [f"t = {number}" for number in expected]
+
+
+def test_the_image_is_seen_beside_a_single_bright_pixel() -> None:
+    image = torch.rand(1, 20, 24)
+    image[0, 3, 3] = 1e6
+    drawn = local_transforms_figure(transforms(), image, [1.0, 1.0])
+    assert all(axes.images[0].get_clim()[1] < 2 for axes in drawn.subfigs[1].axes if axes.images)
