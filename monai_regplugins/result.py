@@ -23,6 +23,7 @@ from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
     map_to_moving,
     resample_aligned,
+    resample_original,
     solved_inverse,
     total_displacement,
 )
@@ -213,9 +214,30 @@ class RegistrationResult:
     @property
     def figure(self) -> Figure:
         """The picture of the pair with its measures and verdict, see :func:`~monai_regplugins.figures.pair_figure`."""
-        pred = dict(self.pred)
-        pred |= {key: one.as_tensor() for key, one in self._warped.items() if key in ("warped_label", "warped_mask")}
-        return figures.draw_pair(self.item, {"pred": pred, "label": self.targets}, self.metrics)
+        return self.drawn(self.metrics)
+
+    def drawn(self, metrics: Mapping[str, float], judged: bool = True, note: str = "") -> Figure:
+        """Draw what is written, and the moving image before: as it was given and, if that moved it, aligned.
+
+        Args:
+            metrics: the measures for the titles, as :attr:`metrics`.
+            judged: whether the title says the verdict on them, which wants their evidence.
+            note: what the title says after the name of the pair.
+        """
+        pred = {**self.pred, "warped": self._as_seen(self._in_window(self.warped)), "warped_mask": self.shown}
+        if self.warped_label is not None:
+            pred["warped_label"] = self.warped_label.as_tensor()
+        output = {"pred": pred, "label": self.targets}
+        return figures.draw_pair(self.item, output, metrics, judged, note, self._given())
+
+    def _given(self) -> figures.DrawnImage | None:
+        """The moving image before the initial alignment, for the picture; None where that did not move it."""
+        if not self.is_aligned:
+            return None
+        before = self._before()
+        points = before.get("moving_landmarks", before.get("moving_keypoints"))
+        mask = self._shown_by(torch.eye(len(self._alignment)))
+        return figures.DrawnImage(self._as_seen(before["moving"]), before.get("moving_label"), mask, points)
 
     def measure(
         self, labels: Sequence[int] | None = None, surface: bool = True, capture_range: float | None = None
@@ -350,6 +372,18 @@ class RegistrationResult:
         """
         return self._where_both_count(self._warped.get("warped_mask"))
 
+    @cached_property
+    def shown(self) -> Tensor:
+        """The voxels of the fixed grid at which :attr:`warped` shows what counts of the moving image, boolean.
+
+        Elsewhere, outside of the moving image, of its mask or of what was measured, it is filled.
+        """
+        if "warped_mask" in self._warped:
+            return torch.as_tensor(self._warped["warped_mask"]).as_subclass(Tensor)
+        view = torch.tensor(True).expand(self.moving.shape)  # one number
+        grids = self.moving.affine, self.fixed.affine, self.displacement
+        return resample_original(view, *grids, "nearest")
+
     @property
     def _compared_in_each_state(self) -> dict[str, Tensor | None]:
         """The voxels by which images are compared, before the registration and after, see :attr:`compared`."""
@@ -396,6 +430,20 @@ class RegistrationResult:
         window = self.item.get("moving_window")
         values = image.as_tensor().float()
         return values if window is None else values.clamp(*window.tolist())
+
+    def _as_seen(self, values: Tensor) -> Tensor:
+        """Values of the moving image, clipped as the network's were, in the scale of the network's."""
+        low, slope, seen = self._scale
+        return (values - low) * slope + seen
+
+    @cached_property
+    def _scale(self) -> tuple[float, float, float]:
+        """The least clipped value of the aligned image, and the line to what the network saw: slope and least value."""
+        own, seen, mask = self._in_window(self.aligned), self.targets["moving"], self.targets.get("moving_mask")
+        if mask is not None and bool(mask.any()):
+            own, seen = own[mask > 0], seen[mask > 0]
+        low, top = float(own.min()), float(own.max())
+        return low, float(seen.max() - seen.min()) / ((top - low) or 1.0), float(seen.min())
 
     def save(
         self, output_dir: str | os.PathLike[str], more: Mapping[str, Any] | None = None, parts: Sequence[Part] = ()

@@ -272,6 +272,51 @@ def test_before_is_the_pair_as_it_was_given_and_the_alignment_has_its_own_measur
     assert result.verdict.level == "PASS"
 
 
+def panel_of(result: RegistrationResult, name: str) -> torch.Tensor:
+    """Return what a panel of the first row of the picture shows, as its array axes lie."""
+    image = next(one for one in result.figure.axes[0].images if one.get_label() == name)
+    return torch.from_numpy(image.get_array().data.T)
+
+
+def test_the_picture_shows_the_moving_image_as_given_aligned_and_as_it_is_written() -> None:
+    result = aligned_pair()
+    result.ddf[0] = 2.0
+    titles = [text.get_text().split("\n")[0] for text in result.figure.axes[0].texts]
+    names = ["fixed", "moving, as given", "moving, aligned", "warped", "|fixed - aligned|", "|fixed - warped|"]
+    assert titles[-8:-2] == names
+    images = {name: panel_of(result, name) for name in ("fixed", "as given", "moving", "warped")}
+    cuts = [int((plane == images["fixed"]).all()) for plane in result.targets["fixed"][0].unbind(-1)]
+    z = cuts.index(1)
+    torch.testing.assert_close(images["as given"], result.as_given.as_tensor()[0, ..., z])
+    torch.testing.assert_close(images["moving"], result.targets["moving"][0, ..., z])
+    torch.testing.assert_close(images["warped"], result.warped.as_tensor()[0, ..., z])
+
+
+def test_voxels_that_the_moving_image_does_not_reach_are_told() -> None:
+    shown = make((1.5, 0.0, 0.0)).shown
+    assert shown.dtype == torch.bool
+    assert shown[0, :, 0, 0].tolist() == [True] * 5 + [False]  # up to half a voxel beyond the last one
+    assert bool(make((0.4, 0.0, 0.0)).shown.all())
+
+
+@pytest.mark.parametrize(
+    "scaling", [ScalePaird(), ScalePaird([0.3, 0.7]), ScaleRangePaird([0.0, 5.0]), StandardizePaird()]
+)
+def test_the_written_image_is_drawn_in_the_scale_of_the_networks(scaling: Any) -> None:
+    """The values of the moving image are far from those of the fixed one."""
+    fixed, moving = (MetaTensor(torch.rand(1, *SIZE), affine=AFFINE) for _ in range(2))
+    further = AFFINE.clone()
+    further[0, 3] = 4.0  # the first two planes are beyond the image
+    moving = MetaTensor(moving.as_tensor(), affine=further)
+    item = scaling(ResampleToFixedd(keep_original=True)({"fixed": fixed, "moving": moving, "pair_id": "a_to_b"}))
+    keys = [key for key in ("fixed", "moving", "moving_mask", "spacing") if key in item]
+    targets = {key: torch.as_tensor(item[key]).as_subclass(torch.Tensor) for key in keys}
+    pred = {"ddf": torch.zeros(3, *SIZE), "warped": targets["moving"]}
+    result = RegistrationResult(item, {"pred": pred, "label": targets})
+    assert result.shown[0, :, 0, 0].tolist() == [False] * 2 + [True] * 4
+    torch.testing.assert_close(panel_of(result, "warped")[2:], panel_of(result, "moving")[2:], atol=1e-5, rtol=1e-5)
+
+
 def test_a_true_field_is_compared_with_the_total_one() -> None:
     true = torch.zeros(3, 24, 24, 24)
     true[0] = 5.0

@@ -10,33 +10,60 @@ import contourpy
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from torch import Tensor
 
 from monai_regplugins.fields import jacobian_determinant, sample_at, warp
+from monai_regplugins.grids import inside_mask
 from monai_regplugins.metrics.pair import pair_metrics
+from monai_regplugins.transforms.measured import COVERED
 from monai_regplugins.verdict.judge import judge
 
-__all__ = ["PANELS", "draw_pair", "pair_figure", "panels_of"]
+__all__ = ["PANELS", "DrawnImage", "draw_pair", "pair_figure", "panels_of"]
 
 Array = npt.NDArray[Any]
 
-COLORS = ("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff", "#ff924c", "#f15bb5", "#b8f2e6", "#d4a373")
+COLORS = (
+    *("#ff595e", "#ffca3a", "#8ac926", "#36c9c6", "#4d96ff", "#c77dff"),
+    *("#ff924c", "#f15bb5", "#b8f2e6", "#d4a373", "#ffffff", "#00a36c"),
+)
 GRID_LINES = 24  # along the longest side of a plane
 WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more take longer and add nothing
 PANELS = "Panels"  # text of a PNG file: where its panels lie, see panels_of
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
-ROW_GAP, HEAD = 0.14, 0.64  # between two rows, and above the first for the titles
-KEY = 10  # labels whose numbers are written
+ROW_GAP, HEAD = 0.14, 0.7  # between two rows, and above the first for the titles
+DIGIT = 0.065  # of the numbers of labels
 BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edges of its panel, width, height
 MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
 POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
 NEAR = 1.5  # voxels from a plane, within which points are drawn in it
 LEFT_OUT, SHADE = (0.16, 0.23, 0.38), 0.75  # color of what does not count, and how much of an image it covers
+READABLE: dict[str, Any] = {  # on bright colors and lines
+    "fontsize": 7.5,
+    "zorder": 3,
+    "bbox": {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0},
+}
+
+
+class DrawnImage(NamedTuple):
+    """An image on the fixed grid with what belongs to it.
+
+    Attributes:
+        image: shape ``(1, *spatial)``.
+        label: its label map.
+        mask: its voxels that count; None for all.
+        points: corresponding to those of the fixed image, (N, d), voxels of the fixed grid.
+    """
+
+    image: Tensor
+    label: Tensor | None = None
+    mask: Tensor | None = None
+    points: Tensor | None = None
 
 
 def draw_pair(
@@ -45,6 +72,7 @@ def draw_pair(
     metrics: Mapping[str, float] | None = None,
     judged: bool = True,
     note: str = "",
+    given: DrawnImage | None = None,
 ) -> Figure:
     """Draw a pair from its item of the batch and its item of the engine's output, both decollated.
 
@@ -54,6 +82,7 @@ def draw_pair(
         metrics: the pair's measures, if they are known already.
         judged: whether the title says the verdict on them, which wants evidence that an evaluation does not collect.
         note: what the title says after the name of the pair.
+        given: the moving image before the initial alignment, if there was one.
     """
     pred, targets = output["pred"], output["label"]
     return pair_figure(
@@ -70,6 +99,7 @@ def draw_pair(
         warped_label=pred.get("warped_label"),
         masks=[pred.get(key, targets.get(key)) for key in MASK_KEYS],
         points=next(((targets[one], targets[other]) for one, other in POINT_KEYS if {one, other} <= {*targets}), None),
+        given=given,
     )
 
 
@@ -148,17 +178,19 @@ def pair_figure(
     warped_label: Tensor | None = None,
     masks: Sequence[Tensor | None] = (),
     points: tuple[Tensor, Tensor] | None = None,
+    given: DrawnImage | None = None,
 ) -> Figure:
     """Draw a registered pair.
 
     Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in one
-    color window, and the length of the displacement, whose scale in mm is in the first row, under the field as a grid:
-    each line joins the points x + u(x) of a straight line of fixed voxels; where they fold there are red dots. What
-    does not count, such as padding, is covered in blue and determines no window. Contours of an image's own labels are
-    solid, those of the fixed labels beside them dotted, in the colors of the numbers in the first panel. A line from a
-    fixed point, a cross, shows its error: before in the moving, after in the warped image. One row per orthogonal
-    plane, through the largest cross section of the labels or else of the fixed mask, or the brightest one; a single row
-    in 2D.
+    color window, both of what counts without the outermost half percent of the values, and the length of the
+    displacement, whose scale in mm is in the first row, under the field as a grid: each line joins the points x + u(x)
+    of a straight line of fixed voxels; where they fold there are red dots. A pair that was aligned first has another
+    column, the moving image as it was given. What does not count, such as padding, is covered in blue, as is what the
+    moving image does not reach; it determines no window. Contours of an image's own labels are solid, those of the
+    fixed labels beside them dotted, in the colors of the numbers in the first panel. A line from a fixed point, a
+    cross, shows its error: before in the moving, after in the warped image. One row per orthogonal plane, through the
+    largest cross section of the labels or else of the fixed mask, or the brightest one; a single row in 2D.
 
     Args:
         moving: moving image on the fixed grid, after the initial alignment, shape ``(1, *spatial)``, 2D or 3D, as all
@@ -176,8 +208,10 @@ def pair_figure(
             measures the pair.
         warped_label: label map of the moving image after the registration; by default the one of the moving image,
             warped by the field.
-        masks: voxels that count of the fixed, the moving and the warped image, each None for all.
+        masks: voxels that count of the fixed, the moving and the warped image, each None for all; of the warped image
+            None for those at which the field reaches what counts of the moving one.
         points: corresponding points of fixed and moving image, (N, d) each, voxels of the fixed grid.
+        given: the moving image before the initial alignment, if there was one.
 
     Returns:
         The figure, to be saved with ``savefig``; no global state of matplotlib is touched. All panels lie in its one
@@ -193,45 +227,88 @@ def pair_figure(
         fixed_label=fixed_label,
         surface=False,
     )
-    steps = [float(step) for step in spacing]
-    images = {name: _array(image[0]) for name, image in (("fixed", fixed), ("moving", moving), ("warped", warped))}
-    labels = None if fixed_label is None else fixed_label[0].detach().cpu().numpy()
-    carried = _labels_of(moving_label, warped_label, ddf)
-    counts = [None if mask is None else _array(mask[0]) > 0 for mask in (*masks, None, None, None)][:3]
-    gray, strongest = _windows(images["fixed"], images["moving"], *counts[:2])
-    regions = (labels, counts[0], images["fixed"])
-    planes = planes_through(next(one if one is regions[2] else one != 0 for one in regions if one is not None), affine)
-    axes, rows = _page(planes, images["fixed"].shape, steps)
-    field = _array(ddf)
+    steps, field = [float(step) for step in spacing], _array(ddf)
+    if moving_label is not None and warped_label is None:
+        warped_label = warp(moving_label[None], ddf[None], mode="nearest")[0]
+    of_fixed, of_moving, of_warped = [*masks, None, None, None][:3]
+    if of_warped is None:
+        of_warped = _reached(ddf, of_moving)
+    there, before = points or (None, None)
+    images = {
+        "fixed": DrawnImage(fixed, fixed_label, of_fixed, there),
+        "as given": given,
+        "moving": DrawnImage(moving, moving_label, of_moving, before),
+        "warped": DrawnImage(warped, warped_label, of_warped, _arrived(ddf, points)),
+    }
+    columns = [_column(name, one, there) for name, one in images.items() if one is not None]
+    first, last = columns[0], columns[-1]
+    gray, strongest = _windows(first.image, columns[-2].image, first.counts, columns[-2].counts)
+    regions = [one != 0 for one in (first.label, last.label, first.counts) if one is not None and one.any()]
+    planes = planes_through(regions[0] if regions else first.image, affine)
+    axes, rows = _page(planes, first.image.shape, steps, len(columns) + 3)
     longest = float(np.percentile(_lengths([one[_step(one)] for one in field], steps), 99.5)) or 1.0
+    most = max(float(_lengths([one[k] for one in field], steps).max()) for k in range(len(field[0])))
     for plane, panels in zip(planes, rows, strict=True):
-        cuts = [plane.cut(image) for image in images.values()]
-        differences = [np.abs(cuts[0] - other) for other in cuts[1:]]
-        for panel, cut in zip(panels[:3], cuts, strict=True):
-            axes.imshow(cut, cmap="gray", vmin=gray[0], vmax=gray[1], **_lying(panel))
-        for panel, cut in zip(panels[3:5], differences, strict=True):
-            axes.imshow(cut, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
-        axes.imshow(
-            _lengths([plane.cut(one) for one in field], steps),
-            cmap="viridis",
-            vmin=0,
-            vmax=longest,
-            **_lying(panels[5]),
-        )
-        _cover(axes, panels, plane, counts)
-        if labels is not None:
-            _draw_contours(axes, panels[:3], [plane.cut(labels), *(plane.cut(one) for one in carried)])
-        if points is not None:
-            _draw_points(axes, panels, plane, ddf, *points)
-        _draw_grid(axes, panels[5], plane, field)
-    _draw_scale(axes, rows[0][5], longest)
-    if labels is not None:
-        _draw_key(axes, rows[0][0], labels)
+        for panel, one in zip(panels, columns, strict=False):
+            axes.imshow(plane.cut(one.image), cmap="gray", vmin=gray[0], vmax=gray[1], label=one.name, **_lying(panel))
+        for panel, one in zip(panels[-3:-1], columns[-2:], strict=True):
+            difference = np.abs(plane.cut(first.image) - plane.cut(one.image))
+            axes.imshow(difference, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
+        lengths = _lengths([plane.cut(one) for one in field], steps)
+        axes.imshow(lengths, cmap="viridis", vmin=0, vmax=longest, **_lying(panels[-1]))
+        for panel, one in zip(panels, columns, strict=False):
+            _cover(axes, panel, [one], plane, SHADE)
+        for panel, one in zip(panels[-3:-1], columns[-2:], strict=True):
+            _cover(axes, panel, [first, one], plane)
+        _draw_contours(axes, panels, columns, plane)
+        if there is not None:
+            _draw_points(axes, panels, columns, plane, there.detach().cpu().double().numpy())
+        _draw_grid(axes, panels[-1], plane, field)
+    _draw_scale(axes, rows[0][-1], longest, most)
+    if known := [one.label for one in columns if one.label is not None]:
+        _draw_key(axes, rows[0][0], known[0])
     axes.add_collection(
         LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
     )
-    _write_titles(axes, rows[0], _column_titles(values, bool(carried)), title)
+    _write_titles(axes, rows[0], _column_titles(values, columns, most), title)
     return axes.figure  # type: ignore[return-value]
+
+
+class _Column(NamedTuple):
+    """An image of the page with what belongs to it: label map, voxels that count, and the errors of its points."""
+
+    name: str
+    image: Array
+    label: Array | None
+    counts: Array | None
+    errors: Array | None
+
+
+def _column(name: str, one: DrawnImage, fixed_points: Tensor | None) -> _Column:
+    """An image of the page as arrays."""
+    errors = None if one.points is None or fixed_points is None else one.points.double() - fixed_points.double()
+    return _Column(
+        name,
+        _array(one.image[0]),
+        None if one.label is None else one.label[0].detach().cpu().numpy(),
+        None if one.mask is None else (one.mask[0] > 0).cpu().numpy(),
+        None if errors is None else errors.detach().cpu().numpy(),
+    )
+
+
+def _arrived(ddf: Tensor, points: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """The points of the moving image, moved so that their errors are those after the registration."""
+    if points is None:
+        return None
+    return points[1].double() - sample_at(ddf[None].float(), points[0][None].to(ddf).float())[0].to(points[1])
+
+
+def _reached(ddf: Tensor, mask: Tensor | None) -> Tensor:
+    """The voxels of the fixed grid that the field takes to what counts of the moving image, ``(1, *spatial)``."""
+    within = inside_mask(ddf.float(), ddf.shape[1:])[None]
+    if mask is None:
+        return within
+    return within & (warp((mask > 0).float()[None], ddf[None].float(), padding="border")[0] > COVERED)
 
 
 def panels_of(figure: Figure) -> dict[str, list[float]]:
@@ -244,24 +321,14 @@ def panels_of(figure: Figure) -> dict[str, list[float]]:
         Left, top, right and bottom of the panels ``fixed`` and ``warped``, as shares of the page; empty for a figure
         without images.
     """
-    shown = [image for axes in figure.axes for image in axes.images]
-    if not shown:
-        return {}
+    shown = {image.get_label(): image for axes in figure.axes for image in axes.images[::-1]}
     width, height = figure.get_size_inches()
-    panels = {}
-    for name, column in (("fixed", 0), ("warped", 2)):
-        left, right, bottom, top = shown[column].get_extent()
+    panels: dict[str, list[float]] = {}
+    for name in [name for name in ("fixed", "warped") if name in shown]:
+        left, right, bottom, top = shown[name].get_extent()
         across, up = sorted((left / width, right / width)), sorted((1 - bottom / height, 1 - top / height))
         panels[name] = [float(end) for end in (across[0], up[0], across[1], up[1])]
     return panels
-
-
-def _labels_of(moving_label: Tensor | None, warped_label: Tensor | None, ddf: Tensor) -> list[Array]:
-    """The moving and the warped label map, none without a moving one."""
-    if moving_label is None:
-        return []
-    moved = warp(moving_label[None], ddf[None], mode="nearest")[0] if warped_label is None else warped_label
-    return [one[0].detach().cpu().numpy() for one in (moving_label, moved)]
 
 
 def _array(tensor: Tensor) -> Array:
@@ -293,47 +360,57 @@ def _windows(fixed: Array, moving: Array, *counts: Array | None) -> tuple[Array,
     return np.percentile(values, [0.5, 99.5]), strongest or 1.0
 
 
-def _cover(axes: Axes, panels: Sequence[Panel], plane: Plane, counts: Sequence[Array | None]) -> None:
-    """Cover what does not count of the images, and of their differences what does not count of either."""
-    for panel, numbers in zip(panels, ((0,), (1,), (2,), (0, 1), (0, 2)), strict=False):
-        masks = [mask for number in numbers if (mask := counts[number]) is not None]
-        covered = ~np.logical_and.reduce([plane.cut(mask) for mask in masks]) if masks else np.zeros(1)
-        if covered.any():
-            shade = np.array([*LEFT_OUT, 1.0 if len(numbers) > 1 else SHADE])
-            axes.imshow(covered[..., None] * shade, **_lying(panel))
+def _cover(axes: Axes, panel: Panel, columns: Sequence[_Column], plane: Plane, shade: float = 1.0) -> None:
+    """Cover what does not count of some images in a panel of theirs."""
+    masks = [plane.cut(one.counts) for one in columns if one.counts is not None]
+    covered = ~np.logical_and.reduce(masks) if masks else np.zeros(1)
+    if covered.any():
+        axes.imshow(covered[..., None] * np.array([*LEFT_OUT, shade]), **_lying(panel))
 
 
-def _draw_points(axes: Axes, panels: Sequence[Panel], plane: Plane, ddf: Tensor, fixed: Tensor, moving: Tensor) -> None:
-    """Mark the fixed points near a plane, and draw their errors before, and after the registration."""
-    found = sample_at(ddf[None].float().cpu(), fixed[None].float().cpu())[0].numpy()
-    points, before = (one.detach().cpu().double().numpy() for one in (fixed, moving - fixed))
+def _draw_points(axes: Axes, panels: Sequence[Panel], columns: Sequence[_Column], plane: Plane, points: Array) -> None:
+    """Mark the fixed points (N, d) near a plane in the panel of each image, and draw their errors there."""
     near = np.ones(len(points), bool) if plane.normal is None else abs(points[:, plane.normal] - plane.position) <= NEAR
-    axis, shape = [plane.across, plane.upward], plane.cut(ddf[0].numpy()).shape
-    for panel, error in zip(panels, (0 * before, before, before - found), strict=False):
-        ends = [panel.place(one[near][:, axis], shape) for one in (points, points + error)]
+    axis = [plane.across, plane.upward]
+    for panel, one in zip(panels, columns, strict=False):
+        errors = np.zeros_like(points) if one.errors is None else one.errors
+        shape = plane.cut(one.image).shape
+        ends = [panel.place(place[near][:, axis], shape) for place in (points, points + errors)]
         axes.add_collection(LineCollection(list(np.stack(ends, axis=1)), colors="yellow", linewidths=0.9))
         axes.plot(*ends[0].T, "+", color="yellow", markersize=4, markeredgewidth=0.8)
 
 
-def _draw_scale(axes: Axes, panel: Panel, longest: float) -> None:
-    """Draw the colors of the displacement's length, mm, into a corner of its panel."""
+def _draw_scale(axes: Axes, panel: Panel, longest: float, most: float) -> None:
+    """Draw the colors of the displacement's length, mm, into a corner of its panel; an arrow means that some go on."""
     gap, width, height = BAR
     left, top = min(panel.left, panel.right) + gap, max(panel.bottom, panel.top) - gap
     height = min(height, abs(panel.top - panel.bottom) - 2 * gap)
-    bar: dict[str, Any] = {"extent": (left, left + width, top - height, top), "origin": "lower", "aspect": "auto"}
+    bottom, head = top - height, 0.13 * height if most > longest else 0.0
+    bar: dict[str, Any] = {"extent": (left, left + width, bottom, top - head), "origin": "lower", "aspect": "auto"}
     axes.imshow(np.linspace(0, 1, 64)[:, None], cmap="viridis", zorder=3, **bar)
-    for place, text in ((top, f"{longest:.3g} mm"), (top - height, "0")):
-        side = "top" if place == top else "bottom"
-        axes.text(left + width + 0.04, place, text, fontsize=7, color="white", va=side, zorder=3)
+    if head:
+        corners = [(left, top - head), (left + width / 2, top), (left + width, top - head)]
+        axes.add_patch(Polygon(corners, facecolor=colormaps["viridis"](1.0), zorder=3))
+    for place, text, side in ((top - head, _mm(longest), "top"), (bottom, "0", "bottom")):
+        axes.text(left + width + 0.04, place, text, color="white", va=side, **READABLE)
+
+
+def _mm(length: float) -> str:
+    """A length as text."""
+    return f"{length:.3g} mm" if length < 1000 else f"{length:.0f} mm"
 
 
 def _draw_key(axes: Axes, panel: Panel, labels: Array) -> None:
-    """Write the numbers of the labels in their colors into the lower left corner of a panel."""
+    """Write the numbers of the labels in their colors into the lower left corner of a panel, as many as have room."""
     left, bottom = min(panel.left, panel.right) + BAR[0], min(panel.bottom, panel.top) + 0.04
-    known = np.unique(labels[labels != 0])
-    for number, label in enumerate(known[:KEY]):
-        place = (left + number * PANEL / KEY, bottom)
-        axes.text(*place, f"{label:g}", fontsize=7, color=_color(label), va="bottom", zorder=3)
+    end = max(panel.left, panel.right) - 3 * DIGIT
+    for label in np.unique(labels[labels != 0]):
+        text, color = f"{label:g}", _color(label)
+        if left + len(text) * DIGIT > end:
+            axes.text(left, bottom, "...", color="white", va="bottom", **READABLE)
+            break
+        axes.text(left, bottom, text, color=color, va="bottom", **READABLE)
+        left += (len(text) + 1) * DIGIT
 
 
 def _color(label: float) -> str:
@@ -341,8 +418,8 @@ def _color(label: float) -> str:
     return COLORS[int(label - 1) % len(COLORS)]
 
 
-def _column_titles(values: Mapping[str, float], outlined: bool = False) -> list[str]:
-    """Name the six columns, with the measures before and after, and say what outlines are."""
+def _column_titles(values: Mapping[str, float], columns: Sequence[_Column], most: float) -> list[str]:
+    """Name the columns, with the measures in each state, and say what outlines are."""
 
     def measures(suffix: str) -> str:
         dsc = f"DSC {values['dsc' + suffix]:.3f}, " if "dsc" in values else ""
@@ -350,13 +427,19 @@ def _column_titles(values: Mapping[str, float], outlined: bool = False) -> list[
         return f"{dsc}NCC {values['ncc' + suffix]:.3f}{tre}"
 
     aligned = "ncc_aligned" in values
+    outlined = columns[0].label is not None and columns[-1].label is not None
+    titles = {
+        "fixed": f"fixed\n{'outlines: — own, ··· fixed labels' * outlined}",
+        "as given": f"moving, as given\n{measures('_before')}",
+        "moving": f"moving, aligned\n{measures('_aligned')}" if aligned else f"moving\n{measures('_before')}",
+        "warped": f"warped\n{measures('')}",
+    }
     return [
-        f"fixed\n{'outlines: — own, ··· fixed labels' * outlined}",
-        f"moving, aligned\n{measures('_aligned')}" if aligned else f"moving\n{measures('_before')}",
-        f"warped\n{measures('')}",
-        "|fixed - moving|\nbefore",
+        *(titles[one.name] for one in columns),
+        f"|fixed - {'aligned' if aligned else 'moving'}|\nbefore",
         "|fixed - warped|\nafter",
-        f"displacement, as a grid\nfolding {values['folding_percent']:.2g} %",
+        f"displacement to {_mm(most)}\n{'after alignment' if aligned else 'as a grid'}, "
+        f"folding {values['folding_percent']:.2g} %",
     ]
 
 
@@ -397,18 +480,20 @@ def _closest_axes(world: Array) -> list[int]:
     return chosen
 
 
-def _page(planes: Sequence[Plane], shape: Sequence[int], spacing: Sequence[float]) -> tuple[Axes, list[list[Panel]]]:
-    """Return the axes of an empty page, and on it a row of six panels per plane, as high as the plane needs."""
+def _page(
+    planes: Sequence[Plane], shape: Sequence[int], spacing: Sequence[float], columns: int
+) -> tuple[Axes, list[list[Panel]]]:
+    """Return the axes of an empty page, and on it a row of panels per plane, as high as the plane needs."""
     extent = [size * step for size, step in zip(shape, spacing, strict=True)]
     heights = [PANEL * extent[plane.upward] / extent[plane.across] for plane in planes]
-    width, height = 6 * (PANEL + GAP), sum(heights) + len(planes) * ROW_GAP + HEAD
+    width, height = columns * (PANEL + GAP), sum(heights) + len(planes) * ROW_GAP + HEAD
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
     axes.set_autoscale_on(False)
     rows, top = [], height - HEAD
     for plane, high in zip(planes, heights, strict=True):
-        rows.append([_panel(plane, GAP / 2 + column * (PANEL + GAP), top, high) for column in range(6)])
+        rows.append([_panel(plane, GAP / 2 + column * (PANEL + GAP), top, high) for column in range(columns)])
         top -= high + ROW_GAP
     return axes, rows
 
@@ -424,14 +509,16 @@ def _lying(panel: Panel) -> dict[str, Any]:
     return {"extent": panel, "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 
-def _draw_contours(axes: Axes, panels: Sequence[Panel], maps: Sequence[Array]) -> None:
-    """Draw the outline of every label in its color: of each panel's own map, the fixed one first, and of that."""
-    outlines = [_outlines(labels) for labels in maps]
-    for number, panel in enumerate(panels):
-        if number < len(maps):
-            _draw_outlines(axes, panel, maps[0].shape, outlines[number], "solid")
-        if number:
-            _draw_outlines(axes, panel, maps[0].shape, outlines[0], "dotted")
+def _draw_contours(axes: Axes, panels: Sequence[Panel], columns: Sequence[_Column], plane: Plane) -> None:
+    """Draw the outline of every label in its color: of each image's own map, and of the fixed one."""
+    of_fixed = None if columns[0].label is None else _outlines(plane.cut(columns[0].label))
+    for panel, one in zip(panels, columns, strict=False):
+        shape = plane.cut(one.image).shape
+        if one.label is not None:
+            own = of_fixed if one is columns[0] and of_fixed is not None else _outlines(plane.cut(one.label))
+            _draw_outlines(axes, panel, shape, own, "solid")
+        if one is not columns[0] and of_fixed is not None:
+            _draw_outlines(axes, panel, shape, of_fixed, "dotted")
 
 
 def _outlines(labels: Array) -> list[tuple[Array, str]]:
@@ -482,6 +569,12 @@ def _write_titles(axes: Axes, panels: Sequence[Panel], titles: Sequence[str], ti
     """Write the title of each column above its first panel, and that of the page on top."""
     width, height = axes.get_xlim()[1], axes.get_ylim()[1]
     for panel, text in zip(panels, titles, strict=True):
-        middle = (panel.left + panel.right) / 2
-        axes.text(middle, max(panel.bottom, panel.top) + 0.06, text, fontsize=9, ha="center", va="bottom")
-    axes.text(width / 2, height - 0.02, title, fontsize=11, ha="center", va="top")
+        place = ((panel.left + panel.right) / 2, max(panel.bottom, panel.top) + 0.06)
+        axes.text(*place, text, fontsize=_fitting(text, PANEL + GAP, 9), ha="center", va="bottom")
+    size = _fitting(title, width, 11)
+    axes.text(width / 2, height - 0.05, title, fontsize=size, ha="center", va="top", parse_math=False)
+
+
+def _fitting(text: str, width: float, most: float) -> float:
+    """The size of a font, points, in which the lines of a text have room in a width, inches, and the largest one."""
+    return min(most, 120 * width / max(1, *map(len, text.split("\n"))))  # a character is 0.6 times as wide as its size

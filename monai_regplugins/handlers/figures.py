@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_regplugins.figures.field import draw_field
@@ -15,6 +16,7 @@ from monai_regplugins.figures.pair import draw_pair
 from monai_regplugins.figures.png import save_figure
 from monai_regplugins.io.result_folder import check_result
 from monai_regplugins.metrics.pair import true_field
+from monai_regplugins.result import RegistrationResult
 
 __all__ = ["FieldFigure", "PairFigure"]
 
@@ -44,8 +46,9 @@ class _Drawing:
 class PairFigure(_Drawing):
     """Save pictures of the best, the median and the worst pair of an evaluation by their scores, which they state.
 
-    They show the measures of :class:`RegistrationMetrics` where that is on the same engine, so those of its table.
-    Pairs are kept for it up to a GiB; of more data the pictures are of the first pairs.
+    They show the measures of :class:`RegistrationMetrics` where that is on the same engine, so those of its table, and
+    of pairs that were prepared with ``ResampleToFixedd(keep_original=True)`` what an inference shows. Pairs are kept
+    for it up to a GiB; of more data the pictures are of the first pairs.
 
     Args:
         path: the PNG file of the best pair; further ones get ``_2``, ``_3``, ... before the suffix.
@@ -75,10 +78,9 @@ class PairFigure(_Drawing):
     def _draw(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             if self._room > 0:
-                one = {key: item[key] for key in ("pair_id", "fixed") if key in item}
                 kept = {part: _on_cpu(values) for part, values in output.items() if part in ("pred", "label")}
-                self._pairs.append((one, kept))
-                self._room -= sum(value.nbytes for part in kept.values() for value in part.values())
+                self._pairs.append((item, kept))
+                self._room -= _size(item, *kept.values())
             else:
                 self._passed_over = True
 
@@ -93,9 +95,25 @@ class PairFigure(_Drawing):
             suffix = f"_{number}" if number > 1 else ""
             item, output = self._pairs[rank]
             note = f", {_place(rank, count)} {among}" if count > 1 else ""
-            picture = draw_pair(item, output, measured.get(item.get("pair_id")), judged=False, note=note)
+            picture = _picture(item, output, measured.get(item.get("pair_id")), note)
             save_figure(self.path.with_stem(self.path.stem + suffix), picture)
         self._pairs = []
+
+
+def _picture(
+    item: Mapping[str, Any], output: Mapping[str, Any], metrics: Mapping[str, float] | None, note: str
+) -> Figure:
+    """Draw a pair, by its original images if it has them, as an inference does."""
+    if "moving_original" not in item:
+        return draw_pair(item, output, metrics, judged=False, note=note)
+    result = RegistrationResult(item, output)
+    return result.drawn(result.measure() if metrics is None else metrics, judged=False, note=note)
+
+
+def _size(*parts: Mapping[str, Any]) -> int:
+    """The bytes of the tensors among some values, each of which counts once."""
+    tensors = (value for part in parts for value in part.values() if isinstance(value, Tensor))
+    return sum({value.data_ptr(): value.nbytes for value in tensors}.values())
 
 
 def _on_cpu(values: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
+from monai_regplugins.figures import DrawnImage, pair_figure
 from monai_regplugins.figures import pair as figure
-from monai_regplugins.figures import pair_figure
 from monai_regplugins.figures.pair import panels_of
 from monai_regplugins.figures.png import png_of
 
@@ -39,7 +40,16 @@ def volume_pair() -> dict[str, torch.Tensor]:
 def images_of(drawn: Figure) -> np.ndarray:
     """Return the five images and the length of the displacement of each row, (rows, 6); the last image is its scale."""
     (axes,) = drawn.axes
-    return np.array(axes.images[:-1], dtype=object).reshape(-1, 6)
+    images = [image for image in axes.images if image.get_array().ndim == 2]
+    return np.array(images[:-1], dtype=object).reshape(-1, 6)
+
+
+def covers_of(drawn: Figure, row: int = 0) -> dict[int, np.ndarray]:
+    """Return where the panels of a row are covered, by their column."""
+    places = [image.get_extent() for image in images_of(drawn)[row]]
+    covers = [image for image in drawn.axes[0].images if image.get_array().ndim == 3]
+    found = [(places.index(one.get_extent()), one) for one in covers if one.get_extent() in places]
+    return {column: np.asarray(one.get_array()[..., 3] > 0) for column, one in found}
 
 
 def lines_of(drawn: Figure) -> list[LineCollection]:
@@ -146,15 +156,52 @@ def test_what_does_not_count_is_covered_and_determines_no_window() -> None:
     mask = torch.ones(1, 10, 12, 8)
     mask[:, 7:] = 0
     padded = {**pair, **{key: torch.where(mask > 0, pair[key], -50.0) for key in ("fixed", "moving")}}
-    drawn = pair_figure(**padded, masks=[mask, mask, None])
+    drawn = pair_figure(**padded, masks=[mask, mask, mask])
     (axes,) = drawn.axes
-    covers = [image for image in axes.images if image.get_array().ndim == 3]
-    assert len(covers) == 3 * 4 - 4  # of all but the warped image; the sagittal plane, index 3, has none of it
-    np.testing.assert_array_equal(covers[0].get_array()[..., 3] > 0, np.arange(10)[None].repeat(12, 0) >= 7)
+    for row in range(2):
+        assert sorted(covers_of(drawn, row)) == [0, 1, 2, 3, 4]
+    assert not covers_of(drawn, 2)  # the sagittal plane, index 3, has none of it
+    for cover in covers_of(drawn).values():
+        np.testing.assert_array_equal(cover, np.arange(10)[None].repeat(12, 0) >= 7)
     inside = torch.cat([padded[key][mask > 0] for key in ("fixed", "moving")])
     assert axes.images[0].get_clim() == pytest.approx(np.percentile(inside, [0.5, 99.5]), rel=1e-5)
     difference = (padded["fixed"] - padded["moving"]).abs()[mask > 0]
     assert axes.images[3].get_clim()[1] == pytest.approx(float(np.percentile(difference, 99.5)), rel=1e-5)
+
+
+def test_what_the_moving_image_does_not_reach_is_covered() -> None:
+    """The field moves by a voxel along the first axis, whose last plane it takes beyond the image."""
+    found = covers_of(pair_figure(**volume_pair()))
+    assert sorted(found) == [2, 4]  # the warped image and its difference
+    for cover in found.values():
+        np.testing.assert_array_equal(cover, np.arange(10)[None].repeat(12, 0) == 9)
+
+
+def test_what_counts_of_the_moving_image_counts_where_the_field_takes_it() -> None:
+    mask = torch.ones(1, 10, 12, 8)
+    mask[:, :3] = 0
+    found = covers_of(pair_figure(**volume_pair(), masks=[None, mask]))
+    assert sorted(found) == [1, 2, 3, 4]
+    for column, first in ((1, 3), (2, 2), (3, 3), (4, 2)):
+        beyond = 10 if column in (1, 3) else 9
+        columns = np.arange(10)[None].repeat(12, 0)
+        np.testing.assert_array_equal(found[column], (columns < first) | (columns >= beyond))
+
+
+def test_an_arrow_and_the_title_tell_displacements_beyond_the_scale() -> None:
+    pair = volume_pair()
+    assert not pair_figure(**pair).axes[0].patches
+    pair["ddf"][1, 5, 6, 3] = 4.5  # of one voxel, 8 mm long with the other component
+    pair["ddf"][0, 5, 6, 3] = 0.0
+    pair["ddf"][2, 5, 6, 3] = 10.0
+    drawn = pair_figure(**pair)
+    (arrow,) = drawn.axes[0].patches
+    bar = drawn.axes[0].images[-1]
+    left, right, _, top = bar.get_extent()
+    corners = arrow.get_xy()
+    assert (corners[:, 0].min(), corners[:, 0].max(), corners[:, 1].min()) == pytest.approx((left, right, top))
+    assert images_of(drawn)[0, 5].get_clim() == (0.0, 1.0)  # mm
+    assert titles_of(drawn)[5].startswith(f"displacement to {41.0:.3g} mm\n")  # 9 and 40 mm
 
 
 def test_planes_lie_in_the_mask_where_there_are_no_labels() -> None:
@@ -194,7 +241,7 @@ def test_titles_give_measures_before_and_after() -> None:
     assert titles[0] == "fixed\noutlines: — own, ··· fixed labels"
     assert titles[1].startswith("moving\nDSC 0.667, NCC 0.")
     assert titles[2] == "warped\nDSC 1.000, NCC 1.000"
-    assert titles[5:] == ["displacement, as a grid\nfolding 0 %", "a_to_b"]
+    assert titles[5:] == ["displacement to 1 mm\nas a grid, folding 0 %", "a_to_b"]
 
 
 def test_landmark_errors_are_in_the_titles_and_the_moving_image_is_the_aligned_one() -> None:
@@ -202,6 +249,82 @@ def test_landmark_errors_are_in_the_titles_and_the_moving_image_is_the_aligned_o
     known |= {"tre_before": 9.0, "tre_aligned": 4.0, "tre": 1.234}
     titles = titles_of(pair_figure(**volume_pair(), metrics=known))
     assert titles[1:3] == ["moving, aligned\nNCC 0.200, TRE 4.00 mm", "warped\nNCC 0.750, TRE 1.23 mm"]
+    assert titles[3] == "|fixed - aligned|\nbefore"
+    assert titles[5] == "displacement to 1 mm\nafter alignment, folding 3 %"
+
+
+def test_the_moving_image_as_it_was_given_has_a_column_of_its_own() -> None:
+    pair, mask = volume_pair(), torch.ones(1, 10, 12, 8)
+    mask[:, 6:] = 0
+    fixed = torch.tensor([[4.0, 5.0, 2.0]])
+    image, label = (pair[key].roll(2, 1) for key in ("moving", "moving_label"))
+    far = DrawnImage(image, label, mask, fixed + torch.tensor([5.0, 0, 0]))
+    known = {"ncc_before": 0.1, "ncc_aligned": 0.2, "ncc": 0.75, "folding_percent": 3.0}
+    drawn = pair_figure(**pair, metrics=known, given=far, points=(fixed, fixed + 1))
+    (axes,) = drawn.axes
+    flat = [image for image in axes.images if image.get_array().ndim == 2][:7]
+    names = ["fixed", "as given", "moving", "warped"]
+    assert [image.get_label() for image in flat[:4]] == names
+    np.testing.assert_array_equal(flat[1].get_array(), far.image[0, ..., 2].T)
+    (cover,) = [one for one in axes.images if one.get_array().ndim == 3 and one.get_extent() == flat[1].get_extent()]
+    np.testing.assert_array_equal(cover.get_array()[..., 3] > 0, np.arange(10)[None].repeat(12, 0) >= 6)
+    titles = [text.get_text() for text in axes.texts if text.get_text().startswith(("fixed", "moving", "warped"))]
+    assert titles[1:] == ["moving, as given\nNCC 0.100", "moving, aligned\nNCC 0.200", "warped\nNCC 0.750"]
+    contours = lines_of(drawn)[:7]
+    outer = [
+        edges(one.get_segments()[0], flat[panel]) for one, panel in zip(contours, (0, 1, 1, 2, 2, 3, 3), strict=True)
+    ]
+    assert outer[1] == ([5.5, 3.5], [8.5, 8.5])  # moved by three voxels
+    assert outer[0] == outer[2] == outer[4] == outer[6] == ([2.5, 3.5], [5.5, 8.5])
+    (line,) = lines_of(drawn)[8].get_segments()
+    left, right, _, _ = flat[1].get_extent()
+    assert np.ptp(line, axis=0) / [(right - left) / 10, 1] == pytest.approx([5.0, 0.0])
+    places = panels_of(drawn)
+    width = drawn.get_size_inches()[0]
+    assert places["warped"][0] * width == pytest.approx(flat[3].get_extent()[0])
+
+
+def test_labels_of_the_moving_image_alone_are_drawn() -> None:
+    """As when an atlas brings its labels to a patient who has none."""
+    pair = volume_pair()
+    del pair["fixed_label"]
+    drawn = pair_figure(**pair)
+    _, moving, warped = images_of(drawn)[0][:3]
+    for lines, image, corners in zip(
+        lines_of(drawn)[:2], (moving, warped), (([3.5, 3.5], [6.5, 8.5]), ([2.5, 3.5], [5.5, 8.5])), strict=True
+    ):
+        (line,) = lines.get_segments()
+        assert edges(line, image) == corners
+    assert "2" in [text.get_text() for text in drawn.axes[0].texts]
+    assert titles_of(drawn)[0] == "fixed\n"
+
+
+def test_titles_and_numbers_of_labels_have_room() -> None:
+    """A long name, large errors and numbers of many digits; what looks like mathematics is text."""
+    pair = volume_pair()
+    for key in ("fixed_label", "moving_label"):
+        pair[key] = pair[key].int()
+        pair[key][0, :, 0] = 11100 + torch.arange(10)[:, None]
+    known = dict.fromkeys(("dsc_before", "dsc", "ncc_before", "ncc"), 0.875)
+    known |= {"tre_before": 1234.56, "tre": 1234.56, "folding_percent": 12.5}
+    drawn = pair_figure(**pair, metrics=known, title="$a_b$ " + "patient_0000_follow_up_" * 12)
+    (axes,) = drawn.axes
+    boxes = [text.get_window_extent().transformed(axes.transData.inverted()) for text in axes.texts]
+    *columns, page = boxes[-7:]
+    width, height = drawn.get_size_inches()
+    assert 0 < page.x0 < page.x1 < width
+    assert page.y0 > max(box.y1 for box in columns)
+    assert page.y1 < height
+    for one, following in pairwise(columns):
+        assert one.x1 < following.x0
+    left, right = sorted(images_of(drawn)[0, 0].get_extent()[:2])
+    key = [box for box, text in zip(boxes, axes.texts, strict=True) if text.get_text() in ("2", "...", "11100")]
+    assert len(key) == 3
+    numbers = [box for box in boxes if box.y0 < key[0].y1 and box.x1 < right + 1 and box.y1 < columns[0].y0]
+    for one, following in pairwise(sorted((box for box in numbers if box.x0 < right), key=lambda box: box.x0)):
+        assert one.x1 < following.x0
+    assert left < min(box.x0 for box in key)
+    assert max(box.x1 for box in key) < right
 
 
 def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +332,7 @@ def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.Monk
     known = {"dsc_before": 0.25, "dsc": 0.5, "ncc_before": 0.125, "ncc": 0.75, "folding_percent": 3.0}
     titles = titles_of(pair_figure(**volume_pair(), metrics=known))
     assert titles[1:3] == ["moving\nDSC 0.250, NCC 0.125", "warped\nDSC 0.500, NCC 0.750"]
-    assert titles[5] == "displacement, as a grid\nfolding 3 %"
+    assert titles[5] == "displacement to 1 mm\nas a grid, folding 3 %"
 
 
 def test_windows_of_a_large_image_are_those_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +358,7 @@ def test_a_volume_lies_as_radiologists_look_at_it(signs: tuple[int, ...], order:
     """Right is at the left of the page, front at the top of an axial plane and left of a sagittal one, head up."""
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs)[:, order]  # array axis k runs along world axis order[k]
-    pair = volume_pair()
-    del pair["fixed_label"]
+    pair = {key: one for key, one in volume_pair().items() if not key.endswith("label")}
     drawn = pair_figure(**pair, affine=affine)
     for number, (across, upward) in enumerate(((0, 1), (0, 2), (1, 2))):
         for image in images_of(drawn)[number]:

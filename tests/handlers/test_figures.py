@@ -9,11 +9,14 @@ import pytest
 import torch
 from ignite.engine import Engine
 from matplotlib.figure import Figure
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_regplugins.figures import pair as figure
 from monai_regplugins.handlers import FieldFigure, PairFigure
 from monai_regplugins.handlers import figures as handlers
+from monai_regplugins.result import RegistrationResult
+from monai_regplugins.transforms import ResampleToFixedd
 
 
 def test_handler_draws_pairs_of_every_second_evaluation(
@@ -114,3 +117,41 @@ def test_file_is_made_for_the_first_known_field_only(tmp_path: Path) -> None:
     evaluation(FieldFigure(path), [real, known])
     with Image.open(path) as image:
         assert image.size[0] > 500
+
+
+def test_a_pair_with_its_original_images_is_drawn_as_an_inference_draws_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Aligned first; the field takes a part of the fixed image beyond the moving one."""
+    affine = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0], dtype=torch.float64))
+    images = {side: MetaTensor(torch.rand(1, 12, 10, 8), affine=affine) for side in ("fixed", "moving")}
+    item: Any = ResampleToFixedd("center", keep_original=True)({**images, "pair_id": "a_to_b"})
+    targets = {key: torch.as_tensor(item[key]).as_subclass(torch.Tensor) for key in (*images, "spacing")}
+    pred = {"ddf": torch.full((3, 12, 10, 8), 1.5), "warped": targets["moving"]}
+    pictures: list[Figure] = []
+    monkeypatch.setattr(handlers, "save_figure", lambda _, picture: pictures.append(picture))
+
+    def step(engine: Any, _: Any) -> Any:
+        engine.state.batch = [item]
+        return [{"pred": pred, "label": targets}]
+
+    engine = Engine(step)
+    engine.state.rank = 0
+    PairFigure(tmp_path / "pair.png").attach(engine)
+    engine.run([0])
+    (drawn,) = pictures
+    expected = RegistrationResult(item, {"pred": pred, "label": targets}).figure
+    shown, wanted = ([np.asarray(image.get_array()) for image in one.axes[0].images] for one in (drawn, expected))
+    assert len(shown) == len(wanted) > 3 * 7
+    for image, other in zip(shown, wanted, strict=True):
+        np.testing.assert_array_equal(image, other)
+    covered = [image for image in shown if image.ndim == 3]
+    assert covered
+    titles = " ".join(text.get_text() for text in drawn.axes[0].texts)
+    assert "moving, as given" in titles
+    assert "|fixed - aligned|" in titles
+
+
+def test_what_is_in_several_places_counts_once() -> None:
+    image = torch.zeros(1, 4, 4)
+    assert handlers._size({"fixed": image, "pair_id": "a"}, {"fixed": image, "ddf": torch.zeros(2, 4, 4)}) == 3 * 64
