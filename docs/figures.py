@@ -16,13 +16,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy import ndimage
 
 from monai_regplugins import load_bundle
 from monai_regplugins.bundle_folders import read_json
 from monai_regplugins.data import validation_pairs
-from monai_regplugins.figures.pair import planes_through
+from monai_regplugins.figures.pair import LEFT_OUT, planes_through
 from monai_regplugins.networks.blocks.local_gaussian import from_json
 from monai_regplugins.outputs.local_transforms import local_transforms_figure
 from monai_regplugins.phantoms import abdomen_subject, cine_lung_subject, open_dataset
@@ -34,6 +35,7 @@ IMAGES = Path(__file__).parent / "images"
 BUNDLES = Path(__file__).parents[1] / "bundles"
 PHANTOMS = {"ran": "abdomen", "r2n2": "cine_lung", "regnet": "thorax"}
 SHAPE, SPACING = (80, 64, 80), 4.0
+GRAY, MAGMA = (colormaps[name].with_extremes(bad=LEFT_OUT) for name in ("gray", "magma"))  # what was not scanned
 
 
 def phantom_figure(seeds: tuple[int, ...] = (1, 2, 3)) -> Figure:
@@ -50,8 +52,8 @@ def phantom_figure(seeds: tuple[int, ...] = (1, 2, 3)) -> Figure:
             organs = np.ma.masked_equal(label[plane].T, 0)
             ax.imshow(organs, cmap="tab20", vmin=1, vmax=12, alpha=0.35, origin="lower", interpolation="nearest")
             ax.set_axis_off()
-        for ax in row[:3]:
-            ax.invert_xaxis()  # as radiologists look: the patient's right, and the liver, on the left
+        for ax in row:
+            ax.invert_xaxis()  # as radiologists look: the patient's right, and the liver, or the front on the left
     return figure
 
 
@@ -77,15 +79,15 @@ def thorax_figure(seeds: tuple[int, ...] = (1, 3)) -> Figure:
         subject = thorax_subject(seed)
         inspired, expired = subject.images.astype(float)
         position = np.indices(inspired.shape) + thorax_displacement(subject, fixed=0, moving=1)
-        registered = ndimage.map_coordinates(expired, position, order=1, cval=-1000)
+        registered = ndimage.map_coordinates(expired, position, order=1, cval=np.nan)
         axial, coronal, sagittal = np.s_[:, :, 54], np.s_[:, 36], np.s_[84]
         planes = [inspired[axial], *(image[coronal] for image in (inspired, expired, registered))]
         planes += [inspired[sagittal], expired[sagittal]]
         for ax, plane, title in zip(row, planes, titles, strict=True):
-            ax.imshow(plane.T, cmap="gray", vmin=-1050, vmax=250, origin="lower")
+            ax.imshow(plane.T, cmap=GRAY, vmin=-1050, vmax=250, origin="lower")
             ax.set_title(title if ax in axes[0] else "", fontsize=9)
             ax.set_axis_off()
-        for ax in row[:4]:
+        for ax in row:
             ax.invert_xaxis()  # as radiologists look
         for ax, places in zip(row[1:3], subject.landmarks, strict=True):
             near = places[np.abs(places[:, 1] - 36) < 3]
@@ -140,34 +142,40 @@ def cases_figure(name: str) -> Figure:
     """The validation pairs of a bundle's phantom with the least, the median and the largest TRE after its network.
 
     Fixed, moving, registered and registered with refinement, and the differences of the last three to the first, in the
-    window of the bundle; differences up to half of it.
+    window of the bundle; differences up to half of it. What the moving image does not reach is blue.
     """
     window = read_json(BUNDLES / name / "configs" / "inference.json").get("window")
     folder = BUNDLES / name / "data" / PHANTOMS[name]
     pairs = validation_pairs(open_dataset(folder, folder, PHANTOMS[name]))
     plain, refined = (load_bundle(BUNDLES / name, refine_steps=steps) for steps in (0, 30))
     results = sorted(((register_pair(plain, pair), pair) for pair in pairs), key=lambda one: one[0].metrics["tre"])
-    figure = Figure(figsize=(15, 6.6), layout="constrained")
+    figure = Figure(figsize=(15.6, 6.6), layout="constrained")
     grid = figure.subplots(3, 7)
     for row, case, place in zip(grid, ("best", "median", "worst"), (0, len(results) // 2, -1), strict=True):
         alone, pair = results[place]
         better = register_pair(refined, pair)
         fixed, moving = (np.squeeze(np.asarray(nib.load(pair[key]).dataobj, float)) for key in ("fixed", "moving"))
-        warped = [np.asarray(one.warped[0], float).reshape(fixed.shape) for one in (alone, better)]
+        images = [
+            np.ma.masked_array(np.asarray(one.warped[0], float), ~one.shown[0].numpy()) for one in (alone, better)
+        ]
         labels = np.squeeze(np.asarray(nib.load(pair["fixed_label"]).dataobj))
         plane = planes_through(labels > 0, alone.warped.affine)[-1 if fixed.ndim == 2 else 1]
         gray = np.percentile(fixed, [0.5, 99.5]) if window is None else np.array(window)
-        moving, warped = moving.clip(*gray), [image.clip(*gray) for image in warped]
+        images = [image.clip(*gray) for image in (moving, *images)]
         errors = [alone.metrics["tre_before"], alone.metrics["tre"], better.metrics["tre"]]
         titles = [
             f"{text}, {error:.1f} mm" for text, error in zip(("moving", "network", "refined"), errors, strict=True)
         ]
-        for axes, image, title in zip(row, (fixed, moving, *warped), (f"{case}: fixed", *titles), strict=False):
-            axes.imshow(plane.cut(image), cmap="gray", vmin=gray[0], vmax=gray[1])
+        for axes, image, title in zip(row, (fixed, *images), (f"{case}: fixed", *titles), strict=False):
+            axes.imshow(plane.cut(image), cmap=GRAY, vmin=gray[0], vmax=gray[1])
             axes.set_title(title, fontsize=9)
-        for axes, image in zip(row[4:], (moving, *warped), strict=True):
-            strength = plane.cut(np.abs(fixed.clip(*gray) - image))
-            axes.imshow(strength, cmap="magma", vmin=0, vmax=(gray[1] - gray[0]) / 2)
+        top, differences = (gray[1] - gray[0]) / 2, [plane.cut(np.abs(fixed.clip(*gray) - one)) for one in images]
+        for axes, difference in zip(row[4:], differences, strict=True):
+            strength = axes.imshow(difference, cmap=MAGMA, vmin=0, vmax=top)
+        beyond = any(difference.max() > top for difference in differences)
+        figure.colorbar(
+            strength, ax=row[-1], extend="max" if beyond else "neither", label="" if name == "r2n2" else "HU"
+        )
         for axes in row:
             plane.show(axes, [1.0] * fixed.ndim)
     for axes, text in zip(grid[0, 4:], ("before", "network", "refined"), strict=True):
