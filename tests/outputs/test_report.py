@@ -265,7 +265,7 @@ def test_the_slider_moves_and_nothing_is_asked_for(browser: Any, strange_report:
     assert len(sliders) == 2
     top, control = (sliders[0].find_element("css selector", part) for part in (".top", "input"))
     assert [one.text for one in sliders[0].find_elements("css selector", "p span")] == ["fixed", "warped"]
-    assert top.size == sliders[0].find_element("css selector", "img").size  # one image lies on the other
+    assert top.size == top.find_element("css selector", "img").size
     grasp = (
         "arguments[0].scrollIntoView(); const box = arguments[0].getBoundingClientRect(); const y = box.y + 2;"
         "return [0.1, 0.9].every(x => document.elementFromPoint(box.x + x * box.width, y) === arguments[0])"
