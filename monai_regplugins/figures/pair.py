@@ -322,9 +322,11 @@ def panels_of(figure: Figure) -> dict[str, list[float]]:
         without images.
     """
     shown = {image.get_label(): image for axes in figure.axes for image in axes.images[::-1]}
+    if not shown:
+        return {}
     width, height = figure.get_size_inches()
-    panels: dict[str, list[float]] = {}
-    for name in [name for name in ("fixed", "warped") if name in shown]:
+    panels = {}
+    for name in ("fixed", "warped"):
         left, right, bottom, top = shown[name].get_extent()
         across, up = sorted((left / width, right / width)), sorted((1 - bottom / height, 1 - top / height))
         panels[name] = [float(end) for end in (across[0], up[0], across[1], up[1])]
