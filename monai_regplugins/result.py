@@ -15,7 +15,14 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
-from monai_regplugins.grids import as_meta_tensor, linear_kind, map_points, voxel_spacing, world_affine
+from monai_regplugins.grids import (
+    as_meta_tensor,
+    linear_kind,
+    map_points,
+    sample_affine,
+    voxel_spacing,
+    world_affine,
+)
 from monai_regplugins.metrics.measure import Measure
 from monai_regplugins.metrics.pair import measure_pair
 from monai_regplugins.transforms.measured import COVERED
@@ -23,7 +30,6 @@ from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
     map_to_moving,
     resample_aligned,
-    resample_original,
     solved_inverse,
     total_displacement,
 )
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistrationResult"]
 
 FAILED = 0.1  # voxels that an inverse misses by
+SCALED = 500_000  # voxels that determine a scale of gray values
 TOLD = ("working_voxels", "refined_voxels", "network_folding")  # by an inferer
 
 Part: TypeAlias = "Callable[[RegistrationResult, Path], object]"
@@ -304,6 +311,13 @@ class RegistrationResult:
         return back
 
     @property
+    def _fixed_to_moving_voxels(self) -> Tensor:
+        """From fixed voxels to those of the moving image by headers and initial alignment, ``A_m^-1 T A``."""
+        fixed, moving = (world_affine(image.affine, len(self.ddf), "image") for image in (self.fixed, self.moving))
+        matrix: Tensor = torch.linalg.inv(moving) @ self._alignment @ fixed
+        return matrix
+
+    @property
     def _alignment(self) -> Tensor:
         """The matrix of the initial alignment, fixed to moving world, (d + 1, d + 1), RAS mm, float64."""
         return torch.as_tensor(self.item["initial_alignment_matrix"]).double()
@@ -343,7 +357,7 @@ class RegistrationResult:
         """:attr:`evidence` by the images before the registration."""
         d, (fixed, moving) = len(self.ddf), (self.fixed, self.moving)
         fixed_affine, moving_affine = (world_affine(image.affine, d, "image") for image in (fixed, moving))
-        to_moving = torch.linalg.inv(moving_affine) @ self._alignment @ fixed_affine
+        to_moving = self._fixed_to_moving_voxels
         sides = [max(extents(fixed.shape[1:], fixed_affine)), max(extents(moving.shape[1:], moving_affine))]
         mask = self.targets.get("fixed_mask")
         clipped = [clipped_percent(image) for image in (fixed, self.targets["moving"])]
@@ -380,9 +394,9 @@ class RegistrationResult:
         """
         if "warped_mask" in self._warped:
             return torch.as_tensor(self._warped["warped_mask"]).as_subclass(Tensor)
-        view = torch.tensor(True).expand(self.moving.shape)  # one number
-        grids = self.moving.affine, self.fixed.affine, self.displacement
-        return resample_original(view, *grids, "nearest")
+        view, d = torch.tensor(True).expand(self.moving.shape), len(self.ddf)  # one number
+        matrix = self._fixed_to_moving_voxels
+        return sample_affine(view, matrix, self.fixed.shape[1:], "nearest", 0.0, matrix[:d, :d], self.ddf)
 
     @property
     def _compared_in_each_state(self) -> dict[str, Tensor | None]:
@@ -425,23 +439,29 @@ class RegistrationResult:
             found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, self.compared)
         return found
 
-    def _in_window(self, image: MetaTensor) -> Tensor:
+    def _in_window(self, image: Tensor) -> Tensor:
         """A moving image clipped as the network's was."""
         window = self.item.get("moving_window")
-        values = image.as_tensor().float()
+        values = torch.as_tensor(image).as_subclass(Tensor).float()
         return values if window is None else values.clamp(*window.tolist())
 
     def _as_seen(self, values: Tensor) -> Tensor:
         """Values of the moving image, clipped as the network's were, in the scale of the network's."""
         low, slope, seen = self._scale
-        return (values - low) * slope + seen
+        return (values - low).mul_(slope).add_(seen)
 
     @cached_property
     def _scale(self) -> tuple[float, float, float]:
         """The least clipped value of the aligned image, and the line to what the network saw: slope and least value."""
-        own, seen, mask = self._in_window(self.aligned), self.targets["moving"], self.targets.get("moving_mask")
-        if mask is not None and bool(mask.any()):
-            own, seen = own[mask > 0], seen[mask > 0]
+        seen, mask = self.targets["moving"], self.targets.get("moving_mask")
+        step = math.ceil((seen.numel() / SCALED) ** (1 / (seen.ndim - 1)))
+        some = (slice(None), *(slice(None, None, step),) * (seen.ndim - 1))
+        matrix = self._fixed_to_moving_voxels
+        matrix = matrix @ torch.diag(matrix.new_tensor([step] * (seen.ndim - 1) + [1]))
+        sampled = sample_affine(self.moving.as_tensor(), matrix, seen[some].shape[1:], "linear", None)
+        own, seen = self._in_window(sampled), seen[some]
+        if mask is not None and bool((mask[some] > 0).any()):
+            own, seen = own[mask[some] > 0], seen[mask[some] > 0]
         low, top = float(own.min()), float(own.max())
         return low, float(seen.max() - seen.min()) / ((top - low) or 1.0), float(seen.min())
 
