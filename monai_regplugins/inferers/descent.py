@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+from monai_regplugins.losses.axis_products import along_axes, gaussian_matrix, interpolation_matrix
 from monai_regplugins.losses.slabs import SlabLoss
 
 __all__ = ["Descent", "NodeDescent"]
@@ -33,14 +34,17 @@ class Descent(NamedTuple):
 
 
 class NodeDescent:
-    r"""Minimize a loss of ``start + W v`` over nodal displacements v, by Adam (Kingma and Ba 2015), from v = 0.
+    r"""Minimize a loss of ``start + W G v`` over nodal values v, by Adam (Kingma and Ba 2015), from v = 0.
 
-    W interpolates linearly from the nodes to the voxels; the gradient of v is :math:`W^T \partial L / \partial u`,
-    small matrix products along each axis.
+    G smooths the nodes by a Gaussian, and W interpolates linearly from them to the voxels; the gradient of v is
+    :math:`G^T W^T \partial L / \partial u`, small matrix products along each axis. Adam's steps are about as long at
+    each node, whatever the images show there: without G each node follows its own noise. With it neighbors move
+    together, as by smoothed gradients (Sundaramoorthi et al. 2007, IJCV 73, 345), which leads farther in as many steps.
 
     Args:
         steps: maximum number of steps.
         spacing: node spacing in voxels; 1 optimizes every voxel.
+        node_smoothing: standard deviation of G, nodes; 0 for none.
         learning_rate: approximate maximum displacement of a node per step, in voxels.
         patience: number of steps of the stopping criterion.
         smallest_change: stop when the loss range over the last ``patience`` steps falls below this fraction of its
@@ -59,9 +63,10 @@ class NodeDescent:
         self,
         steps: int,
         spacing: int = 2,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.2,
         patience: int = 10,
-        smallest_change: float = 1e-3,
+        smallest_change: float = 0.01,
+        node_smoothing: float = 1.0,
     ) -> None:
         if steps < 0 or min(spacing, patience) < 1:
             raise InputError(
@@ -71,9 +76,12 @@ class NodeDescent:
         if not learning_rate > 0 or not 0 <= smallest_change < 1:
             raise InputError(
                 f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
-                "and a fraction from 0 to below 1; 0.1 and 0.001 are the defaults."
+                "and a fraction from 0 to below 1; 0.2 and 0.01 are the defaults."
             )
+        if not 0 <= node_smoothing < math.inf:
+            raise InputError(f"node_smoothing is {node_smoothing}, expected nodes from 0 on; 1 is the default.")
         self.steps, self.spacing, self.learning_rate = steps, spacing, learning_rate
+        self.node_smoothing = node_smoothing
         self.patience, self.smallest_change = patience, smallest_change
 
     def __call__(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor) -> Descent:
@@ -84,40 +92,62 @@ class NodeDescent:
             start: the field to start at, ``(1, d, *spatial)``.
 
         Returns:
-            The residual ``W v`` of the lowest loss seen, zero if no step lowered it.
+            The residual ``W G v`` of the lowest loss seen, zero if no step lowered it.
         """
         size = start.shape[2:]
-        weights = self._weights(size, start)
-        nodes = start.new_zeros(1, len(size), *(w.shape[1] for w in weights))
+        smoothing = self._smoothing(size, start)
+        weights = [w @ g for w, g in zip(self._interpolation(size, start), smoothing, strict=True)]
+        nodes = start.new_zeros(1, len(size), *self.nodes(size))
         best, losses = self._minimize(_of_nodes(objective, start, weights), nodes, size.numel())
         return Descent(along_axes(best, weights), losses)
 
     def of_velocity(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor, size: list[int]) -> Descent:
-        r"""Descend over stationary velocities at the nodes: minimize the loss of :math:`W \exp(v)`.
+        r"""Descend over stationary velocities at the nodes: minimize the loss of :math:`W \exp(v_0 + G v)`.
 
         The exponential is that of :func:`~monai_regplugins.fields.exponential` on the grid of the nodes.
 
         Args:
             objective: the loss of a field, a scalar.
-            start: the velocity to start at, ``(1, d, *nodes)`` in voxels of the nodes' grid, see :meth:`nodes`.
+            start: v0, the velocity to start at, ``(1, d, *nodes)`` in voxels of the nodes' grid, see :meth:`nodes`.
             size: of the field.
 
         Returns:
             The velocity of the lowest loss seen, ``(1, d, *nodes)``.
         """
-        growth = _growth(start, size)
+        growth, smoothing = _growth(start, size), self._smoothing(size, start)
         still = start.new_zeros(1).expand(1, len(size), *size)
-        of_field = _of_nodes(objective, still, self._weights(size, start))
-        best, losses = self._minimize(_of_exponential(of_field, growth), start * growth, math.prod(size))
-        return Descent(best / growth, losses)
+        of_field = _of_nodes(objective, still, self._interpolation(size, start))
+
+        def velocity(nodes: Tensor) -> Tensor:
+            return start + along_axes(nodes, smoothing) / growth  # nodes in voxels of the field, as steps are
+
+        best, losses = self._minimize(
+            _of_exponential(of_field, velocity, growth), torch.zeros_like(start), math.prod(size)
+        )
+        return Descent(velocity(best), losses)
+
+    def shorter(self) -> NodeDescent:
+        """The same of half as many steps, for a level that begins where a coarser one ended.
+
+        Example:
+            >>> NodeDescent(30).shorter().steps
+            15
+        """
+        other = copy.copy(self)
+        other.steps = -(-self.steps // 2)
+        return other
 
     def nodes(self, size: Sequence[int]) -> list[int]:
         """Number of nodes along each axis of a grid."""
         return [-(-n // self.spacing) for n in size]
 
-    def _weights(self, size: Sequence[int], like: Tensor) -> list[Tensor]:
+    def _interpolation(self, size: Sequence[int], like: Tensor) -> list[Tensor]:
         """W along each axis."""
         return [interpolation_matrix(n, m, like) for n, m in zip(size, self.nodes(size), strict=True)]
+
+    def _smoothing(self, size: Sequence[int], like: Tensor) -> list[Tensor]:
+        """G along each axis."""
+        return [gaussian_matrix(m, self.node_smoothing, like) for m in self.nodes(size)]
 
     def _minimize(
         self, value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, voxels: int
@@ -157,14 +187,14 @@ def _of_nodes(
 
 
 def _of_exponential(
-    of_field: Callable[[Tensor], tuple[Tensor, Tensor]], growth: Tensor
+    of_field: Callable[[Tensor], tuple[Tensor, Tensor]], velocity: Callable[[Tensor], Tensor], growth: Tensor
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function of nodes and its gradient, as functions of the velocity whose exponential they are, voxels."""
+    """A function of a field at the nodes, voxels, and its gradient, as functions of what states its velocity."""
 
-    def value_and_gradient(velocity: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            variable = velocity.detach().requires_grad_()
-            field = fields.exponential(variable / growth) * growth
+            variable = nodes.detach().requires_grad_()
+            field = fields.exponential(velocity(variable)) * growth
         value, gradient = of_field(field.detach())
         return value, torch.autograd.grad(field, variable, gradient)[0]
 

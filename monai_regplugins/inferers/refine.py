@@ -76,11 +76,11 @@ class _Course(NamedTuple):
 class RefinedInferer(Inferer):
     r"""Register with another inferer, then refine the field of each pair by gradient descent on a loss.
 
-    With f the network's field, the loss L is lowered over displacements v at the nodes of a coarser grid, between which
-    W interpolates linearly,
+    With f the network's field, the loss L is lowered over values v at the nodes of a coarser grid, which G smooths and
+    between which W interpolates linearly,
 
     .. math::
-        \hat v = \arg\min_v L(f + W v), \qquad v_0 = 0,
+        \hat v = \arg\min_v L(f + W G v), \qquad v_0 = 0,
 
     see :class:`~monai_regplugins.inferers.descent.NodeDescent`. Balakrishnan et al. 2019 (VoxelMorph, IEEE TMI 38,
     1788) call it instance-specific optimization, Siebert et al. 2021 (ConvexAdam) do it on nodes like these. With
@@ -108,7 +108,7 @@ class RefinedInferer(Inferer):
     exponential,
 
     .. math::
-        \hat v = \arg\min_v L(W \exp(v)), \qquad v_0 = \log(1 + f),
+        \hat v = \arg\min_v L(W \exp(\log(1 + f) + G v)), \qquad v_0 = 0,
 
     see :func:`~monai_regplugins.fields.exponential` (Arsigny et al. 2006, MICCAI, LNCS 4190, 924; Ashburner 2007,
     NeuroImage 38, 95). The start is the approximate :func:`~monai_regplugins.fields.logarithm` of the network's field
@@ -126,8 +126,9 @@ class RefinedInferer(Inferer):
     Args:
         inferer: inferer of the initial field.
         loss: loss of one pair; None uses ``InstanceLoss()``.
-        steps: maximum number of steps per level; 0 runs the inferer alone.
+        steps: maximum number of steps on the first level, half of that on each finer one; 0 runs the inferer alone.
         spacing: node spacing in voxels; 1 optimizes every voxel.
+        node_smoothing: standard deviation of the Gaussian that smooths the nodes, nodes; 0 moves each on its own.
         learning_rate: approximate maximum displacement of a node per step, in voxels.
         spatial_size: grid size of the first level, such as that of the training; -1 (or an empty list) keeps an axis as
             it is. The network's field keeps its resolution.
@@ -164,22 +165,23 @@ class RefinedInferer(Inferer):
         loss: Loss | InstanceLoss | None = None,
         steps: int = 30,
         spacing: int = 2,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.2,
         spatial_size: Sequence[int] = (),
         levels: int = 1,
         smoothing: float = 0.0,
         patience: int = 10,
-        smallest_change: float = 1e-3,
+        smallest_change: float = 0.01,
         never_worse: bool = True,
         full_resolution: bool = False,
         search: int = 0,
         transform: str = "displacement",
         uncertainty: float = 0.0,
         drivers: Drivers | None = None,
+        node_smoothing: float = 1.0,
     ) -> None:
         super().__init__()
         check_choice(transform, TRANSFORMS, "transform")
-        self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change)
+        self.descend = NodeDescent(steps, spacing, learning_rate, patience, smallest_change, node_smoothing)
         self.transform = transform
         if levels < 1:
             raise InputError(f"levels is {levels}, expected at least 1.")

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-__all__ = ["along_axes", "box_matrix", "interpolation_matrix"]
+__all__ = ["along_axes", "box_matrix", "gaussian_matrix", "interpolation_matrix"]
+
+
+CUTOFF = 4.0  # standard deviations, beyond which a Gaussian is 0
 
 
 def along_axes(values: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -56,6 +59,30 @@ def box_matrix(size: int, window: int, stride: int, like: torch.Tensor) -> torch
     voxels = torch.arange(size, device=like.device)
     offsets = voxels - voxels[(stride - 1) // 2 :: stride, None] if size > (stride - 1) // 2 else voxels[None]
     return ((offsets >= -((window - 1) // 2)) & (offsets <= window // 2)).to(like.dtype)
+
+
+def gaussian_matrix(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
+    """Means by a Gaussian along an axis, ``(size, size)``; its ends are mirrored, and each row sums to 1.
+
+    Args:
+        size: nodes of the axis.
+        sigma: standard deviation, nodes; 0 for the identity.
+        like: tensor of the wanted type and device.
+
+    Example:
+        >>> gaussian_matrix(3, 1.0, torch.ones(())).sum(dim=1)
+        tensor([1., 1., 1.])
+    """
+    nodes = torch.arange(size, dtype=torch.float64, device=like.device)
+    if sigma == 0:
+        return torch.eye(size, dtype=like.dtype, device=like.device)
+    images = math.ceil(CUTOFF * sigma / size)  # mirror images on each side that are near enough to count
+    weights = torch.zeros(size, size, dtype=torch.float64, device=like.device)
+    for image in range(-images, images + 1):
+        mirrored = nodes if image % 2 == 0 else size - 1 - nodes
+        distance = (nodes[:, None] - mirrored - image * size) / sigma
+        weights += torch.where(distance.abs() <= CUTOFF, torch.exp(-distance.square() / 2), 0)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
 
 
 def interpolation_matrix(voxels: int, nodes: int, like: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from monai_regplugins.losses.deform import EdgeAwareSmoothnessLoss, FoldingLoss,
 from monai_regplugins.losses.descriptors import mind_ssc, scripted_descriptors
 from monai_regplugins.losses.local_correlation import LocalCorrelation
 from monai_regplugins.losses.mutual_information import MutualInformation
-from monai_regplugins.losses.roughness import Bending, edge_huber, edge_roughness, plain_roughness
+from monai_regplugins.losses.roughness import bending, edge_huber, edge_roughness, plain_roughness
 from monai_regplugins.losses.sampled_image import SampledImage
 from monai_regplugins.losses.with_gradient import with_gradient
 
@@ -139,7 +139,7 @@ class InstanceLoss:
         terms: dict[str, OfField] = {
             "similarity": self.similarity_of_pair(moving, fixed, padding),
             "smoothness": _SMOOTHNESS[self.smoothness](fixed),
-            "bending": Bending(),
+            "bending": bending(fixed.image.shape[2:], fixed.weights),
             "folding": FoldingLoss(),
         }
         return _weighted_sum({name: term for name, term in terms.items() if self.weights[name] > 0}, self.weights)

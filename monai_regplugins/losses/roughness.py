@@ -10,7 +10,18 @@ from torch import Tensor
 from monai_regplugins.losses.deform import EDGE_SCALES
 from monai_regplugins.losses.with_gradient import with_gradient
 
-__all__ = ["Bending", "Roughness", "edge_huber", "edge_roughness", "edge_weights", "plain_roughness", "plain_weights"]
+__all__ = [
+    "Bending",
+    "Roughness",
+    "bending",
+    "bending_along",
+    "bending_scale",
+    "edge_huber",
+    "edge_roughness",
+    "edge_weights",
+    "plain_roughness",
+    "plain_weights",
+]
 
 STEEP = 0.1  # voxels per voxel: where the absolute form of the differences begins
 BENT = 0.05  # voxels per squared voxel: that of the second differences
@@ -71,22 +82,24 @@ class Bending:
     r"""Second differences of a field along each axis, in Huber's form.
 
     .. math::
-        L(u) = \frac{1}{d^2 |\Omega|} \sum_k \sum_x \sum_c h\big(u_c(x + e_k) - 2 u_c(x) + u_c(x - e_k)\big)
+        L(u) = \sum_k \sum_x g_k(x) \sum_c h\big(u_c(x + e_k) - 2 u_c(x) + u_c(x - e_k)\big)
 
     with h of :class:`Roughness`. A displacement that grows evenly costs nothing, unlike with first differences, so
-    that noise is smoothed away without making the displacement shorter.
+    that noise is smoothed away without making the displacement shorter. It would also continue evenly where nothing
+    is compared, so that :func:`bending` weighs it by what counts.
 
     Args:
+        weights: :math:`g_k` for each axis, ``(1, 1, *spatial)`` with two voxels less along that axis, or a number.
         threshold: :math:`\delta`, voxels.
 
     Example:
         >>> ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 2, 4, 4)
-        >>> Bending()(ramp)
+        >>> Bending([1.0, 1.0])(ramp)
         tensor(0.)
     """
 
-    def __init__(self, threshold: float = BENT) -> None:
-        self.threshold = threshold
+    def __init__(self, weights: Sequence[Tensor | float], threshold: float = BENT) -> None:
+        self.weights, self.threshold = list(weights), threshold
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the loss, a scalar, for a field ``(1, d, *spatial)``."""
@@ -95,12 +108,11 @@ class Bending:
     def value_and_gradient(self, ddf: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, of the shape of ``ddf``."""
         total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf)
-        weight = 1 / (ddf.shape[1] * ddf.numel())
         for component in range(ddf.shape[1]):
             u, slope = ddf[:, component : component + 1], gradient[:, component : component + 1]
-            for axis in range(2, ddf.ndim):
+            for axis, weight in enumerate(self.weights, start=2):
                 n = u.shape[axis] - 2
-                if n < 1:
+                if n < 1 or (isinstance(weight, float) and weight == 0):
                     continue
                 bends = u.narrow(axis, 2, n) + u.narrow(axis, 0, n)
                 bends.sub_(u.narrow(axis, 1, n), alpha=2)
@@ -125,6 +137,45 @@ def _penalty(steps: Tensor, weight: Tensor | float, threshold: float | None) -> 
 def plain_roughness(fixed: Tensor) -> Roughness:
     """:class:`~monai_regplugins.losses.GradientLoss` with power 2 on the grid of ``fixed`` ``(1, 1, *spatial)``."""
     return Roughness(plain_weights(fixed.shape[2:]))
+
+
+def bending(size: torch.Size, weights: Tensor | None = None) -> Bending:
+    r"""Second differences on a grid, as means over its voxels and over both kinds of axes, of the voxels that count.
+
+    .. math::
+        g_k(x) = w(x) / d^2 |\Omega|
+
+    Args:
+        size: of the grid.
+        weights: w, ``(1, 1, *spatial)``; 1 by default.
+
+    Example:
+        >>> bending(torch.Size([4, 4]))(torch.eye(4).expand(1, 2, 4, 4)) > 0
+        tensor(True)
+    """
+    scale = bending_scale(size)
+    return Bending([bending_along(axis, scale, weights) for axis in range(2, 2 + len(size))])
+
+
+def bending_scale(size: torch.Size) -> float:
+    """The weight of a voxel that counts in :func:`bending`.
+
+    Example:
+        >>> bending_scale(torch.Size([2, 4]))
+        0.03125
+    """
+    return 1 / (len(size) ** 2 * size.numel())
+
+
+def bending_along(axis: int, scale: float, weights: Tensor | None = None) -> Tensor | float:
+    """The weights of the second differences along an axis of ``(1, 1, *spatial)``.
+
+    Example:
+        >>> bending_along(2, 0.5, torch.ones(1, 1, 4, 3)).shape
+        torch.Size([1, 1, 2, 3])
+    """
+    n = 0 if weights is None else weights.shape[axis] - 2
+    return scale if weights is None or n < 1 else weights.narrow(axis, 1, n) * scale
 
 
 def plain_weights(size: torch.Size) -> list[float]:

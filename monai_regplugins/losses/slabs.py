@@ -14,7 +14,14 @@ from monai_regplugins.losses.axis_products import along_axes
 from monai_regplugins.losses.drivers import Driver
 from monai_regplugins.losses.instance import SMALLEST_EXTENT, InstanceLoss, SquaredDifference, WeightedImage
 from monai_regplugins.losses.local_correlation import LocalCorrelation
-from monai_regplugins.losses.roughness import Roughness, edge_weights, plain_weights
+from monai_regplugins.losses.roughness import (
+    Bending,
+    Roughness,
+    bending_along,
+    bending_scale,
+    edge_weights,
+    plain_weights,
+)
 
 __all__ = ["SlabLoss"]
 
@@ -97,8 +104,8 @@ class SlabLoss:
     @staticmethod
     def takes(loss: InstanceLoss) -> bool:
         """Whether all terms of a loss come in slabs."""
-        others = loss.weights["bending"] or loss.weights["folding"]
-        return loss.similarity in ("lncc", "mse") and loss.smoothness in ("edges_l2", "l2") and not others
+        folds = loss.weights["folding"] > 0
+        return loss.similarity in ("lncc", "mse") and loss.smoothness in ("edges_l2", "l2") and not folds
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the loss of a field ``(1, d, *spatial)``."""
@@ -150,6 +157,10 @@ class SlabLoss:
         core[:, :, slab.inner] = 1
         similarity, number, gradient = self._similarity(fixed, core).sums(values, seen)
         others, by_others = self._smoothness(fixed, slab.inner, ddf)
+        if self.loss.weights["bending"]:
+            value, slope = self._bending(fixed.weights, slab.inner, ddf)
+            others += value
+            by_others += slope
         for driver in self.drivers:
             value, slope = driver.sums(ddf[:, :, slab.inner], slab.core.start)
             others += value
@@ -171,6 +182,19 @@ class SlabLoss:
         to_next = slice(inner.start, inner.stop + 1)  # differences along the first axis end in the next slab
         for rows, weights in ((to_next, [first, *[0.0] * len(across)]), (inner, [0.0, *across])):
             value, slope = Roughness(weights).value_and_gradient(ddf[:, :, rows])
+            total += value
+            gradient[:, :, rows] += slope
+        return total, gradient
+
+    def _bending(self, weights: Tensor | None, inner: slice, ddf: Tensor) -> tuple[Tensor, Tensor]:
+        """The second differences about the voxels of a slab, and their derivative."""
+        scale = self.loss.weights["bending"] * bending_scale(self.fixed.image.shape[2:])
+        total, gradient = ddf.new_zeros(()), torch.zeros_like(ddf)
+        about = slice(max(0, inner.start - 1), inner.stop + 1)
+        for rows, axes in ((about, [2]), (inner, range(3, ddf.ndim))):
+            near = None if weights is None else weights[:, :, rows]
+            along = [bending_along(axis, scale, near) if axis in axes else 0.0 for axis in range(2, ddf.ndim)]
+            value, slope = Bending(along).value_and_gradient(ddf[:, :, rows])
             total += value
             gradient[:, :, rows] += slope
         return total, gradient

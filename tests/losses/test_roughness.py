@@ -8,7 +8,15 @@ import torch
 from torch.nn.functional import huber_loss
 
 from monai_regplugins.losses import EdgeAwareSmoothnessLoss, GradientLoss
-from monai_regplugins.losses.roughness import Bending, Roughness, edge_huber, edge_roughness, plain_roughness
+from monai_regplugins.losses.roughness import (
+    Bending,
+    Roughness,
+    bending,
+    bending_scale,
+    edge_huber,
+    edge_roughness,
+    plain_roughness,
+)
 
 SIZES = [(9, 8), (4, 5, 6)]
 
@@ -45,9 +53,10 @@ def test_hubers_forms_are_those_of_torch_and_numpy(size: tuple[int, ...]) -> Non
     huber = [huber_loss(u, torch.zeros_like(u), reduction="sum", delta=0.1) / 0.1 for u in differences(ddf, 1)]
     torch.testing.assert_close(edge_huber(fixed)(ddf), sum(huber) / (d * ddf.numel()))
     huber = [huber_loss(u, torch.zeros_like(u), reduction="sum", delta=0.5) / 0.5 for u in differences(ddf, 2)]
-    torch.testing.assert_close(Bending(0.5)(ddf), sum(huber) / (d * ddf.numel()))
+    bending = Bending([bending_scale(fixed.shape[2:])] * d, 0.5)
+    torch.testing.assert_close(bending(ddf), sum(huber) / (d * ddf.numel()))
     assert torch.autograd.gradcheck(edge_huber(torch.rand_like(fixed)), (0.1 * ddf,))
-    assert torch.autograd.gradcheck(Bending(0.5), (ddf,))
+    assert torch.autograd.gradcheck(bending, (ddf,))
 
 
 def differences(ddf: torch.Tensor, order: int) -> list[torch.Tensor]:
@@ -63,7 +72,7 @@ def test_a_jump_costs_hardly_more_than_a_ramp_and_a_ramp_does_not_bend() -> None
     assert huber(ramp).item() == pytest.approx(2 * (8 - 39 * 0.05), rel=1e-5)
     assert huber(jump).item() == pytest.approx(2 * (8 - 0.05), rel=1e-5)
     assert squares(jump) > 30 * squares(ramp)
-    assert Bending()(ramp).item() == pytest.approx(0, abs=1e-6)
+    assert Bending([1.0, 1.0])(ramp).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_edges_count_only_between_voxels_that_do() -> None:
@@ -73,3 +82,15 @@ def test_edges_count_only_between_voxels_that_do() -> None:
     other = torch.where(weights > 0, fixed, 7.0)
     assert torch.equal(edge_roughness(fixed, weights)(ddf), edge_roughness(other, weights)(ddf))
     assert not torch.equal(edge_roughness(fixed)(ddf), edge_roughness(other)(ddf))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_second_differences_count_as_their_middle_voxel_does(size: tuple[int, ...]) -> None:
+    fixed, ddf = drawn(size)
+    weights, expected, d = torch.rand_like(fixed), torch.zeros(()), len(size)
+    for axis, bends in enumerate(differences(ddf, 2), start=2):
+        middle = weights.narrow(axis, 1, size[axis - 2] - 2)
+        expected = expected + (middle * huber_loss(bends, torch.zeros_like(bends), reduction="none", delta=0.05)).sum()
+    found = bending(fixed.shape[2:], weights)
+    torch.testing.assert_close(found(ddf), expected / 0.05 / (d * ddf.numel()))
+    assert torch.autograd.gradcheck(found, (0.1 * ddf,))

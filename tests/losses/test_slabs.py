@@ -19,6 +19,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "strided": {"window": 5, "stride": 2, "smoothness": "edges_l2", "smoothness_weight": 0.3},
     "even window": {"window": 4, "stride": 3},
     "regnet": {"window": 5, "smoothness_weight": 3.0},
+    "bending": {"window": 5, "smoothness_weight": 0.3, "bending_weight": 5.0},
+    "bending alone": {"similarity": "mse", "smoothness_weight": 0.0, "bending_weight": 2.0},
     "mse": {"similarity": "mse", "outside": "ignore"},
 }
 
@@ -70,7 +72,7 @@ def test_images_of_several_channels_are_refused() -> None:
 
 def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
     image = WeightedImage(torch.rand(1, 1, 8, 8))
-    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"bending_weight": 1.0}, {"similarity": "mind"}):
+    for options in ({"smoothness": "tv"}, {"folding_weight": 1.0}, {"similarity": "mind"}):
         loss = InstanceLoss(**options)  # type: ignore[arg-type]
         assert not SlabLoss.takes(loss)
         with pytest.raises(InputError, match="cannot be computed in slabs"):
