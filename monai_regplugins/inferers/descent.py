@@ -65,7 +65,7 @@ class NodeDescent:
         spacing: int = 2,
         learning_rate: float = 0.2,
         patience: int = 10,
-        smallest_change: float = 0.01,
+        smallest_change: float = 1e-3,
         node_smoothing: float = 1.0,
     ) -> None:
         if steps < 0 or min(spacing, patience) < 1:
@@ -76,7 +76,7 @@ class NodeDescent:
         if not learning_rate > 0 or not 0 <= smallest_change < 1:
             raise InputError(
                 f"learning_rate and smallest_change are {learning_rate} and {smallest_change}, expected voxels above 0 "
-                "and a fraction from 0 to below 1; 0.2 and 0.01 are the defaults."
+                "and a fraction from 0 to below 1; 0.2 and 0.001 are the defaults."
             )
         if not 0 <= node_smoothing < math.inf:
             raise InputError(f"node_smoothing is {node_smoothing}, expected nodes from 0 on; 1 is the default.")

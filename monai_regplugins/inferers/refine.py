@@ -170,7 +170,7 @@ class RefinedInferer(Inferer):
         levels: int = 1,
         smoothing: float = 0.0,
         patience: int = 10,
-        smallest_change: float = 0.01,
+        smallest_change: float = 1e-3,
         never_worse: bool = True,
         full_resolution: bool = False,
         search: int = 0,

@@ -618,7 +618,7 @@ class TestLoss:
         ({"transform": "affine"}, "transform is 'affine'"),
         ({"search": -1}, "search is -1, expected voxels of the first level"),
         ({"patience": 0}, "expected at least 0, 1 and 1"),
-        ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.01"),
+        ({"learning_rate": 0.0}, "learning_rate and smallest_change are 0.0 and 0.001"),
         ({"learning_rate": float("nan")}, "expected voxels above 0"),
         ({"smallest_change": 1.0}, "a fraction from 0 to below 1"),
         ({"smoothing": -0.1}, "smoothing is -0.1, expected voxels from 0 on"),
