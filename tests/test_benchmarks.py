@@ -995,7 +995,8 @@ def test_half_of_the_labels_or_landmarks_helps_the_other_half(script, tmp_path):
     header, rows = script("compare_similarities").compare_drivers(["abdomen"], 1, 1.0)
     alone, labels, landmarks = (dict(zip(header[2:], map(float, row[2:]), strict=True)) for row in rows)
     assert labels["DSC, half that may drive"] > alone["DSC, half that may drive"] + 0.03
-    assert labels["DSC, other half"] >= alone["DSC, other half"]
+    assert labels["DSC, other half"] > alone["DSC, other half"] - 0.01  # nor do they fall by more than noise
+    assert labels["TRE, other half"] <= alone["TRE, other half"]
     assert landmarks["its largest"] < 1 < alone["its largest"]
     assert landmarks["TRE, other half"] <= alone["TRE, other half"]
 

@@ -84,13 +84,13 @@ def test_presets_change_settings_of_the_inference_alone(tmp_path: Path) -> None:
 
 def test_the_presets_of_this_repository(repository: Path) -> None:
     found = {name: presets_of(repository / "bundles" / name) for name in ("ran", "r2n2", "regnet")}
-    assert found == {"ran": ["hippocampus", "hippocampus_labels", "shapes"], "r2n2": [], "regnet": []}
+    assert found == {"ran": ["hippocampus", "hippocampus_labels", "shapes"], "r2n2": ["cardiac"], "regnet": []}
 
 
 def test_those_of_a_training(repository: Path) -> None:
     root = repository / "bundles" / "r2n2"
     training = read_json(root / "configs" / "train.json")
-    assert presets_of(root, training) == ["finetune", "paper", "volume"]
+    assert presets_of(root, training) == ["cardiac", "finetune", "paper", "volume"]
 
 
 def test_the_bundles_of_a_working_copy(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,7 +254,7 @@ class TestPresets:
         [
             ("ran", "hipocampus", "preset of the bundle ran is 'hipocampus'; .*Did you mean 'hippocampus'"),
             ("ran", "pretrain", "choose one of 'hippocampus', 'hippocampus_labels', 'shapes'"),
-            ("r2n2", "paper", "preset is 'paper', but the bundle r2n2 has none for this; leave it out"),
+            ("regnet", "paper", "preset is 'paper', but the bundle regnet has none for this; leave it out"),
         ],
     )
     def test_unknown(self, name: str, preset: str, message: str, repository: Path) -> None:
