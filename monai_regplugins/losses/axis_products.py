@@ -73,16 +73,16 @@ def gaussian_matrix(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor
         >>> gaussian_matrix(3, 1.0, torch.ones(())).sum(dim=1)
         tensor([1., 1., 1.])
     """
-    nodes = torch.arange(size, dtype=torch.float64, device=like.device)
     if sigma == 0:
         return torch.eye(size, dtype=like.dtype, device=like.device)
+    nodes = torch.arange(size, dtype=torch.float64)  # on the CPU: not every device has this type
     images = math.ceil(CUTOFF * sigma / size)  # mirror images on each side that are near enough to count
-    weights = torch.zeros(size, size, dtype=torch.float64, device=like.device)
+    weights = torch.zeros(size, size, dtype=torch.float64)
     for image in range(-images, images + 1):
         mirrored = nodes if image % 2 == 0 else size - 1 - nodes
         distance = (nodes[:, None] - mirrored - image * size) / sigma
         weights += torch.where(distance.abs() <= CUTOFF, torch.exp(-distance.square() / 2), 0)
-    return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(like.device, like.dtype)
 
 
 def interpolation_matrix(voxels: int, nodes: int, like: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ class InstanceLoss:
             (:class:`~monai_regplugins.losses.GradientLoss`) or ``tv``
             (:class:`~monai_regplugins.losses.IsotropicTVLoss`).
         smoothness_weight: :math:`\lambda_r`.
-        bending_weight: :math:`\lambda_b`.
+        bending_weight: :math:`\lambda_b`; the second differences count as the fixed image's weights say.
         folding_weight: :math:`\lambda_f`.
         same_contrast: what ``auto`` takes for images that are or can be brought to one contrast, ``lncc`` or ``mse``.
         features: file of a TorchScript module that maps an image ``(1, 1, *spatial)`` to channels
