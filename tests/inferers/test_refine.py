@@ -677,11 +677,11 @@ class TestUncertainty:
 
     def test_it_is_large_where_the_error_is(self) -> None:
         image, true_ddf = known_pair((48, 40), amplitude=5.0)
-        found = self.infer(1.0, image, spatial_size=(24, 20))
+        found = self.infer(1.0, image, spatial_size=(24, 20), node_smoothing=0, learning_rate=0.1)
         wrong = torch.linalg.vector_norm(found["ddf"] - true_ddf, dim=1).flatten()
         deviation = torch.linalg.vector_norm(found["uncertainty"], dim=1).flatten()
         moved = torch.linalg.vector_norm(found["ddf"], dim=1).flatten()
-        assert ause(wrong, deviation) < 0.8 * ause(wrong, moved)
+        assert ause(wrong, deviation) < 0.6 * ause(wrong, moved)
         assert ause(wrong, deviation) < 0.8 * ause(wrong, None)
 
     @pytest.mark.parametrize("changes", [{"transform": "velocity"}, {"full_resolution": True}])
@@ -748,13 +748,14 @@ class TestNeverWorseThanAligned:
         image[:, channel] = ((1.5 * image[:, channel] + 0.25) % 1 * 2 - 1).abs()
         with caplog.at_level(logging.INFO):
             auto, mind = (
-                refined(InstanceLoss(name), 60, **self.options(**options))(image, no_motion)
+                refined(InstanceLoss(name), 60, **self.options(**options, node_smoothing=0, learning_rate=0.1))(
+                    image, no_motion
+                )
                 for name in ("auto", "mind")
             )
         assert auto["contrast_free"].tolist() == [1.0]
         assert f" steps by lncc in the contrast of the {side} image from " in caplog.messages[0]
-        assert error(auto["ddf"], true_ddf) < error(mind["ddf"], true_ddf)
-        assert error(auto["ddf"], true_ddf) < 0.5 * error(no_motion(image), true_ddf)
+        assert error(auto["ddf"], true_ddf) < 0.75 * error(mind["ddf"], true_ddf)
 
     def test_auto_sees_that_a_result_lost_information(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A field that made local correlation high and joint histograms flat is not taken for a match."""
