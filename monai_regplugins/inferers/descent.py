@@ -126,13 +126,15 @@ class NodeDescent:
         )
         return Descent(velocity(best), losses)
 
-    def shorter(self) -> NodeDescent:
-        """The same of half as many steps, for a level that begins where a coarser one ended.
+    def after(self, steps: int) -> NodeDescent:
+        """The descent of a level before which some steps were taken: half as many begin where a coarser one ended.
 
         Example:
-            >>> NodeDescent(30).shorter().steps
+            >>> NodeDescent(30).after(12).steps
             15
         """
+        if steps == 0:
+            return self
         other = copy.copy(self)
         other.steps = -(-self.steps // 2)
         return other

@@ -113,7 +113,7 @@ class RefinedDisplacement(Refined):
         for size in sizes:
             objective = at(size)
             began = zero_field(residual, size) if self.start is None else resized_field(self.start, size)
-            added, losses = (descend.shorter() if steps else descend)(objective, began + resized_field(residual, size))
+            added, losses = descend.after(steps)(objective, began + resized_field(residual, size))
             residual, steps = resized_field(residual, size) + added, steps + len(losses) - 1
         before, after = losses[0], min(losses)
         if self.steps or len(sizes) > 1:  # what the levels before made of the start, the last may like less
@@ -168,8 +168,7 @@ class RefinedVelocity(Refined):
         velocity, steps = self.velocity, self.steps
         for size in sizes:
             objective, nodes = at(size), descend.nodes(size)
-            taken = descend.shorter() if steps else descend
-            velocity, losses = taken.of_velocity(objective, resized_field(velocity, nodes), size)
+            velocity, losses = descend.after(steps).of_velocity(objective, resized_field(velocity, nodes), size)
             steps += len(losses) - 1
         before, after = losses[0], min(losses)
         if self.steps or len(sizes) > 1:

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 __all__ = ["along_axes", "box_matrix", "gaussian_matrix", "interpolation_matrix"]
 
-
 CUTOFF = 4.0  # standard deviations, beyond which a Gaussian is 0
 
 
