@@ -212,14 +212,15 @@ def check_with_simpleitk(segmentation: Any, pair: SeriesPair, path: Path) -> Non
 
 
 def test_the_results_are_those_of_the_bundle_in_python(run_deploy: Run, bundle: Path, tmp_path: Path) -> None:
-    """With instance optimisation, so that the field differs from place to place."""
+    """With instance optimisation, so that the field differs from place to place (after fewer steps the network's, which
+    is the truth here, is kept)."""
     pair = make_series_pair(tmp_path / "input", "sagittal", "oblong")
-    settings = "{initial_alignment: none, refine_steps: 3}"
+    settings = "{initial_alignment: none, refine_steps: 10}"
     done = run_app(run_deploy, bundle, pair.folder, tmp_path / "output", settings)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "output" / "moving_to_fixed"
     assert not (folder / "segmentation.dcm").exists()  # no label was given
-    register = load_bundle(bundle, device="cpu", initial_alignment="none", refine_steps=3)
+    register = load_bundle(bundle, device="cpu", initial_alignment="none", refine_steps=10)
     result = register(pair.folder / "study1" / "fixed", pair.folder / "study2" / "moving")
     assert result.ddf.std(dim=(1, 2, 3)).min() > 0.01
     field = np.swapaxes(
