@@ -18,7 +18,7 @@ from monai_regplugins.transforms.prepare import resize_image
 
 __all__ = ["Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels", "in_contrast_of"]
 
-LATTICE = (1, 3, 5)  # no two of every eighth voxel along i + 3 j + 5 k share a face
+LATTICE = (1, 3, 2)  # no two of every eighth voxel along i + 3 j + 2 k share a face or an edge
 EVERY = 8
 SAME_FOLDING = 0.01  # percent of the voxels: fields that differ by less are as regular
 SMALLEST_SHARE = 1e-4  # of a voxel that counts; less is rounding
@@ -27,7 +27,7 @@ LEAST_STEEPNESS = 1e-3  # variances of the image per squared voxel: less is that
 
 
 def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """Mask of one voxel in eight, no two with a common face, ``(1, 1, *size)``, bool.
+    """Mask of one voxel in eight, no two with a common face or edge, ``(1, 1, *size)``, bool.
 
     Args:
         size: of the image.
@@ -74,7 +74,8 @@ class ObservedPair:
     """Smooth and resize a pair by normalized convolution, so that masked voxels do not affect others.
 
     Both are averages weighted by the masks, :math:`G (w I) / G w`. One voxel in eight of the fixed image is held out
-    of the optimization, so that similarity there distinguishes a better field from one that matches noise.
+    of the optimization, so that similarity there distinguishes a better field from one that matches noise. The mean of
+    its neighbors takes its place in the averages: left out, it would move the others towards its other side.
 
     Args:
         moving: ``(1, 1, *spatial)``.
@@ -104,13 +105,14 @@ class ObservedPair:
         self._moving, self._fixed = moving, fixed
         self._moving_mask = None if moving_mask is None else moving_mask > 0
         held_out = held_out_voxels(fixed.shape[2:], fixed.device)
-        counts = torch.ones_like(held_out) if fixed_mask is None else fixed_mask > 0
-        self._used, self._unused = counts & ~held_out, counts & held_out
+        self._counts = None if fixed_mask is None else fixed_mask > 0
+        self._unused = held_out if self._counts is None else held_out & self._counts
+        self._used = ~held_out if self._counts is None else ~held_out & self._counts
         self.smoothing = smoothing
 
     def at(self, sizes: Sequence[list[int]]) -> list[tuple[WeightedImage, WeightedImage]]:
         """The moving and the fixed image of the optimization at some sizes."""
-        fixed = _smoothed(WeightedImage(self._fixed, self._used), self.smoothing)
+        fixed = WeightedImage(self._smoothed_fixed(), self._used)
         at_sizes = [_resized(fixed, size) for size in sizes]
         del fixed  # as large as the image
         return list(zip(self._moving_at(sizes, self.smoothing), at_sizes, strict=True))
@@ -126,11 +128,18 @@ class ObservedPair:
         (other._moving, _), (other._fixed, _) = in_contrast_of(side, *pair, ddf)
         return other
 
+    def _smoothed_fixed(self) -> Tensor:
+        """The fixed image, of which the held-out voxels leave no trace in the others."""
+        if self.smoothing == 0:
+            return self._fixed
+        image = torch.where(self._unused, _mean_of_neighbors(WeightedImage(self._fixed, self._counts)), self._fixed)
+        return _smoothed(WeightedImage(image, self._counts), self.smoothing).image
+
     def _share(self, compared: Tensor) -> float:
         """How many of some voxels count in both images, as a share; 1 where none does, and nothing is lost."""
-        counts = compared & (self._used | self._unused)
+        counts = compared if self._counts is None else compared & self._counts
         if self._moving_mask is not None:
-            counts &= self._moving_mask
+            counts = counts & self._moving_mask
         return int(torch.count_nonzero(counts)) / max(1, int(torch.count_nonzero(compared))) or 1.0
 
     def judge(
@@ -274,6 +283,23 @@ def _resized(observed: WeightedImage, size: list[int]) -> WeightedImage:
     if list(observed.image.shape[2:]) == size:
         return observed
     return WeightedImage(*_averaged(observed, lambda image: resize_image(image[0], size)[None]))
+
+
+def _mean_of_neighbors(observed: WeightedImage) -> Tensor:
+    """Mean of the voxels that count among those that share a face; 0 where none does."""
+    image, weights = observed
+    values, _ = _averaged(WeightedImage(image, torch.ones_like(image) if weights is None else weights), _neighbors_sum)
+    return values
+
+
+def _neighbors_sum(image: Tensor) -> Tensor:
+    """Sum of the voxels that share a face."""
+    total = torch.zeros_like(image)
+    for axis in range(2, image.ndim):
+        n = image.shape[axis] - 1
+        total.narrow(axis, 0, n).add_(image.narrow(axis, 1, n))
+        total.narrow(axis, 1, n).add_(image.narrow(axis, 0, n))
+    return total
 
 
 def _averaged(observed: WeightedImage, average: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -70,8 +70,8 @@ class InstanceLoss:
         threshold: ``lncc`` uses the windows around voxels where the fixed image exceeds this; None uses all.
         stride: voxels from window to window; 2 takes a fifth of the time for the similarity in 3D, and leaves rougher
             fields.
-        outside: ``border`` extends the moving image by its border values; ``ignore`` excludes points outside. With
-            weights of the moving image, points outside are always excluded.
+        outside: ``border`` compares points outside of the moving image with what the ``padding`` of :meth:`of_pair`
+            states; ``ignore`` excludes them. With weights of the moving image they are always excluded.
         similarity_weight: :math:`\lambda_s`.
         smoothness: ``edges_l2`` or ``edges_l1`` (:class:`~monai_regplugins.losses.EdgeAwareSmoothnessLoss`),
             ``edges_huber`` (:func:`~monai_regplugins.losses.roughness.edge_huber`), ``l2``
