@@ -304,7 +304,7 @@ def test_bundles_are_listed(repository: Path, monkeypatch: pytest.MonkeyPatch, t
     text = capsys.readouterr().out
     assert "ran 0.1.0: Deformable registration of 3D images\n" in text
     assert f"  folder: {repository / 'bundles' / 'regnet'}\n" in text
-    assert "  presets: hippocampus, hippocampus_labels, shapes\n" in text
+    assert "  presets: hippocampus, hippocampus_labels, shapes, sliding\n" in text
     assert "  presets of a training: finetune, paper, volume\n" in text
 
 

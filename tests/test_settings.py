@@ -253,7 +253,7 @@ class TestPresets:
         ("name", "preset", "message"),
         [
             ("ran", "hipocampus", "preset of the bundle ran is 'hipocampus'; .*Did you mean 'hippocampus'"),
-            ("ran", "pretrain", "choose one of 'hippocampus', 'hippocampus_labels', 'shapes'"),
+            ("ran", "pretrain", "choose one of 'hippocampus', 'hippocampus_labels', 'shapes', 'sliding'"),
             ("regnet", "paper", "preset is 'paper', but the bundle regnet has none for this; leave it out"),
         ],
     )
