@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from monai_regplugins import __version__
 from monai_regplugins.renamed import VALUES
@@ -286,9 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] and words[0] in TRANSFORM_COMMANDS:  # which have no keys of a bundle
         from monai_regplugins.transform_commands import run_transform_command
 
-        return run_transform_command(_parsed(parser, words))
+        return _printed(partial(run_transform_command, _parsed(parser, words)))
     if words[:1] and words[0] in REPORTS:
-        return _report_command(_parsed(parser, words))()
+        return _printed(_report_command(_parsed(parser, words)))
     own, overrides = split_overrides(words)
     args = _parsed(parser, own)
     from monai_regplugins.early_checks import early_error
@@ -301,6 +303,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run_inference(args, overrides)
     return 0
+
+
+def _printed(command: Callable[[], int]) -> int:
+    """Run what prints; return 1 where its reader has had enough, as in ``regplugins bundles | head``."""
+    try:
+        status = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+        return 1
+    return status
 
 
 @contextmanager

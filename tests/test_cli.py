@@ -129,3 +129,12 @@ def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "bundle": "auto",
         "preset": None,
     }
+
+
+def test_a_reader_that_has_had_enough_is_no_traceback() -> None:
+    """As in ``regplugins bundles | head -1``."""
+    command = [sys.executable, "-m", "monai_regplugins", "bundles"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # type: ignore[union-attr]
+        errors = process.stderr.read()  # type: ignore[union-attr]
+    assert (process.returncode, errors) == (1, "")
