@@ -296,8 +296,17 @@ def _check_resumed_data(parser: ConfigParser, ckpt: str, state: Mapping[str, Any
 
 
 def _report_settings_of_start(parser: ConfigParser, ckpt: str, state: Mapping[str, Any]) -> None:
-    """Log how own images are prepared where a training starts from given weights, whose settings hold."""
-    if not ckpt or _is_embedded(parser) or "optimizer" in state:
+    """Log how own images are prepared where a training starts from given weights, whose settings hold.
+
+    A training on the phantom that starts from weights of own images may have lost its data set: that is a warning.
+    """
+    if not ckpt or "optimizer" in state:
+        return
+    if _is_embedded(parser):
+        data = (record_of(ckpt, Path(parser.get_parsed_content("bundle_root"))) or {}).get("data")
+        if data:
+            text = "The weights '%s' were trained on '%s'; this training is on the phantom: --dataset_dir takes images."
+            logger.warning(text, ckpt, data)
         return
     values = {name: parser.get_parsed_content(name) for name in OF_IMAGES if name in _keys(parser)}
     logger.info(

@@ -132,6 +132,46 @@ class TestPrecedence:
         assert parser.get_parsed_content("registration").passes == 2
 
 
+class TestDataSet:
+    """An evaluation is on the data that its weights were trained on."""
+
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> str:
+        """Weights beside their checkpoint, and their data set."""
+        (tmp_path / "mr").mkdir()
+        torch.save({"optimizer": {}, "data": str(tmp_path / "mr")}, tmp_path / "checkpoint.pt")
+        return weights_with(tmp_path / "model.pt", settings={}, data="mr")
+
+    @pytest.mark.parametrize("name", ["ran", "r2n2", "regnet"])
+    def test_it_is_taken(self, name: str, repository: Path, trained: str, tmp_path: Path, said: Log) -> None:
+        parser = settled(repository / "bundles" / name, "evaluate", ckpt=trained)
+        assert parser.get_parsed_content("dataset_dir") == str(tmp_path / "mr")
+        (line,) = said.messages
+        assert line.startswith(f"Evaluating on '{tmp_path}/mr', which '{trained}' was trained on; --dataset_dir ")
+
+    def test_what_is_typed_and_other_tasks_stay(self, repository: Path, trained: str, said: Log) -> None:
+        root = repository / "bundles" / "r2n2"
+        for typed in ({"dataset_dir": "elsewhere"}, {"phantom": "thorax"}):
+            parser, before = settled(root, "evaluate", ckpt=trained, **typed), configuration(root, "evaluate", **typed)
+            assert parser.get_parsed_content("dataset_dir") == before.get_parsed_content("dataset_dir")
+        for task in ("inference", "train"):
+            parser, before = settled(root, task, ckpt=trained), configuration(root, task)
+            assert parser.get_parsed_content("dataset_dir") == before.get_parsed_content("dataset_dir")
+        assert not said.messages
+
+    @pytest.mark.parametrize("folder", ["$print('code')", "scans", "/elsewhere/mr", ""])
+    def test_where_it_is_not_there_that_is_said(self, folder: str, bundle: Path, tmp_path: Path, said: Log) -> None:
+        torch.save({"optimizer": {}, "data": folder}, tmp_path / "checkpoint.pt")
+        ckpt = weights_with(tmp_path / "model.pt", settings={}, data="mr")
+        parser = settled(bundle, "evaluate", ckpt=ckpt)
+        assert parser.get() == configuration(bundle, "evaluate", ckpt=ckpt).get()
+        assert said.messages == [
+            f"The weights '{ckpt}' were trained on 'mr' and are evaluated on the phantom of the bundle; give "
+            "--dataset_dir."
+        ]
+        assert said.records[0].levelname == "WARNING"
+
+
 class TestRecord:
     """What weights say of themselves."""
 

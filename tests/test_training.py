@@ -262,7 +262,8 @@ class TestStart:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         torch.save({"weight": torch.ones(1)}, ckpt := str(tmp_path / "model.pt"))
-        settings = {"ckpt": ckpt, "embedded_dir": "phantom", "window": [-160, 240], "initial_alignment": "none"}
+        settings = {"ckpt": ckpt, "bundle_root": "ran", "embedded_dir": "phantom"}
+        settings |= {"window": [-160, 240], "initial_alignment": "none"}
         with caplog.at_level(logging.INFO):
             assert checked(dataset_dir="phantom", **settings) is None
             assert not caplog.messages
@@ -270,6 +271,16 @@ class TestStart:
         assert caplog.messages == [
             f"Training from '{ckpt}' on own images, prepared as for these weights where nothing else was given: window "
             "[-160, 240], initial_alignment none. 'regplugins describe' proposes what fits your images."
+        ]
+
+    def test_weights_of_own_images_that_train_on_the_phantom(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        state = with_record({"weight": torch.ones(1)}, {"version": 1, "settings": {}, "data": "mr"})
+        torch.save(state, ckpt := str(tmp_path / "model.pt"))
+        assert checked(ckpt=ckpt, dataset_dir="phantom", embedded_dir="phantom", bundle_root="ran") is None
+        assert caplog.messages == [
+            f"The weights '{ckpt}' were trained on 'mr'; this training is on the phantom: --dataset_dir takes images."
         ]
 
 

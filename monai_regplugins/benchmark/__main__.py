@@ -55,7 +55,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--bundle", type=Path, action="append", required=True, help="folder of a bundle; may be given again")
     add("--ckpt", nargs="+", default=[], help="weights of each bundle, in their order (default: the bundle's)")
-    add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the first bundle's phantom)")
+    add(
+        "--dataset_dir",
+        help="folder of a data set (default: that which the first --ckpt was trained on, else the bundle's phantom)",
+    )
     add("--pairs_file", help="list of pairs in place of a data set, .csv or .json")
     add("--pairs", type=int, default=0, help="how many pairs to register (default: all)")
     add(

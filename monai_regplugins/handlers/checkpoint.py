@@ -90,7 +90,8 @@ class Checkpointing:
         ckpt: what to start from: a ``checkpoint.pt`` resumes everything, a bare state dict gives initial weights only.
         score_name: the evaluator's metric that decides; ``evaluator.metric_cmp_fn`` says what is better.
         record: what the weights are to say of themselves, see :func:`~monai_regplugins.training.record`.
-        data: folder of the data set, for who resumes; empty for the bundle's own.
+        data: folder of the data set, for who resumes or evaluates; empty for the bundle's own. The weights carry its
+            name alone.
 
     Raises:
         InputError: When ``ckpt`` does not exist, or ``ckpt_dir`` holds the weights of another training.
@@ -343,7 +344,8 @@ class Checkpointing:
         """Return the record of the weights of an epoch; empty without one."""
         score = {"epoch": epoch, "score": self._score(epoch), "before": self._floor(), "validation": self._validation}
         measure = score_called(self.score_name, self._evaluator).title
-        return {**self.record, **score, "measure": measure} if self.record else {}
+        data = {"data": Path(self.data).name} if self.data else {}
+        return {**self.record, **score, "measure": measure, **data} if self.record else {}
 
     def _score(self, epoch: int) -> float | None:
         """Return the score of this epoch's validation, None if there was none in this epoch."""

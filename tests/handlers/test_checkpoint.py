@@ -564,13 +564,13 @@ def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> Non
 
 def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder, data, expected in (("a", "scans", str(tmp_path / "scans")), ("b", "", "")):
+    for folder, data, expected, name in (("a", "scans", str(tmp_path / "scans"), "scans"), ("b", "", "", None)):
         training = make_training(max_epochs=1)
         saver = Checkpointing(folder, training.network, training.optimizer, record={"version": 1}, data=data)
         saver.attach(training.trainer, training.evaluator)
         training.trainer.run()
         assert load(tmp_path / folder / "checkpoint.pt")["data"] == expected
-        assert "data" not in (record_of(saver.weights, tmp_path) or {})
+        assert (record_of(saver.weights, tmp_path) or {}).get("data") == name  # no path: weights are passed on
 
 
 def test_unknown_score_name(make_training: Any, tmp_path: Path) -> None:
