@@ -35,6 +35,7 @@ from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
+from monai_regplugins.given_once import OptionParser
 from monai_regplugins.settings import published_weights, record_of
 from monai_regplugins.training import LABEL_OPTIONS, register_command, shown
 
@@ -47,7 +48,7 @@ SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m monai_regplugins.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

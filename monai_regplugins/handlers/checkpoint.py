@@ -163,7 +163,7 @@ class Checkpointing:
             return
         found = [path.name for path in (checkpoint, self.model_path, self.last_path) if path.exists()]
         if found:
-            resume = f"go on with them by --ckpt '{checkpoint}', or " if checkpoint.exists() else ""
+            resume = f"go on with them by {self._resuming()}, or " if checkpoint.exists() else ""
             raise InputError(
                 f"'{folder}' holds the weights of another training ({', '.join(found)}), which none replaces; "
                 f"{resume}give another --output_dir."
@@ -258,7 +258,12 @@ class Checkpointing:
         if not self.checkpoint_path.exists():
             return "no epoch has ended, so there is no checkpoint; start again"
         lost = trainer.state.iteration - self._saved
-        return f"go on by the same command with --ckpt '{self.checkpoint_path}'; {lost} steps since then are lost"
+        return f"go on by the same command with {self._resuming()}; {lost} steps since then are lost"
+
+    def _resuming(self) -> str:
+        """Return the option by which the training goes on, and which one it replaces."""
+        is_other = self.ckpt and Path(self.ckpt).resolve() != self.checkpoint_path.resolve()
+        return f"--ckpt '{self.checkpoint_path}'" + (f" in place of '{self.ckpt}'" if is_other else "")
 
     def _score_of_start(self) -> float:
         """Validate the given weights, as epoch 0."""
@@ -292,7 +297,7 @@ class Checkpointing:
     def _diverged(self, what: str, epoch: int) -> InputError:
         """Return an error for a diverged training, with the checkpoint to resume from."""
         rate = self.optimizer.param_groups[0]["lr"]
-        again = f"resume '{self.checkpoint_path}'" if self.checkpoint_path.exists() else "start again"
+        again = f"go on by {self._resuming()}" if self.checkpoint_path.exists() else "start again"
         return InputError(
             f"the training diverged in epoch {epoch}: {what}, and nothing was written since the epoch before; "
             f"{again} with a lower learning_rate (it was {rate:.3g})."

@@ -164,7 +164,7 @@ class TestChoice:
         }
         assert not [name for name in said if name.startswith("training of") or name == "with label maps"]
         data = MethodResult({"dsc": 0.5})
-        args = command.parse_arguments([*words, "--pairs_file", "HippocampusMR.csv"])
+        args.pairs_file = "HippocampusMR.csv"
         known = command.facts(args, own.options["config"], {"ran": data}, [own, published])
         for method in (own, published):
             assert known[f"training of {method.name}"].startswith("that of 'model_hippocampus.pt' was on such data: ")

@@ -233,7 +233,10 @@ def test_weights_of_another_training_are_refused(
     if elsewhere:
         start(tmp_path / "third", max_epochs=1).trainer.run()
         ckpt = tmp_path / "third" / "checkpoint.pt"
-    way = r"go on with them by --ckpt '.*checkpoint\.pt', or give another" if "checkpoint.pt" in present else r"; give"
+    place = r" in place of '.*third/checkpoint\.pt'" if elsewhere else ""
+    way = r"; give"
+    if "checkpoint.pt" in present:
+        way = rf"go on with them by --ckpt '.*there/checkpoint\.pt'{place}, or give another"
     with pytest.raises(InputError, match=rf"'{folder}' holds the weights of another training .*{way}"):
         start(folder, max_epochs=2, ckpt=ckpt)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: name.encode() for name in present}
@@ -391,7 +394,7 @@ class TestDivergence:
         training, before = diverging([0.9])
         training.loss.register_forward_hook(lambda _module, _inputs, loss: loss * value)
         message = (
-            r"diverged in epoch 2: the loss of step 4 is (nan|inf).*resume '.*checkpoint\.pt' with a lower learning_"
+            r"in epoch 2: the loss of step 4 is (nan|inf).*go on by --ckpt '.*checkpoint\.pt' with a lower learning_"
         )
         with pytest.raises(InputError, match=message):
             training.trainer.run()
@@ -539,6 +542,20 @@ def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
     torch.save(state, short)
     with pytest.raises(InputError, match="lacks trainer"):
         start(tmp_path / "new", [], short, max_epochs=3)
+
+
+def test_an_interruption_says_which_weights_the_checkpoint_replaces(start: Any, tmp_path: Path) -> None:
+    start(tmp_path / "first", [0.5], max_epochs=1).trainer.run()
+    weights = tmp_path / "first" / "model.pt"
+    training = start(tmp_path, [0.5, 0.6, 0.7], weights, max_epochs=2)
+
+    def stop() -> None:
+        raise Killed
+
+    training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
+    with pytest.raises(Killed):
+        training.trainer.run()
+    assert f" with --ckpt '{tmp_path / 'checkpoint.pt'}' in place of '{weights}'; 2 steps " in stop_message()
 
 
 @pytest.mark.parametrize("step", [2, 5])
