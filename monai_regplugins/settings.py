@@ -38,7 +38,8 @@ CODE = (*LANGUAGE, "_")  # what components begin with, too
 
 DATA_SET = ("dataset_dir", "embedded_dir", "phantom")  # each of these chooses one
 
-# Of a training's loss. A registration calls those of its instance optimization by the same names.
+# Of a training's loss; a registration calls those of its instance optimization by the same names. Weights bring them to
+# a training that goes on from them, but for published ones, of which those of the registration are known.
 OF_THE_LOSS = ("similarity_weight", "smoothness_weight", "smoothness_form")
 
 # Settings of one run, files, and noise, which regularizes a training and measures the uncertainty of a registration.
@@ -215,13 +216,13 @@ def published_weights(root: Path) -> dict[Path, dict[str, Any]]:
         {}
     """
     config = read_json(root / CONFIG)
-    shared = {name: config[name] for name in _trained_settings(root)}
+    shared = {name: config[name] for name in _trained_settings(root) if name not in OF_THE_LOSS}
     presets = [read_json(root / "configs" / f"{name}.json") for name in presets_of(root)]
     found = {}
     for content in ({"ckpt": config.get("ckpt", "")}, *presets):
         named = ConfigParser({"bundle_root": str(root), "ckpt": content.get("ckpt", "")}).get_parsed_content("ckpt")
         if Path(named).is_file():
-            own = {_same_id(key): value for key, value in content.items() if key not in OF_A_RUN}
+            own = {_same_id(key): value for key, value in content.items() if key not in {*OF_A_RUN, *OF_THE_LOSS}}
             found[Path(named)] = shared | own
     return found
 

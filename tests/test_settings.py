@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.settings import record_of, settle, training_record, with_record
+from monai_regplugins.settings import OF_THE_LOSS, record_of, settle, training_record, with_record
 
 Log = pytest.LogCaptureFixture
 PUBLISHED = {"hippocampus": "model_hippocampus", "hippocampus_labels": "model_hippocampus_labels"}
@@ -82,6 +82,16 @@ class TestPublishedWeights:
         root = repository / "bundles" / "r2n2"
         parser = settled(root, "train", ckpt=str(root / "models" / "model.pt"))
         assert (parser["spatial_size"], parser["steps"], parser["noise_std"]) == ([96, 96], 12, 0.0)
+
+    @pytest.mark.parametrize("name", ["ran", "r2n2", "regnet"])
+    def test_fine_tuning_them_keeps_the_loss_of_the_training(self, name: str, repository: Path) -> None:
+        """The weight of the smoothness of the instance optimization, a fifth of it in RAN, makes rough fields."""
+        root = repository / "bundles" / name
+        before = configuration(root, "train")
+        for ckpt in (root / "models").glob("*.pt"):
+            after = settled(root, "train", ckpt=str(ckpt))
+            shared = [key for key in OF_THE_LOSS if key in before.get()]
+            assert [after[key] for key in shared] == [before[key] for key in shared]
 
     def test_of_the_two_of_the_hippocampus_that_with_labels_is_not_optimized(self, bundle: Path) -> None:
         """Labels know the border where intensities do not: by the images alone its overlap falls."""

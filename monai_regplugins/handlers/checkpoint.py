@@ -27,6 +27,7 @@ from monai_regplugins.checks import (
 )
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
+from monai_regplugins.handlers.rough_fields import rough_fields
 from monai_regplugins.handlers.score import score_called
 from monai_regplugins.handlers.validation_set import validation_fingerprint
 from monai_regplugins.io.sums import check_weights
@@ -52,9 +53,9 @@ class Checkpointing:
     ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
     ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
     ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit has
-    cut short, 0 of a whole one), ``start_metric``, ``record``, ``data`` and ``validation``, see
-    :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
-    to be shipped, with the record of its settings and its score as an attribute, see
+    cut short, 0 of a whole one), ``start_metric``, ``fields`` (means of SDlogJ and folding), ``record``, ``data`` and
+    ``validation``, see :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare
+    state dict, ready to be shipped, with the record of its settings and its score as an attribute, see
     :func:`~monai_regplugins.settings.with_record`. Both load with ``weights_only=True``.
 
     *What counts as better.* A score has to beat the best one so far, that of doing nothing (the evaluator's metric
@@ -117,6 +118,7 @@ class Checkpointing:
         self.data = os.path.abspath(data) if data else ""
         self._best: Best | None = None
         self._start_score: float | None = None
+        self._fields: dict[str, dict[str, float]] = {}  # means of their measures, of the start and of the best weights
         self._validate_start = False
         self._scaler_state: dict[str, Any] = {}
         self._saved = 0
@@ -187,6 +189,7 @@ class Checkpointing:
         trainer.state.iteration = epoch * length + kept if length else int(state["trainer"]["iteration"])
         self._scaler_state = state.get("scaler") or {}
         self._start_score, self._saved = state.get("start_metric"), trainer.state.iteration
+        self._fields = dict(state.get("fields", {}))
         if state["best_epoch"] is not None:
             self._best = Best(state["best_metric"], state["best_epoch"])
         more = [f"{kept} steps into the next"] * (kept > 0) + changes
@@ -247,7 +250,7 @@ class Checkpointing:
         if self._scaler_state and trainer.scaler is not None:
             trainer.scaler.load_state_dict(self._scaler_state)
         if self._validate_start:
-            self._start_score = self._score_of_start()
+            self._start_score, self._fields["start"] = self._score_of_start(), self._regularity()
         if trainer.state.rank == 0 and not trainer.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
             trainer.add_event_handler(Events.COMPLETED, self._finish)
@@ -310,7 +313,7 @@ class Checkpointing:
             raise self._diverged(f"the validation score is {score}", epoch)
         improved = self._evaluator is None or self._improves(score)
         if improved:
-            self._best = Best(score, epoch)
+            self._best, self._fields["best"] = Best(score, epoch), self._regularity()
         state = self._state(trainer, improved)
         self._check_alone()
         write_file(self.checkpoint_path, serialized(state))
@@ -340,6 +343,7 @@ class Checkpointing:
             "is_best": is_best,
             "steps": trainer.state.iteration % trainer.state.epoch_length if trainer.state.epoch_length else 0,
             "start_metric": self._start_score,
+            "fields": self._fields,
             "data": self.data,
             "validation": self._validation,
             "record": self._record(trainer.state.epoch),
@@ -358,6 +362,11 @@ class Checkpointing:
             return None
         check_choice(self.score_name, self._evaluator.state.metrics, "score_name")
         return float(self._evaluator.state.metrics[self.score_name])
+
+    def _regularity(self) -> dict[str, float]:
+        """Return the means of the measures of the fields of the last validation."""
+        metrics = {} if self._evaluator is None else self._evaluator.state.metrics
+        return {name: float(metrics[name]) for name in ("sdlogj", "folding_percent") if name in metrics}
 
     def _improves(self, score: float | None) -> bool:
         """Whether a score is strictly better than the best so far and than all that was there before the training."""
@@ -389,6 +398,9 @@ class Checkpointing:
         score = "" if self._best.score is None else f", {named.text(self._best.score)}"
         there = f" ({floor})" if floor else ""
         logger.info("Best weights: '%s', of epoch %d%s%s.", self.model_path, self._best.epoch, score, there)
+        if rough := rough_fields(self._fields.get("best", {}), self._fields.get("start")):
+            advice = "A lower --learning_rate or more weight of the smoothness makes them smoother."
+            logger.warning("Their fields are rough: %s. %s", rough, advice)
 
     def _model_state(self) -> dict[str, Tensor]:
         """Return the weights on the CPU, each in a storage of its own, so that equal weights make equal files."""

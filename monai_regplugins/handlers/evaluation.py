@@ -13,9 +13,10 @@ from torch import nn
 from monai_regplugins.checks import say_when_stopped
 from monai_regplugins.handlers.checkpoint import WeightsLoader
 from monai_regplugins.handlers.figures import FieldFigure, PairFigure
+from monai_regplugins.handlers.rough_fields import rough_fields
 from monai_regplugins.outputs.metric_table import MetricTable
 
-__all__ = ["EvaluationTime", "evaluation_handlers"]
+__all__ = ["EvaluationNotes", "EvaluationTime", "evaluation_handlers"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,20 @@ class EvaluationTime:
             logger.info(self.rest(state.iteration, state.epoch_length, now - self._first))
 
 
+class EvaluationNotes:
+    """Log after the table of an evaluation what in it is not to be passed over: fields that are rough in the mean."""
+
+    def attach(self, evaluator: Any) -> None:
+        """Follow ``evaluator``; only its first process says it."""
+        if evaluator.state.rank == 0:
+            evaluator.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, evaluator: Any) -> None:
+        """Log what there is to say of the evaluation that has just ended."""
+        if rough := rough_fields(evaluator.state.metrics):
+            logger.warning("The fields are rough: %s.", rough)
+
+
 def evaluation_handlers(
     network: nn.Module, ckpt: str | Path, eval_dir: str | Path, figures: int, field: bool = False
 ) -> list[Any]:
@@ -74,13 +89,14 @@ def evaluation_handlers(
 
     Example:
         >>> [type(handler).__name__ for handler in evaluation_handlers(nn.Identity(), "model.pt", "eval", 3)]
-        ['EvaluationTime', 'WeightsLoader', 'MetricTable', 'PairFigure']
+        ['EvaluationTime', 'WeightsLoader', 'MetricTable', 'EvaluationNotes', 'PairFigure']
     """
     folder = Path(eval_dir)
     handlers: list[Any] = [
         EvaluationTime(),
         WeightsLoader(network, ckpt),
         MetricTable(folder / "evaluation.csv"),
+        EvaluationNotes(),
         PairFigure(folder / "evaluation.png", max_pairs=figures),
     ]
     return [*handlers, FieldFigure(folder / "evaluation_field.png")] if field else handlers

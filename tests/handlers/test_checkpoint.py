@@ -291,6 +291,27 @@ def test_bare_weights_only_initialize(start: Any, tmp_path: Path) -> None:
     assert (checkpoint["start_metric"], checkpoint["best_metric"]) == (0.05, 0.1)
 
 
+def test_best_weights_of_rough_fields(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also when a resumed training ends with those of before."""
+
+    def run(folder: Path, scores: list[float], ckpt: Path | None, epochs: int, *roughness: float) -> list[str]:
+        caplog.clear()
+        training, values = start(folder, scores, ckpt, max_epochs=epochs), list(roughness)
+        training.evaluator.add_event_handler(
+            Events.EPOCH_COMPLETED, lambda: training.evaluator.state.metrics.update(sdlogj=values.pop(0))
+        )
+        training.trainer.run()
+        return [text for text in caplog.messages if "rough" in text]
+
+    assert run(tmp_path / "a", [0.2], None, 1, 0.25) == []
+    weights = tmp_path / "a" / "model.pt"
+    said = run(tmp_path / "b", [0.2, 0.3, 0.1], weights, 2, 0.25, 0.5, 0.25)
+    expected = "Their fields are rough: SDlogJ 0.500 (0.250 of the weights it started from). A lower --learning_rate"
+    assert [line.startswith(expected) for line in said] == [True]
+    assert run(tmp_path / "b", [0.1], tmp_path / "b" / "checkpoint.pt", 3, 0.25) == said
+    assert run(tmp_path / "c", [0.2, 0.3, 0.4], weights, 2, 0.25, 0.5, 0.3) == []
+
+
 class TestFloor:
     """What was there before the training is what a model has to beat."""
 

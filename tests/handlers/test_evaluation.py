@@ -11,12 +11,12 @@ from torch import nn
 
 from monai_regplugins.checks import stop_message
 from monai_regplugins.handlers import evaluation_handlers
-from monai_regplugins.handlers.evaluation import EvaluationTime
+from monai_regplugins.handlers.evaluation import EvaluationNotes, EvaluationTime
 
 
 def test_handlers_and_their_files(tmp_path: Path) -> None:
     network = nn.Identity()
-    _, weights, table, pictures, field = evaluation_handlers(network, "model.pt", tmp_path, 2, field=True)
+    _, weights, table, _, pictures, field = evaluation_handlers(network, "model.pt", tmp_path, 2, field=True)
     assert (weights.network, weights.ckpt) == (network, "model.pt")
     assert [handler.path.name for handler in (table, pictures, field)] == [
         "evaluation.csv",
@@ -25,7 +25,19 @@ def test_handlers_and_their_files(tmp_path: Path) -> None:
     ]
     assert {handler.path.parent for handler in (table, pictures, field)} == {tmp_path}
     assert pictures.max_pairs == 2
-    assert len(evaluation_handlers(network, "model.pt", str(tmp_path), 0)) == 4
+    assert len(evaluation_handlers(network, "model.pt", str(tmp_path), 0)) == 5
+
+
+def test_rough_fields_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    evaluator = Engine(lambda engine, pair: None)
+    evaluator.state.rank = 0
+    EvaluationNotes().attach(evaluator)
+    for roughness in (0.3, 0.8):
+        evaluator.state.metrics = {"sdlogj": roughness}
+        evaluator.run(range(1))
+    assert [record.message for record in caplog.records if record.name.startswith("monai_regplugins")] == [
+        "The fields are rough: SDlogJ 0.800 (a WARN above 0.75)."
+    ]
 
 
 def test_it_says_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
