@@ -10,10 +10,13 @@ from contextvars import ContextVar
 __all__ = ["pair_logger", "unreported"]
 
 _REPORTED = ContextVar("_REPORTED", default=True)
+_said = set[tuple[str, str]]()  # of which file, and what
 
 
 def pair_logger(name: str) -> logging.Logger:
     """Return the logger of a module that reports what it has done to a pair.
+
+    A line with ``extra={"file": path}`` is of a file, which may be in many pairs, and reported once.
 
     Args:
         name: of the module.
@@ -43,4 +46,10 @@ def unreported(enabled: bool = True) -> Iterator[None]:
 
 
 def _is_reported(record: logging.LogRecord) -> bool:
-    return _REPORTED.get()
+    if not _REPORTED.get():
+        return False
+    line = str(getattr(record, "file", "")), str(record.msg)
+    is_new = line not in _said
+    if line[0]:
+        _said.add(line)
+    return is_new

@@ -19,6 +19,21 @@ def test_lines_are_left_out_for_a_while(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages == ["reported"]
 
 
+def test_what_is_of_a_file_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    logger = pair_logger("monai_regplugins.any")
+    with unreported():
+        logger.warning("moving label '%s' is flipped", "a", extra={"file": "a"})
+    for role, file in (("moving", "a"), ("fixed", "a"), ("fixed", "b"), ("fixed", "")):
+        for _ in range(2):
+            logger.warning("%s label '%s' is flipped", role, file, extra={"file": file})
+    assert [line.partition(" is")[0] for line in caplog.messages] == [
+        "moving label 'a'",
+        "fixed label 'b'",
+        "fixed label ''",
+        "fixed label ''",
+    ]
+
+
 def test_a_training_does_not_report_the_alignment_of_each_pair(caplog: pytest.LogCaptureFixture) -> None:
     """It keeps no original images; what registers or evaluates does."""
     pair = {key: MetaTensor(torch.rand(1, 12, 12, 12)) for key in ("fixed", "moving")}
