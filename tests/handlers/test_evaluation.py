@@ -32,11 +32,34 @@ def test_rough_fields_are_said(caplog: pytest.LogCaptureFixture) -> None:
     evaluator = Engine(lambda engine, pair: None)
     evaluator.state.rank = 0
     EvaluationNotes().attach(evaluator)
+    evaluator.state.pair_rows = []
     for roughness in (0.3, 0.8):
         evaluator.state.metrics = {"sdlogj": roughness}
         evaluator.run(range(1))
     assert [record.message for record in caplog.records if record.name.startswith("monai_regplugins")] == [
         "The fields are rough: SDlogJ 0.800 (a WARN above 0.75)."
+    ]
+
+
+def test_pairs_that_end_worse_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The worst first, five of them; equal to the digits of the table is not worse."""
+    evaluator = Engine(lambda engine, pair: None)
+    evaluator.state.rank = 0
+    EvaluationNotes().attach(evaluator)
+    rows = [{"pair_id": f"p{number}", "dsc_before": 0.5, "dsc": 0.6 - 0.05 * number} for number in range(8)]
+    rows += [{"pair_id": "points", "tre_before": 2.0, "tre": 8.0, "dsc_before": 0.5, "dsc": 0.4}]
+    rows += [{"pair_id": "lost", "tre_before": 2.0, "tre": float("nan")}, {"pair_id": "neither", "ncc": 0.1}]
+    rows += [{"pair_id": "equal", "dsc_before": 0.5, "dsc": 0.4999}]
+    evaluator.state.pair_rows = rows
+    evaluator.run(range(1))
+    assert caplog.messages[-1].splitlines() == [
+        "6 of 12 pairs end worse than as given:",
+        "  points: DSC 0.500 -> 0.400, TRE (mm) 2.00 -> 8.00",
+        "  p7: DSC 0.500 -> 0.250",
+        "  p6: DSC 0.500 -> 0.300",
+        "  p5: DSC 0.500 -> 0.350",
+        "  p4: DSC 0.500 -> 0.400",
+        "  and 1 more",
     ]
 
 
