@@ -50,12 +50,15 @@ class Best(NamedTuple):
 class Checkpointing:
     """Write ``checkpoint.pt`` after every epoch and ``model.pt`` whenever the validation score improves.
 
+    A training that is interrupted (Ctrl-C, SIGTERM) writes ``checkpoint.pt`` after its last whole step.
+
     ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
     ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
-    ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit has
-    cut short, 0 of a whole one), ``start_metric``, ``fields`` (means of SDlogJ and folding), ``record``, ``data`` and
-    ``validation``, see :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare
-    state dict, ready to be shipped, with the record of its settings and its score as an attribute, see
+    ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit or an
+    interruption has cut short, 0 of a whole one), ``start_metric``, ``fields`` (means of SDlogJ and folding),
+    ``record``, ``data`` and ``validation``, see
+    :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
+    to be shipped, with the record of its settings and its score as an attribute, see
     :func:`~monai_regplugins.settings.with_record`. Both load with ``weights_only=True``.
 
     *What counts as better.* A score has to beat the best one so far, that of doing nothing (the evaluator's metric
@@ -122,6 +125,8 @@ class Checkpointing:
         self._validate_start = False
         self._scaler_state: dict[str, Any] = {}
         self._saved = 0
+        self._done = 0  # steps, of which the last is whole while ``_is_whole``
+        self._is_whole = False
         self._evaluator: Any = None
         self._validation: dict[str, str] | None = None
         self._check_folder()
@@ -157,6 +162,7 @@ class Checkpointing:
             evaluator.state.best_metric, evaluator.state.best_metric_epoch = self._best.score, self._best.epoch
         trainer.add_event_handler(Events.STARTED, self._started)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check_step)
+        self.optimizer.register_step_pre_hook(self._begin_update)
 
     def _check_folder(self) -> None:
         """Refuse a folder that holds weights, unless this training goes on with them."""
@@ -254,14 +260,34 @@ class Checkpointing:
         if trainer.state.rank == 0 and not trainer.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
             trainer.add_event_handler(Events.COMPLETED, self._finish)
-            say_when_stopped(lambda: self._advice(trainer))
+            say_when_stopped(lambda: self._stopped(trainer))
 
-    def _advice(self, trainer: Any) -> str:
-        """Say how an interrupted training goes on, and what of it is lost."""
+    def _begin_update(self, *_: object) -> None:
+        """Note that the weights are no longer those of a whole step."""
+        self._is_whole = False
+
+    def _stopped(self, trainer: Any) -> str:
+        """Write what an interrupted training has reached, and say how it goes on and what of it is lost."""
+        self._save_steps(trainer)
         if not self.checkpoint_path.exists():
-            return "no epoch has ended, so there is no checkpoint; start again"
-        lost = trainer.state.iteration - self._saved
-        return f"go on by the same command with {self._resuming()}; {lost} steps since then are lost"
+            return "no step has ended, so there is no checkpoint; start again"
+        lost = max(self._done, self._saved) - self._saved
+        what = f"{lost} steps since then are lost" if lost else "the step that was under way is lost"
+        return f"go on by the same command with {self._resuming()}; {what}"
+
+    def _save_steps(self, trainer: Any) -> None:
+        """Write the checkpoint of an epoch that was cut short, if its last step is whole and no other has written.
+
+        Of an epoch that has ended but for its validation the last step is taken again, since no epoch is resumed after
+        its end.
+        """
+        length, is_alone = trainer.state.epoch_length, self._known == _version(self.checkpoint_path)
+        if not (self._is_whole and length and self._done > self._saved and is_alone):
+            return
+        iteration = self._done - (self._done % length == 0)
+        if iteration % length:
+            write_file(self.checkpoint_path, serialized(self._state(trainer, False, iteration)))
+            self._known, self._saved = _version(self.checkpoint_path), self._done
 
     def _resuming(self) -> str:
         """Return the option by which the training goes on, and which one it replaces."""
@@ -290,6 +316,7 @@ class Checkpointing:
             raise self._diverged(f"the loss of step {state.iteration} is {loss}", state.epoch)
         if not state.epoch_length or state.iteration % state.epoch_length == 0:
             self._check_weights(state.epoch)
+        self._done, self._is_whole = state.iteration, True
 
     def _check_weights(self, epoch: int) -> None:
         """Refuse weights that are not finite."""
@@ -308,13 +335,14 @@ class Checkpointing:
 
     def _save(self, trainer: Any) -> None:
         """Write ``checkpoint.pt``, then ``model.pt`` if it is the best so far; see the class for the order."""
+        self._is_whole = False  # not to be written while this is
         epoch, score = trainer.state.epoch, self._score(trainer.state.epoch)
         if score is not None and not math.isfinite(score):
             raise self._diverged(f"the validation score is {score}", epoch)
         improved = self._evaluator is None or self._improves(score)
         if improved:
             self._best, self._fields["best"] = Best(score, epoch), self._regularity()
-        state = self._state(trainer, improved)
+        state = self._state(trainer, improved, trainer.state.iteration)
         self._check_alone()
         write_file(self.checkpoint_path, serialized(state))
         self._known, self._saved = _version(self.checkpoint_path), trainer.state.iteration
@@ -329,19 +357,19 @@ class Checkpointing:
                 "training its own --output_dir."
             )
 
-    def _state(self, trainer: Any, is_best: bool) -> dict[str, Any]:
-        """Return the content of ``checkpoint.pt``."""
-        scaler = getattr(trainer, "scaler", None)
+    def _state(self, trainer: Any, is_best: bool, iteration: int) -> dict[str, Any]:
+        """Return the content of ``checkpoint.pt`` after so many steps."""
+        scaler, length = getattr(trainer, "scaler", None), trainer.state.epoch_length
         return {
             "model": self._model_state(),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_type": type(self.optimizer).__name__,
             "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
-            "trainer": {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration},
+            "trainer": {"epoch": trainer.state.epoch, "iteration": iteration},
             "best_metric": self._best.score if self._best else None,
             "best_epoch": self._best.epoch if self._best else None,
             "is_best": is_best,
-            "steps": trainer.state.iteration % trainer.state.epoch_length if trainer.state.epoch_length else 0,
+            "steps": iteration % length if length else 0,
             "start_metric": self._start_score,
             "fields": self._fields,
             "data": self.data,

@@ -565,39 +565,96 @@ def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
         start(tmp_path / "new", [], short, max_epochs=3)
 
 
-def test_an_interruption_says_which_weights_the_checkpoint_replaces(start: Any, tmp_path: Path) -> None:
-    start(tmp_path / "first", [0.5], max_epochs=1).trainer.run()
-    weights = tmp_path / "first" / "model.pt"
-    training = start(tmp_path, [0.5, 0.6, 0.7], weights, max_epochs=2)
+class TestInterruption:
+    """What a training has reached is written after its last whole step; three steps are an epoch."""
 
-    def stop() -> None:
-        raise Killed
+    @pytest.fixture
+    def stopped(self, start: Any) -> Callable[..., str]:
+        """Return a function that interrupts a training by an event, and returns what is said."""
 
-    training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
-    with pytest.raises(Killed):
-        training.trainer.run()
-    assert f" with --ckpt '{tmp_path / 'checkpoint.pt'}' in place of '{weights}'; 2 steps " in stop_message()
+        def run(folder: Path, scores: list[float], event: Any, ckpt: Path | None = None) -> str:
+            training = start(folder, scores, ckpt, max_epochs=3)
 
+            def stop(*_: Any) -> None:
+                raise Killed
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> None:
-    """Three steps are an epoch, so the second step has no checkpoint, and the fifth loses two."""
-    training = start(tmp_path, [0.5, 0.6], max_epochs=2)
+            if event == "update":
+                training.trainer.add_event_handler(
+                    Events.ITERATION_STARTED(once=5), lambda: training.optimizer.register_step_pre_hook(stop)
+                )
+            else:
+                engine = training.evaluator if event == "validation" else training.trainer
+                engine.add_event_handler(Events.STARTED if event == "validation" else event, stop)
+            with pytest.raises(Killed):
+                training.trainer.run()
+            return stop_message().removeprefix("stopped; what was written is complete: ")
 
-    def stop() -> None:
-        raise Killed
+        return run
 
-    training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), stop)
-    with pytest.raises(Killed):
-        training.trainer.run()
-    assert stop_message() == "stopped; what was written is complete: " + (
-        "no epoch has ended, so there is no checkpoint; start again."
-        if step == 2
-        else f"go on by the same command with --ckpt '{tmp_path / 'checkpoint.pt'}'; 2 steps since then are lost."
+    @pytest.mark.parametrize(
+        ("event", "steps", "epoch"),
+        [
+            (Events.ITERATION_STARTED(once=2), 1, 1),
+            (Events.ITERATION_COMPLETED(once=2), 2, 1),
+            (Events.ITERATION_COMPLETED(once=5), 2, 2),
+            ("validation", 2, 1),  # the last step is taken again
+        ],
     )
-    if step == 5:
-        start(tmp_path, [0.7, 0.8], tmp_path / "checkpoint.pt", max_epochs=2).trainer.run()
+    def test_it_goes_on(
+        self, stopped: Callable[..., str], start: Any, tmp_path: Path, event: Any, steps: int, epoch: int
+    ) -> None:
+        ckpt = tmp_path / "checkpoint.pt"
+        said = stopped(tmp_path, [0.5, 0.6], event)
+        assert said == f"go on by the same command with --ckpt '{ckpt}'; the step that was under way is lost."
+        state = load(ckpt)
+        assert (state["steps"], state["trainer"]["epoch"], state["best_epoch"]) == (steps, epoch, epoch - 1 or None)
+        resumed = start(tmp_path, [0.7, 0.8, 0.9], ckpt, max_epochs=3)
+        resumed.trainer.run()
+        assert (load(ckpt)["trainer"], load(ckpt)["steps"]) == ({"epoch": 3, "iteration": 9}, 0)
         assert stop_message().endswith(": a list goes on by the same command, a training by its checkpoint.pt.")
+
+    def test_its_weights_are_those_of_the_step(self, stopped: Callable[..., str], start: Any, tmp_path: Path) -> None:
+        straight, seen = start(tmp_path / "a", [0.5], max_epochs=1), list[Any]()
+        straight.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: seen.append(deepcopy(straight.network.state_dict()))
+        )
+        straight.trainer.run()
+        stopped(tmp_path / "b", [], Events.ITERATION_STARTED(once=3))
+        state = load(tmp_path / "b" / "checkpoint.pt")
+        assert same(state["model"], seen[1])
+        assert not state["is_best"]
+        assert not (tmp_path / "b" / "model.pt").exists()
+
+    def test_within_an_update_of_the_weights_nothing_is_written(
+        self, stopped: Callable[..., str], tmp_path: Path
+    ) -> None:
+        said = stopped(tmp_path, [0.5, 0.6], "update")
+        assert said.endswith("; 1 steps since then are lost.")
+        assert load(tmp_path / "checkpoint.pt")["trainer"] == {"epoch": 1, "iteration": 3}
+
+    def test_before_the_first_step(self, stopped: Callable[..., str], tmp_path: Path) -> None:
+        said = stopped(tmp_path, [], Events.ITERATION_STARTED(once=1))
+        assert said == "no step has ended, so there is no checkpoint; start again."
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_another_training_has_written_stays(self, start: Any, tmp_path: Path) -> None:
+        def write() -> None:
+            (tmp_path / "checkpoint.pt").write_bytes(b"another")
+
+        training = start(tmp_path, [0.5], max_epochs=1)
+        training.trainer.add_event_handler(Events.ITERATION_STARTED(once=3), write)
+        training.trainer.add_event_handler(Events.ITERATION_STARTED(once=3), stop_message)
+        with pytest.raises(InputError, match="written by another training"):
+            training.trainer.run()
+        assert (tmp_path / "checkpoint.pt").read_bytes() == b"another"
+
+    def test_it_says_which_weights_the_checkpoint_replaces(
+        self, stopped: Callable[..., str], start: Any, tmp_path: Path
+    ) -> None:
+        start(tmp_path / "first", [0.5], max_epochs=1).trainer.run()
+        weights = tmp_path / "first" / "model.pt"
+        said = stopped(tmp_path, [0.5, 0.6, 0.7], Events.ITERATION_COMPLETED(once=5), weights)
+        assert f" with --ckpt '{tmp_path / 'checkpoint.pt'}' in place of '{weights}'; the step " in said
 
 
 def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
