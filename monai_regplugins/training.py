@@ -148,7 +148,7 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Sequence
         return
     settings = _settings_to_follow(parser, [root / "configs" / "inference.json"])
     following = {name: value for name, value in settings.items() if name not in OF_THE_DATA}
-    _log_register(parser, weights, following, "its validations")
+    _log_register(parser, weights, following, "the validations")
 
 
 def _pairs_to_validate(parser: ConfigParser) -> Sequence[Mapping[str, str]]:
@@ -167,7 +167,10 @@ def _log_register(parser: ConfigParser, weights: str | Path, settings: Mapping[s
     root = Path(parser.get_parsed_content("bundle_root"))
     of_weights = (record_of(weights, root) or {}).get("settings", {})
     is_unlike = "refine_steps" not in settings and of_weights.get("refine_steps", math.inf) > 0
-    about = f" (optimized, unlike {measured}; --refine_steps 0 is not)" if is_unlike else ""
+    unlike = (
+        f" (optimizes the network's field for each pair, which {measured} did not; --refine_steps 0 leaves that out)"
+    )
+    about = unlike if is_unlike else ""
     labels = any("moving_label" in pair for pair in _pairs_to_validate(parser))
     hint = f"; {LABEL_OPTIONS}" if labels else ""
     command = register_command(root, weights, settings)

@@ -26,6 +26,7 @@ TIMED = 3  # steps after the first one, which is slower
 SECONDS_BETWEEN_LOG_LINES = 60.0
 WORSE = {"dsc": ("DSC", 3, 1), "tre": ("TRE (mm)", 2, -1)}  # title, decimals, 1 if larger is better
 SHOWN = 5  # pairs
+MANY = 50  # pairs
 
 
 class EvaluationTime:
@@ -53,7 +54,8 @@ class EvaluationTime:
         return f"pair {done} of {of}: about {seconds / (done - 1) * (of - done) / 60:.1f} minutes left"
 
     def _start(self, evaluator: Any) -> None:
-        logger.info("Evaluating %d pairs; --val_pairs takes fewer.", evaluator.state.epoch_length)
+        pairs = evaluator.state.epoch_length
+        logger.info("Evaluating %d pairs%s.", pairs, "; --val_pairs takes fewer" if pairs > MANY else "")
         say_when_stopped(lambda: "an evaluation writes its table and pictures at its end; start it again")
 
     def _log(self, evaluator: Any) -> None:
