@@ -26,6 +26,7 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from monai_regplugins.checks import InputError, input_error_message, stop_message, suggest
+from monai_regplugins.given_once import given_twice
 from monai_regplugins.keys import PHASE_KEYS
 from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES, current_names, current_value
@@ -117,13 +118,14 @@ def start(seed: int | None = None) -> None:
         seed: fixes all random numbers (Python, NumPy, PyTorch); None leaves them free.
 
     Raises:
-        InputError: When an override names a key that the configuration does not have, there is no such preset, or the
-            weights are those of another network.
+        InputError: When an override is given twice, or names a key that the configuration does not have, there is no
+            such preset, or the weights are those of another network.
     """
     _show_input_errors_in_one_line()
     _end_in_one_line_when_terminated()
     _end_quickly()
     _remember_config_folder()
+    _check_given_once()
     check_overrides()
     _take_current_names()
     _take_names_as_text()
@@ -131,6 +133,17 @@ def start(seed: int | None = None) -> None:
     _take_settings()
     if seed is not None:
         set_determinism(seed)
+
+
+def _check_given_once() -> None:
+    """Refuse an option that is given twice on a command line, of which ``fire`` takes the last."""
+    if _creating_call() is not None and _is_typed() and (twice := given_twice(sys.argv[1:])):
+        raise InputError(twice)
+
+
+def _is_typed() -> bool:
+    """Whether overrides come from a command line."""
+    return any(str(frame.f_globals.get("__name__")).startswith("fire.") for frame in _caller_frames())
 
 
 def check_overrides() -> None:
@@ -216,7 +229,7 @@ def _take_names_as_text() -> None:
     if call is None or parser is None:
         return
     overrides = {**call.f_locals["kwargs"], **call.f_locals["_args"]}
-    is_typed = any(str(frame.f_globals.get("__name__")).startswith("fire.") for frame in _caller_frames())
+    is_typed = _is_typed()
     config = parser.get()
     for key in PATH_KEYS & overrides.keys():
         written = _command_line_value(key) if is_typed else None

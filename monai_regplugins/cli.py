@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from monai_regplugins import __version__
+from monai_regplugins.given_once import OptionParser
 from monai_regplugins.renamed import VALUES
 from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform_commands
 
@@ -93,7 +94,7 @@ component, --KEY#ARGUMENT VALUE. The results are those of python -m monai.bundle
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser. It contains the bundle's options only to document them in the help text."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = OptionParser(
         prog="regplugins",
         description="Deformable registration of medical images with the bundles RAN, R2N2 and RegNet, and what is done "
         "with transform files afterwards.",

@@ -24,14 +24,18 @@ from monai_regplugins.bundle import start
 from monai_regplugins.bundle_folders import find_bundle
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Learn2RegDataset
-from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout
+from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout, labels_beside
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.files.folders import absolute_path, files_in
+from monai_regplugins.grids import same_affine
 from monai_regplugins.io.provenance import digest_of
-from monai_regplugins.readers.images import read_scan, scan_shape, without_padding
+from monai_regplugins.keys import IMAGE_KEYS
+from monai_regplugins.readers.images import Scan, read_scan, scan_shape, without_padding
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 from monai_regplugins.training import shown
+from monai_regplugins.transforms.load import LoadPaird
 from monai_regplugins.transforms.padding import scanned_box
+from monai_regplugins.transforms.pair_log import unreported
 
 __all__ = ["Facts", "facts_of", "proposal", "run_describe"]
 
@@ -51,6 +55,7 @@ MOST_LABELS = 64  # of a label map; a map of more labels than its image has valu
 FEW_VALUES = 8  # of an image that looks like a label map
 SAMPLED = 10**6  # voxels whose values are counted
 SHOWN_LABELS = 20
+IMAGE_AND_LABEL = {"image": "image", "label": "label map"}
 PAIRINGS = {
     "listed": "as its json file lists them",
     "within": "within each subject",
@@ -69,8 +74,8 @@ FAR = 0.1  # distance of two image centers, in sizes of the image, from which on
 class Facts(NamedTuple):
     """What is known of an image: voxels and mm along each axis, orientation, place, intensities, labels.
 
-    ``complaints`` are reasons not to train on it, ``frame`` is the part of it that a constant frame covers, ``values``
-    the number of different intensities, ``label_voxels`` those of each label.
+    ``complaints`` are reasons not to train on it, ``notes`` what is to be known of it, ``frame`` is the part of it that
+    a constant frame covers, ``values`` the number of different intensities, ``label_voxels`` those of each label.
     """
 
     shape: tuple[int, ...]
@@ -84,6 +89,7 @@ class Facts(NamedTuple):
     frame: float = 0.0
     values: int = 256
     label_voxels: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_describe(
@@ -108,10 +114,15 @@ def run_describe(
     start()  # input errors in one line, from here on
     content, data_set, is_known = _data_set(Path(images), labels, output_dir, paired)
     entries, dims = content["training"], int(content["tensorImageSize"]["0"][0])
+    found = [entry["label"] for entry in entries if "label" in entry and labels is None and not is_known]
     facts, wrong = _checked(entries, dims)
     _refuse_swapped(entries, list(facts.values()))
     _print(
-        [*_summary(content, list(facts.values())), *(f"check: {line}" for line in [*wrong, *_oddities(entries, facts)])]
+        [
+            *_summary(content, list(facts.values())),
+            *(f"  label maps: found beside the images, first '{shown(label)}'" for label in found[:1]),
+            *(f"check: {line}" for line in [*wrong, *_oddities(entries, facts)]),
+        ]
     )
     if wrong:
         more = f", and {len(wrong) - 1} more, see above" if len(wrong) > 1 else ""
@@ -153,7 +164,8 @@ def _data_set(
     content = None if labels else content_of_layout(folder)
     if content is not None and not paired:
         return content, folder, True
-    content = content or content_of_folders(folder, Path(labels) if labels else None, _name_of(folder))
+    place = Path(labels) if labels else labels_beside(folder)
+    content = content or content_of_folders(folder, place, _name_of(folder))
     content |= _within_subjects(content) if paired else {}
     content |= {"name": absolute_path(output_dir).name} if output_dir else {}
     content |= {"description": DESCRIPTION}
@@ -171,7 +183,7 @@ def _checked(entries: Sequence[Mapping[str, str]], dims: int) -> tuple[dict[str,
     for number, entry in enumerate(entries):
         image = entry["image"]
         try:
-            if number in chosen:
+            if number in chosen or _sizes_differ(entry):
                 facts[image] = facts_of(entry, dims)
             complaints = facts[image].complaints if image in facts else _complaints_of_files(entry, dims)
             wrong += [f"'{image}' {complaint}" for complaint in complaints]
@@ -188,11 +200,15 @@ def _chosen(entries: Sequence[Mapping[str, str]]) -> set[int]:
     return {round(number) for number in np.linspace(0, len(entries) - 1, min(count, len(entries)))}
 
 
+def _sizes_differ(entry: Mapping[str, str]) -> bool:
+    """Whether an image and its label map have other sizes by their headers and the lengths of their files."""
+    return len({_size_of(entry[key], what) for key, what in IMAGE_AND_LABEL.items() if key in entry}) > 1
+
+
 def _complaints_of_files(entry: Mapping[str, str], dims: int) -> list[str]:
-    """Return what is wrong with an image and its label map by their headers and the lengths of their files."""
-    sizes = [_size_of(entry[key], what) for key, what in (("image", "image"), ("label", "label map")) if key in entry]
-    wrong = [] if len(sizes[0]) == dims else [f"has {len(sizes[0])} dimensions, expected {dims}"]
-    return wrong if len({*sizes}) == 1 else [*wrong, f"has {sizes[0]} voxels and its label map {sizes[1]}"]
+    """Return what is wrong with an image by its header."""
+    axes = len(_size_of(entry["image"], "image"))
+    return [] if axes == dims else [f"has {axes} dimensions, expected {dims}"]
 
 
 def _size_of(path: str, what: str) -> tuple[int, ...]:
@@ -302,9 +318,9 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
     scan = without_padding(read_scan(entry["image"], "image", dims))
     affine, values = np.asarray(scan.affine), np.squeeze(np.asarray(scan.values))
     axes = [axis for axis in range(3) if axis < scan.values.ndim and (dims == 3 or scan.values.shape[axis] > 1)][:dims]
-    (labels, label_voxels), complaints = _labels_of(entry, dims, values.shape)
+    (labels, label_voxels), complaints, notes = _labels_of(entry, dims, scan)
     if values.ndim != dims:
-        complaints.append(f"has {values.ndim} dimensions, expected {dims}")
+        complaints.insert(0, f"has {values.ndim} dimensions, expected {dims}")
     if not np.isfinite(values).all() or values.min() == values.max():
         complaints.append("is constant, or holds NaN or infinity")
     finite = values[np.isfinite(values)]
@@ -324,6 +340,7 @@ def facts_of(entry: Mapping[str, str], dims: int) -> Facts:
         _frame_of(values) if finite.size == values.size > 0 else 0.0,
         len(np.unique(sample)),
         label_voxels,
+        tuple(notes),
     )
 
 
@@ -427,21 +444,33 @@ def _middle(shape: Sequence[int]) -> Any:
 
 
 def _labels_of(
-    entry: Mapping[str, str], dims: int, shape: tuple[int, ...]
-) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], list[str]]:
-    """Return the labels of an image and the voxels of each, and what is wrong with its label map."""
+    entry: Mapping[str, str], dims: int, image: Scan
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], list[str], list[str]]:
+    """Return the labels of an image and the voxels of each, what is wrong with its label map, and what is to be known.
+
+    A label map on another grid is that of a training, if this can bring it onto its image.
+    """
     if "label" not in entry:
-        return ((), ()), []
-    values = np.squeeze(np.asarray(read_scan(entry["label"], "label map", dims, exact=True).values))
-    known, wrong = np.isfinite(values), []
+        return ((), ()), [], []
+    scan = read_scan(entry["label"], "label map", dims, exact=True)
+    values, shape = np.squeeze(np.asarray(scan.values)), tuple(image.values.squeeze().shape)
+    known, wrong, notes = np.isfinite(values), list[str](), list[str]()
     if not known.all():
         wrong.append("has a label map that holds NaN or infinity")
-    if values.shape != shape:
+    if values.shape != shape and not (scan.placed and values.ndim == len(shape) == dims):
         wrong.append(f"has {shape} voxels and its label map {values.shape}")
+    elif values.shape != shape or not same_affine(scan.affine, image.affine, shape):
+        try:
+            with unreported():
+                images: dict[Any, str] = dict.fromkeys(IMAGE_KEYS, entry["image"])
+                LoadPaird(dims, ["label"])({**images, "fixed_label": entry["label"]})
+            notes.append(f"has a label map on another grid, of {values.shape} voxels, which is brought onto its own")
+        except InputError as error:
+            wrong.append(f"has a label map that is of no use: {str(error).rstrip('.')}")
     if not np.issubdtype(values.dtype, np.integer):
         wrong.append("has a label map of fractions")
     labels, voxels = np.unique(values[known], return_counts=True)
-    return (tuple(int(label) for label in labels), tuple(voxels.tolist())), wrong
+    return (tuple(int(label) for label in labels), tuple(voxels.tolist())), wrong, notes
 
 
 def _summary(content: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
@@ -468,7 +497,9 @@ def _summary(content: Mapping[str, Any], facts: Sequence[Facts]) -> list[str]:
 
 def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) -> list[str]:
     """List what may be wrong but prevents no training, such as empty label maps and images that are there twice."""
-    odd = [f"'{image}' has an empty label map" for image, one in facts.items() if one.labels and not any(one.labels)]
+    odd = [f"'{image}' {note}" for image, one in facts.items() for note in one.notes]
+    empty = [image for image, one in facts.items() if one.labels and not any(one.labels)]
+    odd += [f"'{image}' has an empty label map, with which no pair is loaded" for image in empty]
     first: dict[str, str] = {}
     for entry in entries:
         image = entry["image"]

@@ -12,6 +12,7 @@ from typing import Any
 from monai_regplugins.bundle_folders import CONFIG, find_bundle, read_json
 from monai_regplugins.checks import InputError, check_choice, suggest
 from monai_regplugins.engines.share import share_of
+from monai_regplugins.given_once import given_twice
 from monai_regplugins.option_values import LANGUAGE, default_of, option_value
 from monai_regplugins.renamed import OPTIONS, VALUES
 
@@ -49,6 +50,8 @@ def early_error(args: argparse.Namespace, overrides: Sequence[str]) -> str:
         "fixed image 'none.nii' does not exist; give the path of an existing file."
     """
     try:
+        if twice := given_twice(overrides):
+            raise InputError(twice)
         _check_files(args)
         configs = _check_options(args.bundle, overrides, "series" in args)
         for key, value in given_options(overrides):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -35,7 +36,10 @@ NETWORK = "network_def"
 COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
 CODE = (*LANGUAGE, "_")  # what components begin with, too
 
-# Of a training's loss. A registration calls those of its instance optimization by the same names.
+DATA_SET = ("dataset_dir", "embedded_dir", "phantom")  # each of these chooses one
+
+# Of a training's loss; a registration calls those of its instance optimization by the same names. Weights bring them to
+# a training that goes on from them, but for published ones, of which those of the registration are known.
 OF_THE_LOSS = ("similarity_weight", "smoothness_weight", "smoothness_form")
 
 # Settings of one run, files, and noise, which regularizes a training and measures the uncertainty of a registration.
@@ -46,6 +50,8 @@ OF_A_RUN = frozenset(
 
 def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     """Let a configuration take the settings of its ``preset`` and, below these, those of the weights ``ckpt``.
+
+    An evaluation takes the data set of the weights, too, unless one was typed.
 
     Args:
         parser: the configuration, with all that was typed in it; it is changed, unless it has no weights.
@@ -80,6 +86,38 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
     if by_preset:
         preset = parser.get()["preset"]
         logger.info("The preset '%s' overrules the weights '%s': %s.", preset, ckpt, _changes(by_preset))
+    if "evaluating" in parser.get() and not {*DATA_SET} & {*kept, *of_preset}:
+        _take_data_set(parser, str(record.get("data", "")), ckpt)
+
+
+def _take_data_set(parser: ConfigParser, name: str, ckpt: str) -> None:
+    """Let an evaluation take the data set that its weights were trained on, if they lie beside their checkpoint."""
+    if folder := trained_on(ckpt, name):
+        logger.info("Evaluating on '%s', which '%s' was trained on; --dataset_dir takes another one.", folder, ckpt)
+        _take(parser, {"dataset_dir": folder})
+    elif name:
+        logger.warning(
+            "The weights '%s' were trained on '%s' and are evaluated on the phantom of the bundle; give --dataset_dir.",
+            ckpt,
+            name,
+        )
+
+
+def trained_on(weights: str | Path, name: str) -> str:
+    """Return the data set that weights were trained on, as their checkpoint knows it; empty if it is not there.
+
+    Args:
+        weights: beside ``checkpoint.pt``. They know the name of the folder alone, as they may be passed on.
+        name: that of their record, ``data``.
+
+    Example:
+        >>> trained_on("no/model.pt", "scans")
+        ''
+    """
+    state = _read(Path(weights).with_name("checkpoint.pt"))
+    folder = str(state.get("data", "")) if isinstance(state, Mapping) else ""
+    is_plain = os.path.isabs(folder) and "#" not in folder  # no code, no id
+    return folder if name and is_plain and Path(folder).name == name and Path(folder).is_dir() else ""
 
 
 def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
@@ -91,8 +129,9 @@ def record_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
 
     Returns:
         ``settings``, values by key, plain ones; in weights of a training also ``version``, ``bundle``, ``network``
-        (its class), what they were scored with, and ``started_from``, the name of the published weights of the bundle
-        that the training started from, itself or those before it.
+        (its class), what they were scored with, ``data``, the name of the data set's folder if that was not the
+        bundle's phantom, and ``started_from``, the name of the published weights of the bundle that the training
+        started from, itself or those before it.
 
     Raises:
         InputError: When the record is one of a later version of this package.
@@ -177,13 +216,13 @@ def published_weights(root: Path) -> dict[Path, dict[str, Any]]:
         {}
     """
     config = read_json(root / CONFIG)
-    shared = {name: config[name] for name in _trained_settings(root)}
+    shared = {name: config[name] for name in _trained_settings(root) if name not in OF_THE_LOSS}
     presets = [read_json(root / "configs" / f"{name}.json") for name in presets_of(root)]
     found = {}
     for content in ({"ckpt": config.get("ckpt", "")}, *presets):
         named = ConfigParser({"bundle_root": str(root), "ckpt": content.get("ckpt", "")}).get_parsed_content("ckpt")
         if Path(named).is_file():
-            own = {_same_id(key): value for key, value in content.items() if key not in OF_A_RUN}
+            own = {_same_id(key): value for key, value in content.items() if key not in {*OF_A_RUN, *OF_THE_LOSS}}
             found[Path(named)] = shared | own
     return found
 

@@ -148,7 +148,7 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Sequence
         return
     settings = _settings_to_follow(parser, [root / "configs" / "inference.json"])
     following = {name: value for name, value in settings.items() if name not in OF_THE_DATA}
-    _log_register(parser, weights, following, "its validations")
+    _log_register(parser, weights, following, "the validations")
 
 
 def _pairs_to_validate(parser: ConfigParser) -> Sequence[Mapping[str, str]]:
@@ -167,7 +167,10 @@ def _log_register(parser: ConfigParser, weights: str | Path, settings: Mapping[s
     root = Path(parser.get_parsed_content("bundle_root"))
     of_weights = (record_of(weights, root) or {}).get("settings", {})
     is_unlike = "refine_steps" not in settings and of_weights.get("refine_steps", math.inf) > 0
-    about = f" (optimized, unlike {measured}; --refine_steps 0 is not)" if is_unlike else ""
+    unlike = (
+        f" (optimizes the network's field for each pair, which {measured} did not; --refine_steps 0 leaves that out)"
+    )
+    about = unlike if is_unlike else ""
     labels = any("moving_label" in pair for pair in _pairs_to_validate(parser))
     hint = f"; {LABEL_OPTIONS}" if labels else ""
     command = register_command(root, weights, settings)
@@ -296,8 +299,17 @@ def _check_resumed_data(parser: ConfigParser, ckpt: str, state: Mapping[str, Any
 
 
 def _report_settings_of_start(parser: ConfigParser, ckpt: str, state: Mapping[str, Any]) -> None:
-    """Log how own images are prepared where a training starts from given weights, whose settings hold."""
-    if not ckpt or _is_embedded(parser) or "optimizer" in state:
+    """Log how own images are prepared where a training starts from given weights, whose settings hold.
+
+    A training on the phantom that starts from weights of own images may have lost its data set: that is a warning.
+    """
+    if not ckpt or "optimizer" in state:
+        return
+    if _is_embedded(parser):
+        data = (record_of(ckpt, Path(parser.get_parsed_content("bundle_root"))) or {}).get("data")
+        if data:
+            text = "The weights '%s' were trained on '%s'; this training is on the phantom: --dataset_dir takes images."
+            logger.warning(text, ckpt, data)
         return
     values = {name: parser.get_parsed_content(name) for name in OF_IMAGES if name in _keys(parser)}
     logger.info(

@@ -248,6 +248,13 @@ class TestOverrides:
             fire.Fire(run, command=["show", "--args_file", "args.json"])
         assert "Did you mean 'max_epochs'" in str(raised.value.__cause__)
 
+    def test_an_option_given_twice(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        words = ["show", "--config_file", TRAIN_FILE, "--max_epochs", "3", "--max_epochs=4"]
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
+        with pytest.raises(RuntimeError) as raised:
+            fire.Fire(run, command=words)
+        assert str(raised.value.__cause__) == "--max_epochs is given twice, as '3' and '4'; give it once."
+
     def test_python_is_checked_too(self, bundle: Path) -> None:
         create_workflow(config_file=TRAIN_FILE, max_epochs=3, **{"train#trainer#max_epochs": 3})
         with pytest.raises(RuntimeError) as raised:

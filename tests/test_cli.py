@@ -85,6 +85,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "mistyped option of a report": (["describe", "a", "--lables", "b"], "--lables b. Did you mean '--labels'?"),
     "cut option of a report": (["describe", "a", "--label", "b"], "--label b. Did you mean '--labels'?"),
     "mistyped option of transforms": (["jacobian", "a.nii", "-o", "b", "--lgo"], "--lgo. Did you mean '--log'?"),
+    "own option twice": (["register", "a", "b", "-o", "c", "--output-dir", "d"], "given twice, as 'c' and 'd'; give"),
+    "option of a report twice": (["describe", "a", "--labels", "b", "--labels", "c"], "given twice, as 'b' and 'c'"),
     "options of a report": (["doctor", "--seed", "3"], "unrecognized arguments: --seed 3"),
 }
 

@@ -33,6 +33,7 @@ LAYERS = [
         "environment",
         "fields",
         "files",
+        "given_once",
         "grids",
         "inversion",
         "keys",

@@ -231,7 +231,7 @@ def test_what_cannot_be_trained_on_is_listed(capsys: pytest.CaptureFixture[str])
     lines, error = refused(capsys, "Set")
     text = "\n".join(line for line in lines if line.startswith("check: "))
     for part in (
-        "a.nii.gz' has (16, 20, 12) voxels and its label map (16, 20, 13)",
+        "a.nii.gz' has a label map that is of no use: fixed label '",
         "a.nii.gz' has an empty label map",
         "b.nii.gz' has a label map of fractions",
         "c.nii.gz' is constant, or holds NaN or infinity",
@@ -267,7 +267,7 @@ def test_how_much_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("scans/2.nii.gz", (16, 20, 12), 2000, "the file inflates to"),
         ("segs/3.nii.gz", (16, 20, 12), 100, "it is damaged or something else"),
-        ("segs/3.nii.gz", (16, 20, 11), None, "has (16, 20, 12) voxels and its label map (16, 20, 11)"),
+        ("segs/3.nii.gz", (16, 20), None, "has (16, 20, 12) voxels and its label map (16, 20)"),
         ("scans/2.nii.gz", (20, 12), None, "has 2 dimensions, expected 3"),
     ],
     ids=["cut image", "cut label map", "other size", "other dimensions"],
@@ -280,6 +280,56 @@ def test_damage_in_what_is_not_read(
     lines, error = refused(capsys, "scans --labels segs")
     assert message in error
     assert any(message in line for line in lines)
+
+
+def test_label_maps_on_another_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that a training brings onto its image is said, one that it refuses is refused."""
+    for number in range(4):
+        save(f"scans/{number}.nii.gz", image(number))
+        save(f"segs/{number}.nii.gz", (image(number) > 50).astype(np.uint8))
+    save("segs/1.nii.gz", np.ones((20, 24, 16), dtype=np.uint8), corner=-2.0)
+    save("segs/2.nii.gz", np.ones((16, 20, 12), dtype=np.uint8), corner=1.0)  # of the same size
+    checks = [line.rpartition("/")[2] for line in described(capsys, "scans --labels segs") if "grid" in line]
+    assert checks == [
+        "1.nii.gz' has a label map on another grid, of (20, 24, 16) voxels, which is brought onto its own",
+        "2.nii.gz' has a label map on another grid, of (16, 20, 12) voxels, which is brought onto its own",
+    ]
+    save("segs/3.nii.gz", np.ones((16, 20, 12), dtype=np.uint8), corner=500.0)
+    with pytest.raises(InputError, match=r"of no use: fixed label '.*3\.nii\.gz' lies outside of the fixed image"):
+        main(["describe", "scans", "--labels", "segs"])
+
+
+def test_pictures_have_to_be_of_the_size_of_their_label_maps() -> None:
+    for number, size in enumerate(((16, 20), (16, 20), (16, 21))):
+        Path("images").mkdir(exist_ok=True)
+        Path("labels").mkdir(exist_ok=True)
+        Image.fromarray(image(number, (20, 16)).astype(np.uint8)).save(f"images/{number}.png")
+        Image.fromarray(np.ones(size[::-1], dtype=np.uint8)).save(f"labels/{number}.png")
+    with pytest.raises(InputError, match=r"2\.png' has \(16, 20\) voxels and its label map \(16, 21\)"):
+        main(["describe", "images"])
+
+
+def test_label_maps_in_the_folder_of_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"mixed/scan{number}.nii.gz", image(number))
+        save(f"mixed/scan{number}_seg.nii.gz", (image(number) > 50).astype(np.uint8))
+    lines = described(capsys, "mixed")
+    assert lines[0] == "mixed: 4 images, 3D, 4 with a label map; read: 4 of 4"
+    assert "  label maps: found beside the images, first 'mixed/scan0_seg.nii.gz'" in lines
+    assert "--label_weight 3" in lines[-1]
+    assert [Path(entry["image"]).name for entry in Learn2RegDataset("datasets/mixed").subjects] == [
+        f"scan{number}.nii.gz" for number in range(4)
+    ]
+
+
+def test_label_maps_beside_the_folder_of_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"mr/images/{number}.nii.gz", image(number))
+        save(f"mr/labels/{number}.nii.gz", (image(number) > 50).astype(np.uint8))
+    lines = described(capsys, "mr/images")
+    assert lines[0] == "mr: 4 images, 3D, 4 with a label map; read: 4 of 4"
+    assert "  label maps: found beside the images, first 'mr/labels/0.nii.gz'" in lines
+    assert not [line for line in described(capsys, "mr/images --labels mr/labels") if "found beside" in line]
 
 
 def test_swapped_folders(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,8 @@ def args(tmp_path: Path) -> Namespace:
         ["--run_id", "inference", "--tracking", "x.json"],  # of monai.bundle
         ["--zzz", "3"],  # unlike any option: what says so is the inference
         ["--steps", "8"],  # of R2N2, which may be chosen
-        ["--refine_smoothing", "1e-1", "--window", "[-100, 300]", "--window", "[]", "--refine_full", "true"],
+        ["--refine_smoothing", "1e-1", "--window", "[-100, 300]", "--refine_full", "true"],
+        ["--window", "[]"],
         ["--uncertainty", "localization", "--refine_steps", "$10 + 2", "--shard", "2/8"],
     ],
 )
@@ -58,6 +59,11 @@ def test_missing_images(key: str, what: str, args: Namespace) -> None:
     setattr(args, key, "none.nii")
     assert early_error(args, []) == f"{what} 'none.nii' does not exist; give the path of an existing file."
     assert early_error(Namespace(bundle="ran", pairs_file="x.csv"), []).startswith("list of pairs 'x.csv' does not")
+
+
+@pytest.mark.parametrize("words", [["--ckpt", "a", "--ckpt=b"], ["--prealign", "a", "--initial-alignment", "b"]])
+def test_an_option_given_twice(words: list[str], args: Namespace) -> None:
+    assert early_error(args, words).endswith(" is given twice, as 'a' and 'b'; give it once.")
 
 
 def test_pytorch_is_not_imported(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_regplugins.checks import InputError
-from monai_regplugins.settings import record_of, settle, training_record, with_record
+from monai_regplugins.settings import OF_THE_LOSS, record_of, settle, training_record, with_record
 
 Log = pytest.LogCaptureFixture
 PUBLISHED = {"hippocampus": "model_hippocampus", "hippocampus_labels": "model_hippocampus_labels"}
@@ -83,6 +83,16 @@ class TestPublishedWeights:
         parser = settled(root, "train", ckpt=str(root / "models" / "model.pt"))
         assert (parser["spatial_size"], parser["steps"], parser["noise_std"]) == ([96, 96], 12, 0.0)
 
+    @pytest.mark.parametrize("name", ["ran", "r2n2", "regnet"])
+    def test_fine_tuning_them_keeps_the_loss_of_the_training(self, name: str, repository: Path) -> None:
+        """The weight of the smoothness of the instance optimization, a fifth of it in RAN, makes rough fields."""
+        root = repository / "bundles" / name
+        before = configuration(root, "train")
+        for ckpt in (root / "models").glob("*.pt"):
+            after = settled(root, "train", ckpt=str(ckpt))
+            shared = [key for key in OF_THE_LOSS if key in before.get()]
+            assert [after[key] for key in shared] == [before[key] for key in shared]
+
     def test_of_the_two_of_the_hippocampus_that_with_labels_is_not_optimized(self, bundle: Path) -> None:
         """Labels know the border where intensities do not: by the images alone its overlap falls."""
         one, other = (json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in list(PUBLISHED)[:2])
@@ -130,6 +140,46 @@ class TestPrecedence:
         parser = settled(bundle, ckpt=ckpt, **{"registration::passes": 2})
         assert (parser["network_def#num_heads"], parser["registration#passes"]) == (1, 2)
         assert parser.get_parsed_content("registration").passes == 2
+
+
+class TestDataSet:
+    """An evaluation is on the data that its weights were trained on."""
+
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> str:
+        """Weights beside their checkpoint, and their data set."""
+        (tmp_path / "mr").mkdir()
+        torch.save({"optimizer": {}, "data": str(tmp_path / "mr")}, tmp_path / "checkpoint.pt")
+        return weights_with(tmp_path / "model.pt", settings={}, data="mr")
+
+    @pytest.mark.parametrize("name", ["ran", "r2n2", "regnet"])
+    def test_it_is_taken(self, name: str, repository: Path, trained: str, tmp_path: Path, said: Log) -> None:
+        parser = settled(repository / "bundles" / name, "evaluate", ckpt=trained)
+        assert parser.get_parsed_content("dataset_dir") == str(tmp_path / "mr")
+        (line,) = said.messages
+        assert line.startswith(f"Evaluating on '{tmp_path}/mr', which '{trained}' was trained on; --dataset_dir ")
+
+    def test_what_is_typed_and_other_tasks_stay(self, repository: Path, trained: str, said: Log) -> None:
+        root = repository / "bundles" / "r2n2"
+        for typed in ({"dataset_dir": "elsewhere"}, {"phantom": "thorax"}):
+            parser, before = settled(root, "evaluate", ckpt=trained, **typed), configuration(root, "evaluate", **typed)
+            assert parser.get_parsed_content("dataset_dir") == before.get_parsed_content("dataset_dir")
+        for task in ("inference", "train"):
+            parser, before = settled(root, task, ckpt=trained), configuration(root, task)
+            assert parser.get_parsed_content("dataset_dir") == before.get_parsed_content("dataset_dir")
+        assert not said.messages
+
+    @pytest.mark.parametrize("folder", ["$print('code')", "scans", "/elsewhere/mr", ""])
+    def test_where_it_is_not_there_that_is_said(self, folder: str, bundle: Path, tmp_path: Path, said: Log) -> None:
+        torch.save({"optimizer": {}, "data": folder}, tmp_path / "checkpoint.pt")
+        ckpt = weights_with(tmp_path / "model.pt", settings={}, data="mr")
+        parser = settled(bundle, "evaluate", ckpt=ckpt)
+        assert parser.get() == configuration(bundle, "evaluate", ckpt=ckpt).get()
+        assert said.messages == [
+            f"The weights '{ckpt}' were trained on 'mr' and are evaluated on the phantom of the bundle; give "
+            "--dataset_dir."
+        ]
+        assert said.records[0].levelname == "WARNING"
 
 
 class TestRecord:

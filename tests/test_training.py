@@ -231,7 +231,8 @@ class TestCommands:
             for kind in ("images", "labels"):
                 (tmp_path / "Set" / kind).mkdir(parents=True, exist_ok=True)
                 nib.save(nib.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4)), tmp_path / "Set" / kind / f"{name}.nii")
-        about = "optimized, unlike its validations; --refine_steps 0 is not"
+        about = "optimizes the network's field for each pair, which the validations did not"
+        about += "; --refine_steps 0 leaves that out"
         title = f"Register your own images with these weights ({about})"
         hint = "; --moving_label LABELS warps a label map along, --fixed_label LABELS measures its overlap"
         for with_labels in (True, False):
@@ -262,7 +263,8 @@ class TestStart:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         torch.save({"weight": torch.ones(1)}, ckpt := str(tmp_path / "model.pt"))
-        settings = {"ckpt": ckpt, "embedded_dir": "phantom", "window": [-160, 240], "initial_alignment": "none"}
+        settings = {"ckpt": ckpt, "bundle_root": "ran", "embedded_dir": "phantom"}
+        settings |= {"window": [-160, 240], "initial_alignment": "none"}
         with caplog.at_level(logging.INFO):
             assert checked(dataset_dir="phantom", **settings) is None
             assert not caplog.messages
@@ -270,6 +272,16 @@ class TestStart:
         assert caplog.messages == [
             f"Training from '{ckpt}' on own images, prepared as for these weights where nothing else was given: window "
             "[-160, 240], initial_alignment none. 'regplugins describe' proposes what fits your images."
+        ]
+
+    def test_weights_of_own_images_that_train_on_the_phantom(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        state = with_record({"weight": torch.ones(1)}, {"version": 1, "settings": {}, "data": "mr"})
+        torch.save(state, ckpt := str(tmp_path / "model.pt"))
+        assert checked(ckpt=ckpt, dataset_dir="phantom", embedded_dir="phantom", bundle_root="ran") is None
+        assert caplog.messages == [
+            f"The weights '{ckpt}' were trained on 'mr'; this training is on the phantom: --dataset_dir takes images."
         ]
 
 
@@ -286,13 +298,13 @@ def test_command_after_an_evaluation(
     compared, text = caplog.messages
     assert " --ckpt 'my runs/model.pt' --dataset_dir 'own data' " in compared.splitlines()[1]
     title, words = text.splitlines()
-    assert ("--refine_steps 0 is not" in title) == (steps == 0)
+    assert ("--refine_steps 0 leaves that out" in title) == (steps == 0)
     option = " --refine_steps 30" if steps else ""
     assert words == f"regplugins register FIXED MOVING --bundle ran --ckpt 'my runs/model.pt'{option} -o out"
     Path("my runs").mkdir()
     torch.save(with_record({}, {"version": 1, "settings": {"refine_steps": 0}}), "my runs/model.pt")
     ConfigParser(config).get_parsed_content("said")
-    assert "unlike" not in caplog.messages[-1]  # since these weights are not optimized by default
+    assert "leaves that out" not in caplog.messages[-1]  # since these weights are not optimized by default
 
 
 class TestResuming:

@@ -35,6 +35,7 @@ from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.environment import installed_version
+from monai_regplugins.given_once import OptionParser
 from monai_regplugins.settings import published_weights, record_of
 from monai_regplugins.training import LABEL_OPTIONS, register_command, shown
 
@@ -47,7 +48,7 @@ SOFTWARE = ("monai-regplugins", "monai", "torch", "numpy")
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m monai_regplugins.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,7 +56,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--bundle", type=Path, action="append", required=True, help="folder of a bundle; may be given again")
     add("--ckpt", nargs="+", default=[], help="weights of each bundle, in their order (default: the bundle's)")
-    add("--dataset_dir", help="folder of a data set in Learn2Reg's format (default: the first bundle's phantom)")
+    add(
+        "--dataset_dir",
+        help="folder of a data set (default: that which the first --ckpt was trained on, else the bundle's phantom)",
+    )
     add("--pairs_file", help="list of pairs in place of a data set, .csv or .json")
     add("--pairs", type=int, default=0, help="how many pairs to register (default: all)")
     add(
@@ -290,19 +294,27 @@ def _names(results: Mapping[str, MethodResult]) -> str:
 def _answers(
     args: argparse.Namespace, results: Mapping[str, MethodResult], methods: Sequence[BenchmarkMethod]
 ) -> dict[str, str]:
-    """Say whether each bundle is better than optimization alone and than the published weights, on the same pairs."""
+    """Say whether each bundle is better than optimization alone and than the published weights, on the same pairs.
+
+    And whether its refined row is better than the network alone.
+    """
     if args.stiffness:  # rows of a curve
         return {}
     bundles = [method for method in methods if method.kind == "bundle" and method.name != ALONE]
-    compared = list[tuple[str, str]]()
+    compared, steps = list[tuple[str, str]](), f" + {args.refine_steps} steps"
     for refined in dict.fromkeys((False, bool(args.refine_steps))):
         rows = [method.name for method in bundles if bool(method.options.get("refine_steps")) == refined]
         others = [name for name in rows if "(published)" in name]
-        known = [ALONE, *others] if refined or not args.refine_steps else others
         own = [name for name in rows if name not in others]
-        compared += [(one, other) for one in own for other in known if {one, other} <= results.keys()]
-    said = {f"{one} better than {other}": answer(results[one], results[other]) for one, other in compared}
-    return {question: words for question, words in said.items() if words}
+        compared += [(one, other) for one in own for other in (ALONE, *others) if {one, other} <= results.keys()]
+        compared += [(one, one.removesuffix(steps)) for one in own] if refined else []
+    said = {(one, other): answer(results[one], results[other]) for one, other in compared}
+    hints = {(one, other): "; use --refine_steps 0" for one, other in said if one.removesuffix(steps) == other}
+    return {
+        f"{one} better than {other}": words + hints.get((one, other), "") * ("no:" in words and "yes:" not in words)
+        for (one, other), words in said.items()
+        if words
+    }
 
 
 def _differing_settings(methods: Sequence[BenchmarkMethod], refine_steps: int) -> dict[str, str]:

@@ -19,11 +19,12 @@ from monai_regplugins.files.folders import absolute_path, files_in, is_foreign
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 
-__all__ = ["content_of_folders", "content_of_layout", "remedy"]
+__all__ = ["content_of_folders", "content_of_layout", "labels_beside", "remedy"]
 
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", *PICTURE_SUFFIXES)
 OF_LABELS = re.compile("seg|label|mask|annot", re.IGNORECASE)  # in the name of a folder of label maps
+BESIDE = re.compile(r"[ ._-]+(seg|segmentation|label|labels|labelmap|mask|annotation)$", re.IGNORECASE)
 CHANNEL = re.compile(r"_(\d{4})$")  # at the end of the name of an image of nnU-Net, which its label lacks
 
 
@@ -49,6 +50,9 @@ def content_of_layout(folder: Path) -> dict[str, Any] | None:
 def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str, Any]:
     """Return what a data set's json file would say of images and label maps of the same names.
 
+    A file in the folder of the images that is called like one of them with ``_seg``, ``_label`` or the like behind it
+    is the label map of that, and no image.
+
     Args:
         images: folder of images.
         labels: folder of label maps, if there is one.
@@ -64,7 +68,11 @@ def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str
     files = images_in(absolute_path(images))
     if not files:
         raise InputError(f"'{images}' holds no images; {remedy(images)}")
-    by_stem = _label_files(labels)
+    stems = {_stem(file) for file in files}
+    beside = [file for file in files if _labeled_by(file) != _stem(file) and _labeled_by(file) in stems]
+    files = [file for file in files if file not in beside]
+    is_other = labels is not None and absolute_path(labels) != absolute_path(images)
+    by_stem = _label_files(labels) if labels and is_other else {_labeled_by(file): file for file in reversed(beside)}
     found = {file: by_stem.get(_stem(file) or "") or by_stem.get(CHANNEL.sub("", _stem(file) or "")) for file in files}
     if by_stem and not any(found.values()):
         raise InputError(
@@ -80,13 +88,30 @@ def content_of_folders(images: Path, labels: Path | None, name: str) -> dict[str
     }
 
 
-def _label_files(labels: Path | None) -> dict[str, Path]:
-    """The label maps of a folder by their names without suffix."""
-    if labels is None:
-        return {}
+def _label_files(labels: Path) -> dict[str, Path]:
+    """The label maps of a folder by the names of their images, without suffix."""
     if not labels.is_dir():
         raise InputError(f"labels '{labels}' is no folder; give the folder that holds the label maps.")
-    return {_stem(file) or "": file for file in images_in(absolute_path(labels))}
+    files = images_in(absolute_path(labels))
+    return {_labeled_by(file): file for file in files} | {_stem(file) or "": file for file in files}
+
+
+def _labeled_by(file: Path) -> str:
+    """Return the name, without suffix, of the image that a label map is of by its own name."""
+    stem = _stem(file) or ""
+    return BESIDE.sub("", stem) or stem
+
+
+def labels_beside(images: Path) -> Path | None:
+    """Return the folder of label maps beside one of images that is called as in a known layout; None if there is none.
+
+    Example:
+        >>> labels_beside(Path("nowhere/images")) is None
+        True
+    """
+    folder = absolute_path(images)
+    labels = next((folder.with_name(labels) for name, labels in FOLDERS if folder.name == name), folder)
+    return labels if labels != folder and labels.is_dir() else None
 
 
 def images_in(folder: Path) -> list[Path]:

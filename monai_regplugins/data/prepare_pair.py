@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_regplugins.data.dicom_pair import CheckSeriesPaird
 from monai_regplugins.keys import IMAGE_KEYS, MASK_KEYS, PHASE_KEYS
 from monai_regplugins.transforms.load import COMPANIONS, LoadPaird
-from monai_regplugins.transforms.pair_log import unreported
+from monai_regplugins.transforms.pair_log import of_pair, unreported
 from monai_regplugins.transforms.prepare import ResampleToFixedd
 
 __all__ = ["PreparePaird"]
@@ -89,7 +89,7 @@ class PreparePaird(Transform):
         files = _files_of(data) if self.keep_alignments else None
         if files in self._alignments:
             data = {**data, MATRIX: self._alignments[files]}
-        with unreported(not self.reported):
+        with unreported(not self.reported), of_pair(str(data.get("pair_id", ""))):
             for number, step in enumerate(self.transforms):
                 data = step(data)
                 if number == 0 and self.check is not None:

@@ -27,6 +27,7 @@ from monai_regplugins.checks import (
 )
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.handlers.resuming import load_optimizer, load_schedule
+from monai_regplugins.handlers.rough_fields import rough_fields
 from monai_regplugins.handlers.score import score_called
 from monai_regplugins.handlers.validation_set import validation_fingerprint
 from monai_regplugins.io.sums import check_weights
@@ -49,10 +50,13 @@ class Best(NamedTuple):
 class Checkpointing:
     """Write ``checkpoint.pt`` after every epoch and ``model.pt`` whenever the validation score improves.
 
+    A training that is interrupted (Ctrl-C, SIGTERM) writes ``checkpoint.pt`` after its last whole step.
+
     ``checkpoint.pt`` holds all that a resumed training needs: ``model``, ``optimizer``, ``optimizer_type``,
     ``lr_scheduler``, ``scaler`` (with mixed precision), ``trainer`` (epoch, iteration), ``best_metric``,
-    ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit has
-    cut short, 0 of a whole one), ``start_metric``, ``record``, ``data`` and ``validation``, see
+    ``best_epoch``, ``is_best`` (whether its weights are the best), ``steps`` (those of an epoch that a time limit or an
+    interruption has cut short, 0 of a whole one), ``start_metric``, ``fields`` (means of SDlogJ and folding),
+    ``record``, ``data`` and ``validation``, see
     :func:`~monai_regplugins.handlers.validation_set.validation_fingerprint`. ``model.pt`` is a bare state dict, ready
     to be shipped, with the record of its settings and its score as an attribute, see
     :func:`~monai_regplugins.settings.with_record`. Both load with ``weights_only=True``.
@@ -90,7 +94,8 @@ class Checkpointing:
         ckpt: what to start from: a ``checkpoint.pt`` resumes everything, a bare state dict gives initial weights only.
         score_name: the evaluator's metric that decides; ``evaluator.metric_cmp_fn`` says what is better.
         record: what the weights are to say of themselves, see :func:`~monai_regplugins.training.record`.
-        data: folder of the data set, for who resumes; empty for the bundle's own.
+        data: folder of the data set, for who resumes or evaluates; empty for the bundle's own. The weights carry its
+            name alone.
 
     Raises:
         InputError: When ``ckpt`` does not exist, or ``ckpt_dir`` holds the weights of another training.
@@ -116,9 +121,12 @@ class Checkpointing:
         self.data = os.path.abspath(data) if data else ""
         self._best: Best | None = None
         self._start_score: float | None = None
+        self._fields: dict[str, dict[str, float]] = {}  # means of their measures, of the start and of the best weights
         self._validate_start = False
         self._scaler_state: dict[str, Any] = {}
         self._saved = 0
+        self._done = 0  # steps, of which the last is whole while ``_is_whole``
+        self._is_whole = False
         self._evaluator: Any = None
         self._validation: dict[str, str] | None = None
         self._check_folder()
@@ -154,6 +162,7 @@ class Checkpointing:
             evaluator.state.best_metric, evaluator.state.best_metric_epoch = self._best.score, self._best.epoch
         trainer.add_event_handler(Events.STARTED, self._started)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check_step)
+        self.optimizer.register_step_pre_hook(self._begin_update)
 
     def _check_folder(self) -> None:
         """Refuse a folder that holds weights, unless this training goes on with them."""
@@ -162,7 +171,7 @@ class Checkpointing:
             return
         found = [path.name for path in (checkpoint, self.model_path, self.last_path) if path.exists()]
         if found:
-            resume = f"go on with them by --ckpt '{checkpoint}', or " if checkpoint.exists() else ""
+            resume = f"go on with them by {self._resuming()}, or " if checkpoint.exists() else ""
             raise InputError(
                 f"'{folder}' holds the weights of another training ({', '.join(found)}), which none replaces; "
                 f"{resume}give another --output_dir."
@@ -186,6 +195,7 @@ class Checkpointing:
         trainer.state.iteration = epoch * length + kept if length else int(state["trainer"]["iteration"])
         self._scaler_state = state.get("scaler") or {}
         self._start_score, self._saved = state.get("start_metric"), trainer.state.iteration
+        self._fields = dict(state.get("fields", {}))
         if state["best_epoch"] is not None:
             self._best = Best(state["best_metric"], state["best_epoch"])
         more = [f"{kept} steps into the next"] * (kept > 0) + changes
@@ -246,18 +256,43 @@ class Checkpointing:
         if self._scaler_state and trainer.scaler is not None:
             trainer.scaler.load_state_dict(self._scaler_state)
         if self._validate_start:
-            self._start_score = self._score_of_start()
+            self._start_score, self._fields["start"] = self._score_of_start(), self._regularity()
         if trainer.state.rank == 0 and not trainer.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
             trainer.add_event_handler(Events.COMPLETED, self._finish)
-            say_when_stopped(lambda: self._advice(trainer))
+            say_when_stopped(lambda: self._stopped(trainer))
 
-    def _advice(self, trainer: Any) -> str:
-        """Say how an interrupted training goes on, and what of it is lost."""
+    def _begin_update(self, *_: object) -> None:
+        """Note that the weights are no longer those of a whole step."""
+        self._is_whole = False
+
+    def _stopped(self, trainer: Any) -> str:
+        """Write what an interrupted training has reached, and say how it goes on and what of it is lost."""
+        self._save_steps(trainer)
         if not self.checkpoint_path.exists():
-            return "no epoch has ended, so there is no checkpoint; start again"
-        lost = trainer.state.iteration - self._saved
-        return f"go on by the same command with --ckpt '{self.checkpoint_path}'; {lost} steps since then are lost"
+            return "no step has ended, so there is no checkpoint; start again"
+        lost = max(self._done, self._saved) - self._saved
+        what = f"{lost} steps since then are lost" if lost else "the step that was under way is lost"
+        return f"go on by the same command with {self._resuming()}; {what}"
+
+    def _save_steps(self, trainer: Any) -> None:
+        """Write the checkpoint of an epoch that was cut short, if its last step is whole and no other has written.
+
+        Of an epoch that has ended but for its validation the last step is taken again, since no epoch is resumed after
+        its end.
+        """
+        length, is_alone = trainer.state.epoch_length, self._known == _version(self.checkpoint_path)
+        if not (self._is_whole and length and self._done > self._saved and is_alone):
+            return
+        iteration = self._done - (self._done % length == 0)
+        if iteration % length:
+            write_file(self.checkpoint_path, serialized(self._state(trainer, False, iteration)))
+            self._known, self._saved = _version(self.checkpoint_path), self._done
+
+    def _resuming(self) -> str:
+        """Return the option by which the training goes on, and which one it replaces."""
+        is_other = self.ckpt and Path(self.ckpt).resolve() != self.checkpoint_path.resolve()
+        return f"--ckpt '{self.checkpoint_path}'" + (f" in place of '{self.ckpt}'" if is_other else "")
 
     def _score_of_start(self) -> float:
         """Validate the given weights, as epoch 0."""
@@ -281,6 +316,7 @@ class Checkpointing:
             raise self._diverged(f"the loss of step {state.iteration} is {loss}", state.epoch)
         if not state.epoch_length or state.iteration % state.epoch_length == 0:
             self._check_weights(state.epoch)
+        self._done, self._is_whole = state.iteration, True
 
     def _check_weights(self, epoch: int) -> None:
         """Refuse weights that are not finite."""
@@ -291,7 +327,7 @@ class Checkpointing:
     def _diverged(self, what: str, epoch: int) -> InputError:
         """Return an error for a diverged training, with the checkpoint to resume from."""
         rate = self.optimizer.param_groups[0]["lr"]
-        again = f"resume '{self.checkpoint_path}'" if self.checkpoint_path.exists() else "start again"
+        again = f"go on by {self._resuming()}" if self.checkpoint_path.exists() else "start again"
         return InputError(
             f"the training diverged in epoch {epoch}: {what}, and nothing was written since the epoch before; "
             f"{again} with a lower learning_rate (it was {rate:.3g})."
@@ -299,13 +335,14 @@ class Checkpointing:
 
     def _save(self, trainer: Any) -> None:
         """Write ``checkpoint.pt``, then ``model.pt`` if it is the best so far; see the class for the order."""
+        self._is_whole = False  # not to be written while this is
         epoch, score = trainer.state.epoch, self._score(trainer.state.epoch)
         if score is not None and not math.isfinite(score):
             raise self._diverged(f"the validation score is {score}", epoch)
         improved = self._evaluator is None or self._improves(score)
         if improved:
-            self._best = Best(score, epoch)
-        state = self._state(trainer, improved)
+            self._best, self._fields["best"] = Best(score, epoch), self._regularity()
+        state = self._state(trainer, improved, trainer.state.iteration)
         self._check_alone()
         write_file(self.checkpoint_path, serialized(state))
         self._known, self._saved = _version(self.checkpoint_path), trainer.state.iteration
@@ -320,20 +357,21 @@ class Checkpointing:
                 "training its own --output_dir."
             )
 
-    def _state(self, trainer: Any, is_best: bool) -> dict[str, Any]:
-        """Return the content of ``checkpoint.pt``."""
-        scaler = getattr(trainer, "scaler", None)
+    def _state(self, trainer: Any, is_best: bool, iteration: int) -> dict[str, Any]:
+        """Return the content of ``checkpoint.pt`` after so many steps."""
+        scaler, length = getattr(trainer, "scaler", None), trainer.state.epoch_length
         return {
             "model": self._model_state(),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_type": type(self.optimizer).__name__,
             "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
-            "trainer": {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration},
+            "trainer": {"epoch": trainer.state.epoch, "iteration": iteration},
             "best_metric": self._best.score if self._best else None,
             "best_epoch": self._best.epoch if self._best else None,
             "is_best": is_best,
-            "steps": trainer.state.iteration % trainer.state.epoch_length if trainer.state.epoch_length else 0,
+            "steps": iteration % length if length else 0,
             "start_metric": self._start_score,
+            "fields": self._fields,
             "data": self.data,
             "validation": self._validation,
             "record": self._record(trainer.state.epoch),
@@ -343,7 +381,8 @@ class Checkpointing:
         """Return the record of the weights of an epoch; empty without one."""
         score = {"epoch": epoch, "score": self._score(epoch), "before": self._floor(), "validation": self._validation}
         measure = score_called(self.score_name, self._evaluator).title
-        return {**self.record, **score, "measure": measure} if self.record else {}
+        data = {"data": Path(self.data).name} if self.data else {}
+        return {**self.record, **score, "measure": measure, **data} if self.record else {}
 
     def _score(self, epoch: int) -> float | None:
         """Return the score of this epoch's validation, None if there was none in this epoch."""
@@ -351,6 +390,11 @@ class Checkpointing:
             return None
         check_choice(self.score_name, self._evaluator.state.metrics, "score_name")
         return float(self._evaluator.state.metrics[self.score_name])
+
+    def _regularity(self) -> dict[str, float]:
+        """Return the means of the measures of the fields of the last validation."""
+        metrics = {} if self._evaluator is None else self._evaluator.state.metrics
+        return {name: float(metrics[name]) for name in ("sdlogj", "folding_percent") if name in metrics}
 
     def _improves(self, score: float | None) -> bool:
         """Whether a score is strictly better than the best so far and than all that was there before the training."""
@@ -382,6 +426,9 @@ class Checkpointing:
         score = "" if self._best.score is None else f", {named.text(self._best.score)}"
         there = f" ({floor})" if floor else ""
         logger.info("Best weights: '%s', of epoch %d%s%s.", self.model_path, self._best.epoch, score, there)
+        if rough := rough_fields(self._fields.get("best", {}), self._fields.get("start")):
+            advice = "A lower --learning_rate or more weight of the smoothness makes them smoother."
+            logger.warning("Their fields are rough: %s. %s", rough, advice)
 
     def _model_state(self) -> dict[str, Tensor]:
         """Return the weights on the CPU, each in a storage of its own, so that equal weights make equal files."""

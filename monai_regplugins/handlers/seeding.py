@@ -27,10 +27,15 @@ class EpochSeed:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._is_first = False  # epoch of a run
 
     def attach(self, trainer: Any) -> None:
         """Seed at the start of every epoch of ``trainer``."""
+        trainer.add_event_handler(Events.STARTED, self._start)
         trainer.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def _start(self) -> None:
+        self._is_first = True
 
     def __call__(self, trainer: Any) -> None:
         """Seed the epoch that starts; seeds of different epochs and ranks are independent, not shifted."""
@@ -41,4 +46,6 @@ class EpochSeed:
         torch.manual_seed(seed)
         if (dataset := getattr(trainer.data_loader, "dataset", None)) is not None:
             set_rnd(dataset, seed)
-        trainer.set_data(trainer.data_loader)
+        if not self._is_first:  # the engine itself begins the first pass, and knows how much of its epoch is done
+            trainer.set_data(trainer.data_loader)
+        self._is_first = False

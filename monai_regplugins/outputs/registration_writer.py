@@ -190,7 +190,8 @@ class RegistrationWriter:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         content = json.dumps({**result.verdict.as_json(), **finite}, indent=2)
         (folder / "metrics.json").write_text(content, encoding="utf-8")
-        logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, result.verdict)
+        said = "; ".join([str(result.verdict), *_progress(result.metrics)])
+        logger.log(LOGGED_AT[result.verdict.level], "%s: %s", result.pair_id, said)
         figure = result.figure
         panels = {PANELS: json.dumps(panels_of(figure))}
         figure.savefig(folder / "registration.png", metadata=panels, pil_kwargs=QUICK)
@@ -242,6 +243,17 @@ class RegistrationWriter:
                 if formats != (ALL,):
                     raise
                 logger.info("%s is left out: %s", path.name, error)
+
+
+def _progress(metrics: Mapping[str, float]) -> list[str]:
+    """What overlap of labels and error of landmarks were before, after the initial alignment, if any, and are."""
+    said = []
+    for name, title, digits in (("dsc", "Dice", 3), ("tre", "TRE (mm)", 2)):
+        states = {"before": f"{name}_before", "aligned": f"{name}_aligned", "registered": name}
+        values = {state: metrics.get(key, math.nan) for state, key in states.items()}
+        words = [f"{state} {value:.{digits}f}" for state, value in values.items() if math.isfinite(value)]
+        said += [f"{title} {' -> '.join(words)}"] if math.isfinite(values["registered"]) else []
+    return said
 
 
 def _identity(image: MetaTensor) -> DicomIdentity | None:

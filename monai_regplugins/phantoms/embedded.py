@@ -34,7 +34,8 @@ def open_dataset(dataset_dir: str | Path, embedded: str | Path, phantom: str = "
     if folder.resolve() != Path(embedded).resolve():
         state = "is empty or no folder" if folder.exists() else "does not exist"
         raise InputError(
-            f"dataset_dir '{dataset_dir}' {state}; give a folder with a '<Name>_dataset.json' in Learn2Reg's format."
+            f"dataset_dir '{dataset_dir}' {state}; give a folder with 'images' and, if there are any, 'labels', "
+            "or one that 'regplugins describe' has written."
         )
     _logger.info("Making the %s phantom data set in '%s' (once, some seconds).", phantom, folder)
     getattr(import_module(f"monai_regplugins.phantoms.{phantom}"), f"make_{phantom}")(folder)

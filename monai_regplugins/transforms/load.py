@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -46,10 +45,11 @@ from monai_regplugins.readers.images import (
 from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.phases import Phase
 from monai_regplugins.readers.points import HOW_MM_BECOME_VOXELS, POINT_SPACES, points_in_voxels, read_points
+from monai_regplugins.transforms.pair_log import pair_logger
 
 __all__ = ["LoadPaird", "LoadSubjectd", "SimpleITKReader", "load_points", "onto_grid"]
 
-logger = logging.getLogger(__name__)
+logger = pair_logger(__name__)
 
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
 LABEL_TOLERANCE = 1e-3  # scaled headers give 0.99998 for label 1
@@ -272,12 +272,13 @@ def onto_grid(label: MetaTensor, image: MetaTensor, name: str, whose: str) -> Me
         )
     sampled = sample_affine(volume, whole if coincide else matrix, shape, "nearest", 0.0)
     lost = int((volume != 0).sum()) - int((sampled != 0).sum())
+    file = {"file": name.partition("'")[2]}
     if not coincide:
-        logger.warning("%s has other voxels than the %s; each voxel takes the nearest label.", name, whose)
+        logger.warning("%s has other voxels than the %s; each voxel takes the nearest label.", name, whose, extra=file)
     elif lost > 0:
-        logger.warning("%s goes beyond the %s; %d of its voxels are left out.", name, whose, lost)
+        logger.warning("%s goes beyond the %s; %d of its voxels are left out.", name, whose, lost, extra=file)
     else:
-        logger.info("%s lies on another grid than the %s, whose voxels coincide.", name, whose)
+        logger.info("%s lies on another grid than the %s, whose voxels coincide.", name, whose, extra=file)
     return as_meta_tensor(sampled.reshape(image.shape), image.affine, label.meta)
 
 

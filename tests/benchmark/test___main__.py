@@ -164,7 +164,7 @@ class TestChoice:
         }
         assert not [name for name in said if name.startswith("training of") or name == "with label maps"]
         data = MethodResult({"dsc": 0.5})
-        args = command.parse_arguments([*words, "--pairs_file", "HippocampusMR.csv"])
+        args.pairs_file = "HippocampusMR.csv"
         known = command.facts(args, own.options["config"], {"ran": data}, [own, published])
         for method in (own, published):
             assert known[f"training of {method.name}"].startswith("that of 'model_hippocampus.pt' was on such data: ")
@@ -210,7 +210,7 @@ class TestChoice:
         assert command._better_steps(5, {**results, "ran": MethodResult(error="it failed.")}, "ran") == {}
 
     def test_is_it_better(self, ran: list[str]) -> None:
-        """Refined is compared with refined, and the network alone with the published ones alone."""
+        """Both rows are compared with optimization alone and their like of the published weights; then with another."""
         args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran", "published"])
         methods = command.choose_methods(args, command.read_bundles(args))
         results = {method.name: MethodResult(pairs=[{"dsc": 0.5}, {"dsc": 0.5}]) for method in methods}
@@ -219,14 +219,32 @@ class TestChoice:
         published = [
             f"ran model{name}.pt (published)" for name in ("", "_hippocampus", "_hippocampus_labels", "_shapes")
         ]
-        alone = [f"ran better than {other}" for other in published]
+        alone = [f"ran better than {other}" for other in ("optimization alone", *published)]
         refined = [
             f"ran + 5 steps better than {other}"
-            for other in ("optimization alone", *(f"{name} + 5 steps" for name in published))
+            for other in ("optimization alone", *(f"{name} + 5 steps" for name in published), "ran")
         ]
         assert list(said) == alone + refined
         assert {said[question].partition(":")[0] for question in alone} == {"not shown"}
         assert {said[question].partition(":")[0] for question in refined} == {"yes"}
+        assert "refine_steps" not in str(said)
+
+    def test_a_refinement_that_does_harm_is_said(self, ran: list[str]) -> None:
+        args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran"])
+        methods = command.choose_methods(args, command.read_bundles(args))
+        overlaps = {"optimization alone": 0.75, "ran": 0.8, "ran + 5 steps": 0.7}
+        results = {name: MethodResult(pairs=[{"dsc": dsc}, {"dsc": dsc + 0.001}]) for name, dsc in overlaps.items()}
+        said = command._answers(args, results, methods)
+        assert said["ran better than optimization alone"].startswith("yes: DSC +0.050 in the mean of 2 pairs")
+        worse = "ran + 5 steps better than ran"
+        assert said[worse].startswith("no: DSC -0.100")
+        assert said[worse].endswith("; use --refine_steps 0")
+        assert [question for question, words in said.items() if "--refine_steps 0" in words] == [worse]
+        trade = [[{"dsc": 0.5, "tre": 2.0}] * 2, [{"dsc": 0.4, "tre": 1.0}] * 2]  # worse by one, better by the other
+        mixed = dict(zip(("ran", "ran + 5 steps"), [MethodResult(pairs=pairs) for pairs in trade], strict=True))
+        assert "--refine_steps 0" not in str(command._answers(args, mixed, methods))
+        failed = {**results, "ran": MethodResult(error="it is not there.")}
+        assert list(command._answers(args, failed, methods)) == ["ran + 5 steps better than optimization alone"]
 
     @pytest.mark.parametrize(
         ("words", "message"),

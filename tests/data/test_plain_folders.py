@@ -59,6 +59,25 @@ def test_images_and_labels(put: Put) -> None:
     ]
 
 
+def test_label_maps_that_are_called_so(put: Put) -> None:
+    """In a folder of their own or among the images; a name that belongs to no image is one of an image."""
+    put("images", "a.nii.gz", "b.nii.gz", "b_Label.nii.gz", "c-seg.nii.gz")
+    folder = put("labels", "a_seg.nii", "c-seg.nii.gz")
+    assert named(folder) == [
+        {"image": "images/a.nii.gz", "label": "labels/a_seg.nii"},
+        {"image": "images/b.nii.gz"},
+        {"image": "images/c-seg.nii.gz", "label": "labels/c-seg.nii.gz"},
+    ]
+    for labels in (None, folder / "images"):
+        content = content_of_folders(folder / "images", labels, "Set")
+        found = [{key: Path(path).name for key, path in entry.items()} for entry in content["training"]]
+        assert found == [
+            {"image": "a.nii.gz"},
+            {"image": "b.nii.gz", "label": "b_Label.nii.gz"},
+            {"image": "c-seg.nii.gz"},
+        ]
+
+
 def test_nnunet(put: Put) -> None:
     """Labels lack the number of the channel; of several channels the first is taken."""
     about = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "liver": 2}, "numTraining": 2}

@@ -233,7 +233,10 @@ def test_weights_of_another_training_are_refused(
     if elsewhere:
         start(tmp_path / "third", max_epochs=1).trainer.run()
         ckpt = tmp_path / "third" / "checkpoint.pt"
-    way = r"go on with them by --ckpt '.*checkpoint\.pt', or give another" if "checkpoint.pt" in present else r"; give"
+    place = r" in place of '.*third/checkpoint\.pt'" if elsewhere else ""
+    way = r"; give"
+    if "checkpoint.pt" in present:
+        way = rf"go on with them by --ckpt '.*there/checkpoint\.pt'{place}, or give another"
     with pytest.raises(InputError, match=rf"'{folder}' holds the weights of another training .*{way}"):
         start(folder, max_epochs=2, ckpt=ckpt)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: name.encode() for name in present}
@@ -286,6 +289,27 @@ def test_bare_weights_only_initialize(start: Any, tmp_path: Path) -> None:
     training.trainer.run()
     checkpoint = load(tmp_path / "b" / "checkpoint.pt")
     assert (checkpoint["start_metric"], checkpoint["best_metric"]) == (0.05, 0.1)
+
+
+def test_best_weights_of_rough_fields(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also when a resumed training ends with those of before."""
+
+    def run(folder: Path, scores: list[float], ckpt: Path | None, epochs: int, *roughness: float) -> list[str]:
+        caplog.clear()
+        training, values = start(folder, scores, ckpt, max_epochs=epochs), list(roughness)
+        training.evaluator.add_event_handler(
+            Events.EPOCH_COMPLETED, lambda: training.evaluator.state.metrics.update(sdlogj=values.pop(0))
+        )
+        training.trainer.run()
+        return [text for text in caplog.messages if "rough" in text]
+
+    assert run(tmp_path / "a", [0.2], None, 1, 0.25) == []
+    weights = tmp_path / "a" / "model.pt"
+    said = run(tmp_path / "b", [0.2, 0.3, 0.1], weights, 2, 0.25, 0.5, 0.25)
+    expected = "Their fields are rough: SDlogJ 0.500 (0.250 of the weights it started from). A lower --learning_rate"
+    assert [line.startswith(expected) for line in said] == [True]
+    assert run(tmp_path / "b", [0.1], tmp_path / "b" / "checkpoint.pt", 3, 0.25) == said
+    assert run(tmp_path / "c", [0.2, 0.3, 0.4], weights, 2, 0.25, 0.5, 0.3) == []
 
 
 class TestFloor:
@@ -391,7 +415,7 @@ class TestDivergence:
         training, before = diverging([0.9])
         training.loss.register_forward_hook(lambda _module, _inputs, loss: loss * value)
         message = (
-            r"diverged in epoch 2: the loss of step 4 is (nan|inf).*resume '.*checkpoint\.pt' with a lower learning_"
+            r"in epoch 2: the loss of step 4 is (nan|inf).*go on by --ckpt '.*checkpoint\.pt' with a lower learning_"
         )
         with pytest.raises(InputError, match=message):
             training.trainer.run()
@@ -541,36 +565,107 @@ def test_errors_of_a_checkpoint(start: Any, tmp_path: Path) -> None:
         start(tmp_path / "new", [], short, max_epochs=3)
 
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_what_an_interruption_says(start: Any, tmp_path: Path, step: int) -> None:
-    """Three steps are an epoch, so the second step has no checkpoint, and the fifth loses two."""
-    training = start(tmp_path, [0.5, 0.6], max_epochs=2)
+class TestInterruption:
+    """What a training has reached is written after its last whole step; three steps are an epoch."""
 
-    def stop() -> None:
-        raise Killed
+    @pytest.fixture
+    def stopped(self, start: Any) -> Callable[..., str]:
+        """Return a function that interrupts a training by an event, and returns what is said."""
 
-    training.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), stop)
-    with pytest.raises(Killed):
-        training.trainer.run()
-    assert stop_message() == "stopped; what was written is complete: " + (
-        "no epoch has ended, so there is no checkpoint; start again."
-        if step == 2
-        else f"go on by the same command with --ckpt '{tmp_path / 'checkpoint.pt'}'; 2 steps since then are lost."
+        def run(folder: Path, scores: list[float], event: Any, ckpt: Path | None = None) -> str:
+            training = start(folder, scores, ckpt, max_epochs=3)
+
+            def stop(*_: Any) -> None:
+                raise Killed
+
+            if event == "update":
+                training.trainer.add_event_handler(
+                    Events.ITERATION_STARTED(once=5), lambda: training.optimizer.register_step_pre_hook(stop)
+                )
+            else:
+                engine = training.evaluator if event == "validation" else training.trainer
+                engine.add_event_handler(Events.STARTED if event == "validation" else event, stop)
+            with pytest.raises(Killed):
+                training.trainer.run()
+            return stop_message().removeprefix("stopped; what was written is complete: ")
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("event", "steps", "epoch"),
+        [
+            (Events.ITERATION_STARTED(once=2), 1, 1),
+            (Events.ITERATION_COMPLETED(once=2), 2, 1),
+            (Events.ITERATION_COMPLETED(once=5), 2, 2),
+            ("validation", 2, 1),  # the last step is taken again
+        ],
     )
-    if step == 5:
-        start(tmp_path, [0.7, 0.8], tmp_path / "checkpoint.pt", max_epochs=2).trainer.run()
+    def test_it_goes_on(
+        self, stopped: Callable[..., str], start: Any, tmp_path: Path, event: Any, steps: int, epoch: int
+    ) -> None:
+        ckpt = tmp_path / "checkpoint.pt"
+        said = stopped(tmp_path, [0.5, 0.6], event)
+        assert said == f"go on by the same command with --ckpt '{ckpt}'; the step that was under way is lost."
+        state = load(ckpt)
+        assert (state["steps"], state["trainer"]["epoch"], state["best_epoch"]) == (steps, epoch, epoch - 1 or None)
+        resumed = start(tmp_path, [0.7, 0.8, 0.9], ckpt, max_epochs=3)
+        resumed.trainer.run()
+        assert (load(ckpt)["trainer"], load(ckpt)["steps"]) == ({"epoch": 3, "iteration": 9}, 0)
         assert stop_message().endswith(": a list goes on by the same command, a training by its checkpoint.pt.")
+
+    def test_its_weights_are_those_of_the_step(self, stopped: Callable[..., str], start: Any, tmp_path: Path) -> None:
+        straight, seen = start(tmp_path / "a", [0.5], max_epochs=1), list[Any]()
+        straight.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: seen.append(deepcopy(straight.network.state_dict()))
+        )
+        straight.trainer.run()
+        stopped(tmp_path / "b", [], Events.ITERATION_STARTED(once=3))
+        state = load(tmp_path / "b" / "checkpoint.pt")
+        assert same(state["model"], seen[1])
+        assert not state["is_best"]
+        assert not (tmp_path / "b" / "model.pt").exists()
+
+    def test_within_an_update_of_the_weights_nothing_is_written(
+        self, stopped: Callable[..., str], tmp_path: Path
+    ) -> None:
+        said = stopped(tmp_path, [0.5, 0.6], "update")
+        assert said.endswith("; 1 steps since then are lost.")
+        assert load(tmp_path / "checkpoint.pt")["trainer"] == {"epoch": 1, "iteration": 3}
+
+    def test_before_the_first_step(self, stopped: Callable[..., str], tmp_path: Path) -> None:
+        said = stopped(tmp_path, [], Events.ITERATION_STARTED(once=1))
+        assert said == "no step has ended, so there is no checkpoint; start again."
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_another_training_has_written_stays(self, start: Any, tmp_path: Path) -> None:
+        def write() -> None:
+            (tmp_path / "checkpoint.pt").write_bytes(b"another")
+
+        training = start(tmp_path, [0.5], max_epochs=1)
+        training.trainer.add_event_handler(Events.ITERATION_STARTED(once=3), write)
+        training.trainer.add_event_handler(Events.ITERATION_STARTED(once=3), stop_message)
+        with pytest.raises(InputError, match="written by another training"):
+            training.trainer.run()
+        assert (tmp_path / "checkpoint.pt").read_bytes() == b"another"
+
+    def test_it_says_which_weights_the_checkpoint_replaces(
+        self, stopped: Callable[..., str], start: Any, tmp_path: Path
+    ) -> None:
+        start(tmp_path / "first", [0.5], max_epochs=1).trainer.run()
+        weights = tmp_path / "first" / "model.pt"
+        said = stopped(tmp_path, [0.5, 0.6, 0.7], Events.ITERATION_COMPLETED(once=5), weights)
+        assert f" with --ckpt '{tmp_path / 'checkpoint.pt'}' in place of '{weights}'; the step " in said
 
 
 def test_a_checkpoint_knows_its_data(make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder, data, expected in (("a", "scans", str(tmp_path / "scans")), ("b", "", "")):
+    for folder, data, expected, name in (("a", "scans", str(tmp_path / "scans"), "scans"), ("b", "", "", None)):
         training = make_training(max_epochs=1)
         saver = Checkpointing(folder, training.network, training.optimizer, record={"version": 1}, data=data)
         saver.attach(training.trainer, training.evaluator)
         training.trainer.run()
         assert load(tmp_path / folder / "checkpoint.pt")["data"] == expected
-        assert "data" not in (record_of(saver.weights, tmp_path) or {})
+        assert (record_of(saver.weights, tmp_path) or {}).get("data") == name  # no path: weights are passed on
 
 
 def test_unknown_score_name(make_training: Any, tmp_path: Path) -> None:

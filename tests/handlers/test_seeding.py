@@ -68,4 +68,4 @@ def test_transforms_and_order_of_the_loader_follow() -> None:
 def test_seeds_when_an_epoch_starts() -> None:
     trainer, handler = Trainer(1), EpochSeed(0)
     handler.attach(trainer)
-    assert trainer.handlers == [(Events.EPOCH_STARTED, handler)]
+    assert trainer.handlers == [(Events.STARTED, handler._start), (Events.EPOCH_STARTED, handler)]

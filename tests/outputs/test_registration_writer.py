@@ -25,7 +25,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.io import nifti
 from monai_regplugins.io.formats import FORMATS, load_field
 from monai_regplugins.io.provenance import Provenance
-from monai_regplugins.outputs import RegistrationWriter
+from monai_regplugins.outputs import RegistrationWriter, registration_writer
 from monai_regplugins.readers.itk_world import itk_affine
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import LoadPaird, ResampleToFixedd
@@ -415,3 +415,22 @@ def test_fields_fit_pictures(tmp_path: Path, names: tuple[str, str]) -> None:
     folder = RegistrationWriter(tmp_path / "out", ["itk_nifti", "itk_h5"], True).write(result)
     for name in FIELDS[:2]:
         agrees(resampled(folder / name, fixed, moving), result.warped[0], inside=0.75)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"ncc": 0.9}, []),
+        ({"dsc": float("nan"), "dsc_before": 0.5}, []),
+        (
+            {"dsc_before": 0.25, "dsc_aligned": 0.5, "dsc": 0.75},
+            ["Dice before 0.250 -> aligned 0.500 -> registered 0.750"],
+        ),
+        (
+            {"dsc_before": 0.25, "dsc": 0.75, "tre_before": 9.0, "tre": 1.5},
+            ["Dice before 0.250 -> registered 0.750", "TRE (mm) before 9.00 -> registered 1.50"],
+        ),
+    ],
+)
+def test_the_line_of_the_verdict_has_overlap_and_landmark_error(metrics: dict[str, float], expected: list[str]) -> None:
+    assert registration_writer._progress(metrics) == expected
