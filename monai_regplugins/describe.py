@@ -66,7 +66,7 @@ SMALL_LABEL = 0.02  # of a label's median volume, below which a label is likely 
 SHOWN_BROKEN = 5
 DESCRIPTION = "written by regplugins describe"  # of a data set, in its json file
 SMALL = 100.0  # mm; images of that size or less along each axis show one small structure
-LEARNING_RATE = 0.005  # of a training that starts from published weights
+LEARNING_RATE = 0.003  # of a training that starts from published weights, that of their own last stages
 MINUTES = 60  # that a proposed training takes
 FAR = 0.1  # distance of two image centers, in sizes of the image, from which on centers are to be aligned
 
