@@ -30,6 +30,7 @@ def comparison_table(
 ) -> str:
     """Return a Markdown table with a row per method and, below it, what is needed to repeat it.
 
+    It has the measures that any method has.
     A method that failed has a row that says why. Times are compared with the first method that moves anything.
 
     Args:
@@ -39,11 +40,14 @@ def comparison_table(
         start: what the table of an evaluation calls the state that the identity leaves: ``before``, or ``aligned``.
     """
     reference, ratios = time_ratios(results, wall)
-    titles = [title for title, _ in MEASURES.values()]
+    known = [
+        name for name in MEASURES if any(math.isfinite(one.metrics.get(name, math.nan)) for one in results.values())
+    ]
+    titles = [MEASURES[name][0] for name in known]
     unit = "s" if wall else "CPU s"
     header = ["method", *titles, "s per pair", "CPU s per pair", "peak (MiB)", f"{unit} / {reference or 'first'}"]
     titled = {name: f"{name} ({start})" if name == "identity" else name for name in results}
-    body = [_cells(titled[name], result, ratios.get(name)) for name, result in results.items()]
+    body = [_cells(titled[name], result, ratios.get(name), known) for name, result in results.items()]
     return table_with_facts(header, body, about)
 
 
@@ -123,14 +127,14 @@ def regularity_figure(methods: Sequence[BenchmarkMethod], results: Mapping[str, 
     return figure
 
 
-def _cells(name: str, result: MethodResult, ratio: float | None) -> list[str]:
+def _cells(name: str, result: MethodResult, ratio: float | None, measures: Sequence[str]) -> list[str]:
     """Return the cells of one row."""
     if result.error:
         words = " ".join(result.error.replace("|", "/").split())
-        return [name, f"failed: {words}", *[""] * (len(MEASURES) + 3)]
+        return [name, f"failed: {words}", *[""] * (len(measures) + 3)]
     return [
         name,
-        *(number(result.metrics.get(key), digits) for key, (_, digits) in MEASURES.items()),
+        *(number(result.metrics.get(key), MEASURES[key][1]) for key in measures),
         number(result.seconds, 2),
         number(result.cpu_seconds, 2),
         number(result.peak_mib, 0),

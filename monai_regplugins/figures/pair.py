@@ -37,8 +37,10 @@ WINDOW_VOXELS = 500_000  # so many determine the windows of gray and color; more
 PANELS = "Panels"  # text of a PNG file: where its panels lie, see panels_of
 PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between two
 ROW_GAP, HEAD = 0.14, 0.7  # between two rows, and above the first for the titles
-DIGIT = 0.065  # of the numbers of labels
+DIGIT, KEY_SIZE = 0.08, 9.5  # of the numbers of labels: inches, points
 BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edges of its panel, width, height
+LETTER = 0.05  # inches: the distance of a letter of the body's directions to its edge
+OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
 POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
 NEAR = 1.5  # voxels from a plane, within which points are drawn in it
@@ -127,6 +129,7 @@ class Plane(NamedTuple):
     upward: int  # array axis that runs along the page's height
     mirrored: bool  # whether the first voxel is at the right
     upright: bool  # whether the first voxel is at the bottom
+    letters: str = ""  # directions of the body at the left and on top; empty where none is known
 
     def cut(self, volume: Array) -> Array:
         """Return the plane of a volume ``(*spatial)``, rows along the height of the page."""
@@ -182,15 +185,17 @@ def pair_figure(
 ) -> Figure:
     """Draw a registered pair.
 
-    Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in one
-    color window, both of what counts without the outermost half percent of the values, and the length of the
-    displacement, whose scale in mm is in the first row, under the field as a grid: each line joins the points x + u(x)
-    of a straight line of fixed voxels; where they fold there are red dots. A pair that was aligned first has another
-    column, the moving image as it was given. What does not count, such as padding, is covered in blue, as is what the
-    moving image does not reach; it determines no window. Contours of an image's own labels are solid, those of the
-    fixed labels beside them dotted, in the colors of the numbers in the first panel. A line from a fixed point, a
-    cross, shows its error: before in the moving, after in the warped image. One row per orthogonal plane, through the
-    largest cross section of the labels or else of the fixed mask, or the brightest one; a single row in 2D.
+    Columns: fixed, moving and warped image in one gray window, the differences of moving and of warped to fixed in
+    one color window, both of what counts without the outermost half percent of the values, and the length of the
+    displacement, whose scale in mm is in the first row, under the field as a grid: each line joins the points x +
+    u(x) of a straight line of fixed voxels; where they fold there are red dots. A pair that was aligned first has
+    another column, the moving image as it was given. What does not count, such as padding, is covered in blue, as
+    is what the moving image does not reach; it determines no window. Contours of an image's own labels are solid,
+    those of the fixed labels beside them dotted, in the colors of the numbers in the first panel. Letters at the
+    edges of the first difference name the directions of the body where the affine states them; all panels of a row
+    lie alike. A line from a fixed point, a cross, shows its error: before in the moving, after in the warped image.
+    One row per orthogonal plane, through the largest cross section of the labels or else of the fixed mask, or the
+    brightest one; a single row in 2D.
 
     Args:
         moving: moving image on the fixed grid, after the initial alignment, shape ``(1, *spatial)``, 2D or 3D, as all
@@ -264,6 +269,7 @@ def pair_figure(
         if there is not None:
             _draw_points(axes, panels, columns, plane, there.detach().cpu().double().numpy())
         _draw_grid(axes, panels[-1], plane, field)
+        _draw_letters(axes, panels[-3], plane)
     _draw_scale(axes, rows[0][-1], longest, most)
     if known := [one.label for one in columns if one.label is not None]:
         _draw_key(axes, rows[0][0], known[0])
@@ -402,16 +408,33 @@ def _mm(length: float) -> str:
     return f"{length:.3g} mm" if length < 1000 else f"{length:.0f} mm"
 
 
+def _draw_letters(axes: Axes, panel: Panel, plane: Plane) -> None:
+    """Write the directions of the body (R, L, A, P, S, I) at the edges of a panel, where they are known."""
+    if not plane.letters:
+        return
+    left, right = sorted((panel.left, panel.right))
+    bottom, top = sorted((panel.bottom, panel.top))
+    middle = (left + right) / 2, (bottom + top) / 2
+    first, last = plane.letters, [OPPOSITE[letter] for letter in plane.letters]
+    for place, text, side in (
+        ((left + LETTER, middle[1]), first[0], ("left", "center")),
+        ((right - LETTER, middle[1]), last[0], ("right", "center")),
+        ((middle[0], top - LETTER), first[1], ("center", "top")),
+        ((middle[0], bottom + LETTER), last[1], ("center", "bottom")),
+    ):
+        axes.text(*place, text, color="white", ha=side[0], va=side[1], **READABLE)
+
+
 def _draw_key(axes: Axes, panel: Panel, labels: Array) -> None:
     """Write the numbers of the labels in their colors into the lower left corner of a panel, as many as have room."""
     left, bottom = min(panel.left, panel.right) + BAR[0], min(panel.bottom, panel.top) + 0.04
-    end = max(panel.left, panel.right) - 3 * DIGIT
+    end, style = max(panel.left, panel.right) - 3 * DIGIT, READABLE | {"fontsize": KEY_SIZE, "fontweight": "bold"}
     for label in np.unique(labels[labels != 0]):
         text, color = f"{label:g}", _color(label)
         if left + len(text) * DIGIT > end:
-            axes.text(left, bottom, "...", color="white", va="bottom", **READABLE)
+            axes.text(left, bottom, "...", color="white", va="bottom", **style)
             break
-        axes.text(left, bottom, text, color=color, va="bottom", **READABLE)
+        axes.text(left, bottom, text, color=color, va="bottom", **style)
         left += (len(text) + 1) * DIGIT
 
 
@@ -441,7 +464,7 @@ def _column_titles(values: Mapping[str, float], columns: Sequence[_Column], most
         f"|fixed - {'aligned' if aligned else 'moving'}|\nbefore",
         "|fixed - warped|\nafter",
         f"displacement to {_mm(most)}\n{'after alignment' if aligned else 'as a grid'}, "
-        f"folding {values['folding_percent']:.2g} %",
+        f"folding {values['folding_percent']:.2g} %{' (red)' * (values['folding_percent'] > 0)}",
     ]
 
 
@@ -452,12 +475,17 @@ def planes_through(region: Array, affine: Tensor | Array | None) -> list[Plane]:
     world = np.eye(3) if affine is None else np.asarray(affine, dtype=np.float64)[:3, :3]
     right, front, top = _closest_axes(world)
     planes = []
-    for normal, across, upward in ((top, right, front), (front, right, top), (right, front, top)):
+    for normal, across, upward, letters in (
+        (top, right, front, "RA"),
+        (front, right, top, "RS"),
+        (right, front, top, "AS"),
+    ):
         others = tuple(axis for axis in range(3) if axis != normal)
         position = int(region.sum(axis=others, dtype=np.float64).argmax())
         to_right = world[[right, front, top].index(across), across] > 0
         upright = world[[right, front, top].index(upward), upward] > 0
-        planes.append(Plane(normal, position, across, upward, affine is not None and bool(to_right), bool(upright)))
+        mirrored, known = affine is not None and bool(to_right), letters if affine is not None else ""
+        planes.append(Plane(normal, position, across, upward, mirrored, bool(upright), known))
     return planes
 
 
@@ -470,7 +498,8 @@ def slice_plane(affine: Tensor | Array | None) -> Plane:
         return Plane(None, 0, across=0, upward=1, mirrored=False, upright=False)
     sideways = world[:2, 1 - upward]  # to the right or to the front; both are shown on the left
     mirrored = bool(sideways[np.abs(sideways).argmax()] > 0)
-    return Plane(None, 0, across=1 - upward, upward=upward, mirrored=mirrored, upright=bool(heights[upward] > 0))
+    letters = f"{'RA'[int(np.abs(sideways).argmax())]}S"
+    return Plane(None, 0, 1 - upward, upward, mirrored, bool(heights[upward] > 0), letters)
 
 
 def _closest_axes(world: Array) -> list[int]:

@@ -90,7 +90,8 @@ class PairFigure(_Drawing):
         score = {name: value for name, value in scores.items() if not math.isnan(value)}
         self._pairs.sort(key=lambda pair: -score.get(pair[0].get("pair_id"), -math.inf))
         count = len(self._pairs)
-        among = f"of {'the first ' * self._passed_over}{count} pairs"
+        by = "".join(f" by {one.title}" for one in list(getattr(engine.state, "scores", {}).values())[:1])
+        among = f"of {'the first ' * self._passed_over}{count} pairs{by}"
         for number, rank in enumerate(_ranks(count, self.max_pairs), start=1):
             suffix = f"_{number}" if number > 1 else ""
             item, output = self._pairs[rank]

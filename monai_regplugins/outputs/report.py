@@ -18,7 +18,7 @@ from PIL import Image
 
 from monai_regplugins.figures.pair import PANELS
 from monai_regplugins.io.result_folder import check_result, read_record, write_result
-from monai_regplugins.metrics.pair import finite_values
+from monai_regplugins.metrics.pair import complete_states, finite_values
 from monai_regplugins.outputs.metric_table import STATES, metrics_csv, state_values, states_of, summarized
 from monai_regplugins.verdict.judge import LEVELS
 
@@ -31,7 +31,7 @@ ORDER = {"tre": -1, "dsc": 1, "ncc": 1}
 TABLE, PAGE = "metrics.csv", "report.html"
 ERROR = "ERROR"  # instead of a verdict, of a pair without result
 SIDES = ("fixed", "warped")
-BEFORE, AFTER = "#9aa5b1", "#1982c4"
+BOXES = {"before": "#9aa5b1", "aligned": "#8ac926", "after": "#1982c4"}  # colors
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1f2933; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
@@ -128,7 +128,7 @@ def report_page(
         f"<p>{len(rows)} pair{'s' if len(rows) != 1 else ''}, mean and standard deviation over {counted}.</p>",
         _verdicts(rows),
         _summary(rows),
-        f"<h2>Dice per label</h2>{_image(_png(box_figure(labels)), 'Dice per label')}" if labels else "",
+        _boxes(labels, states_of(rows)) if labels else "",
         f"<h2>All pairs, the worst first</h2><p>Measures before → {aligned}after the registration.</p>",
         _pairs(worst_first(rows)),
         *(_case(row, pictures[row["pair_id"]]) for row in worst_first(rows) if row["pair_id"] in pictures),
@@ -138,19 +138,27 @@ def report_page(
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Draw a box before and one after the registration for each name.
+def _boxes(labels: Mapping[str, Sequence[Sequence[float]]], states: Sequence[str]) -> str:
+    """Dice of each label with a heading."""
+    return f"<h2>Dice per label</h2>{_image(_png(box_figure(labels, states)), 'Dice per label')}"
+
+
+def box_figure(values: Mapping[str, Sequence[Sequence[float]]], states: Sequence[str] = ("before", "after")) -> Figure:
+    """Draw a box for each name and state of the pairs.
 
     Args:
-        values: numbers before and after, by name.
+        values: numbers in each state, by name.
+        states: names of the states.
     """
     figure = Figure(figsize=(max(4.0, 0.55 * len(values) + 1.5), 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for shift, color, kind, name in ((-0.2, BEFORE, 0, "before"), (0.2, AFTER, 1, "after")):
+    step = 0.8 / len(states)
+    for kind, name in enumerate(states):
+        shift, color = step * (kind - (len(states) - 1) / 2), BOXES[name]
         boxes = axes.boxplot(
             [pair[kind] for pair in values.values()],
             positions=[place + shift for place in range(len(values))],
-            widths=0.34,
+            widths=0.85 * step,
             patch_artist=True,
             flierprops={"markersize": 2},
             medianprops={"color": "white"},
@@ -161,7 +169,7 @@ def box_figure(values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
     axes.set_xticks(range(len(values)), list(values))
     axes.set(xlabel="label", ylabel="DSC")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.legend(frameon=False, ncols=len(states), loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -172,13 +180,13 @@ def _measures(path: Path) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in values.items()} | reasons
 
 
-def _per_label(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
-    """Dice of each label over the pairs, before and after."""
+def _per_label(rows: Sequence[Row]) -> dict[str, list[list[float]]]:
+    """Dice of each label over the pairs, in each of their states."""
+    suffixes = [STATES[state] for state in states_of(rows)]
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("dsc_before_"))
     labels = sorted((name.removeprefix("dsc_before_") for name in names), key=int)
-    return {
-        label: (finite_values(rows, f"dsc_before_{label}"), finite_values(rows, f"dsc_{label}")) for label in labels
-    }
+    whole = complete_states(rows)
+    return {label: [finite_values(whole, f"dsc{suffix}_{label}") for suffix in suffixes] for label in labels}
 
 
 def _case(row: Row, picture: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -250,7 +250,7 @@ def test_landmark_errors_are_in_the_titles_and_the_moving_image_is_the_aligned_o
     titles = titles_of(pair_figure(**volume_pair(), metrics=known))
     assert titles[1:3] == ["moving, aligned\nNCC 0.200, TRE 4.00 mm", "warped\nNCC 0.750, TRE 1.23 mm"]
     assert titles[3] == "|fixed - aligned|\nbefore"
-    assert titles[5] == "displacement to 1 mm\nafter alignment, folding 3 %"
+    assert titles[5] == "displacement to 1 mm\nafter alignment, folding 3 % (red)"
 
 
 def test_the_moving_image_as_it_was_given_has_a_column_of_its_own() -> None:
@@ -332,7 +332,7 @@ def test_measures_that_are_known_are_not_measured_again(monkeypatch: pytest.Monk
     known = {"dsc_before": 0.25, "dsc": 0.5, "ncc_before": 0.125, "ncc": 0.75, "folding_percent": 3.0}
     titles = titles_of(pair_figure(**volume_pair(), metrics=known))
     assert titles[1:3] == ["moving\nDSC 0.250, NCC 0.125", "warped\nDSC 0.500, NCC 0.750"]
-    assert titles[5] == "displacement to 1 mm\nas a grid, folding 3 %"
+    assert titles[5] == "displacement to 1 mm\nas a grid, folding 3 % (red)"
 
 
 def test_windows_of_a_large_image_are_those_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,3 +422,34 @@ def test_the_panels_of_the_page_show_their_images(affine: torch.Tensor | None) -
             height, width = pixels.shape
             box = pixels[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
             assert np.unique(box[3:-3, 3:-3]).tolist() == [255 if column == name else 0]  # inside of the outline
+
+
+@pytest.mark.parametrize("signs", list(product((1, -1), repeat=3)))
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+def test_letters_name_the_directions_of_the_body(signs: tuple[int, ...], order: tuple[int, ...]) -> None:
+    """Where a letter stands, the world coordinate of its direction is the larger one."""
+    affine, shape = np.eye(4), (5, 6, 7)
+    affine[:3, :3] = np.diag(signs)[:, order]  # array axis k runs along world axis order[k]
+    world = np.einsum("ij,j...->i...", affine[:3, :3], np.indices(shape))
+    planes = figure.planes_through(np.ones(shape), affine)
+    for plane in planes:
+        left, top = (plane.cut(world["RAS".index(letter)]) for letter in plane.letters)
+        assert (left[0, 0] < left[0, -1]) == plane.mirrored
+        assert (top[0, 0] < top[-1, 0]) == plane.upright
+    assert [plane.letters for plane in planes] == ["RA", "RS", "AS"]
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_letters_of_a_slice(direction: int) -> None:
+    """A sagittal one has the front on the left; of one whose head is nowhere nothing is known."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = direction, direction, 1, 1
+    assert figure.slice_plane(affine).letters == "AS"
+    assert figure.slice_plane(np.eye(4)).letters == ""
+
+
+def test_letters_are_at_the_edges_of_a_panel() -> None:
+    known = [text.get_text() for text in pair_figure(**volume_pair(), affine=np.eye(4)).axes[0].texts]
+    assert [text for text in known if text in [*"RLAPSI"]] == list("RLAPRLSIAPSI")
+    unknown = [text.get_text() for text in pair_figure(**volume_pair()).axes[0].texts]
+    assert [text for text in unknown if text in [*"RLAPSI"]] == []

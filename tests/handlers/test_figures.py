@@ -15,6 +15,7 @@ from PIL import Image
 from monai_regplugins.figures import pair as figure
 from monai_regplugins.handlers import FieldFigure, PairFigure
 from monai_regplugins.handlers import figures as handlers
+from monai_regplugins.handlers.score import Score
 from monai_regplugins.result import RegistrationResult
 from monai_regplugins.transforms import ResampleToFixedd
 
@@ -81,9 +82,10 @@ def test_best_median_and_worst(
     engine = Engine(step)
     engine.state.rank = 0
     PairFigure(tmp_path / "pair.png", max_pairs=wanted).attach(engine)
+    engine.state.scores = {"score": Score("DSC")}
     engine.state.pair_scores = dict(zip("abcde", (0.2, 0.3, 0.5, 0.4, 0.1), strict=True))
     engine.run(list("abcde"))
-    assert drawn == expected
+    assert drawn == [f"{text} by DSC" if "," in text else text for text in expected]
     assert len(list(tmp_path.glob("*.png"))) == len(expected)
 
 

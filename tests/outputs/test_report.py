@@ -17,6 +17,7 @@ import torch
 from monai_regplugins.checks import InputError
 from monai_regplugins.figures import pair_figure
 from monai_regplugins.figures.pair import PANELS, panels_of
+from monai_regplugins.outputs import report
 from monai_regplugins.outputs.report import (
     RegistrationReport,
     box_figure,
@@ -170,6 +171,23 @@ def test_failed_pairs_and_verdicts_are_gathered(tmp_path: Path) -> None:
     assert (table["good"]["verdict"], table["good"]["reasons"]) == ("WARN", "WARN: a; WARN: b")
     assert (table["lost"]["verdict"], table["lost"]["reasons"], table["lost"]["ncc"]) == ("ERROR", "no such file", "")
     assert table["bad"]["verdict"] == ""
+
+
+def test_boxes_of_aligned_pairs_are_three() -> None:
+    """A pair that was not moved is aligned as it was given."""
+    dice = ({"dsc_before_3": 0.1, "dsc_aligned_3": 0.4, "dsc_3": 0.8}, {"dsc_before_3": 0.2, "dsc_3": 0.9})
+    rows: list[dict[str, Any]] = [
+        {"pair_id": "a", "ncc_before": 0.1, "ncc_aligned": 0.2, **dice[0]},
+        {"pair_id": "b", "ncc_before": 0.1, **dice[1]},
+    ]
+    values = report._per_label(rows)
+    assert values == {"3": [[0.1, 0.2], [0.4, 0.2], [0.8, 0.9]]}
+    (axes,) = box_figure(values, ["before", "aligned", "after"]).axes
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["before", "aligned", "after"]
+    medians = [np.asarray(line.get_ydata())[0] for line in axes.lines if line.get_color() == "white"]
+    assert medians == pytest.approx([0.15, 0.3, 0.85])
 
 
 def test_without_labels_there_is_no_box_plot() -> None:
