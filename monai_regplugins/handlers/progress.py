@@ -48,10 +48,11 @@ class LossTerms:
 class TrainingProgress:
     """A progress bar over all iterations of all epochs, with losses, last validation score and time left.
 
-    A resumed training starts where it had stopped. Lines of the log go above the bar. Without a terminal there is no
-    bar, but a line of the log a minute, so that a file stays short. At the start device, threads, pairs, images and
-    steps are logged, and after some steps how long the training takes, without its validations, and how much memory.
-    Only the first process shows it.
+    A resumed training starts where it had stopped. Lines of the log go above the bar. Without a terminal there is
+    no bar, but a line of the log a minute, so that a file stays short. Times are those of the steps after the first
+    one, which is slower; where pairs are initially aligned, steps get faster once most of them are. At the start
+    device, threads, pairs, images and steps are logged, and after some steps how long the training takes, without
+    its validations, and how much memory. Only the first process shows it.
 
     Args:
         output_transform: maps the trainer's output to values by name, e.g. :class:`LossTerms`.
@@ -67,7 +68,7 @@ class TrainingProgress:
         self._bar: Any = None
         self._shown = ExitStack()
         self._started = (0, 0.0)
-        self._begin, self._logged = 0.0, 0.0
+        self._first, self._logged = 0.0, 0.0
         self._epochs = 0
 
     def attach(self, trainer: Any) -> None:
@@ -82,7 +83,7 @@ class TrainingProgress:
         state = trainer.state
         logger.info("Training on %s", _described(trainer))
         self._started, self._epochs = (state.iteration, 0.0), state.max_epochs  # a time limit lowers them
-        self._begin = self._logged = time.perf_counter()
+        self._first, self._logged = 0.0, time.perf_counter()
         if is_terminal():
             self._shown.enter_context(logging_redirect_tqdm())
             self._bar = self._shown.enter_context(
@@ -104,15 +105,19 @@ class TrainingProgress:
             self._bar.set_description(f"epoch {state.epoch}/{self._epochs}", refresh=False)
             self._bar.set_postfix(values, refresh=False)
             self._bar.update()
-        elif (now := time.perf_counter()) - self._logged >= SECONDS_BETWEEN_LOG_LINES:
-            self._logged = now
-            self._log(state, values)
+        else:
+            now = time.perf_counter()
+            self._first = self._first or now
+            if now - self._logged >= SECONDS_BETWEEN_LOG_LINES:
+                self._logged = now
+                self._log(state, values)
 
     def _log(self, state: Any, values: Mapping[str, str]) -> None:
         """Log where the training is."""
         shown, total = ", ".join(f"{name} {value}" for name, value in values.items()), self._total(state)
-        seconds = (time.perf_counter() - self._begin) / (state.iteration - self._started[0])
-        left = f", {self._time_left(state, seconds * (total - state.iteration) / 60)}" if total else ""
+        done = state.iteration - self._started[0] - 1  # the first step is slower
+        seconds = (time.perf_counter() - self._first) / done if done else 0.0
+        left = f", {self._time_left(state, seconds, total - state.iteration)}" if total and done else ""
         at = f"epoch {state.epoch}/{self._epochs}, step {state.iteration}{f'/{total}' if total else ''}"
         logger.info("%s: %s%s", at, shown, left)
 
@@ -124,19 +129,17 @@ class TrainingProgress:
             self._started = (before, time.monotonic())
         elif steps == 1 + TIMED_STEPS and state.epoch_length:
             seconds = (time.monotonic() - since) / TIMED_STEPS
-            left = seconds * (self._epochs * state.epoch_length - state.iteration) / 60
+            left = self._time_left(state, seconds, self._epochs * state.epoch_length - state.iteration)
             memory = in_gib(_memory(state.device))
-            logger.info(
-                "%.2g s a step, %s: %s, validations not counted.", seconds, memory, self._time_left(state, left)
-            )
+            logger.info("%.2g s a step so far, %s: %s, validations not counted.", seconds, memory, left)
 
-    def _time_left(self, state: Any, left: float) -> str:
-        """Say how many minutes are left, of what all steps take and of what a time limit allows."""
-        limit = (state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
-        if left <= limit:
+    def _time_left(self, state: Any, seconds: float, steps: int) -> str:
+        """Say how many minutes the steps take, or what of them fits into those of a time limit."""
+        limit = max(0.0, state.end_time - time.monotonic()) / 60 if hasattr(state, "end_time") else math.inf
+        if (left := seconds * steps / 60) <= limit:
             return f"about {left:.1f} minutes left"
-        wanted = f"all {self._epochs} epochs would take {left:.0f} minutes"
-        return f"{max(0.0, limit):.1f} minutes left by max_minutes; {wanted}"
+        fitting = f"{60 * limit / seconds:.0f} of {steps} steps at this pace"
+        return f"{limit:.1f} minutes left by max_minutes, about {fitting}"
 
     def _close(self, trainer: Any) -> None:
         self._shown.close()

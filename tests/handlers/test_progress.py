@@ -87,7 +87,7 @@ def test_without_terminal_there_is_a_line_a_minute(
         training.trainer.run()
     lines = [message for message in caplog.messages if message.startswith("epoch ")]
     assert [line.partition(":")[0] for line in lines] == ["epoch 1/2, step 3/6", "epoch 2/2, step 5/6"]
-    assert re.search(r": loss [\d.e-]+, image [\d.e-]+, size [\d.e-]+, about 1\.7 minutes left$", lines[0])
+    assert re.search(r": loss [\d.e-]+, image [\d.e-]+, size [\d.e-]+, about 1\.9 minutes left$", lines[0])
     assert ", validation DSC 0." in lines[1]
     assert "it/s" not in capsys.readouterr().err
 
@@ -107,7 +107,7 @@ def test_what_a_training_is_and_how_long_it_takes(
     assert [re.sub(r"[\d.]+ GiB", "1 GiB", message) for message in messages] == [
         f"Training on cpu with {threads} thread{'s' if threads > 1 else ''}: made pairs; "
         "20 epochs of 3 steps, 1 a step, from epoch 1 on.",
-        "2 s a step, 1 GiB: about 1.8 minutes left, validations not counted.",
+        "2 s a step so far, 1 GiB: about 1.8 minutes left, validations not counted.",
     ]
 
 
@@ -126,7 +126,7 @@ def test_a_time_limit_shortens_what_is_left(
         training.trainer.run()
     said = caplog.messages[-1]
     assert said.endswith(
-        " GiB: 0.5 minutes left by max_minutes; all 20 epochs would take 11 minutes, validations not counted."
+        " GiB: 0.5 minutes left by max_minutes, about 2 of 54 steps at this pace, validations not counted."
     )
 
 
