@@ -133,6 +133,7 @@ def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     }
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_had_enough_is_no_traceback() -> None:
     """As in ``regplugins bundles | head -1``."""
     command = [sys.executable, "-m", "monai_regplugins", "bundles"]

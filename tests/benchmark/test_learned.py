@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import VoxelMorph
+from scipy import ndimage
 
 from monai_regplugins.benchmark.learned import load_bundle, load_voxelmorph
 from monai_regplugins.benchmark.reporting import read_config
@@ -94,6 +95,8 @@ class TestBundle:
     def test_optimization_alone_is_that_of_a_network_that_moves_nothing(self, repository: Path, name: str) -> None:
         config = read_config(repository / "bundles" / name / "configs" / "evaluate.json", {})
         known = images(SHAPE if name == "ran" else (32, 36))
+        known["fixed"] = torch.from_numpy(ndimage.gaussian_filter(known["fixed"][0].numpy(), 1.5))[None] * 5
+        known["moving"] = known["fixed"].roll(1, dims=1)
         alone = load_bundle(config, refine_steps=3, alone=True)(**known)
         moves_nothing = {"_target_": "monai_regplugins.inferers.PairInferer", "padding": "zeros"}
         still = {**config["inferer"], "inferer": moves_nothing, "steps": 3}

@@ -270,7 +270,7 @@ class TestDataset:
 
     def test_no_folder(self, failure: Failure, tmp_path: Path) -> None:
         wrong = str(tmp_path / "nowhere")
-        contains(failure("train", dataset_dir=wrong), f"dataset_dir '{wrong}' does not exist", "Learn2Reg")
+        contains(failure("train", dataset_dir=wrong), f"dataset_dir '{wrong}' does not exist", "regplugins describe")
 
     def test_empty_mask(self, dataset: Any, failure: Failure) -> None:
         entries = [{"image": f"imagesTr/Toy_{n:04d}_0000.nii.gz", "mask": "mask.nii.gz"} for n in range(4)]

@@ -301,7 +301,7 @@ def test_best_weights_of_rough_fields(start: Any, tmp_path: Path, caplog: pytest
             Events.EPOCH_COMPLETED, lambda: training.evaluator.state.metrics.update(sdlogj=values.pop(0))
         )
         training.trainer.run()
-        return [text for text in caplog.messages if "rough" in text]
+        return [text for text in caplog.messages if "fields are rough" in text]
 
     assert run(tmp_path / "a", [0.2], None, 1, 0.25) == []
     weights = tmp_path / "a" / "model.pt"
