@@ -183,9 +183,10 @@ def _checked(entries: Sequence[Mapping[str, str]], dims: int) -> tuple[dict[str,
     for number, entry in enumerate(entries):
         image = entry["image"]
         try:
-            if number in chosen or _sizes_differ(entry):
+            sizes = [] if number in chosen else _sizes_of(entry)
+            if len(set(sizes)) != 1:
                 facts[image] = facts_of(entry, dims)
-            complaints = facts[image].complaints if image in facts else _complaints_of_files(entry, dims)
+            complaints = facts[image].complaints if image in facts else _complaints_of_size(sizes[0], dims)
             wrong += [f"'{image}' {complaint}" for complaint in complaints]
         except InputError as error:
             wrong.append(str(error))
@@ -200,15 +201,14 @@ def _chosen(entries: Sequence[Mapping[str, str]]) -> set[int]:
     return {round(number) for number in np.linspace(0, len(entries) - 1, min(count, len(entries)))}
 
 
-def _sizes_differ(entry: Mapping[str, str]) -> bool:
-    """Whether an image and its label map have other sizes by their headers and the lengths of their files."""
-    return len({_size_of(entry[key], what) for key, what in IMAGE_AND_LABEL.items() if key in entry}) > 1
+def _sizes_of(entry: Mapping[str, str]) -> list[tuple[int, ...]]:
+    """Return the sizes of an image and its label map, if any, by their headers and the lengths of their files."""
+    return [_size_of(entry[key], what) for key, what in IMAGE_AND_LABEL.items() if key in entry]
 
 
-def _complaints_of_files(entry: Mapping[str, str], dims: int) -> list[str]:
-    """Return what is wrong with an image by its header."""
-    axes = len(_size_of(entry["image"], "image"))
-    return [] if axes == dims else [f"has {axes} dimensions, expected {dims}"]
+def _complaints_of_size(size: tuple[int, ...], dims: int) -> Sequence[str]:
+    """Return what is wrong with an image of this size."""
+    return [] if len(size) == dims else [f"has {len(size)} dimensions, expected {dims}"]
 
 
 def _size_of(path: str, what: str) -> tuple[int, ...]:
