@@ -2,9 +2,10 @@
 
 The series is ten phases of the thorax phantom, whose depth follows ``1 - |cos(pi t / 10)|^3``, with exact landmarks,
 or, with ``--data``, the ten phases of one patient of ``LungCT4D`` (in the layout of Learn2Reg). Both ways read the
-same files, and write all results and the report; CPU seconds are those of the process, weights not loaded. Temporal
-roughness is the mean length of the second difference in time, ``u_{t+1} - 2 u_t + u_{t-1}``, over all phases of the
-cycle and all voxels of the mask (the lungs of the phantom, else the image) or of the whole image, mm.
+same files, and write all results and the report; CPU seconds are those of the process, weights not loaded, the median
+of ``--repeats`` runs in turn. Temporal roughness is the mean length of the second difference in time,
+``u_{t+1} - 2 u_t + u_{t-1}``, over all phases of the cycle and all voxels of the mask (the lungs of the phantom, else
+the image) or of the whole image, mm.
 
     OMP_NUM_THREADS=1 python benchmarks/phases.py --bundles ran regnet --data DATA --output phases.md
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import sys
 import tempfile
 import time
@@ -157,6 +159,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3, default=[56, 44, 52], help="voxels of the phantom")
     parser.add_argument("--spacing", type=float, default=5.0, help="its voxel size, mm")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each way, in turn; the median of their CPU time"
+    )
     parser.add_argument("--output", type=Path, help="file of the report, .md or .json")
     return parser.parse_args(argv)
 
@@ -174,9 +179,12 @@ def main(argv: Sequence[str] | None = None) -> str:
         coarse = {"voxel_size": max(2.5, series.spacing)}
         for bundle in args.bundles:
             settings = {"window": [-1000, 300]} if bundle == "ran" else coarse
-            for way, whole in WAYS.items():
-                place = folder / f"{bundle} {way}"
-                rows[series.name, bundle, way] = row = run(bundle, series, whole, settings, place)
+            times: dict[str, list[float]] = {}
+            for repeat, (way, whole) in itertools.product(range(args.repeats), WAYS.items()):
+                row = run(bundle, series, whole, settings, folder / f"{bundle} {way} {repeat}")
+                times[way] = [*times.get(way, []), row.seconds]
+                row.seconds = float(np.median(times[way]))
+                rows[series.name, bundle, way] = row
                 print(f"{series.name}, {bundle}, {way}: {row}", flush=True)
     facts: dict[str, object] = {"machine": hardware(torch.device("cpu")), "command": command_line(__file__, argv)}
     return publish(args.output, table(rows, facts), facts, rows={" / ".join(key): row for key, row in rows.items()})

@@ -44,7 +44,7 @@ OF_REFERENCE = {
     "fixed_mask": ("FILE", "mask of the reference: the voxels that count"),
     "cyclic": ("BOOL", "whether the first phase follows the last one, as in a breath (default), or not: False"),
     "harmonics": ("N", "of the cycle, by which the motion is averaged over time; default: 2, 0 does not average"),
-    "warm_steps": ("N", "steps of instance optimization from the field of the previous phase; default: 10"),
+    "warm_steps": ("N", "steps of instance optimization from the field of the previous phase; default: 6"),
 }
 LIST = {
     "shard": ("I/N", "register the I-th of N parts alone; the same command without it then writes the report"),

@@ -11,7 +11,7 @@ from monai_regplugins.io.result_folder import write_result
 
 __all__ = ["QUICK", "png_of", "save_figure"]
 
-QUICK = {"compress_level": 1}  # of Pillow; the usual 6 takes half as long again for a file that is 4 % smaller
+QUICK = {"compress_level": 1, "compress_type": 3}  # of Pillow, run lengths: two thirds of the usual time, 6 % larger
 
 
 def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:

@@ -115,18 +115,24 @@ def curves_figure(
         panels: by the label of its axis, the curves of a panel by name; NaN is a gap. Of many the first are drawn.
         title: of the axis of names.
     """
-    figure = Figure(figsize=(9, 2.4 * len(panels) + 0.6), layout="constrained")
+    ticks = range(0, len(names), 1 + len(names) // 20)
+    shown = [names[number] for number in ticks]
+    upright = sum(map(len, shown)) > WIDEST
+    # margins by the number of characters: a layout that measures all texts takes as long as the drawing
+    legend = 0.5 + 0.075 * max(len(name) for curves in panels.values() for name in curves)
+    below = 0.55 + (0.085 * max(map(len, shown)) if upright else 0.0)
+    width, height = 7.2 + legend, 2.4 * len(panels) + below
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(0.85 / width, below / height, 1 - legend / width, 1 - 0.1 / height, hspace=0.08)
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (unit, curves) in zip(all_axes, panels.items(), strict=True):
         for name, values in list(curves.items())[:MOST]:
             axes.plot(range(len(names)), values, marker=".", label=name)
         axes.set_ylabel(unit)
+        axes.locator_params(axis="y", nbins=4)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    ticks = range(0, len(names), 1 + len(names) // 20)
-    shown = [names[number] for number in ticks]
-    aslant = {"rotation": 35, "ha": "right"} if sum(map(len, shown)) > WIDEST else {}
-    all_axes[-1].set_xticks(ticks, shown, **aslant)
+    all_axes[-1].set_xticks(ticks, shown, rotation=90 if upright else 0)
     all_axes[-1].set_xlabel(title)
     return figure

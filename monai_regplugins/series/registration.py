@@ -65,7 +65,7 @@ class SeriesRegistration:
         register: PairRegistration,
         series: PhaseSeries,
         output_dir: str | Path,
-        steps: int = 10,
+        steps: int = 6,
         harmonics: int = 2,
         provenance: Provenance | None = None,
     ) -> None:
