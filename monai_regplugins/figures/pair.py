@@ -255,12 +255,12 @@ def pair_figure(
     most = max(float(_lengths([one[k] for one in field], steps).max()) for k in range(len(field[0])))
     for plane, panels in zip(planes, rows, strict=True):
         for panel, one in zip(panels, columns, strict=False):
-            axes.imshow(plane.cut(one.image), cmap="gray", vmin=gray[0], vmax=gray[1], label=one.name, **_lying(panel))
+            axes.imshow(plane.cut(one.image), cmap="gray", vmin=gray[0], vmax=gray[1], label=one.name, **lying(panel))
         for panel, one in zip(panels[-3:-1], columns[-2:], strict=True):
             difference = np.abs(plane.cut(first.image) - plane.cut(one.image))
-            axes.imshow(difference, cmap="magma", vmin=0, vmax=strongest, **_lying(panel))
+            axes.imshow(difference, cmap="magma", vmin=0, vmax=strongest, **lying(panel))
         lengths = _lengths([plane.cut(one) for one in field], steps)
-        axes.imshow(lengths, cmap="viridis", vmin=0, vmax=longest, **_lying(panels[-1]))
+        axes.imshow(lengths, cmap="viridis", vmin=0, vmax=longest, **lying(panels[-1]))
         for panel, one in zip(panels, columns, strict=False):
             _cover(axes, panel, [one], plane, SHADE)
         for panel, one in zip(panels[-3:-1], columns[-2:], strict=True):
@@ -373,7 +373,7 @@ def _cover(axes: Axes, panel: Panel, columns: Sequence[_Column], plane: Plane, s
     masks = [plane.cut(one.counts) for one in columns if one.counts is not None]
     covered = ~np.logical_and.reduce(masks) if masks else np.zeros(1)
     if covered.any():
-        axes.imshow(covered[..., None] * np.array([*LEFT_OUT, shade]), **_lying(panel))
+        axes.imshow(covered[..., None] * np.array([*LEFT_OUT, shade]), **lying(panel))
 
 
 def _draw_points(axes: Axes, panels: Sequence[Panel], columns: Sequence[_Column], plane: Plane, points: Array) -> None:
@@ -535,7 +535,7 @@ def _panel(plane: Plane, left: float, top: float, height: float) -> Panel:
     return Panel(*(across[::-1] if plane.mirrored else across), *(up if plane.upright else up[::-1]))
 
 
-def _lying(panel: Panel) -> dict[str, Any]:
+def lying(panel: Panel) -> dict[str, Any]:
     """Return the words that make ``imshow`` fill a panel."""
     return {"extent": panel, "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 

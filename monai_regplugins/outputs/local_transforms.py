@@ -15,7 +15,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from monai_regplugins.figures.pair import slice_plane
+from monai_regplugins.figures.pair import Panel, Plane, lying, slice_plane
+from monai_regplugins.figures.png import QUICK
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
     rotation_matrix,
@@ -27,6 +28,8 @@ from monai_regplugins.result import RegistrationResult
 __all__ = ["LocalTransformsWriter", "local_transforms_figure"]
 
 Array = npt.NDArray[Any]
+
+PAGE = (13.0, 9.5)  # inches
 
 
 class LocalTransformsWriter:
@@ -49,7 +52,7 @@ class LocalTransformsWriter:
         (folder / f"{name}.json").write_text(json.dumps(to_json(transforms), indent=1), encoding="utf-8")
         spacing = [float(s) for s in result.targets["spacing"]]
         figure = local_transforms_figure(transforms, fixed, spacing, getattr(result.fixed, "affine", None))
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        figure.savefig(folder / f"{name}.png", dpi=110, pil_kwargs=QUICK)
 
 
 def local_transforms_figure(
@@ -72,7 +75,8 @@ def local_transforms_figure(
         panels: how many steps at most get an image of their own, the first, the last and evenly spaced ones between.
 
     Returns:
-        The figure; no global state of matplotlib is touched.
+        The figure; no global state of matplotlib is touched. All images lie in one pair of axes, in inches: thirteen
+        pairs with their ticks and labels take several times as long.
     """
     size = list(fixed.shape[1:])
     units = torch.tensor(voxels_per_unit(size, None), dtype=torch.float32)
@@ -83,42 +87,78 @@ def local_transforms_figure(
     root = rotation_matrix(transforms.rotation[0]) * transforms.sigma[0].unsqueeze(-2)  # R diag(sigma), x first
     covariance = (root @ root.transpose(-1, -2)).flip(-1, -2) * units[:, None] * units
     image = fixed[0].cpu().float().numpy()
-    middle_slice: Array = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
     plane = slice_plane(affine)
-    shown_axes = [plane.across, plane.upward]
+    drawn = plane.cut(image if image.ndim == 2 else image[:, :, image.shape[2] // 2])
+    along = [plane.across, plane.upward]
+    ellipses = [_contour(covariance[n, :2, :2].numpy(), centers[n, :2].numpy())[:, along] for n in range(steps)]
+    start = centers[:, along].numpy()
+    end = start + 2 * (vector * units)[:, along].numpy()
 
-    figure = Figure(figsize=(13, 9.5), layout="constrained")
+    figure = Figure(figsize=PAGE)
     FigureCanvasAgg(figure)
-    top, bottom = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.25]))
-    left, middle, right = top.subplots(1, 3)
-    t = np.arange(1, steps + 1)
-    for k in range(len(size)):
-        deviation = covariance[:, k, k].sqrt() * spacing[k]
-        left.plot(t, deviation.numpy(), marker=".", label=f"axis {k}")
-        middle.plot(t, (vector[:, k] * mm[k]).numpy(), marker=".", label=f"axis {k}")
-    left.set(title="standard deviation along the axes [mm]", xlabel="step t")
-    middle.set(title="displacement v [mm]", xlabel="step t")
-    for axes in (left, middle):
+    deviation = torch.stack([covariance[:, k, k].sqrt() * spacing[k] for k in range(len(size))])
+    curves = {
+        "standard deviation along the axes [mm]": deviation,
+        "displacement v [mm]": (vector[:, : len(size)] * mm).T,
+    }
+    for left, (title, values) in zip((0.04, 0.37), curves.items(), strict=True):
+        axes = figure.add_axes((left, 0.61, 0.28, 0.35), title=title, xlabel="step t")
+        for k, value in enumerate(values):
+            axes.plot(range(1, steps + 1), value.numpy(), marker=".", label=f"axis {k}")
         axes.legend()
         axes.grid(alpha=0.3)
-    colors = colormaps["viridis"](np.linspace(0, 1, steps))
-    shown = [(right, range(steps), "all steps, dark to bright")]
+
+    page = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, PAGE[0]), ylim=(0, PAGE[1]), xticks=[], yticks=[])
+    page.set_autoscale_on(False)
+    extent = (size[plane.across] * spacing[plane.across], size[plane.upward] * spacing[plane.upward])
     own = [round(n) for n in np.linspace(0, steps - 1, min(panels, steps))]
-    small = bottom.subplots(2, max(1, -(-len(own) // 2)), squeeze=False).ravel()
-    shown += [(axes, range(n, n + 1), f"t = {n + 1}") for n, axes in zip(own, small, strict=False)]
-    for axes in small[len(own) :]:
-        axes.set_axis_off()
-    low, high = np.percentile(middle_slice, [0.5, 99.5])
-    for axes, chosen, title in shown:
-        axes.imshow(plane.cut(middle_slice), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        lines = [_contour(covariance[n, :2, :2].numpy(), centers[n, :2].numpy())[:, shown_axes] for n in chosen]
-        axes.add_collection(LineCollection(lines, colors=colors[list(chosen)], linewidths=1.2))
-        shift = (vector * units)[list(chosen)][:, shown_axes].numpy()
-        start = centers[list(chosen)][:, shown_axes].numpy()
-        axes.quiver(*start.T, *shift.T, color=colors[list(chosen)], angles="xy", scale_units="xy", scale=0.5)
-        axes.set(title=title, xlim=(-0.5, size[plane.across] - 0.5), ylim=(size[plane.upward] - 0.5, -0.5))
-        plane.show(axes, spacing)
+    columns = max(1, -(-len(own) // 2))
+    width = PAGE[0] / columns
+    shown = [(_panel(plane, extent, (9.0, 5.8, 3.9, 3.3)), "all steps, dark to bright", list(range(steps)))]
+    for place, n in enumerate(own):
+        row, column = divmod(place, columns)
+        box = (column * width + 0.04, 2.75 * (1 - row) + 0.05, width - 0.08, 2.35)
+        shown.append((_panel(plane, extent, box), f"t = {n + 1}", [n]))
+    low, high = np.percentile(drawn, [0.5, 99.5])
+    colors = colormaps["viridis"](np.linspace(0, 1, steps))
+    lines: list[Array] = []
+    for panel, title, chosen in shown:
+        page.imshow(drawn, cmap="gray", vmin=low, vmax=high, **lying(panel))
+        middle, top = (panel.left + panel.right) / 2, max(panel.bottom, panel.top)
+        page.text(middle, top + 0.06, title, fontsize=12, ha="center", va="bottom")
+        lines += [panel.place(_inside(ellipses[n], drawn.shape), drawn.shape) for n in chosen]
+    used = [n for *_, chosen in shown for n in chosen]
+    arrows = np.array(
+        [panel.place(np.stack([start[n], end[n]]), drawn.shape) for panel, _, chosen in shown for n in chosen]
+    )
+    page.add_collection(LineCollection(lines, colors=colors[used], linewidths=1.2))
+    page.quiver(
+        *arrows[:, 0].T,
+        *(arrows[:, 1] - arrows[:, 0]).T,
+        color=colors[used],
+        angles="xy",
+        scale_units="xy",
+        scale=1.0,
+        units="inches",
+        width=0.02,
+    )
     return figure
+
+
+def _panel(plane: Plane, extent: tuple[float, float], box: tuple[float, float, float, float]) -> Panel:
+    """The largest panel of true proportion in a box (left, bottom, width, height), turned as the plane lies."""
+    left, bottom, width, height = box
+    scale = min(width / extent[0], height / extent[1])
+    wide, high = scale * extent[0], scale * extent[1]
+    across, up = (left + (width - wide) / 2, left + (width + wide) / 2), (bottom, bottom + high)
+    return Panel(*(across[::-1] if plane.mirrored else across), *(up if plane.upright else up[::-1]))
+
+
+def _inside(points: Array, shape: tuple[int, ...]) -> Array:
+    """The points (N, 2), column and row, that are on a plane of so many rows and columns, NaN for the others."""
+    rows, columns = shape
+    beyond = (points < -0.5) | (points > (columns - 0.5, rows - 0.5))
+    return np.where(beyond.any(axis=1, keepdims=True), np.nan, points)
 
 
 def _contour(covariance: Array, center: Array) -> Array:

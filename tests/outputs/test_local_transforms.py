@@ -49,8 +49,10 @@ def test_ellipse_of_one_gaussian() -> None:
         torch.tensor([[[0.2, -0.3]]]), torch.tensor([[[0.2, 0.1]]]), torch.tensor([[[alpha]]]), torch.ones(1, 1, 2)
     )
     figure = local_transforms_figure(one, torch.rand(1, *size), [1.0, 1.0], panels=1)
-    panel = figure.subfigs[1].axes[0]
-    ellipse = panel.collections[0].get_paths()[0].vertices
+    page = figure.axes[-1]
+    left, right, first, last = page.images[1].get_extent()  # of the only step; ends of the rows and of the columns
+    places = page.collections[0].get_paths()[1].vertices
+    ellipse = (places - (left, first)) / (right - left, last - first) * size - 0.5  # first axis across
     bell = field(one, size)[0, 0] / ((size[0] - 1) / 2)  # v is one
     for row, column in ellipse[::8]:
         if 1 <= row < size[0] - 2 and 1 <= column < size[1] - 2:
@@ -65,7 +67,7 @@ def test_contour_is_at_two_deviations() -> None:
 
 def test_volumes_are_drawn_too() -> None:
     figure = local_transforms_figure(transforms(12, 3), torch.rand(1, 16, 18, 20), [1.0, 1.0, 2.0])
-    assert len(figure.subfigs[0].axes[0].lines) == 3
+    assert len(figure.axes[0].lines) == 3
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_volumes_are_drawn_too() -> None:
 )
 def test_the_last_step_is_drawn(steps: int, expected: list[int]) -> None:
     drawn = local_transforms_figure(transforms(steps), torch.rand(1, 20, 24), [1.0, 1.0])
-    titles = [axes.get_title() for axes in drawn.subfigs[1].axes if axes.get_title()]
+    titles = [text.get_text() for text in drawn.axes[-1].texts[1:]]
     assert titles == [f"t = {number}" for number in expected]
 
 
@@ -81,4 +83,35 @@ def test_the_image_is_seen_beside_a_single_bright_pixel() -> None:
     image = torch.rand(1, 20, 24)
     image[0, 3, 3] = 1e6
     drawn = local_transforms_figure(transforms(), image, [1.0, 1.0])
-    assert all(axes.images[0].get_clim()[1] < 2 for axes in drawn.subfigs[1].axes if axes.images)
+    assert all(shown.get_clim()[1] < 2 for shown in drawn.axes[-1].images)
+
+
+@pytest.mark.parametrize("head", [1.0, -1.0])
+def test_the_ellipse_lies_on_the_voxels_that_the_affine_turns(head: float) -> None:
+    image = torch.zeros(1, 21, 41)
+    image[0, 15, 30] = 1.0
+    affine = torch.tensor([[2.0, 0, 0, 0], [0, 0, 1, 0], [0, head, 0, 0], [0, 0, 0, 1]])  # second axis towards the head
+    place = torch.tensor([[[30 / 20 - 1, 15 / 10 - 1]]])
+    one = LocalTransforms(place, torch.full((1, 1, 2), 0.1), torch.zeros(1, 1, 1), torch.zeros(1, 1, 2))
+    page = local_transforms_figure(one, image, [2.0, 1.0], affine).axes[-1]
+    page.figure.canvas.draw()
+    shown = page.images[1]
+    row, column = np.argwhere(np.asarray(shown.get_array()) == 1)[0]
+    left, right, first, last = shown.get_extent()
+    rows, columns = shown.get_array().shape
+    voxel = (left + (column + 0.5) / columns * (right - left), first + (row + 0.5) / rows * (last - first))
+    np.testing.assert_allclose(page.collections[0].get_paths()[1].vertices[:-1].mean(axis=0), voxel, atol=1e-6)
+    assert (last > first) == (head > 0)  # the head on top
+    assert left > right  # the right of the body on the left
+    assert abs((last - first) / (right - left)) == pytest.approx(41 / 42)
+
+
+def test_nothing_is_drawn_beyond_an_image() -> None:
+    edge = torch.tensor([[[1.0, 0.0]]])
+    one = LocalTransforms(edge, torch.full((1, 1, 2), 0.2), torch.zeros(1, 1, 1), torch.zeros(1, 1, 2))
+    page = local_transforms_figure(one, torch.rand(1, 21, 41), [1.0, 1.0]).axes[-1]
+    left, right, first, last = page.images[1].get_extent()
+    across, up = page.collections[0].get_paths()[1].vertices.T
+    assert np.isnan(across).any()
+    assert left <= np.nanmin(across) <= np.nanmax(across) <= right
+    assert last >= np.nanmax(up) >= np.nanmin(up) >= first or first >= np.nanmax(up) >= np.nanmin(up) >= last
