@@ -64,7 +64,7 @@ def local_transforms_figure(
 ) -> Figure:
     """Draw standard deviations and displacements over the steps, and the local transformations over the fixed image.
 
-    Each ellipse is the contour at two standard deviations, its arrow the displacement, both as in the supplement of
+    Each ellipse is the contour at two standard deviations, its arrow twice the displacement, as in the supplement of
     Sandkuehler et al. 2019 (Fig. 1 and 2). Volumes are projected along their last axis, the image is its middle slice.
 
     Args:
