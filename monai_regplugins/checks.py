@@ -205,9 +205,11 @@ def check_image(data: np.ndarray[Any, Any] | torch.Tensor, name: str, spatial_di
     """
     shape = tuple(data.shape)
     if len(shape) != spatial_dims + 1:
+        others = {(3, 2): ", or take a bundle for 3D, ran or regnet", (2, 3): ", or the bundle for 2D, r2n2"}
+        advice = others.get((len(shape) - 1, spatial_dims), "")
         raise InputError(
             f"{name} has {len(shape) - 1} spatial dimensions (shape {shape}, channel first), expected {spatial_dims}; "
-            f"give a {spatial_dims}D image; of one with several channels, a single one."
+            f"give a {spatial_dims}D image{advice}; of one with several channels, a single one."
         )
     if shape[0] != 1:
         raise InputError(f"{name} has {shape[0]} channels (shape {shape}), expected 1; give a single-channel image.")

@@ -174,6 +174,13 @@ def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--paired", action="store_true", help="pair images whose names differ in their last number, such as p1_0, p1_1"
     )
+    parser.add_argument(
+        "--patient",
+        default="",
+        metavar="REGEX",
+        help="with --paired: what in a name is the patient's, such as 'p[0-9]+' of p12_slice3_0; no patient is in both "
+        "training and validation",
+    )
     parser.add_argument("--time", action="store_true", help="train three steps and report how many fit into the time")
     place = "folder of the data set's file; default: datasets/NAME"
     parser.add_argument("-o", "--output_dir", "--output-dir", metavar="OUT", type=_path, help=place)
@@ -350,7 +357,7 @@ def _report_command(args: argparse.Namespace) -> Callable[[], int]:
     if args.command == "describe":
         from monai_regplugins.describe import run_describe
 
-        return lambda: run_describe(args.images, args.labels, args.output_dir, args.time, args.paired)
+        return lambda: run_describe(args.images, args.labels, args.output_dir, args.time, args.paired, args.patient)
     from monai_regplugins.commands import list_bundles, list_phases
 
     return list_bundles if args.command == "bundles" else lambda: list_phases(args.image, args.onto)

@@ -21,10 +21,10 @@ from ignite.engine import Events
 from monai.bundle import create_workflow
 
 from monai_regplugins.bundle import start
-from monai_regplugins.bundle_folders import find_bundle
+from monai_regplugins.bundle_folders import find_bundle, presets_of
 from monai_regplugins.checks import InputError
 from monai_regplugins.data.learn2reg import Learn2RegDataset
-from monai_regplugins.data.plain_folders import content_of_folders, content_of_layout, labels_beside
+from monai_regplugins.data.plain_folders import OF_LABELS, content_of_folders, content_of_layout, labels_beside
 from monai_regplugins.files.atomic import write_file
 from monai_regplugins.files.folders import absolute_path, files_in
 from monai_regplugins.grids import same_affine
@@ -93,7 +93,12 @@ class Facts(NamedTuple):
 
 
 def run_describe(
-    images: str, labels: str | None = None, output_dir: str | None = None, timed: bool = False, paired: bool = False
+    images: str,
+    labels: str | None = None,
+    output_dir: str | None = None,
+    timed: bool = False,
+    paired: bool = False,
+    patient: str = "",
 ) -> int:
     """Describe a data set, and write its ``*_dataset.json`` unless its layout is known as it is.
 
@@ -103,6 +108,8 @@ def run_describe(
         output_dir: where the json file goes; by default ``datasets/<name>`` in the working directory.
         timed: train three steps, and report how many fit into the time of the command.
         paired: pair the images whose names differ in their last number alone, such as the frames of one patient.
+        patient: regular expression of the part of a name that is the patient's; with ``paired``, no patient is in both
+            training and validation. By default what stands before the last number is one.
 
     Returns:
         The exit status.
@@ -112,11 +119,12 @@ def run_describe(
             or there is nothing to be paired.
     """
     start()  # input errors in one line, from here on
-    content, data_set, is_known = _data_set(Path(images), labels, output_dir, paired)
+    content, data_set, is_known = _data_set(Path(images), labels, output_dir, paired, patient)
     entries, dims = content["training"], int(content["tensorImageSize"]["0"][0])
     found = [entry["label"] for entry in entries if "label" in entry and labels is None and not is_known]
     facts, wrong = _checked(entries, dims)
     _refuse_swapped(entries, list(facts.values()))
+    _refuse_label_maps(Path(images), list(facts.values()))
     _print(
         [
             *_summary(content, list(facts.values())),
@@ -127,7 +135,7 @@ def run_describe(
     if wrong:
         more = f", and {len(wrong) - 1} more, see above" if len(wrong) > 1 else ""
         raise InputError(f"'{images}' cannot be trained on: {wrong[0].rstrip('.')}{more}; mend or remove such files.")
-    _print(_about_pairs(content, Learn2RegDataset(data_set, None if is_known else content)))
+    _print(_about_pairs(content, Learn2RegDataset(data_set, None if is_known else content), patient))
     if not is_known:
         _write(content, Path(images), data_set)
     bundle, settings = proposal(dims, list(facts.values()), all("label" in entry for entry in entries))
@@ -141,7 +149,7 @@ def run_describe(
     }
     words |= settings | {"max_minutes": MINUTES}
     print(f"proposed: bundle {bundle}{''.join(f', {key} {value}' for key, value in settings.items())}")
-    _print(_reasons(settings, list(facts.values())))
+    _print([*_reasons(settings, list(facts.values())), *_presets(find_bundle(bundle))])
     if timed:
         print(_times(config_file, str(data_set), settings))
     print("Train on it:")
@@ -156,17 +164,19 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _data_set(
-    folder: Path, labels: str | None, output_dir: str | None, paired: bool
+    folder: Path, labels: str | None, output_dir: str | None, paired: bool, patient: str
 ) -> tuple[dict[str, Any], Path, bool]:
     """Return the content of a data set's json file, its folder, and whether the layout of that says it all."""
     if not folder.is_dir():
         raise InputError(f"images '{folder}' is no folder; give the folder that holds the images.")
+    if patient and not paired:
+        raise InputError("--patient is of --paired; give both, or none.")
     content = None if labels else content_of_layout(folder)
     if content is not None and not paired:
         return content, folder, True
     place = Path(labels) if labels else labels_beside(folder)
     content = content or content_of_folders(folder, place, _name_of(folder))
-    content |= _within_subjects(content) if paired else {}
+    content |= _within_subjects(content, patient) if paired else {}
     content |= {"name": absolute_path(output_dir).name} if output_dir else {}
     content |= {"description": DESCRIPTION}
     return content, Path(output_dir or Path("datasets", content["name"])), False
@@ -228,11 +238,21 @@ def _refuse_swapped(entries: Sequence[Mapping[str, str]], facts: Sequence[Facts]
         )
 
 
-def _within_subjects(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """Return the pairs of images whose names differ in their last number alone, those of a fifth of them to validate.
+def _refuse_label_maps(folder: Path, facts: Sequence[Facts]) -> None:
+    """Refuse label maps in place of images, in a folder that is called like label maps."""
+    few = [one for one in facts if 1 < one.values <= FEW_VALUES]
+    if OF_LABELS.search(absolute_path(folder).name) and 2 * len(few) > len(facts):
+        raise InputError(
+            f"'{folder}' holds label maps: {len(few)} of {len(facts)} have {FEW_VALUES} different values or fewer; "
+            "give the folder of the images, and this one as --labels."
+        )
+
+
+def _within_subjects(content: Mapping[str, Any], patient: str) -> dict[str, list[dict[str, str]]]:
+    """Return the pairs of images whose names differ in their last number alone, a fifth of the patients to validate.
 
     Raises:
-        InputError: When there are no two subjects with several images.
+        InputError: When there are no two patients with several images, or a name has no ``patient``.
     """
     subjects = _subjects(content)
     if len(subjects) < 2:
@@ -240,12 +260,36 @@ def _within_subjects(content: Mapping[str, Any]) -> dict[str, list[dict[str, str
             "--paired finds no two subjects with several images, whose names differ in their last number alone; name "
             "them like patient1_0, patient1_1, patient2_0, patient2_1, or leave --paired out."
         )
-    pairs = [[{"moving": a, "fixed": b} for a, b in permutations(images, 2)] for images in subjects.values()]
+    pairs: list[list[dict[str, str]]] = []
+    for group in _of_patients(subjects, patient):
+        pairs.append([{"moving": a, "fixed": b} for name in group for a, b in permutations(subjects[name], 2)])
     apart = {int(index) for index in np.random.default_rng(0).permutation(len(pairs))[: max(1, len(pairs) // 5)]}
     by_use: dict[str, list[dict[str, str]]] = {"training_paired_images": [], "registration_val": []}
     for number, some in enumerate(pairs):
         by_use["registration_val" if number in apart else "training_paired_images"] += some
     return by_use
+
+
+def _of_patients(subjects: Iterable[str], patient: str) -> list[list[str]]:
+    """Return the names of subjects that belong together, by what a regular expression finds in them.
+
+    Raises:
+        InputError: When it is none, or does not find two patients.
+    """
+    try:
+        found = {name: re.search(patient, name) for name in subjects}
+    except re.error as error:
+        raise InputError(f"--patient '{patient}' is no regular expression: {error}.") from error
+    groups: dict[str, list[str]] = {}
+    for name, match in found.items():
+        groups.setdefault(match.group() if patient and match else name, []).append(name)
+    if patient and (len(groups) < 2 or not all(found.values())):
+        odd = next((name for name, match in found.items() if not match), next(iter(found)))
+        raise InputError(
+            f"--patient '{patient}' is not in all names, or the same in all, such as '{odd}'; give the part of a name "
+            "that is the patient's, such as 'patient[0-9]+'."
+        )
+    return list(groups.values())
 
 
 def _subjects(content: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -256,7 +300,7 @@ def _subjects(content: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: images for name, images in groups.items() if len(images) > 1}
 
 
-def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[str]:
+def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset, patient: str) -> list[str]:
     """Say which pairs a training takes, and how else they could be made.
 
     Raises:
@@ -265,6 +309,12 @@ def _about_pairs(content: Mapping[str, Any], known: Learn2RegDataset) -> list[st
     numbers = len(known.training_pairs()), len(known.validation_pairs())
     pairing = "within" if "training_paired_images" in content else known.pairing
     lines = [f"  pairs: {numbers[0]} to train, {numbers[1]} to validate, {PAIRINGS[pairing]}"]
+    if pairing == "within" and not patient and (subjects := _subjects(content)):
+        lines.append(
+            "  assumed: a patient is what stands before the last number of a name, such as "
+            f"'{Path(next(iter(subjects))).name.partition('.')[0]}'; if several of these are one, state by --patient "
+            "what in a name is the patient's, or training and validation share patients"
+        )
     if pairing != "between":
         return lines
     lines.append(
@@ -391,6 +441,12 @@ def proposal(dims: int, facts: Sequence[Facts], labeled: bool = False) -> tuple[
         **({} if is_ct else {"mask_threshold": -1}),
         **({"label_weight": LABEL_WEIGHT} if labeled else {}),
     }
+
+
+def _presets(root: Path) -> list[str]:
+    """Name the presets of a bundle's inference, which may fit the images better."""
+    names = presets_of(root)
+    return [f"  other settings for registering with it: --preset {', '.join(names)}"] if names else []
 
 
 def _framed(facts: Sequence[Facts]) -> list[Facts]:

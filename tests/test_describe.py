@@ -340,7 +340,13 @@ def test_swapped_folders(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.startswith(
         "images and label maps seem to be swapped: an image in 'segs' has 2 different values, its la"
     )
-    (line,) = (line for line in described(capsys, "segs") if line.startswith("check: "))
+    _, error = refused(capsys, "segs")
+    assert error == (
+        "'segs' holds label maps: 4 of 4 have 8 different values or fewer; give the folder of the images, and this one "
+        "as --labels."
+    )
+    Path("segs").rename("outlines")
+    (line,) = (line for line in described(capsys, "outlines") if line.startswith("check: "))
     assert line.startswith("check: 4 images have 8 different values or fewer, as label maps do, first '")
 
 
@@ -384,6 +390,48 @@ def test_pairs_within_subjects(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(moving[0] == fixed[0] and moving[1] != fixed[1] for moving, fixed in ends)
     (left, _) = (Path(pair["moving"]).name[:2] for pair in data.validation_pairs())
     assert {moving[0] for moving, _ in ends} == {f"p{number}" for number in range(6)} - {left}
+
+
+def test_no_patient_is_in_both_training_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(24):
+        save(f"hearts/p{number // 8}_slice{number // 2 % 4}_{number % 2}.nii.gz", image(number, (12, 14)))
+    lines = described(capsys, "hearts --paired")
+    (line,) = (line for line in lines if "a patient is" in line)
+    assert line.startswith("  assumed: a patient is what stands before the last number of a name, such as 'p0_slice0'")
+    lines = described(capsys, "hearts --paired --patient p[0-9]+")
+    assert not [line for line in lines if "a patient is" in line]
+    data = Learn2RegDataset("datasets/hearts")
+    patients = [
+        {Path(image).name[:2] for pair in pairs for image in (pair["moving"], pair["fixed"])}
+        for pairs in (data.training_pairs(), data.validation_pairs())
+    ]
+    assert [len(found) for found in patients] == [2, 1]
+    assert not patients[0] & patients[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--patient p[0-9]+", "--patient is of --paired; give both, or none."),
+        ("--paired --patient p[0-9", "--patient 'p[0-9' is no regular expression"),
+        (
+            "--paired --patient q[0-9]+",
+            "--patient 'q[0-9]+' is not in all names, or the same in all, such as 'p0.nii.gz'",
+        ),
+        ("--paired --patient p", "--patient 'p' is not in all names, or the same in all"),
+    ],
+)
+def test_patients_that_cannot_be_found(capsys: pytest.CaptureFixture[str], options: str, message: str) -> None:
+    for number in range(8):
+        save(f"hearts/p{number // 2}_{number % 2}.nii.gz", image(number))
+    _, error = refused(capsys, f"hearts {options}")
+    assert error.startswith(message)
+
+
+def test_presets_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        save(f"hearts/{number}.nii.gz", image(number, (12, 14)))
+    assert "  other settings for registering with it: --preset cardiac" in described(capsys, "hearts")
 
 
 def test_pictures_have_no_mm(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from monai_regplugins.files.folders import absolute_path, files_in, is_foreign
 from monai_regplugins.readers.images import scan_shape
 from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 
-__all__ = ["content_of_folders", "content_of_layout", "labels_beside", "remedy"]
+__all__ = ["OF_LABELS", "content_of_folders", "content_of_layout", "labels_beside", "remedy"]
 
 FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".tif", ".tiff", *PICTURE_SUFFIXES)

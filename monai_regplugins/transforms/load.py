@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ from monai_regplugins.readers.images import (
 )
 from monai_regplugins.readers.itk_world import itk_world_of
 from monai_regplugins.readers.phases import Phase
+from monai_regplugins.readers.pictures import PICTURE_SUFFIXES
 from monai_regplugins.readers.points import HOW_MM_BECOME_VOXELS, POINT_SPACES, points_in_voxels, read_points
 from monai_regplugins.transforms.pair_log import pair_logger
 
@@ -53,6 +55,8 @@ logger = pair_logger(__name__)
 
 COMPANIONS = ("label", "mask", "keypoints", "landmarks")
 LABEL_TOLERANCE = 1e-3  # scaled headers give 0.99998 for label 1
+MANY_LABELS = 64  # of a label map that may be an image
+SHARED = 0.5  # of neighbors that a label map's structures share, at least
 POINT_MARGIN = 1.0  # voxels; partners found at the border of an image may end a little beyond it
 
 
@@ -123,6 +127,7 @@ class LoadPaird(Transform):
                 raise InputError(f"the pair has no '{key}', found {found}; give the path of the image.")
             option = f"{key}_phase"
             pair[key] = self._files.image(pair[key], f"{key} image", Phase(str(pair.get(option, "")), option))
+        _report_files(data)
         for read, keys in ((self._files.label, LABEL_KEYS), (self._files.mask, MASK_KEYS)):
             for key in present(pair, keys):
                 side = side_of(key)
@@ -197,6 +202,13 @@ class _Files:
         label, name = self._map(source, what, image, whose), _named(what, source)
         values = _to_integer(label.as_tensor(), name)
         check_mask(values != 0, name)
+        if number := _labels_of_an_image(values):
+            logger.warning(
+                "%s has %d different labels, of which neighbors rarely share one, as in an image: is it a label map?",
+                name,
+                number,
+                extra={"file": name.partition("'")[2]},
+            )
         return as_meta_tensor(values, image.affine, label.meta)
 
     def mask(self, source: Any, what: str, image: MetaTensor, whose: str) -> MetaTensor:
@@ -280,6 +292,32 @@ def onto_grid(label: MetaTensor, image: MetaTensor, name: str, whose: str) -> Me
     else:
         logger.info("%s lies on another grid than the %s, whose voxels coincide.", name, whose, extra=file)
     return as_meta_tensor(sampled.reshape(image.shape), image.affine, label.meta)
+
+
+def _report_files(pair: Mapping[Hashable, Any]) -> None:
+    """Warn of what the files of a pair say of it: one file twice, pictures without pixel size."""
+    files = [None if in_memory(pair[key]) else Path(pair[key]) for key in IMAGE_KEYS]
+    phases = {str(pair.get(f"{key}_phase", "")) for key in IMAGE_KEYS}
+    if None not in files and len({file.resolve() for file in files if file}) == len(phases) == 1:
+        logger.warning("fixed and moving image are one file, '%s'.", files[0])
+    pictures = [file for file in files if file and file.name.lower().endswith(PICTURE_SUFFIXES)]
+    if len(pictures) == 1:
+        logger.warning("'%s' is a picture, without pixel size and orientation, the other image none.", pictures[0])
+    elif pictures:
+        logger.warning(
+            "pictures, such as '%s', state no pixel size: a pixel counts as 1 mm.", pictures[-1], extra={"file": "any"}
+        )
+
+
+def _labels_of_an_image(labels: torch.Tensor) -> int:
+    """The number of labels where they are many and lie like the intensities of an image, else 0."""
+    if int(labels.max()) - int(labels.min()) < MANY_LABELS:
+        return 0
+    before, after = labels[:, :-1], labels[:, 1:]
+    inside = (before != 0) & (after != 0)
+    alike = int(((before == after) & inside).sum())
+    number = len(labels.unique()) if alike < SHARED * int(inside.sum()) else 0
+    return number if number > MANY_LABELS else 0
 
 
 def _named(what: str, source: Any) -> str:

@@ -146,6 +146,12 @@ def landmark_growth(measures: Measures) -> float:
     return measures.get("tre", math.nan) / before if before > 0 else math.nan
 
 
+def surface_growth(measures: Measures) -> float:
+    """By how many mm the surfaces of the labels have moved apart since the pair was given or, if better, aligned."""
+    states = [measures.get(f"hd95_{state}", math.nan) for state in ("before", "aligned")]
+    return measures.get("hd95", math.nan) - min((value for value in states if not math.isnan(value)), default=math.nan)
+
+
 def smallest_grid(measures: Measures) -> float:
     """Voxels of the coarsest grid on which network and optimization saw the images."""
     return min(measures.get(name, math.inf) for name in ("working_voxels", "refined_voxels"))
@@ -334,5 +340,12 @@ CHECKS: dict[str, Check] = {
         -0.15,
         "the labels overlap less than as they were given: mean Dice changed by {:+.2f}",
         "rounding labels to voxels changes up to 0.02",
+    ),
+    "surfaces of labels": Check(
+        surface_growth,
+        3,
+        math.inf,
+        "the surfaces of the labels have moved apart: HD95 {:+.1f} mm",
+        "two voxels of a scan; sane pairs come closer, or lose less than 2 mm",
     ),
 }

@@ -494,3 +494,44 @@ def test_permission_denied(pair: dict[str, Any]) -> None:
     pair["fixed"].chmod(0)
     with pytest.raises(InputError, match=r"fixed image '.*' cannot be opened \(permission denied\)"):
         LoadPaird()(pair)
+
+
+def test_one_file_twice(pair: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    LoadPaird(3)({"fixed": pair["fixed"], "moving": pair["moving"]})
+    assert not caplog.messages
+    LoadPaird(3)({"fixed": pair["fixed"], "moving": pair["fixed"]})
+    assert caplog.messages == [f"fixed and moving image are one file, '{pair['fixed']}'."]
+
+
+def test_pictures_without_pixel_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_regplugins.transforms.pair_log._said", set())
+    values = np.random.default_rng(0).integers(0, 255, (3, 12, 10), np.uint8)
+    for number in range(2):
+        Image.fromarray(values[number]).save(tmp_path / f"{number}.png")
+    nib.save(nib.Nifti1Image(values[2].astype(np.int16), np.diag([-2.0, -2, 2, 1])), tmp_path / "2.nii.gz")
+    files = [str(tmp_path / name) for name in ("0.png", "1.png", "2.nii.gz")]
+    for _ in range(2):
+        LoadPaird(2)({"fixed": files[0], "moving": files[1]})
+    assert caplog.messages == [f"pictures, such as '{files[0]}', state no pixel size: a pixel counts as 1 mm."]
+    caplog.clear()
+    LoadPaird(2)({"fixed": files[0], "moving": files[2]})
+    (line,) = caplog.messages
+    assert line.startswith(f"'{files[0]}' is a picture, without pixel size and orientation")
+
+
+def test_an_image_as_label_map(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    generator = np.random.default_rng(0)
+    gray = generator.integers(0, 300, (16, 20, 12)).astype(np.int16)
+    parts = np.kron(np.arange(125).reshape(5, 5, 5), np.ones((4, 4, 4))).astype(np.int16)  # many labels, in blocks
+    nib.save(nib.Nifti1Image(gray, np.eye(4)), tmp_path / "gray.nii.gz")
+    nib.save(nib.Nifti1Image(parts, np.eye(4)), tmp_path / "parts.nii.gz")
+    moving = generator.random((20, 20, 20), np.float32)
+    for label, lines in (("parts", 0), ("gray", 1)):
+        caplog.clear()
+        fixed = moving if label == "parts" else gray.astype(np.float32)
+        LoadPaird(3)({"fixed": fixed, "moving": moving, "fixed_label": str(tmp_path / f"{label}.nii.gz")})
+        found = [line for line in caplog.messages if "is it a label map?" in line]
+        assert len(found) == lines
+    assert found[0].startswith(f"fixed label '{tmp_path / 'gray.nii.gz'}' has 300 different labels")
