@@ -295,6 +295,8 @@ class RefinedInferer(Inferer):
             return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
         course = self._course(loss, ddf, observed, driving)
         refined, judge = course.refined, course.judge
+        if "fixed_mask" in masks:
+            refined = refined.faded(masks["fixed_mask"])
         if not self.judged:
             logger.info("refined: %s by %s", refined, course.loss.similarity)
             outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True) | seen

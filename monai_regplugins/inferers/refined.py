@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,10 +23,15 @@ __all__ = [
     "Refined",
     "RefinedDisplacement",
     "RefinedVelocity",
+    "faded",
     "outside_inference",
     "resized_field",
     "zero_field",
 ]
+
+FADING = 8.0  # voxels beyond a mask in which what was added falls to a third
+STEEPEST = 1.5  # times the displacement at a mask's border, the least length in which it may fall so
+MOST_DISTANCES = 2**22  # voxels of a grid of distances
 
 OfField: TypeAlias = Callable[[Tensor], Tensor]
 AtSize: TypeAlias = Callable[[list[int]], OfField]
@@ -55,6 +61,14 @@ class Refined(ABC):
     @abstractmethod
     def still(self) -> Refined:
         """The same for no displacement."""
+
+    @abstractmethod
+    def faded(self, counts: Tensor) -> Refined:
+        """The same with what was added to the start falling off where nothing counts, see :func:`faded`.
+
+        Args:
+            counts: voxels of the image that count, ``(1, 1, *spatial)``.
+        """
 
     @abstractmethod
     def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> Refined:
@@ -106,6 +120,10 @@ class RefinedDisplacement(Refined):
     def still(self) -> RefinedDisplacement:
         """The same for no displacement."""
         return replace(self, start=None, residual=torch.zeros_like(self.residual))
+
+    def faded(self, counts: Tensor) -> RefinedDisplacement:
+        """The same with a residual that falls off where nothing counts."""
+        return replace(self, residual=faded(self.residual, counts))
 
     def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> RefinedDisplacement:
         """Optimize at some sizes."""
@@ -163,6 +181,11 @@ class RefinedVelocity(Refined):
         """The same for no displacement."""
         return replace(self, velocity=torch.zeros_like(self.velocity))
 
+    def faded(self, counts: Tensor) -> RefinedVelocity:
+        """The same with a velocity that falls off to that of the start where nothing counts."""
+        began = resized_field(self.start, list(self.velocity.shape[2:]))
+        return replace(self, velocity=began + faded(self.velocity - began, counts))
+
     def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> RefinedVelocity:
         """Optimize at some sizes."""
         velocity, steps = self.velocity, self.steps
@@ -181,6 +204,52 @@ class RefinedVelocity(Refined):
     def field(self, size: list[int], unfolds: bool) -> Tensor:
         """The field on the image's grid."""
         return unfolded_field(self.velocity, lambda velocity: _field_of(velocity, size)) if unfolds else self.at(size)
+
+
+def faded(added: Tensor, counts: Tensor) -> Tensor:
+    r"""Let what was added to a field fall off where nothing counts, and leave it as it is elsewhere.
+
+    .. math::
+        v(x) \, e^{-d(x) / \ell}, \qquad \ell = \max(8, 1.5 \max |v|),
+
+    with the distance d to the next voxel that counts, and the maximum over the voxels beside these, so that it falls by
+    less than it would have to for a fold. Nothing there says how anatomy moves, and the smoothness alone would continue
+    the displacement at the border of a mask to the border of the image.
+
+    Args:
+        added: v, ``(1, d, *size)``, in voxels of its grid.
+        counts: voxels that count, ``(1, 1, *spatial)``, on the same or a finer grid.
+
+    Example:
+        >>> counts = torch.arange(12.0).expand(1, 1, 12, 12) < 4
+        >>> faded(torch.ones(1, 2, 12, 12), counts)[0, 0, 0, [0, 3, 11]]
+        tensor([1.0000, 1.0000, 0.3679])
+    """
+    size = list(added.shape[2:])
+    number = math.ceil((math.prod(size) / MOST_DISTANCES) ** (1 / len(size)))  # of voxels along an axis in one
+    coarse = [max(1, round(n / number)) for n in size]
+    distance = _distance_to(counts, coarse)
+    beside = resized_field(added, coarse)[0][:, (distance > 0) & (distance < 2)]
+    if beside.numel() == 0:
+        return added
+    length = max(FADING, STEEPEST * float(beside.norm(dim=0).max()))
+    share = torch.exp(-distance / length).to(added)[None, None]
+    if coarse != size:
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        share = functional.interpolate(share, size=size, mode=mode, align_corners=False)
+        share[_pooled(counts, size)[None, None]] = 1
+    return added * share
+
+
+def _distance_to(counts: Tensor, size: list[int]) -> Tensor:
+    """Distance of each voxel of a grid to the next one that counts, in its voxels."""
+    return torch.from_numpy(distance_transform_edt(~_pooled(counts, size).cpu().numpy())).float()
+
+
+def _pooled(counts: Tensor, size: list[int]) -> Tensor:
+    """The voxels of a coarser grid in which any voxel counts, bool."""
+    pool = functional.adaptive_max_pool2d if len(size) == 2 else functional.adaptive_max_pool3d
+    return pool((counts > 0).float(), size)[0, 0] > 0
 
 
 def zero_field(like: Tensor, size: Sequence[int]) -> Tensor:

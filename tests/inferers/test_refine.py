@@ -856,6 +856,19 @@ class TestNeverWorseThanAligned:
         inner = (..., slice(14, 44), slice(4, 32))
         assert error(corrupted[inner], true_ddf[inner]) < 0.3 * error(0 * true_ddf[inner], true_ddf[inner])
 
+    @pytest.mark.parametrize("transform", ["displacement", "velocity"])
+    def test_far_from_the_mask_the_start_is_kept(self, transform: str) -> None:
+        """The field of the network there, or no displacement."""
+        image, true_ddf = known_pair((64, 48))
+        mask = torch.zeros(1, 1, 64, 48)
+        mask[..., :16, :] = 1
+        inferer = refined(InstanceLoss(), 40, **self.options(), transform=transform, never_worse=False)
+        for start in (torch.zeros_like(true_ddf), torch.full_like(true_ddf, 0.7)):
+            ddf = inferer(image, always(start), fixed_mask=mask)["ddf"]
+            changed = (ddf - start).abs().amax(dim=(0, 1, 3))
+            share = float(changed[56:].max()) / float(changed[4:14].max())
+            assert share < (0.1 if transform == "displacement" else 0.2)  # a grid of nodes is coarser
+
     def test_masks_without_a_common_voxel(self) -> None:
         mask = torch.zeros(1, 1, 20, 18)
         mask[..., :5] = 1
