@@ -12,6 +12,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from monai_regplugins.bundle_folders import CONFIG, presets_of, read_json
-from monai_regplugins.checks import InputError, check_choice, check_file
+from monai_regplugins.checks import InputError, check_choice, check_file, load_weights
 from monai_regplugins.environment import installed_version
 from monai_regplugins.io.provenance import FILE_SETTINGS, NOT_SETTINGS
 from monai_regplugins.option_values import LANGUAGE
@@ -35,6 +36,8 @@ VERSION = 1
 NETWORK = "network_def"
 COMPONENTS = (NETWORK, "registration")  # whose arguments may come with weights
 CODE = (*LANGUAGE, "_")  # what components begin with, too
+
+PER_AXIS = ("spatial_size", "refine_size", "crop_margin")  # a number for each axis
 
 DATA_SET = ("dataset_dir", "embedded_dir", "phantom")  # each of these chooses one
 
@@ -59,10 +62,16 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
             weights' settings are logged in one line, and so are those of the preset, as such.
 
     Raises:
-        InputError: When there is no such preset, or the weights are those of another network.
+        InputError: When there is no such preset, the weights cannot be read or are those of another network, or a size
+            that came of all this has not a number for each of the ``spatial_dims``.
     """
-    if not {"bundle_root", "ckpt"} <= parser.get().keys():
-        return
+    if {"bundle_root", "ckpt"} <= parser.get().keys():
+        _take_preset_and_weights(parser, typed)
+    _check_axes(parser)
+
+
+def _take_preset_and_weights(parser: ConfigParser, typed: Iterable[str]) -> None:
+    """Let a configuration take the settings of its preset and its weights."""
     root = Path(parser.get_parsed_content("bundle_root"))
     kept = {_same_id(OPTIONS.get(key, key)) for key in typed}
     of_preset = _take(parser, _preset_settings(parser, root, kept))
@@ -71,6 +80,7 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
         return
     record = record_of(ckpt, root)
     if record is None:
+        load_weights(ckpt)  # what cannot be read has no settings either
         logger.warning("The weights '%s' come without settings; those of the configuration hold.", ckpt)
         return
     _check_network(parser, record, ckpt)
@@ -88,6 +98,27 @@ def settle(parser: ConfigParser, typed: Iterable[str] = ()) -> None:
         logger.info("The preset '%s' overrules the weights '%s': %s.", preset, ckpt, _changes(by_preset))
     if "evaluating" in parser.get() and not {*DATA_SET} & {*kept, *of_preset}:
         _take_data_set(parser, str(record.get("data", "")), ckpt)
+
+
+def _check_axes(parser: ConfigParser) -> None:
+    """Refuse sizes that have not one whole number for each axis, before anything is read or written by them."""
+    config, dims = parser.get(), _value(parser, "spatial_dims")
+    for name in (name for name in PER_AXIS if name in config and dims in (2, 3)):
+        value = _value(parser, name)
+        is_margin = name == "crop_margin"  # may be one number, sizes may be left out
+        numbers = [value] * dims if is_margin and not isinstance(value, list) else value
+        if not is_margin and numbers in ([], ""):
+            continue
+        if isinstance(numbers, list) and len(numbers) == dims and all(isinstance(n, Integral) for n in numbers):
+            continue
+        other = 5 - dims
+        is_other = isinstance(value, list) and len(value) == other
+        raise InputError(
+            f"{name} is {value!r}, expected {dims} whole numbers, one for each axis, since spatial_dims is {dims}; "
+            f"change it{f', or give spatial_dims {other} if the images are {other}D' * is_other}."
+        )
+    if isinstance(size := _value(parser, "voxel_size"), list):
+        raise InputError(f"voxel_size is {size}, expected one number of mm for all axes; change it.")
 
 
 def _take_data_set(parser: ConfigParser, name: str, ckpt: str) -> None:

@@ -60,8 +60,9 @@ def check_settings() -> None:
 
     They are read from the configuration that is being evaluated; without one the check is silent. Checked are those it
     has of the following: counts, the time, the learning rate and its divisor, all ``*_weight`` and ``*_probability``,
-    that the data set has the dimensions of the network, and that a resumed training has one if it had one. A training
-    on own data that starts from given weights logs which settings of its images are theirs.
+    that the grid is as large as the network needs, that the data set has its dimensions, and that a resumed training
+    has one if it had one. A training on own data that starts from given weights logs which settings of its images are
+    theirs.
 
     Raises:
         InputError: When one is no number or out of its range, or the data set has other dimensions or is missing.
@@ -74,6 +75,7 @@ def check_settings() -> None:
         expected, is_good = _rule(name) or ("", bool)
         if isinstance(value, bool) or not isinstance(value, int | float) or not is_good(value):
             raise InputError(f"{name} is {value!r}, expected {expected}; give such a number by --{name}.")
+    _check_grid(parser)
     start = _start_of(parser)
     _check_resumed_data(parser, *start)
     _check_dimensions(parser)
@@ -274,6 +276,26 @@ def _check_dimensions(parser: ConfigParser) -> None:
         raise InputError(
             f"the data set '{places[0]}' is {found}D and spatial_dims {dims}; train the bundle {bundle}, which is "
             f"{found}D, or give --spatial_dims {found} and a grid of {found} numbers."
+        )
+
+
+def _check_grid(parser: ConfigParser) -> None:
+    """Refuse a grid that the network does not take.
+
+    Axes down to half of its minimum are padded, unless it returns a sequence, whose fields the loss takes as they are.
+    """
+    if not {"spatial_size", "network_def"} <= {*_keys(parser)}:
+        return
+    size, network = (parser.get_parsed_content(name) for name in ("spatial_size", "network_def"))
+    margin = parser.get_parsed_content("crop_margin") if "crop_margin" in _keys(parser) else 0
+    margins = [margin] * len(size) if isinstance(margin, int) else margin
+    minimum = getattr(network, "minimum_size", 1)
+    least = minimum if getattr(network, "return_sequence", False) else (minimum + 1) // 2
+    if not size or any(n != -1 and n - 2 * m < least for n, m in zip(size, margins, strict=True)):
+        cropped = f" beside a crop_margin of {margin}" if any(margins) else ""
+        raise InputError(
+            f"spatial_size is {list(size)}, but {type(network).__name__} is trained on at least {least} voxels along "
+            f"each axis{cropped}; give such a size, or -1 to keep an axis of the images."
         )
 
 

@@ -274,12 +274,22 @@ class TestRecord:
         with pytest.raises(InputError, match=message):
             settled(bundle, ckpt=weights_with(tmp_path / "own.pt", **record))
 
-    @pytest.mark.parametrize("content", ["weights", "text"])
-    def test_weights_without_one(self, content: str, bundle: Path, tmp_path: Path, said: Log) -> None:
+    def test_weights_without_one(self, bundle: Path, tmp_path: Path, said: Log) -> None:
         file = tmp_path / "own.pt"
-        file.write_text("no weights") if content == "text" else torch.save({"a": torch.ones(1)}, file)
+        torch.save({"a": torch.ones(1)}, file)
         settled(bundle, ckpt=str(file))
         assert said.messages == [f"The weights '{file}' come without settings; those of the configuration hold."]
+
+    @pytest.mark.parametrize("task", ["train", "evaluate", "inference"])
+    @pytest.mark.parametrize("content", ["text", "list"])
+    def test_of_what_are_no_weights_that_alone_is_said(
+        self, content: str, task: str, bundle: Path, tmp_path: Path, said: Log
+    ) -> None:
+        file = tmp_path / "own.pt"
+        file.write_text("no weights") if content == "text" else torch.save([1], file)
+        with pytest.raises(InputError, match=r"cannot be read|holds a list"):
+            settled(bundle, task, ckpt=str(file))
+        assert not said.messages
 
     def test_a_configuration_without_weights(self) -> None:
         parser = ConfigParser({"window": [0, 1], "preset": "hippocampus"})
@@ -289,6 +299,47 @@ class TestRecord:
     def test_weights_that_are_not_there(self, bundle: Path, said: Log) -> None:
         settled(bundle, ckpt="nowhere.pt")
         assert not said.messages
+
+
+class TestAxes:
+    """Sizes have a number for each axis of the images."""
+
+    @pytest.mark.parametrize(
+        ("name", "task", "typed", "message"),
+        [
+            (
+                "r2n2",
+                "train",
+                {"spatial_size": [96, 96, 96]},
+                r"spatial_size is \[96, 96, 96\], expected 2 whole numbers, one for each axis, since spatial_dims is "
+                r"2; change it, or give spatial_dims 3 if the images are 3D\.$",
+            ),
+            ("r2n2", "train", {"spatial_dims": 3}, r"spatial_size is \[64, 64\], expected 3 whole numbers"),
+            ("r2n2", "evaluate", {"spatial_size": (96, 96, 96)}, r"spatial_size is \[96, 96, 96\], expected 2"),
+            ("r2n2", "inference", {"refine_size": [32, 32, 32]}, r"refine_size is \[32, 32, 32\], expected 2"),
+            ("ran", "train", {"spatial_size": [64, 64]}, "expected 3 .* give spatial_dims 2 if the images are 2D"),
+            ("ran", "train", {"crop_margin": [2, 2]}, r"crop_margin is \[2, 2\], expected 3"),
+            ("ran", "train", {"crop_margin": []}, r"crop_margin is \[\], expected 3 .*; change it\.$"),
+            ("ran", "evaluate", {"spatial_size": [64]}, r"spatial_size is \[64\], expected 3 .*; change it\.$"),
+            ("ran", "inference", {"spatial_size": [24.5, 20, 24]}, r"\[24\.5, 20, 24\], expected 3 whole numbers"),
+            ("ran", "inference", {"refine_size": 24}, "refine_size is 24, expected 3 whole numbers"),
+            ("regnet", "inference", {"refine_size": [32, 32]}, r"refine_size is \[32, 32\], expected 3"),
+            ("regnet", "evaluate", {"voxel_size": [2, 2, 2]}, r"voxel_size is \[2, 2, 2\], expected one number"),
+            ("regnet", "train", {"voxel_size": [2, 2, 2]}, r"voxel_size is \[2, 2, 2\], expected one number"),
+        ],
+    )
+    def test_another_number_of_them_is_refused(
+        self, name: str, task: str, typed: dict[str, Any], message: str, repository: Path
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            settled(repository / "bundles" / name, task, **typed)
+
+    def test_what_is_good(self, repository: Path) -> None:
+        bundles = repository / "bundles"
+        assert settled(bundles / "r2n2", "train", preset="volume")["spatial_size"] == [32, 32, 32]
+        assert settled(bundles / "ran", refine_size=[], spatial_size=[-1, -1, 24])["refine_size"] == []
+        assert settled(bundles / "ran", "train", crop_margin=(0, 1, 2))["crop_margin"] == (0, 1, 2)
+        settled(bundles / "regnet", spatial_dims=2, ckpt="")  # the size of the optimization follows
 
 
 class TestPresets:

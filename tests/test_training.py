@@ -102,6 +102,35 @@ class TestSettings:
             assert checked(**numbers) is None, overlay
 
 
+class TestGrid:
+    """A grid that the network does not take is said before anything is read or written."""
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "expected"),
+        [
+            ("r2n2", {"spatial_size": [16, 16]}, "spatial_size is [16, 16], but R2N2 is trained on at least 32 voxels"),
+            ("r2n2", {"spatial_size": [32, 32]}, ""),
+            ("r2n2", {"spatial_size": [32, -1]}, ""),
+            ("r2n2", {"spatial_size": [32, 32], "channels": [4, 4, 4, 4]}, "R2N2 is trained on at least 64 voxels"),
+            ("ran", {"spatial_size": [7, 16, 16]}, "RAN is trained on at least 8 voxels along each axis; give"),
+            ("ran", {"spatial_size": [8, 16, 16]}, ""),
+            ("ran", {"spatial_size": [8, 16, 16], "crop_margin": 1}, "each axis beside a crop_margin of 1; give"),
+            ("ran", {"spatial_size": [8, 16, 16], "crop_margin": [0, 4, 4]}, ""),
+            ("ran", {"spatial_size": []}, "spatial_size is [], but RAN"),
+            ("regnet", {}, ""),
+        ],
+    )
+    def test_what_is_refused(self, name: str, settings: dict[str, Any], expected: str, repository: Path) -> None:
+        config = json.loads((repository / "bundles" / name / "configs" / "train.json").read_text())
+        kept = {key: config[key] for key in config if isinstance(config[key], int | float | list) or key in NETWORK}
+        message = checked(**{key: value for key, value in kept.items() if key not in NOT_CHECKED} | settings) or ""
+        assert expected in message
+        assert bool(expected) == bool(message)
+        assert "\n" not in message
+
+
+NETWORK = ("network_def", "geometry", "head_weighting", "padding", "fusion", "scales", "low_res")
+NOT_CHECKED = ("imports", "initialize", "training", "inference_overlays")
 OVERLAYS = ("paper", "pretrain", "hippocampus", "finetune", "train_series", "volume", "planar")
 
 

@@ -33,7 +33,7 @@ class PairInferer(Inferer):
         passes: number of runs of the network, at least 1.
 
     Raises:
-        InputError: When the network would see an axis of less than half of ``minimum_size``, or ``passes`` is below 1.
+        InputError: When ``spatial_size`` has an axis of less than half of ``minimum_size``, or ``passes`` is below 1.
 
     Example:
         >>> still = torch.zeros_like  # a network that moves nothing
@@ -55,6 +55,16 @@ class PairInferer(Inferer):
             raise InputError(f"passes is {passes}, expected at least 1.")
         self.spatial_size = list(spatial_size)
         self.minimum_size, self.divisor, self.padding, self.passes = minimum_size, divisor, padding, passes
+        if any(0 < size < self._least for size in self.spatial_size):
+            raise InputError(
+                f"spatial_size is {self.spatial_size}, expected at least {self._least} voxels along each axis, below "
+                "which the network sees too little; give more, or -1 to keep an axis."
+            )
+
+    @property
+    def _least(self) -> int:
+        """Voxels of the shortest axis that is padded."""
+        return (self.minimum_size + 1) // 2
 
     def __call__(
         self,
@@ -82,7 +92,7 @@ class PairInferer(Inferer):
                 returns NaN or infinity.
         """
         image = inputs if fixed is None else torch.cat([inputs, fixed], dim=1)
-        check_minimum_size(self._target(list(image.shape[2:])), (self.minimum_size + 1) // 2, "image")
+        check_minimum_size(self._target(list(image.shape[2:])), self._least, "image")
         image = image.float()
         ddf = self._field(image, 1, network, *args, **kwargs)
         warped = self._warped(image, ddf)

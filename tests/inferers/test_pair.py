@@ -235,3 +235,10 @@ def test_a_network_that_returns_no_numbers(value: float) -> None:
     with torch.no_grad(), pytest.raises(InputError, match="the network returned 1 of 640 displacements that are not"):
         PairInferer()(image, one_wrong)
     assert not PairInferer()(image, one_wrong)["ddf"].isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "minimum", "least"), [([8, 7], 16, 8), ([16, 15], 32, 16), ([-1, 2], 5, 3)])
+def test_sizes_that_no_image_may_have_are_refused_at_once(size: list[int], minimum: int, least: int) -> None:
+    with pytest.raises(InputError, match=rf"spatial_size is .*, expected at least {least} voxels along each axis"):
+        PairInferer(size, minimum)
+    PairInferer([max(n, least) for n in size], minimum)
