@@ -41,6 +41,7 @@ COUNTS_OR_NONE = ("warmup_steps", "val_pairs", "val_cases", "num_workers")
 IS_IT_BETTER = "Is it better than optimization alone, and than the published weights?"
 LABEL_OPTIONS = "--moving_label LABELS warps a label map along, --fixed_label LABELS measures its overlap"
 MANY_PAIRS = 50  # to evaluate; each takes seconds, in 3D up to half a minute
+FEW_PAIRS = 10  # to compare several methods on in 3D
 
 OF_IMAGES = (  # settings of how images are prepared, of any bundle
     *("spatial_size", "voxel_size", "window", "clip", "intensity_range", "initial_alignment", "extend_border"),
@@ -143,7 +144,7 @@ def log_commands(weights: str | Path, output_dir: str | Path, overlays: Sequence
         evaluating,
         f" --val_pairs {MANY_PAIRS}" if few else "",
     )
-    logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
+    logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser, MANY_PAIRS if few else 0))
     if overlays:  # of a series
         output = Path(output_dir, "inference")
         logger.info("Register with it:\n%s", command("inference", ["inference", *overlays], output))
@@ -185,7 +186,8 @@ def log_registration(weights: str | Path) -> None:
     if parser is not None and idist.get_rank() == 0:
         root = Path(parser.get_parsed_content("bundle_root"))
         if {"dataset_dir", "embedded_dir"} <= parser.get().keys():
-            logger.info("%s\n%s", IS_IT_BETTER, _comparison(root, weights, parser))
+            compared = _comparison(root, weights, parser, parser.get().get("val_pairs", 0))
+            logger.info("%s\n%s", IS_IT_BETTER, compared)
         steps = parser.get().get("refine_steps", 0)
         _log_register(parser, weights, {"refine_steps": steps} if steps else {}, "this evaluation")
 
@@ -236,9 +238,14 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _comparison(root: Path, weights: str | Path, parser: ConfigParser) -> str:
-    """Return the command that compares weights with optimization alone and with the bundle's own ones."""
-    places = {"bundle": shown(root), "ckpt": shown(weights), **_data_set(parser), "pairs": "10", "refine_steps": "30"}
+def _comparison(root: Path, weights: str | Path, parser: ConfigParser, evaluated: int) -> str:
+    """Return the command that compares weights with optimization alone and with the bundle's own ones.
+
+    In 2D it takes as many pairs as the evaluation, all for 0; those of 3D take long.
+    """
+    pairs = evaluated if parser.get().get("spatial_dims") == 2 else FEW_PAIRS
+    places = {"bundle": shown(root), "ckpt": shown(weights), **_data_set(parser)}
+    places |= ({"pairs": str(pairs)} if pairs else {}) | {"refine_steps": "30"}
     words = [word for name, value in places.items() for word in (f"--{name}", value)]
     methods = ["identity", "optimization", root.name, "published"]
     return shlex.join(["python", "-m", "monai_regplugins.benchmark", *words, "--methods", *methods])

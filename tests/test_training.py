@@ -325,7 +325,7 @@ def test_command_after_an_evaluation(
     caplog.set_level(logging.INFO)
     ConfigParser(config).get_parsed_content("said")
     compared, text = caplog.messages
-    assert " --ckpt 'my runs/model.pt' --dataset_dir 'own data' " in compared.splitlines()[1]
+    assert " --ckpt 'my runs/model.pt' --dataset_dir 'own data' --pairs 10 " in compared.splitlines()[1]
     title, words = text.splitlines()
     assert ("--refine_steps 0 leaves that out" in title) == (steps == 0)
     option = " --refine_steps 30" if steps else ""
@@ -334,6 +334,21 @@ def test_command_after_an_evaluation(
     torch.save(with_record({}, {"version": 1, "settings": {"refine_steps": 0}}), "my runs/model.pt")
     ConfigParser(config).get_parsed_content("said")
     assert "leaves that out" not in caplog.messages[-1]  # since these weights are not optimized by default
+
+
+@pytest.mark.parametrize(
+    ("dims", "evaluated", "compared"), [(2, 50, " --pairs 50 "), (2, 0, ""), (3, 50, " --pairs 10 ")]
+)
+def test_in_2d_the_comparison_takes_the_pairs_of_the_evaluation(
+    dims: int, evaluated: int, compared: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = "$monai_regplugins.training.log_registration('model.pt')"
+    config = {"bundle_root": "r2n2", "dataset_dir": "own", "embedded_dir": "own", "spatial_dims": dims}
+    caplog.set_level(logging.INFO)
+    ConfigParser({"imports": IMPORTS, **config, "val_pairs": evaluated, "said": call}).get_parsed_content("said")
+    words = caplog.messages[0].splitlines()[1]
+    assert compared in words
+    assert ("--pairs" in words) == bool(compared)
 
 
 class TestResuming:

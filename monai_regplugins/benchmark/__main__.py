@@ -31,6 +31,7 @@ from monai_regplugins.benchmark.reporting import (
 from monai_regplugins.benchmark.runner import BenchmarkMethod, MethodResult, compare
 from monai_regplugins.benchmark.table import answer, comparison_table, regularity_figure
 from monai_regplugins.bundle import start
+from monai_regplugins.bundle_folders import read_json
 from monai_regplugins.checks import InputError, check_file, suggest
 from monai_regplugins.data.learn2reg import Learn2RegDataset
 from monai_regplugins.data.pair_list import read_pair_list
@@ -175,9 +176,10 @@ def facts(
         "names_of_the_pairs": _names(results),
         "preprocessing": f"that of {args.bundle[0].resolve().name}{aligned}",
         **{name: baseline.about for name, baseline in chosen.items()},
-        **_answers(args, results, methods),
+        **_answers(args, results, methods, _more_pairs(args, config)),
         **{f"weights of {method.name}": file for method, file in weights},
         **_trained_on(data_set, weights),
+        **_data_of_published(weights),
         **_differing_settings(methods, args.refine_steps),
         **_registration(args, results, weights),
         "versions": ", ".join(f"{package} {installed_version(package) or 'not installed'}" for package in packages),
@@ -229,6 +231,23 @@ def _trained_on(data_set: str, weights: Sequence[tuple[BenchmarkMethod, str]]) -
                     f"that of '{name}' was on such data: pairs of images that it saw there are no fair comparison"
                 )
     return said
+
+
+def _data_of_published(weights: Sequence[tuple[BenchmarkMethod, str]]) -> dict[str, str]:
+    """Say what the published weights of each bundle were trained on, whatever the data set is called."""
+    roots = [_root_of(method) for method, file in weights if _knows_published(_root_of(method), file)]
+    sources = {root.resolve().name: read_json(root / "configs" / "metadata.json").get("data_source") for root in roots}
+    return {
+        f"published weights of {name}": f"trained on {source}; images that are among these are no fair comparison"
+        for name, source in sources.items()
+        if source
+    }
+
+
+def _knows_published(root: Path, weights: str) -> bool:
+    """Whether weights are published ones of a bundle, or started from such."""
+    is_published = any(file.resolve() == Path(weights).resolve() for file in published_weights(root))
+    return is_published or bool((record_of(weights, root) or {}).get("started_from"))
 
 
 def _registration(
@@ -291,12 +310,25 @@ def _names(results: Mapping[str, MethodResult]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
+def _more_pairs(args: argparse.Namespace, config: Mapping[str, Any]) -> str:
+    """Say how to register all pairs if ``--pairs`` left some out."""
+    if not args.pairs:
+        return ""
+    everything = ConfigParser({**config, "val_pairs": 0})
+    known = read_pair_list(args.pairs_file) if args.pairs_file else everything.get_parsed_content("dataset").data
+    return f"; --pairs takes more of the {len(known)} there are" if len(known) > args.pairs else ""
+
+
 def _answers(
-    args: argparse.Namespace, results: Mapping[str, MethodResult], methods: Sequence[BenchmarkMethod]
+    args: argparse.Namespace,
+    results: Mapping[str, MethodResult],
+    methods: Sequence[BenchmarkMethod],
+    more_pairs: str = "",
 ) -> dict[str, str]:
     """Say whether each bundle is better than optimization alone and than the published weights, on the same pairs.
 
-    And whether its refined row is better than the network alone.
+    And whether its refined row is better than the network alone. Where something is not shown, that there are more
+    pairs is said, too.
     """
     if args.stiffness:  # rows of a curve
         return {}
@@ -311,7 +343,9 @@ def _answers(
     said = {(one, other): answer(results[one], results[other]) for one, other in compared}
     hints = {(one, other): "; use --refine_steps 0" for one, other in said if one.removesuffix(steps) == other}
     return {
-        f"{one} better than {other}": words + hints.get((one, other), "") * ("no:" in words and "yes:" not in words)
+        f"{one} better than {other}": words
+        + hints.get((one, other), "") * ("no:" in words and "yes:" not in words)
+        + more_pairs * ("not shown:" in words)
         for (one, other), words in said.items()
         if words
     }

@@ -16,7 +16,9 @@ from monai.networks.nets import VoxelMorph
 from monai_regplugins.benchmark import __main__ as command
 from monai_regplugins.benchmark import baselines, runner, worker
 from monai_regplugins.benchmark.runner import MethodResult
+from monai_regplugins.bundle_folders import read_json
 from monai_regplugins.checks import InputError
+from monai_regplugins.data.learn2reg import validation_pairs
 from monai_regplugins.phantoms.abdomen import make_abdomen
 from monai_regplugins.settings import with_record
 from monai_regplugins.training import shown
@@ -229,6 +231,54 @@ class TestChoice:
         assert {said[question].partition(":")[0] for question in alone} == {"not shown"}
         assert {said[question].partition(":")[0] for question in refined} == {"yes"}
         assert "refine_steps" not in str(said)
+
+    @pytest.mark.parametrize(
+        ("pairs", "more"), [("1", "; --pairs takes more of the 3 there are"), ("3", ""), ("4", ""), ("0", "")]
+    )
+    def test_what_is_not_shown_may_be_with_more_pairs(
+        self, pairs: str, more: str, ran: list[str], dataset: Path, tmp_path: Path
+    ) -> None:
+        """Of a list and of a data set."""
+        file = tmp_path / "pairs.csv"
+        file.write_text("moving,fixed\na.nii,b.nii\nb.nii,c.nii\nc.nii,a.nii\n")
+        for name in "abc":
+            file.with_name(f"{name}.nii").touch()
+        args = command.parse_arguments([*ran, "--pairs_file", str(file), "--pairs", pairs])
+        (config,) = command.read_bundles(args).values()
+        assert command._more_pairs(args, config) == more
+        args = command.parse_arguments([*ran, "--dataset_dir", str(dataset), "--pairs", "1"])
+        (config,) = command.read_bundles(args).values()
+        known = len(validation_pairs(dataset))
+        assert known > 1
+        assert command._more_pairs(args, config) == f"; --pairs takes more of the {known} there are"
+
+    def test_only_what_is_not_shown_asks_for_more_pairs(self, ran: list[str]) -> None:
+        args = command.parse_arguments([*ran, "--methods", "optimization", "ran"])
+        methods = command.choose_methods(args, command.read_bundles(args))
+        for gain, expected in ((0.001, "yes"), (-0.1, "no"), (0.0, "not shown")):
+            overlaps = {"optimization alone": (0.5, 0.5), "ran": (0.5 + gain, 0.5 + 1.01 * gain)}
+            results = {name: MethodResult(pairs=[{"dsc": one} for one in dsc]) for name, dsc in overlaps.items()}
+            words = command._answers(args, results, methods, "; more")["ran better than optimization alone"]
+            assert words.startswith(f"{expected}: ")
+            assert words.endswith("; more") == (expected == "not shown")
+
+    def test_the_data_of_published_weights_are_named(self, repository: Path, tmp_path: Path) -> None:
+        """Of each bundle once, whatever the data set is called; not of weights that have nothing to do with them."""
+        bundles = [repository / "bundles" / name for name in ("ran", "r2n2")]
+        own, tuned = tmp_path / "own.pt", tmp_path / "tuned.pt"
+        torch.save(with_record({}, {"version": 1}), own)
+        torch.save(with_record({}, {"version": 1, "started_from": "model.pt"}), tuned)
+
+        def said(*words: object, methods: tuple[str, ...] = ("r2n2",)) -> dict[str, str]:
+            args = command.parse_arguments(["--bundle", str(bundles[1]), *map(str, words), "--methods", *methods])
+            chosen = command.choose_methods(args, command.read_bundles(args))
+            return command._data_of_published([(one, file) for one in chosen if (file := command._weights_of(one))])
+
+        assert said("--ckpt", own) == {}
+        for found in (said(), said("--ckpt", tuned), said("--ckpt", own, methods=("r2n2", "published"))):
+            assert list(found) == ["published weights of r2n2"]
+            assert "Sunnybrook Cardiac Data" in found["published weights of r2n2"]
+        assert "Medical Segmentation Decathlon" in read_json(bundles[0] / "configs" / "metadata.json")["data_source"]
 
     def test_a_refinement_that_does_harm_is_said(self, ran: list[str]) -> None:
         args = command.parse_arguments([*ran, "--refine_steps", "5", "--methods", "optimization", "ran"])
