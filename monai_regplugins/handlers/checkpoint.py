@@ -120,6 +120,7 @@ class Checkpointing:
         self.ckpt, self.score_name, self.record = ckpt, score_name, dict(record or {})
         self.data = os.path.abspath(data) if data else ""
         self._best: Best | None = None
+        self._resumed: Best | None = None  # that of the training that is resumed
         self._start_score: float | None = None
         self._fields: dict[str, dict[str, float]] = {}  # means of their measures, of the start and of the best weights
         self._validate_start = False
@@ -197,7 +198,7 @@ class Checkpointing:
         self._start_score, self._saved = state.get("start_metric"), trainer.state.iteration
         self._fields = dict(state.get("fields", {}))
         if state["best_epoch"] is not None:
-            self._best = Best(state["best_metric"], state["best_epoch"])
+            self._best = self._resumed = Best(state["best_metric"], state["best_epoch"])
         more = [f"{kept} steps into the next"] * (kept > 0) + changes
         logger.info("Resumed '%s' after epoch %d%s.", self.ckpt, epoch, "".join(f", {one}" for one in more))
 
@@ -425,7 +426,8 @@ class Checkpointing:
         self.last_path.unlink(missing_ok=True)
         score = "" if self._best.score is None else f", {named.text(self._best.score)}"
         there = f" ({floor})" if floor else ""
-        logger.info("Best weights: '%s', of epoch %d%s%s.", self.model_path, self._best.epoch, score, there)
+        before = " before resuming" if self._best is self._resumed else ""  # this epoch may have gone on since
+        logger.info("Best weights: '%s', of epoch %d%s%s%s.", self.model_path, self._best.epoch, before, score, there)
         if rough := rough_fields(self._fields.get("best", {}), self._fields.get("start")):
             advice = "A lower --learning_rate or more weight of the smoothness makes them smoother."
             logger.warning("Their fields are rough: %s. %s", rough, advice)

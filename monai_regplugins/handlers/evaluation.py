@@ -71,7 +71,8 @@ class EvaluationNotes:
     """Log after the table of an evaluation what its means do not show, and what is not to be passed over in them.
 
     Those are the pairs whose labels overlap less, or whose landmarks lie further apart, than as they were given, the
-    worst first, and fields that are rough in the mean. Needs :class:`RegistrationMetrics` on the same engine.
+    worst first, fields that are rough in the mean, and where an instance optimization began. Needs
+    :class:`RegistrationMetrics` on the same engine.
     """
 
     def attach(self, evaluator: Any) -> None:
@@ -88,6 +89,24 @@ class EvaluationNotes:
             logger.warning("%d of %d pairs end worse than as given:\n%s", len(worse), len(rows), lines)
         if rough := rough_fields(evaluator.state.metrics):
             logger.warning("The fields are rough: %s.", rough)
+        if getattr(getattr(evaluator, "inferer", None), "steps", 0) and (starts := starts_of(rows)):
+            logger.info("The optimization began %s.", starts)
+
+
+def starts_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say from where pairs were optimized, by :attr:`.RegistrationResult.start_values`; nothing if none knows it.
+
+    Example:
+        >>> starts_of([{"from_network": 1.0, "from_search": 0.0}, {"from_network": 0.0, "from_search": 0.0}])
+        "at the network's field in 1 of 2 pairs, at the aligned pair in 1"
+    """
+    known = [row for row in rows if "from_network" in row]
+    network, search = (sum(bool(row[key]) for row in known) for key in ("from_network", "from_search"))
+    counts = {"the aligned pair": len(known) - network - search, "the discrete search": search}
+    others = "".join(f", at {start} in {count}" for start, count in counts.items() if count)
+    kept = sum("unused" in row and row["unused"] == row["unused_aligned"] for row in known)
+    result = f"; in {kept} the aligned pair itself is kept" if kept else ""
+    return f"at the network's field in {network} of {len(known)} pairs{others}{result}" if known else ""
 
 
 def worse_pairs(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -100,7 +100,8 @@ class TrainingProgress:
         score = math.nan if self.evaluator is None else self.evaluator.state.metrics.get(self.score_name, math.nan)
         if math.isfinite(score):
             named = score_called(self.score_name, self.evaluator)
-            values[f"validation {named.title}"] = f"{named.value(score):.3f}{named.unit}"
+            of = f"of epoch {self.evaluator.state.epoch}"
+            values[f"validation {named.title}"] = f"{named.value(score):.3f}{named.unit} {of}"
         if self._bar is not None:
             self._bar.set_description(f"epoch {state.epoch}/{self._epochs}", refresh=False)
             self._bar.set_postfix(values, refresh=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -139,7 +140,9 @@ def test_weights_carry_their_record(start: Any, tmp_path: Path) -> None:
     assert (again["epoch"], again["score"], again["settings"]) == (4, 0.9, {"steps": 2})
 
 
-def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None:
+def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The epoch of the best weights is said to be one before resuming if it is."""
+    caplog.set_level(logging.INFO)
     start(tmp_path, [0.9, 0.8], max_epochs=2).trainer.run()
     best = (tmp_path / "model.pt").read_bytes()
     resumed = start(tmp_path, [0.7, 0.85], tmp_path / "checkpoint.pt", max_epochs=4)
@@ -149,6 +152,8 @@ def test_worse_score_after_resume_keeps_best(start: Any, tmp_path: Path) -> None
     assert resumed.evaluator.state.best_metric == 0.9
     again = start(tmp_path, [0.95], tmp_path / "checkpoint.pt", max_epochs=5)
     again.trainer.run()
+    ends = [message.partition(", ")[2] for message in caplog.messages if message.startswith("Best weights: ")]
+    assert ends == ["of epoch 1, score 0.900.", "of epoch 1 before resuming, score 0.900.", "of epoch 5, score 0.950."]
     assert same(load(tmp_path / "model.pt"), again.network.state_dict())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ignite.engine import Engine, Events
@@ -61,6 +62,27 @@ def test_pairs_that_end_worse_are_named(caplog: pytest.LogCaptureFixture) -> Non
         "  p4: DSC 0.500 -> 0.400",
         "  and 1 more",
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(0, []), (30, ["The optimization began at the network's field in 2 of 5 "])]
+)
+def test_where_an_optimization_began(steps: int, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """In one line, and not of fields that were not optimized."""
+    evaluator = Engine(lambda engine, pair: None)
+    evaluator.state.rank, evaluator.state.metrics = 0, {}
+    evaluator.inferer = SimpleNamespace(steps=steps)
+    EvaluationNotes().attach(evaluator)
+    starts = [(1, 0, 0.9), (1, 0, 0.8), (0, 1, 0.9), (0, 0, 0.9), (0, 0, 0.5)]
+    evaluator.state.pair_rows = [
+        {"pair_id": "p", "from_network": network, "from_search": search, "unused": found, "unused_aligned": 0.5}
+        for network, search, found in starts
+    ]
+    caplog.set_level(logging.INFO)
+    evaluator.run(range(1))
+    found = [record.message for record in caplog.records if record.name.startswith("monai_regplugins")]
+    rest = "pairs, at the aligned pair in 2, at the discrete search in 1; in 1 the aligned pair itself is kept."
+    assert found == [f"{line}{rest}" for line in said]
 
 
 def test_it_says_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
