@@ -25,6 +25,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import set_determinism
 from tqdm import tqdm
 
+from monai_regplugins.bundle_folders import option_elsewhere
 from monai_regplugins.checks import InputError, input_error_message, stop_message, suggest
 from monai_regplugins.given_once import given_twice
 from monai_regplugins.keys import PHASE_KEYS
@@ -419,8 +420,9 @@ def _parent_of(key: str, config: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _phrase_unknown(unknown: Sequence[str], config: Mapping[str, Any], config_file: str | Sequence[str]) -> str:
-    """Message for unknown overrides, with the closest keys or the list of settings."""
-    hints = {key: _hint(key, config) for key in unknown}
+    """Message for unknown overrides, with what else has them, the closest keys, or the list of settings."""
+    first = config_file if isinstance(config_file, str) else config_file[0]
+    hints = {key: option_elsewhere(key, first) or _hint(key, config) for key in unknown}
     files = config_file if isinstance(config_file, str) else ", ".join(config_file)
     message = f"unknown override {', '.join(repr(key) for key in unknown)}, {files} has no such key."
     if all(hints.values()):

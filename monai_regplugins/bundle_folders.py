@@ -16,6 +16,7 @@ __all__ = [
     "CONFIG",
     "all_bundles",
     "find_bundle",
+    "option_elsewhere",
     "output_root",
     "packaged_bundles",
     "presets_of",
@@ -113,6 +114,24 @@ def presets_of(root: Path, config: Collection[str] = ()) -> list[str]:
     return [
         name for name, content in others.items() if any(_changes_only(content, keys) for keys in (settings, config))
     ]
+
+
+def option_elsewhere(key: str, file: str | os.PathLike[str]) -> str:
+    """Return a sentence on what else of a bundle, or which other bundle, has an option; empty if none has it.
+
+    Args:
+        key: the option.
+        file: the configuration that lacks it.
+
+    Example:
+        >>> option_elsewhere("label_weight", packaged_bundles() / "r2n2" / "configs" / "train.json")
+        " It is an option of the bundle 'ran'."
+    """
+    own = Path(file).absolute()
+    tasks = {f"'{name}'": own.with_name(name) for name in ("train.json", "evaluate.json", CONFIG.name)}
+    bundles = {f"the bundle '{name}'": root / "configs" / own.name for name, root in all_bundles().items()}
+    found = [what for what, other in {**tasks, **bundles}.items() if other != own and key in read_json(other)]
+    return f" It is an option of {' and '.join(found)}." if found else ""
 
 
 def read_json(file: Path) -> dict[str, Any]:

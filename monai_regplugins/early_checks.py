@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monai_regplugins.bundle_folders import CONFIG, find_bundle, read_json
+from monai_regplugins.bundle_folders import CONFIG, find_bundle, option_elsewhere, read_json
 from monai_regplugins.checks import InputError, check_choice, suggest
 from monai_regplugins.engines.share import share_of
 from monai_regplugins.given_once import given_twice
@@ -71,7 +71,7 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = False) -> list[dict[str, Any]]:
-    """The bundle has to exist, and options that none of the possible bundles has may not look like one of theirs.
+    """The bundle has to exist, and options that the possible bundles lack may not be others' or look like theirs.
 
     The configurations of these bundles are returned.
     """
@@ -81,7 +81,7 @@ def _check_options(bundle: str, overrides: Sequence[str], is_series: bool = Fals
     known = {key for config in [*configs, *map(read_json, overlays)] for key in config} | {*OPTIONS}
     for word in (word for word in overrides if word.startswith("--")):
         key = re.split("=|#|::", word.lstrip("-"))[0].replace("-", "_")
-        if key not in (*known, *OF_MONAI) and (hint := suggest(key, known)):
+        if key not in (*known, *OF_MONAI) and (hint := option_elsewhere(key, files[0]) or suggest(key, known)):
             raise InputError(f"unknown override '{key}', {files[0]} has no such key.{hint}")
     return configs
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from monai_regplugins.bundle import (
     PATH_KEYS,
     bundle_root,
+    check_keys,
     check_overrides,
     configuration,
     start,
@@ -237,6 +238,11 @@ class TestOverrides:
             fire.Fire(run, command=["show", "--config_file", TRAIN_FILE, *words])
         assert isinstance(raised.value.__cause__, InputError)
         assert re.search(expected, str(raised.value.__cause__))
+
+    def test_options_of_another_bundle_are_said_to_be_its(self, repository: Path) -> None:
+        file = repository / "bundles" / "r2n2" / "configs" / "train.json"
+        with pytest.raises(InputError, match=r"has no such key\. It is an option of the bundle 'ran'\.$"):
+            check_keys(["label_weight"], json.loads(file.read_text()), str(file))
 
     def test_keys_of_every_file_count(self, bundle: Path, capsys: Capture) -> None:
         files = f"['{TRAIN_FILE}','{OVERLAY_FILE}']"

@@ -15,6 +15,7 @@ from monai_regplugins.bundle_folders import (
     OF_A_REGISTRATION,
     all_bundles,
     find_bundle,
+    option_elsewhere,
     output_root,
     packaged_bundles,
     presets_of,
@@ -109,6 +110,23 @@ def test_read_json(text: str | None, content: dict[str, int], tmp_path: Path) ->
     if text is not None:
         (tmp_path / "a.json").write_text(text)
     assert read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "said"),
+    [
+        ("label_weight", "r2n2/configs/train.json", " It is an option of the bundle 'ran'."),
+        ("max_epochs", "ran/configs/inference.json", " It is an option of 'train.json'."),
+        ("voxel_size", "ran/configs/train.json", " It is an option of the bundle 'regnet'."),
+        ("figures", "r2n2/configs/train.json", " It is an option of 'evaluate.json'."),
+        ("label_weigth", "r2n2/configs/train.json", ""),
+    ],
+)
+def test_what_else_has_an_option(
+    key: str, file: str, said: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_folders, "search_folders", lambda: [repository / "bundles"])
+    assert option_elsewhere(key, repository / "bundles" / file) == said
 
 
 class TestOutputRoot:

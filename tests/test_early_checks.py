@@ -49,6 +49,7 @@ def test_nothing_is_wrong(words: list[str], args: Namespace) -> None:
 def test_options_that_look_like_others_are_mistyped(args: Namespace) -> None:
     assert early_error(args, ["--refin_steps", "3"]).endswith("has no such key. Did you mean 'refine_steps'?")
     args.bundle = "ran"
+    assert early_error(args, ["--voxel_size", "2"]).endswith("has no such key. It is an option of the bundle 'regnet'.")
     assert early_error(args, ["--windov=[0,1]"]).startswith("unknown override 'windov', ")
     args.bundle = "rann"
     assert early_error(args, []).startswith("there is no bundle 'rann', ")
