@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins import fields
-from monai_regplugins.checks import InputError, check_choice
+from monai_regplugins.checks import InputError, check_choice, check_minimum_size
 from monai_regplugins.inferers.pair import PairInferer
 from monai_regplugins.losses import masked_mse
 from monai_regplugins.networks.blocks.local_gaussian import (
@@ -129,9 +129,16 @@ class SequenceInferer(PairInferer):
         *args: object,
         **kwargs: object,
     ) -> dict[str, Tensor]:
-        """Register a batch; arguments as of :class:`PairInferer`."""
+        """Register a batch; arguments as of :class:`PairInferer`.
+
+        Raises:
+            InputError: As there, and in a training when the image is smaller than the network takes, since the fields
+                after all steps would be those of the padded one.
+        """
         extra: dict[str, Tensor] = {}
         registrar: Any = getattr(network, "module", network)  # inside of DistributedDataParallel
+        if getattr(registrar, "training", False) and getattr(registrar, "return_sequence", False):
+            check_minimum_size(self._target(list(inputs.shape[2:])), self.minimum_size, "image to train on")
         rule = None if torch.is_grad_enabled() else self.stopping
 
         def last_field(grid: Tensor, *args: object, **kwargs: object) -> Tensor:

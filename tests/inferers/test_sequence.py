@@ -51,6 +51,13 @@ def test_sequence_is_handed_to_the_loss_with_its_gradient() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.levels.parameters())
 
 
+def test_a_training_on_images_that_would_be_padded_is_refused() -> None:
+    net = network(return_sequence=True).train()
+    with pytest.raises(InputError, match="image to train on has 32 x 24 voxels, expected at least 32 x 32"):
+        SequenceInferer()(images(size=(32, 24)), net)
+    assert SequenceInferer()(images(size=(32, 24)), net.eval())["ddf"].shape[2:] == (32, 24)  # a validation
+
+
 def test_field_is_returned_on_the_grid_that_came_in() -> None:
     net, image = network(), images(1, (50, 70))
     pred = SequenceInferer(spatial_size=(32, 32), transforms=True)(image, net)
