@@ -238,9 +238,14 @@ def _refuse_swapped(entries: Sequence[Mapping[str, str]], facts: Sequence[Facts]
         )
 
 
+def _has_few_values(facts: Facts) -> bool:
+    """Whether an image has as few different values as a label map."""
+    return 1 < facts.values <= FEW_VALUES
+
+
 def _refuse_label_maps(folder: Path, facts: Sequence[Facts]) -> None:
     """Refuse label maps in place of images, in a folder that is called like label maps."""
-    few = [one for one in facts if 1 < one.values <= FEW_VALUES]
+    few = [one for one in facts if _has_few_values(one)]
     if OF_LABELS.search(absolute_path(folder).name) and 2 * len(few) > len(facts):
         raise InputError(
             f"'{folder}' holds label maps: {len(few)} of {len(facts)} have {FEW_VALUES} different values or fewer; "
@@ -569,7 +574,7 @@ def _oddities(entries: Sequence[Mapping[str, str]], facts: Mapping[str, Facts]) 
     if broken := _broken_labels(facts):
         more = f", and {len(broken) - SHOWN_BROKEN} more" if len(broken) > SHOWN_BROKEN else ""
         odd.append(f"label maps unlike the others: {', '.join(broken[:SHOWN_BROKEN])}{more}")
-    if few := [image for image, one in facts.items() if 1 < one.values <= FEW_VALUES]:
+    if few := [image for image, one in facts.items() if _has_few_values(one)]:
         odd.append(f"{len(few)} images have {FEW_VALUES} different values or fewer, as label maps do, first '{few[0]}'")
     return odd
 

@@ -136,6 +136,10 @@ class Plane(NamedTuple):
         plane: Array = volume if self.normal is None else volume[(slice(None),) * self.normal + (self.position,)]
         return np.transpose(plane) if self.across < self.upward else plane
 
+    def panel(self, across: tuple[float, float], up: tuple[float, float]) -> Panel:
+        """Return the panel between these ends on the page, turned as the plane lies."""
+        return Panel(*(across[::-1] if self.mirrored else across), *(up if self.upright else up[::-1]))
+
     def show(self, axes: Axes, spacing: Sequence[float]) -> None:
         """Turn the axes as the plane lies, in voxels of true proportion, without ticks."""
         axes.set_aspect(spacing[self.upward] / spacing[self.across])
@@ -531,8 +535,7 @@ def _page(
 
 def _panel(plane: Plane, left: float, top: float, height: float) -> Panel:
     """Return the panel with this upper left corner, turned as the plane lies."""
-    across, up = (left, left + PANEL), (top - height, top)
-    return Panel(*(across[::-1] if plane.mirrored else across), *(up if plane.upright else up[::-1]))
+    return plane.panel((left, left + PANEL), (top - height, top))
 
 
 def lying(panel: Panel) -> dict[str, Any]:

@@ -150,8 +150,7 @@ def _panel(plane: Plane, extent: tuple[float, float], box: tuple[float, float, f
     left, bottom, width, height = box
     scale = min(width / extent[0], height / extent[1])
     wide, high = scale * extent[0], scale * extent[1]
-    across, up = (left + (width - wide) / 2, left + (width + wide) / 2), (bottom, bottom + high)
-    return Panel(*(across[::-1] if plane.mirrored else across), *(up if plane.upright else up[::-1]))
+    return plane.panel((left + (width - wide) / 2, left + (width + wide) / 2), (bottom, bottom + high))
 
 
 def _inside(points: Array, shape: tuple[int, ...]) -> Array:

@@ -302,7 +302,7 @@ def _report_files(pair: Mapping[Hashable, Any]) -> None:
         logger.warning("fixed and moving image are one file, '%s'.", files[0])
     pictures = [file for file in files if file and file.name.lower().endswith(PICTURE_SUFFIXES)]
     if len(pictures) == 1:
-        logger.warning("'%s' is a picture, without pixel size and orientation, the other image none.", pictures[0])
+        logger.warning("'%s' is a picture, without pixel size and orientation; the other image is none.", pictures[0])
     elif pictures:
         logger.warning(
             "pictures, such as '%s', state no pixel size: a pixel counts as 1 mm.", pictures[-1], extra={"file": "any"}

@@ -91,12 +91,17 @@ def _notes(measures: Measures) -> tuple[str, ...]:
     """What measures of the labels say that have become worse since the pair was given or, if better, aligned."""
     notes = []
     for name, (title, sign, digits) in NOTED.items():
-        states = [sign * measures.get(f"{name}_{state}", math.nan) for state in ("before", "aligned")]
-        before = max((value for value in states if not math.isnan(value)), default=math.nan)
-        loss = round(before - sign * measures.get(name, math.nan), digits)
+        before = _best_before(measures, name, sign)
+        loss = round(sign * (before - measures.get(name, math.nan)), digits)
         if loss > 0:
-            notes.append(f"note: {title} of the labels was {sign * before:.{digits}f}, is {measures[name]:.{digits}f}")
+            notes.append(f"note: {title} of the labels was {before:.{digits}f}, is {measures[name]:.{digits}f}")
     return tuple(notes)
+
+
+def _best_before(measures: Measures, name: str, sign: int) -> float:
+    """A measure as the pair was given or, if better, aligned, NaN if unknown; the sign is 1 if more is better."""
+    states = [measures.get(f"{name}_{state}", math.nan) for state in ("before", "aligned")]
+    return max((value for value in states if not math.isnan(value)), key=lambda value: sign * value, default=math.nan)
 
 
 def _of(name: str) -> Callable[[Measures], float]:
@@ -123,10 +128,7 @@ def kept_aligned(measures: Measures) -> float:
 
 def likeness(measures: Measures) -> float:
     """Local similarity before the registration, aligned or not, of images that should be of one patient."""
-    states = [
-        measures[name] for name in ("lncc_before", "lncc_aligned") if not math.isnan(measures.get(name, math.nan))
-    ]
-    return max(states, default=math.nan) if measures.get("one_patient", 0.0) else math.nan
+    return _best_before(measures, "lncc", 1) if measures.get("one_patient", 0.0) else math.nan
 
 
 def brightness(measures: Measures) -> float:
@@ -148,8 +150,7 @@ def landmark_growth(measures: Measures) -> float:
 
 def surface_growth(measures: Measures) -> float:
     """By how many mm the surfaces of the labels have moved apart since the pair was given or, if better, aligned."""
-    states = [measures.get(f"hd95_{state}", math.nan) for state in ("before", "aligned")]
-    return measures.get("hd95", math.nan) - min((value for value in states if not math.isnan(value)), default=math.nan)
+    return measures.get("hd95", math.nan) - _best_before(measures, "hd95", -1)
 
 
 def smallest_grid(measures: Measures) -> float:
