@@ -143,7 +143,9 @@ def test_a_working_grid_of_one_voxel_does_not_pass() -> None:
     assert found.level == "FAIL"
 
 
-@pytest.mark.parametrize(("name", "size"), [("ran", (1, 1, 1)), ("r2n2", (2, 2))])
-def test_a_working_grid_that_is_too_small_for_the_network_is_refused(name: str, size: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="voxels, expected at least"):
+@pytest.mark.parametrize(("name", "size", "least"), [("ran", (1, 1, 1), 8), ("r2n2", (2, 2), 16)])
+def test_a_working_grid_that_is_too_small_for_the_network_is_refused(
+    name: str, size: tuple[int, ...], least: int
+) -> None:
+    with pytest.raises(InputError, match=f"expected at least {least} voxels along each axis"):
         verdict(name, *patient(name, 0), spatial_size=size)
