@@ -420,12 +420,12 @@ class RegistrationResult:
     def _where_both_count(self, shown: Tensor | None) -> Tensor | None:
         """The voxels of the fixed mask at which a moving image shows what counts; all of them if it shows nothing."""
         mask = self.targets.get("fixed_mask")
-        counts = None if mask is None else mask > 0
-        if shown is None:
-            return counts
-        both = torch.as_tensor(shown).as_subclass(Tensor) > 0
-        both = both if counts is None else both & counts
-        return both if bool(both.any()) else counts
+        if shown is not None:
+            both = torch.as_tensor(shown).as_subclass(Tensor).bool()
+            both = both if mask is None else (mask > 0).logical_and_(both)
+            if bool(both.any()):
+                return both
+        return None if mask is None else mask > 0
 
     def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """Local similarity of the moving image and the fixed one, before and after, and where it is the same."""

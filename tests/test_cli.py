@@ -99,19 +99,24 @@ def test_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[s
 
 
 def test_imports_are_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither while they run nor by any search that follows."""
     states = []
 
     class Commands:
         @property
         def run_inference(self) -> Callable[..., None]:
-            states.append(gc.isenabled())
-            return lambda *_: states.append(gc.isenabled())
+            states.append((gc.isenabled(), gc.get_freeze_count() > 0))
+            return lambda *_: states.append((gc.isenabled(), gc.get_freeze_count() > 0))
 
     monkeypatch.setitem(sys.modules, "monai_regplugins.commands", Commands())
     pairs = tmp_path / "pairs.csv"
     pairs.touch()
-    assert main(["batch", str(pairs), "-o", "out"]) == 0
-    assert states == [False, True]
+    gc.unfreeze()
+    try:
+        assert main(["batch", str(pairs), "-o", "out"]) == 0
+        assert states == [(False, False), (True, True)]
+    finally:
+        gc.unfreeze()
 
 
 def test_commands_get_their_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
