@@ -22,6 +22,7 @@ from monai_regplugins.keys import KEPT_META
 
 __all__ = [
     "LPS_TO_RAS",
+    "above_zero",
     "affine_field",
     "as_meta_tensor",
     "grid_distance",
@@ -285,6 +286,18 @@ def grids_overlap(matrix: torch.Tensor, spatial_shape: Sequence[int], other_shap
     """Whether any voxel of a grid lies in an image of ``other_shape``, ``matrix`` maps to whose voxels."""
     offsets = ((offset_field(matrix, spatial_shape, slab=slab), slab.start) for slab in fields.slabs(spatial_shape))
     return any(bool(inside_mask(offset, other_shape, start).any()) for offset, start in offsets)
+
+
+def above_zero(mask: torch.Tensor) -> torch.Tensor:
+    """The voxels of a mask that are above zero, boolean, any shape.
+
+    A boolean mask is returned as it is: PyTorch compares one with 0 by way of int64, eight times its size.
+
+    Example:
+        >>> above_zero(torch.tensor([0.0, 0.5])).tolist()
+        [False, True]
+    """
+    return mask if mask.dtype == torch.bool else mask > 0
 
 
 def inside_mask(offset: torch.Tensor, spatial_shape: Sequence[int], start: int = 0) -> torch.Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_regplugins import figures
 from monai_regplugins.grids import (
+    above_zero,
     as_meta_tensor,
     linear_kind,
     map_points,
@@ -421,11 +422,11 @@ class RegistrationResult:
         """The voxels of the fixed mask at which a moving image shows what counts; all of them if it shows nothing."""
         mask = self.targets.get("fixed_mask")
         if shown is not None:
-            both = torch.as_tensor(shown).as_subclass(Tensor).bool()
-            both = both if mask is None else (mask > 0).logical_and_(both)
+            both = above_zero(torch.as_tensor(shown).as_subclass(Tensor))
+            both = both if mask is None else above_zero(mask) & both
             if bool(both.any()):
                 return both
-        return None if mask is None else mask > 0
+        return None if mask is None else above_zero(mask)
 
     def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """Local similarity of the moving image and the fixed one, before and after, and where it is the same."""

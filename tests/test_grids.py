@@ -342,3 +342,11 @@ def test_samples_do_not_depend_on_the_order_of_a_field_in_memory() -> None:
     orders = [field, field.movedim(0, -1).contiguous().movedim(-1, 0), field.mT.contiguous().mT]
     first, *others = [grids.sample_affine(image, matrix, (12, 11, 10), "linear", 0.0, linear, one) for one in orders]
     assert all(torch.equal(first, other) for other in others)
+
+
+def test_above_zero() -> None:
+    values = torch.tensor([[-1.0, 0.0, 0.25, torch.nan]])
+    assert grids.above_zero(values).tolist() == [[False, False, True, False]]
+    assert grids.above_zero(torch.tensor([0, 3], dtype=torch.uint8)).tolist() == [False, True]
+    mask = torch.tensor([True, False])
+    assert grids.above_zero(mask) is mask

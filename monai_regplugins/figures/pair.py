@@ -19,7 +19,7 @@ from matplotlib.patches import Polygon, Rectangle
 from torch import Tensor
 
 from monai_regplugins.fields import jacobian_determinant, sample_at, warp
-from monai_regplugins.grids import inside_mask
+from monai_regplugins.grids import above_zero, inside_mask
 from monai_regplugins.metrics.pair import pair_metrics
 from monai_regplugins.transforms.measured import COVERED
 from monai_regplugins.verdict.judge import judge
@@ -301,7 +301,7 @@ def _column(name: str, one: DrawnImage, fixed_points: Tensor | None) -> _Column:
         name,
         _array(one.image[0]),
         None if one.label is None else one.label[0].detach().cpu().numpy(),
-        None if one.mask is None else (one.mask[0] > 0).cpu().numpy(),
+        None if one.mask is None else above_zero(one.mask[0]).cpu().numpy(),
         None if errors is None else errors.detach().cpu().numpy(),
     )
 
@@ -318,7 +318,7 @@ def _reached(ddf: Tensor, mask: Tensor | None) -> Tensor:
     within = inside_mask(ddf.float(), ddf.shape[1:])[None]
     if mask is None:
         return within
-    return within & (warp((mask > 0).float()[None], ddf[None].float(), padding="border")[0] > COVERED)
+    return within & (warp(above_zero(mask).float()[None], ddf[None].float(), padding="border")[0] > COVERED)
 
 
 def panels_of(figure: Figure) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import above_zero
 from monai_regplugins.losses.contrast import ContrastMap
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
@@ -103,9 +104,9 @@ class ObservedPair:
     ) -> None:
         _check_overlap(fixed_mask, moving_mask)
         self._moving, self._fixed = moving, fixed
-        self._moving_mask = None if moving_mask is None else moving_mask > 0
+        self._moving_mask = None if moving_mask is None else above_zero(moving_mask)
         held_out = held_out_voxels(fixed.shape[2:], fixed.device)
-        self._counts = None if fixed_mask is None else fixed_mask > 0
+        self._counts = None if fixed_mask is None else above_zero(fixed_mask)
         self._unused = held_out if self._counts is None else held_out & self._counts
         self._used = ~held_out if self._counts is None else ~held_out & self._counts
         self.smoothing = smoothing
@@ -262,7 +263,7 @@ def _steepness(image: Tensor) -> Tensor:
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:
     """Reject masks without overlap."""
-    given = [mask > 0 for mask in (fixed_mask, moving_mask) if mask is not None]
+    given = [above_zero(mask) for mask in (fixed_mask, moving_mask) if mask is not None]
     if given and not bool(torch.stack([mask.expand_as(given[0]) for mask in given]).all(0).any()):
         raise InputError(
             "no voxel counts in both images: their masks, or what was measured of them, do not overlap on the fixed "

@@ -22,8 +22,9 @@ class PairInferer(Inferer):
     needs more voxels; the field is cropped, resized and rescaled. The result is always on the input grid. Warping runs
     in float32, outside of autocast.
 
-    With several passes the network runs again on a grid twice as fine in each, with the moving image warped by what was
-    found so far, u; its field v is what is left, and the result their composition :math:`v(x) + u(x + v(x))`.
+    With several passes the network runs again on a grid twice as fine in each, but no finer than the images, with the
+    moving image warped by what was found so far, u; its field v is what is left, and the result their composition
+    :math:`v(x) + u(x + v(x))`.
 
     Args:
         spatial_size: size of the network's input; -1 (or an empty list) keeps an axis as it is.
@@ -126,9 +127,9 @@ class PairInferer(Inferer):
             return fields.warp(moving_and_fixed(image)[0], ddf, padding=self.padding)
 
     def _target(self, native: list[int], factor: int = 1) -> list[int]:
-        """Size at which the network sees a pair, before padding."""
+        """Size at which the network sees a pair, before padding; a factor makes it no finer than the images."""
         sizes = self.spatial_size or [-1] * len(native)
-        return [n if s <= 0 else factor * s for n, s in zip(native, sizes, strict=True)]
+        return [n if s <= 0 else max(s, min(factor * s, n)) for n, s in zip(native, sizes, strict=True)]
 
     def _to_native(self, ddf: torch.Tensor, native: list[int], target: list[int]) -> torch.Tensor:
         """Crop and resize a field on the network's grid of ``target`` voxels to the size that came in."""

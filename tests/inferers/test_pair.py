@@ -133,6 +133,17 @@ def test_each_pass_sees_what_is_left_on_a_grid_twice_as_fine() -> None:
     assert torch.equal(pred["ddf"], PairInferer([16, 16], passes=3)(image[:, :1], network, image[:, 1:])["ddf"])
 
 
+def test_no_pass_sees_finer_voxels_than_those_of_the_images() -> None:
+    seen: list[list[int]] = []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(list(image.shape[2:]))
+        return constant(0.0, 0.0)(image)
+
+    PairInferer(spatial_size=[16, 24], passes=4)(torch.rand(1, 2, 40, 20), network)
+    assert seen == [[16, 24], [32, 24], [40, 24], [40, 24]]
+
+
 def test_passes_compose_their_fields() -> None:
     image, u = torch.rand(1, 2, 16, 17), torch.randn(2, 1, 2, 16, 17)
     answers = iter(u)
