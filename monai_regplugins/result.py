@@ -421,12 +421,12 @@ class RegistrationResult:
     def _where_both_count(self, shown: Tensor | None) -> Tensor | None:
         """The voxels of the fixed mask at which a moving image shows what counts; all of them if it shows nothing."""
         mask = self.targets.get("fixed_mask")
-        if shown is not None:
-            both = above_zero(torch.as_tensor(shown).as_subclass(Tensor))
-            both = both if mask is None else above_zero(mask) & both
-            if bool(both.any()):
-                return both
-        return None if mask is None else above_zero(mask)
+        counts = None if mask is None else above_zero(mask)
+        if shown is None:
+            return counts
+        both = above_zero(torch.as_tensor(shown).as_subclass(Tensor))
+        both = both if counts is None else both & counts
+        return both if bool(both.any()) else counts
 
     def _local_similarities(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """Local similarity of the moving image and the fixed one, before and after, and where it is the same."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.checks import InputError
+from monai_regplugins.grids import above_zero
 from monai_regplugins.keys import LABEL_KEYS, POINT_KEYS
 from monai_regplugins.losses.drivers import Driver, LabelDistance, LandmarkDistance
 from monai_regplugins.metrics.overlap import labels_in
@@ -197,7 +198,7 @@ class PairDrivers:
     def _mask(self, key: str, size: list[int]) -> Tensor | None:
         """How far voxels at a size count by a mask, if there is one."""
         mask = self._pair.get(key)
-        return None if mask is None else _resized((mask > 0).float(), size)
+        return None if mask is None else _resized(above_zero(mask).float(), size)
 
     def _landmark_distance(self, size: list[int]) -> LandmarkDistance:
         """The landmarks at a size."""

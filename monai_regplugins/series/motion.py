@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.files.cells import as_text
+from monai_regplugins.grids import above_zero
 from monai_regplugins.metrics.overlap import labels_in
 from monai_regplugins.result import RegistrationResult
 
@@ -47,7 +48,7 @@ def motion_of(result: RegistrationResult) -> dict[str, list[float]]:
         found |= {f"point {number}": shift for number, shift in enumerate(shifts)}
     if not found:
         mask = result.targets.get("fixed_mask")
-        found["mean"] = (displacement.flatten(1) if mask is None else displacement[:, mask[0] > 0]).mean(1)
+        found["mean"] = (displacement.flatten(1) if mask is None else displacement[:, above_zero(mask[0])]).mean(1)
     return {name: [float(value) for value in shift] for name, shift in found.items()}
 
 

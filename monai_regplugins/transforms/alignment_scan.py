@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from monai_regplugins.checks import check_mask, check_same_size
-from monai_regplugins.grids import map_points, rescaled_affine, voxel_spacing
+from monai_regplugins.grids import above_zero, map_points, rescaled_affine, voxel_spacing
 from monai_regplugins.transforms.measured import is_measured
 from monai_regplugins.transforms.padding import scanned_box
 
@@ -57,7 +57,7 @@ def scan_of(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor | None
     counts = is_measured(image)
     if mask is not None:
         check_same_size(mask, image, f"{name} mask", f"{name} image")
-        counts = counts & (mask > 0)
+        counts = counts & above_zero(mask)
         check_mask(counts, f"{name} mask")
     full = Scan(image.float(), affine.double(), counts.float())
     return _clipped(shrunk(full, VOXELS))
@@ -130,7 +130,7 @@ def center_of_mass(image: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor
         Position of shape (d,), float64, mm.
     """
     values = image[0]
-    counts = is_measured(values) if mask is None else is_measured(values) & (mask[0] > 0)
+    counts = is_measured(values) if mask is None else is_measured(values) & above_zero(mask[0])
     mean = values[counts].mean(dtype=torch.float64)
     # plane by plane: a volume in float64 takes many times its memory
     planes = zip(values.split(1), counts.split(1), strict=True)

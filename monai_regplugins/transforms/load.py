@@ -283,7 +283,7 @@ def onto_grid(label: MetaTensor, image: MetaTensor, name: str, whose: str) -> Me
             "it belongs to."
         )
     sampled = sample_affine(volume, whole if coincide else matrix, shape, "nearest", 0.0)
-    lost = int((volume != 0).sum()) - int((sampled != 0).sum())
+    lost = int(volume.count_nonzero()) - int(sampled.count_nonzero())
     file = {"file": name.partition("'")[2]}
     if not coincide:
         logger.warning("%s has other voxels than the %s; each voxel takes the nearest label.", name, whose, extra=file)
@@ -315,8 +315,8 @@ def _labels_of_an_image(labels: torch.Tensor) -> int:
         return 0
     before, after = labels[:, :-1], labels[:, 1:]
     inside = (before != 0) & (after != 0)
-    alike = int(((before == after) & inside).sum())
-    number = len(labels.unique()) if alike < SHARED * int(inside.sum()) else 0
+    alike = int(((before == after) & inside).count_nonzero())
+    number = len(labels.unique()) if alike < SHARED * int(inside.count_nonzero()) else 0
     return number if number > MANY_LABELS else 0
 
 

@@ -272,6 +272,7 @@ def _coarse(image: Tensor, counts: Tensor | None, shares: Tensor) -> Tensor:
     values = image.as_subclass(Tensor).float()
     if counts is None:
         return resize_image(values, shares.shape[1:])
+    # a product would make a float32 copy of the mask first
     counted = torch.where(counts, values, 0) if counts.dtype == torch.bool else values * counts
     return resize_image(counted, shares.shape[1:]) / shares.clamp_min(SMALLEST_SHARE)
 
