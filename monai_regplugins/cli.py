@@ -13,6 +13,7 @@ from functools import partial
 
 from monai_regplugins import __version__
 from monai_regplugins.given_once import OptionParser
+from monai_regplugins.lazy import postponed_imports
 from monai_regplugins.renamed import VALUES
 from monai_regplugins.transform_options import TRANSFORM_COMMANDS, add_transform_commands
 
@@ -20,6 +21,7 @@ __all__ = ["build_parser", "main", "split_overrides"]
 
 AUTO = "auto"
 REPORTS = ("bundles", "describe", "doctor", "phases")
+UNUSED = ("torch.distributed.optim", "scipy.signal")  # Ignite's checkpoints and MONAI's filters import them
 OPTION = re.compile(r"--[a-zA-Z]")
 OWN_OPTIONS = ("--help", "--version", "--output_dir", "--output-dir", "--bundle", "--preset", "--onto")
 
@@ -306,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if error := early_error(args, overrides):
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with _no_search_for_garbage():
+    with _no_search_for_garbage(), postponed_imports(*UNUSED):
         from monai_regplugins.commands import run_inference
 
     run_inference(args, overrides)

@@ -1,13 +1,15 @@
-"""Lazy imports: a package imports a module when one of its names is first accessed (PEP 562)."""
+"""Lazy imports: of the modules of a package on first access (PEP 562), and of what other packages never use here."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-__all__ = ["export_on_demand"]
+__all__ = ["export_on_demand", "postponed_imports"]
 
 
 def export_on_demand(package: str, **names: Sequence[str]) -> None:
@@ -37,3 +39,47 @@ def export_on_demand(package: str, **names: Sequence[str]) -> None:
 
     content["__getattr__"] = find
     content["__dir__"] = lambda: sorted({*content, *module_of})
+
+
+@contextmanager
+def postponed_imports(*modules: str) -> Iterator[None]:
+    """Let other packages import names of some modules without these modules.
+
+    Each name becomes a class of which nothing is an instance, and which imports its module when it is called. Modules
+    that are imported already stay as they are, and after the ``with`` block all are imported in the usual way.
+
+    Args:
+        modules: full names of modules of which only functions and classes are imported by name.
+
+    Example:
+        >>> with postponed_imports("this"):
+        ...     from this import d
+        >>> "this" in sys.modules  # which would have printed a poem
+        False
+    """
+    stand_ins = {name: _StandIn(name) for name in modules if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for stand_in in stand_ins.values():
+            stand_in.leave()
+
+
+class _StandIn(ModuleType):
+    """What is imported instead of a module."""
+
+    def leave(self) -> None:
+        """Give way to the module itself."""
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(_: type, *arguments: Any, **options: Any) -> Any:
+            self.leave()
+            return getattr(import_module(self.__name__), name)(*arguments, **options)
+
+        return type(name, (), {"__new__": call})

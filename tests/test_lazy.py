@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import monai_regplugins
-from monai_regplugins.lazy import export_on_demand
+from monai_regplugins.lazy import export_on_demand, postponed_imports
 
 PACKAGE = Path(monai_regplugins.__file__).parent
 LAZY = [
@@ -103,3 +103,63 @@ def test_an_inference_imports_no_phantoms_and_no_simpleitk() -> None:
         [sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, stdout=subprocess.PIPE, text=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a module with a class and a function."""
+    text = "class Known:\n    pass\n\n\ndef double(x, *, plus=0):\n    return 2 * x + plus\n"
+    (tmp_path / "other_package.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "other_package", raising=False)
+    return "other_package"
+
+
+def test_names_of_a_postponed_module_import_it_when_they_are_called(other_package: str) -> None:
+    with postponed_imports(other_package):
+        stand_in = importlib.import_module(other_package)
+        double, known = stand_in.double, stand_in.Known
+        assert not hasattr(stand_in, "__version__")
+        assert not isinstance("anything", known)
+    assert other_package not in sys.modules
+    assert double(3, plus=1) == 7
+    real = importlib.import_module(other_package)
+    assert real is not stand_in
+    assert isinstance(known(), real.Known)
+
+
+def test_a_postponed_name_that_is_called_at_once(other_package: str) -> None:
+    with postponed_imports(other_package):
+        assert importlib.import_module(other_package).double(3) == 6
+        assert other_package in sys.modules
+    assert importlib.import_module(other_package).double(2) == 4, "what was imported stays"
+
+
+def test_an_imported_module_is_not_postponed(other_package: str) -> None:
+    real = importlib.import_module(other_package)
+    with postponed_imports(other_package):
+        assert importlib.import_module(other_package) is real
+    assert sys.modules[other_package] is real
+
+
+@pytest.mark.slow
+def test_a_registration_starts_without_what_it_never_uses(repository: Path) -> None:
+    """And what was postponed can be imported afterwards."""
+    code = """if True:
+        import sys
+        from monai_regplugins.cli import UNUSED
+        from monai_regplugins.lazy import postponed_imports
+        with postponed_imports(*UNUSED):
+            import monai_regplugins.commands
+        from ignite.handlers import Checkpoint
+        from monai.transforms.signal.array import iirnotch
+        unused = {*UNUSED, "torch.distributed.fsdp"}
+        assert not unused & sys.modules.keys(), unused & sys.modules.keys()
+        filters = iirnotch(0.3, 30.0)
+        import scipy.signal
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+        assert all((ours == theirs).all() for ours, theirs in zip(filters, scipy.signal.iirnotch(0.3, 30.0)))
+        assert len(ZeroRedundancyOptimizer.__mro__) > 2
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
