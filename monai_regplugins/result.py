@@ -347,7 +347,8 @@ class RegistrationResult:
         the longest side of the smaller image in mm, and that of the larger one over it; ``mirror_gain``, by how much
         they match better when one is mirrored, and ``sides_match``, by how much the differences between left and right
         are the same after the registration; ``brightness_shift`` of the moving image from the fixed one, both as the
-        network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one, and then
+        network saw them, in standard deviations; ``one_patient``, 1 if the images should be of one, and then, by
+        all of both images whatever their masks, ``likeness``, their local similarity before, aligned or not, and
         ``unchanged_percent`` of the fixed image, which matched as well before, initially aligned, as after; where the
         inferer states them, ``working_voxels`` and ``refined_voxels``, how many voxels the network and the first level
         of the optimization saw, and ``network_folding``, in percent, what the network's own field folds.
@@ -415,6 +416,10 @@ class RegistrationResult:
         if "moving_mask_original" in self.item:
             shares = self.item["moving_mask_original"].float()
             return resample_aligned(shares, self.fixed, matrix, "linear", outside=0.0) > COVERED
+        return self._in_view(matrix)
+
+    def _in_view(self, matrix: Tensor) -> Tensor:
+        """The voxels of the fixed grid that lie in the moving image under a map of the world."""
         view = as_meta_tensor(torch.tensor(True).expand(self.moving.shape), self.moving.affine)  # one number
         return resample_aligned(view, self.fixed, matrix, "nearest")
 
@@ -436,9 +441,22 @@ class RegistrationResult:
         fixed = self.fixed.as_tensor()
         found = {name: local_similarity(image, fixed, self.compared) for name, image in states.items()}
         if self.one_patient:
+            seen, first = self._seen, {name: image for name, image in states.items() if name != "lncc"}
+            alike = {name: local_similarity(image, fixed, seen) for name, image in first.items()}
+            found["likeness"] = max((value for value in alike.values() if not math.isnan(value)), default=math.nan)
             start = before.get("aligned", before["moving"])
-            found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, self.compared)
+            found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, seen)
         return found
+
+    @property
+    def _seen(self) -> Tensor | None:
+        """Where the fixed grid lies in the moving image before the registration, whatever the masks leave out of it.
+
+        Lungs alone move as a whole; that two images are of one patient is seen by what surrounds them.
+        """
+        if "fixed_mask" not in self.targets and "moving_mask_original" not in self.item:
+            return self.compared
+        return self._in_view(self._alignment)
 
     def _in_window(self, image: Tensor) -> Tensor:
         """A moving image clipped as the network's was."""

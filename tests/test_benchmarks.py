@@ -248,7 +248,7 @@ class TestBSpline:
         assert list(table(compare.main([*options, "--methods", "R2N2"]))) == ["before", "R2N2"]
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("method", METHODS[1:])
+    @pytest.mark.parametrize("method", ["B-spline", "R2N2-refined"])
     def test_peak_memory_of_a_process(self, script, options, method):
         ballast = torch.ones(2**28)  # 1 GiB here must not count there
         compare = script("compare_bspline")
@@ -536,7 +536,7 @@ class TestElastix:
                 compare.parse_arguments(words.split())
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("method", ["elastix-3R", "RegNet-fast"])
+    @pytest.mark.parametrize("method", ["elastix-1R", "RegNet-fast"])
     def test_peak_memory_of_a_process(self, script, options, method):
         if method.startswith("elastix"):
             pytest.importorskip("itk", reason="needs itk-elastix, the extra 'benchmark'")
@@ -654,10 +654,11 @@ class TestAblation:
     def test_trainings(self, script, words, tmp_path):
         """Variants train by the bundle's own workflow and differ; the second call only reads."""
         ablation = script("ablation")
+        words.remove("1")  # one seed
         rows = table(ablation.main(words))
         assert list(rows) == ["before", "full", "one head"]
         assert rows["full"][:-1] != rows["one head"][:-1]
-        for folder in ("full_0", "full_1", "one_head_0", "one_head_1"):
+        for folder in ("full_0", "one_head_0"):
             assert list((tmp_path / "runs" / folder / "models").glob("*.pt"))
         assert all(float(rows[name][-1].split(" ± ")[0]) > 0 for name in ("full", "one head"))
         assert table(ablation.main(words)) == rows
@@ -944,19 +945,19 @@ class TestCost:
             cost.main(["--no_greedy", "--baseline", str(tmp_path)])
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("steps", "floor"), [(0, 850), (30, 1150)])
-    def test_memory_of_a_large_pair(self, script, tmp_path, steps, floor):
-        """Above what the imports and a small pair take (MiB), 60 bytes a voxel."""
+    def test_memory_of_a_large_pair(self, script, tmp_path):
+        """Above what the imports and a small pair take, 60 bytes a voxel, with refinement, which takes more."""
         cost, subject = script("cost"), thorax_subject(0, spatial_shape=(48, 48, 48), spacing=7.0)
-        method = cost.Method(cost.ROOT, ("--initial_alignment", "auto", "--refine_steps", str(steps)))
-        peaks = []
-        for name, shape in (("small", (96, 96, 96)), ("large", (192, 192, 192))):
-            folder = tmp_path / name
+        peaks = {}
+        for steps, size in ((0, 96), (30, 96), (30, 192)):
+            folder = tmp_path / f"{size}_{steps}"
             folder.mkdir()
-            cost.make_pair(folder, shape, subject)
-            peaks.append(cost.MIB * cost.measure_once(method, folder)["peak_mib"])
-        assert peaks[0] < floor * cost.MIB
-        assert peaks[1] - peaks[0] < 60 * (192**3 - 96**3)
+            cost.make_pair(folder, (size, size, size), subject)
+            method = cost.Method(cost.ROOT, ("--initial_alignment", "auto", "--refine_steps", str(steps)))
+            peaks[steps, size] = cost.MIB * cost.measure_once(method, folder)["peak_mib"]
+        assert peaks[0, 96] < 800 * cost.MIB
+        assert peaks[30, 96] < 1100 * cost.MIB
+        assert peaks[30, 192] - peaks[30, 96] < 60 * (192**3 - 96**3)
 
     @pytest.mark.slow
     def test_the_whole_command(self, script, tmp_path):
@@ -982,9 +983,10 @@ def test_similarities_of_unlike_contrast(script, tmp_path):
 
 
 @pytest.mark.slow
-def test_auto_registers_pairs_of_one_contrast_as_local_correlation_does(script):
+def test_auto_registers_pairs_of_one_contrast_as_local_correlation_does(script, tmp_path):
     compare = script("compare_similarities")
-    header, rows = compare.compare_same(compare.parse_arguments(["--same", "abdomen", "--pairs", "1"]))
+    folder = make_abdomen(tmp_path / "abdomen", 1, 2, (40, 32, 40), 8.0)
+    header, rows = compare.compare_same(compare.parse_arguments(["--same", str(folder), "--pairs", "1"]))
     found = dict(zip(header, rows[0], strict=True))
     assert found["the same field"] == "1 of 1"
     assert float(found["largest difference (voxels)"]) == 0
@@ -992,7 +994,8 @@ def test_auto_registers_pairs_of_one_contrast_as_local_correlation_does(script):
 
 @pytest.mark.slow
 def test_half_of_the_labels_or_landmarks_helps_the_other_half(script, tmp_path):
-    header, rows = script("compare_similarities").compare_drivers(["abdomen"], 1, 1.0)
+    folder = make_abdomen(tmp_path / "abdomen", 1, 2)
+    header, rows = script("compare_similarities").compare_drivers([str(folder)], 1, 1.0)
     alone, labels, landmarks = (dict(zip(header[2:], map(float, row[2:]), strict=True)) for row in rows)
     assert labels["DSC, half that may drive"] > alone["DSC, half that may drive"] + 0.03
     assert labels["DSC, other half"] > alone["DSC, other half"] - 0.01  # nor do they fall by more than noise
@@ -1005,8 +1008,10 @@ class TestThroughput:
     """Pairs an hour of several processes."""
 
     @pytest.mark.slow
-    def test_two_processes_write_what_one_does(self, script, tmp_path):
+    def test_two_processes_write_what_one_does(self, script, tmp_path, monkeypatch):
         throughput = script("throughput")
+        monkeypatch.setattr(throughput, "SHAPE", (32, 26, 32))
+        monkeypatch.setattr(throughput, "SPACING", 8.5)
         rows = table(throughput.main(["--pairs", "1", "--output", str(tmp_path / "report.md")]))
         assert len(rows) == 2  # by the number of processes
         assert all(float(value) > 0 for row in rows.values() for value in row)

@@ -343,3 +343,23 @@ def test_evidence_of_a_shift() -> None:
     assert found["motion95"] == pytest.approx(2.0)
     assert found["motion_percent"] == pytest.approx(100 * 2.0 / ((12 + 7 + 24) / 3))
     assert (found["overlap_percent"], found["extent"], found["extent_ratio"]) == pytest.approx((100, 24, 1))
+
+
+def test_whether_it_is_one_patient_is_seen_by_all_of_the_image_whatever_the_mask() -> None:
+    """Half of the image rests, the other half, which alone the mask holds, has nothing in common before."""
+    fixed, other = torch.rand(2, 1, *SIZE, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, *SIZE)
+    mask[:, :, :, 4:] = 1
+    moving = torch.where(mask > 0, other, fixed)
+    pair = {"moving": MetaTensor(moving, affine=AFFINE), "fixed": MetaTensor(fixed, affine=AFFINE)}
+    states = {}
+    for masked in (False, True):
+        given = {**pair, "fixed_mask": MetaTensor(mask, affine=AFFINE)} if masked else pair
+        item = ResampleToFixedd(keep_original=True)({**given, "pair_id": "a_to_b"})
+        keys = [key for key in ("moving", "fixed", "fixed_mask") if key in item]
+        targets = {key: item[key].as_tensor() for key in keys} | {"spacing": item["spacing"]}
+        output = {"pred": {"ddf": torch.zeros(3, *SIZE), "warped": targets["moving"]}, "label": targets}
+        states[masked] = RegistrationResult(item, output, one_patient=True).evidence
+    assert states[True]["likeness"] == states[False]["likeness"] == states[False]["lncc_before"]
+    assert states[True]["unchanged_percent"] == states[False]["unchanged_percent"] == 100.0
+    assert states[True]["lncc_before"] < states[True]["likeness"] - 0.1

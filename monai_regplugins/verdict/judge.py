@@ -126,11 +126,6 @@ def kept_aligned(measures: Measures) -> float:
     return math.nan if math.isnan(gain) else float(unchanged and not measures.get("lncc", 0.0) >= ALIKE)
 
 
-def likeness(measures: Measures) -> float:
-    """Local similarity before the registration, aligned or not, of images that should be of one patient."""
-    return _best_before(measures, "lncc", 1) if measures.get("one_patient", 0.0) else math.nan
-
-
 def brightness(measures: Measures) -> float:
     """Difference in brightness of images that should be of one patient."""
     return measures.get("brightness_shift", math.nan) if measures.get("one_patient", 0.0) else math.nan
@@ -212,12 +207,12 @@ CHECKS: dict[str, Check] = {
         "a number that is not known is no good one",
     ),
     "one patient": Check(
-        likeness,
+        _of("likeness"),
         0.6,
         -math.inf,
         "the images look too unlike for two of one patient, which the bundle is made for: local similarity {:.2f}",
         "phases of a breath or of a heart beat begin at 0.64 and more, cut to a half at 0.46, of another contrast at "
-        "0.33; a crop of the lung alone may begin lower in a deep breath",
+        "0.33; an image of the lung alone may begin lower in a deep breath",
     ),
     "part that rests": Check(
         _of("unchanged_percent"),
@@ -225,8 +220,8 @@ CHECKS: dict[str, Check] = {
         -math.inf,
         "all of the image has moved, unlike in two of one patient, which the bundle is made for: only {:.0f} % of it "
         "matched as well before",
-        "phases of a breath or of a heart beat have 46 % and more, two patients 29 % and less, of whatever build; a "
-        "crop of the lung alone may have less in a deep breath",
+        "phases of a breath or of a heart beat have 46 % and more, two patients 29 % and less, of whatever build; an "
+        "image of the lung alone may have less in a deep breath",
     ),
     "brightness": Check(
         brightness,
