@@ -983,6 +983,20 @@ def test_similarities_of_unlike_contrast(script, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_contrast_that_rises_and_falls_leads_auto_nowhere(script, tmp_path, seed):
+    """Local correlation ends worse than no displacement on the same chest."""
+    compare, chest = script("compare_similarities"), thorax_subject(0, (0.0,), (48, 38, 44), 6.0)
+    nib.save(nib.Nifti1Image(chest.images[0], chest.affine), tmp_path / "chest.nii.gz")
+    pair = compare.warped_pair(str(tmp_path / "chest.nii.gz"), seed, 40, 4.0, "not monotone")
+    before, found, misled = (
+        torch.linalg.vector_norm(ddf - pair.ddf, dim=0)[pair.body].mean()
+        for ddf in (0, *(compare.optimized(name, 30)(pair.moving, pair.fixed) for name in ("auto", "lncc")))
+    )
+    assert found < 0.9 * before < before < misled
+
+
+@pytest.mark.slow
 def test_auto_registers_pairs_of_one_contrast_as_local_correlation_does(script, tmp_path):
     compare = script("compare_similarities")
     folder = make_abdomen(tmp_path / "abdomen", 1, 2, (40, 32, 40), 8.0)

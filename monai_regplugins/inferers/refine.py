@@ -101,8 +101,9 @@ class RefinedInferer(Inferer):
     intensities of either image to those of the other, see
     :func:`~monai_regplugins.inferers.observed_pair.in_contrast_of`, hardly raises the similarity, and the images share
     more information than without displacement, that is all, and costs next to nothing. Else the first level is
-    optimized by ``mind`` too, and from the better of both with either image mapped. The field of the highest
-    correlation on the held-out voxels, in the contrast in which it is highest, goes on, with its loss.
+    optimized by ``mind`` too, and with either image mapped as the best of both and of no displacement states it, from
+    there on. Of all these the field by which the images share most information on the held-out voxels goes on, with
+    its loss.
 
     With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
     exponential,
@@ -396,21 +397,23 @@ class RefinedInferer(Inferer):
     def _best_contrast(
         self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
     ) -> _Course:
-        """Of the results without and with descriptors, and those in one contrast, that of the highest correlation."""
-        lncc, padding, last = same.loss.taking("lncc"), self.inferer.padding, sizes[-1]
+        """Of the results without and with descriptors, no displacement, and those in one contrast, the best.
 
-        def correlation(course: _Course) -> float:
-            field = course.refined.at(last)
-            sides = [course.contrast] if course.contrast else ["", *IMAGE_KEYS]
-            pairs = [observed.in_contrast_of(side, field) if side else observed for side in sides]
-            return max(pair.judge(lncc, last, padding)(field).similarity for pair in pairs)
+        What all share, whatever their contrast, is mutual information.
+        """
+        last = sizes[-1]
+        shared = observed.judge(same.loss.taking("nmi"), last, self.inferer.padding)
 
-        begun = max(same, free, key=correlation)
+        def information(course: _Course) -> float:
+            return shared(course.refined.at(last)).similarity
+
+        still = same._replace(start=ALIGNED, refined=same.refined.still())
+        begun = max(same, free, still, key=information)
         mapped = [
             self._next_level(begun._replace(loss=same.loss, contrast=side), ddf, observed, {}, sizes[0])
             for side in IMAGE_KEYS
         ]
-        return max(same, free, *mapped, key=correlation)
+        return max(begun, *mapped, key=information)
 
     def _next_level(
         self, course: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs, size: list[int]
