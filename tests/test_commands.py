@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import warnings
 from argparse import Namespace
@@ -17,8 +15,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from bundle_files import files_of
 from dicom_series import write_volume
+from in_turn import Done, run_program
+from monai.utils import set_determinism
 from PIL import Image
 
 from monai_regplugins import commands
@@ -207,28 +208,34 @@ def test_a_bundle_without_a_configuration_for_series_is_refused(tmp_path: Path) 
 # --- the same results
 
 
-def program(*words: str, refused: bool = False) -> tuple[str, str]:
-    """Run a program of Python and return what it printed, without MONAI's warning that a configuration is code."""
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore:parsing config_file"}  # ITK changes its layout
-    environment = {**os.environ, **quiet, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode == 1) == refused, done.stderr
-    return done.stdout, done.stderr
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Return a function that runs a program of Python and gives what it printed."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def run(module: str, *words: str, refused: bool = False) -> Done:
+        done = run_program(module, words)
+        set_determinism(None)
+        assert (done.status == 1) == refused, done.errors
+        return done
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.bundle
 @pytest.mark.parametrize("name", NAMES)
 def test_it_writes_what_monai_writes(
-    name: str, pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
+    name: str, pair: Callable[[int], tuple[str, str]], program: Any, repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(2 if name == "r2n2" else 3)
     options = [*TINY[name], "--initial_alignment", "center", "--formats", "native", "--moving_label", label_of(moving)]
     config = str(repository / "bundles" / name / "configs" / "inference.json")
     words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
-    _, theirs = program("monai.bundle", *words, "--output_dir", str(tmp_path / "theirs"), *options, "--inverse", "True")
+    words += ["--output_dir", str(tmp_path / "theirs"), *options, "--inverse", "True"]
+    theirs = program("monai.bundle", *words).errors
     ours = ["register", "--inverse", fixed, moving, "-o", str(tmp_path / "ours"), *options, "--bundle", name]
-    assert program("monai_regplugins", *ours)[1] == theirs
+    assert program("monai_regplugins", *ours).errors == theirs
     folders = [tmp_path / side / "moving_to_fixed" for side in ("ours", "theirs")]
     assert files_of(folders[0]) == files_of(folders[1])
     assert {"displacement.npz", "inverse_displacement.npz", "warped_label.nii.gz"} <= set(files_of(folders[0]))
@@ -255,7 +262,7 @@ def content(file: Path) -> Any:
 @pytest.mark.slow
 @pytest.mark.bundle
 def test_it_refuses_what_monai_refuses(
-    pair: Callable[[int], tuple[str, str]], repository: Path, tmp_path: Path
+    pair: Callable[[int], tuple[str, str]], program: Any, repository: Path, tmp_path: Path
 ) -> None:
     fixed, moving = pair(3)
     for changes in (["--refine_step", "3"], ["--initial_alignment", "rigit"], ["--moving_label", "nowhere.nii"]):
@@ -263,19 +270,20 @@ def test_it_refuses_what_monai_refuses(
         config = str(repository / "bundles" / "ran" / "configs" / "inference.json")
         words = ["run", "inference", "--config_file", config, "--fixed", fixed, "--moving", moving]
         theirs = program("monai.bundle", *words, "--output_dir", "out", *changes, refused=True)
-        assert ours[1].splitlines()[-1] == theirs[1].splitlines()[-1]
-        assert ours[1].splitlines()[-1].startswith("error: ")
+        assert ours.errors.splitlines()[-1] == theirs.errors.splitlines()[-1]
+        assert ours.errors.splitlines()[-1].startswith("error: ")
 
 
 @pytest.mark.slow
 @pytest.mark.bundle
-def test_a_list_of_pairs(pair: Callable[[int], tuple[str, str]], tmp_path: Path) -> None:
+def test_a_list_of_pairs(pair: Callable[[int], tuple[str, str]], program: Any, tmp_path: Path) -> None:
     pair(2)
     rows = "fixed,moving,pair_id\nfixed.nii.gz,moving.nii.gz,one\nmoving.nii.gz,fixed.nii.gz,two\n"
     (tmp_path / "pairs.csv").write_text(rows)
     words = ["batch", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "out"), *TINY["r2n2"]]
-    printed, _ = program("monai_regplugins", *words)
-    assert printed.startswith("bundle r2n2: the fixed image is 2D (20 x 18); --bundle chooses another one\n")
+    assert program("monai_regplugins", *words).output.startswith(
+        "bundle r2n2: the fixed image is 2D (20 x 18); --bundle chooses another one\n"
+    )
     assert {"metrics.csv", "report.html", "one/displacement.npz", "two/warped.nii.gz"} <= set(
         files_of(tmp_path / "out")
     )

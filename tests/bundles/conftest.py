@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from in_turn import run_program
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 
@@ -237,6 +238,17 @@ def lone_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def flags_of(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as words of a command line."""
+    return [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+
+
+def assert_nothing_is_wrong(status: int, errors: str) -> None:
+    """A program has succeeded, and complains about nothing."""
+    assert status == 0, errors
+    assert not re.search(r"Traceback|Error\b|\bERROR\b|destroy_process_group", errors), errors
+
+
 @pytest.fixture
 def start_cli(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts MONAI's command line, on the CPU, in some folder."""
@@ -245,7 +257,7 @@ def start_cli(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]
     def start(
         words: Sequence[str], cwd: Path, overrides: Mapping[str, Any], module: Sequence[str] = ("monai.bundle",)
     ) -> subprocess.Popen[str]:
-        flags = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+        flags = flags_of(overrides)
         environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, "-m", *module, *words, *flags]
@@ -265,8 +277,25 @@ def run_cli(start_cli: Callable[..., subprocess.Popen[str]]) -> Callable[..., st
     def run(*arguments: Any, **options: Any) -> str:
         process = start_cli(*arguments, **options)
         output, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors
-        assert not re.search(r"Traceback|Error\b|\bERROR\b|destroy_process_group", errors), errors
+        assert_nothing_is_wrong(process.returncode, errors)
+        return output
+
+    return run
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a function like that of ``run_cli`` that runs the command line in the process of the tests."""
+
+    def run(words: Sequence[Any], cwd: Path, overrides: Mapping[str, Any], module: str = "monai.bundle") -> str:
+        threads = torch.get_num_threads()
+        with monkeypatch.context() as patch, unchanged_process():
+            patch.chdir(cwd)
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            torch.set_num_threads(1)
+            status, output, errors = run_program(module, [*words, *flags_of(overrides)])
+            torch.set_num_threads(threads)
+        assert_nothing_is_wrong(status, errors)
         return output
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def test_the_commands_at_its_end_run(
     tiny_r2n2: Any,
     tiny_regnet: Any,
     copy_bundle: Callable[[str, Path], Path],
-    run_cli: Callable[..., str],
+    run_here: Callable[..., str],
     tmp_path: Path,
 ) -> None:
     bundle = copy_bundle(name.split()[0], tmp_path)
@@ -33,7 +32,7 @@ def test_the_commands_at_its_end_run(
     overrides = {key: value for key, value in settings(files, "").items() if key not in ("output_dir", "device")}
     shown = [str(file.relative_to(tmp_path)) for file in files]
     words = ["run", "training", "--config_file", str(shown) if len(shown) > 1 else shown[0]]
-    said = run_cli(words, tmp_path, overrides)
+    said = run_here(words, tmp_path, overrides)
     run = bundle / "runs" / "train"
     assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs", "runs"}
 
@@ -47,18 +46,17 @@ def test_the_commands_at_its_end_run(
         del commands[0]
     evaluates, registers = commands
     assert evaluates[4] == "evaluating"
-    run_cli(evaluates[3:], tmp_path, {})
+    run_here(evaluates[3:], tmp_path, {})
     assert (run / "eval" / "evaluation.csv").is_file()
     if "series" in name:
         assert registers[4] == "inference"
-        run_cli(registers[3:], tmp_path, {})
+        run_here(registers[3:], tmp_path, {})
         assert "aligned.nii.gz" in files_of(run / "inference")
     else:
         images = sorted(Path(evaluates[evaluates.index("--dataset_dir") + 1], "imagesTr").glob("*.nii.gz"))
         of_pair = {"FIXED": str(images[0]), "MOVING": str(images[1])}
         words = [of_pair.get(word, word) for word in registers[1:]]
-        done = subprocess.run([sys.executable, "-m", "monai_regplugins", *words], cwd=tmp_path, check=False)
-        assert done.returncode == 0
+        run_here(words, tmp_path, {}, "monai_regplugins")
         assert any(file.endswith("/warped.nii.gz") for file in files_of(tmp_path / "out"))
     assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs", "runs"}
 

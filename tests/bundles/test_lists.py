@@ -35,8 +35,10 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_give_what_one_gives(inference: list[str], run_cli: Any, tmp_path: Path) -> None:
-    run_cli([*inference, "--output_dir", "one"], tmp_path, {"fail_on": "never"})
+def test_two_processes_of_torchrun_give_what_one_gives(
+    inference: list[str], run_here: Any, run_cli: Any, tmp_path: Path
+) -> None:
+    run_here([*inference, "--output_dir", "one"], tmp_path, {"fail_on": "never"})
     said = run_cli([*inference, "--output_dir", "two"], tmp_path, {"fail_on": "never"}, TORCHRUN)
     assert len(results(tmp_path / "one")) == 4
     assert results(tmp_path / "two") == results(tmp_path / "one")
@@ -47,12 +49,12 @@ def test_two_processes_of_torchrun_give_what_one_gives(inference: list[str], run
 
 
 @pytest.mark.slow
-def test_shards_and_then_all_of_it(inference: list[str], run_cli: Any, tmp_path: Path) -> None:
+def test_shards_and_then_all_of_it(inference: list[str], run_here: Any, tmp_path: Path) -> None:
     for shard in ("1/2", "2/2"):
-        run_cli([*inference, "--output_dir", "out", "--shard", shard], tmp_path, {"fail_on": "never"})
+        run_here([*inference, "--output_dir", "out", "--shard", shard], tmp_path, {"fail_on": "never"})
     assert len(results(tmp_path / "out")) == 4
     assert not (tmp_path / "out" / "metrics.csv").exists()
-    said = run_cli([*inference, "--output_dir", "out"], tmp_path, {"fail_on": "never"})
+    said = run_here([*inference, "--output_dir", "out"], tmp_path, {"fail_on": "never"})
     assert said.count("is done already") == 4
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -38,7 +38,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("bundle", ["ran", "regnet"])
 def test_one_command_registers_all_phases(
-    bundle: str, breath: Path, run_cli: Any, repository: Path, tmp_path: Path
+    bundle: str, breath: Path, run_here: Any, repository: Path, tmp_path: Path
 ) -> None:
     configs = repository / "bundles" / bundle / "configs"
     files = str([str(configs / f"{name}.json") for name in ("inference", "series")])
@@ -46,7 +46,7 @@ def test_one_command_registers_all_phases(
     settings = {"refine_levels": 1, "formats": "['itk_nifti','learn2reg']", "fail_on": "never"}
     settings |= {"window": "[-1000,300]"} if bundle == "ran" else {"voxel_size": 8.5}
     settings |= {"fixed_label": str(tmp_path / "label.nii.gz"), "fixed_points": str(tmp_path / "points.csv")}
-    run_cli(command, tmp_path, settings)
+    run_here(command, tmp_path, settings)
     out = tmp_path / "out"
     phases = rows(out / "phases.csv")
     assert [row["phase"] for row in phases] == list("012345")
@@ -63,5 +63,5 @@ def test_one_command_registers_all_phases(
         assert float(moved["head_mm"]) == pytest.approx(float(np.asarray(displacement)[2][label].mean()), abs=0.02)
         assert json.loads((folder / "provenance.json").read_text())["weights"]["sha256"]
     assert nib.load(out / "mean.nii.gz").shape == (32, 26, 32)
-    said = run_cli(command, tmp_path, settings)
+    said = run_here(command, tmp_path, settings)
     assert said.count("is done already") == COUNT - 1

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SIZE = (32, 26, 32)
 SPACING = {"ran": 10.0, "regnet": 8.5}
+GRID = {"regnet": {"voxel_size": 5.0}}  # in mm; finer than the images, as that of the bundle is
 Image = MetaTensor
 
 
@@ -48,7 +49,7 @@ def patient(name: str, seed: int) -> list[Image]:
 
 
 def verdict(name: str, fixed: Image, moving: Image, **settings: Any) -> Verdict:
-    return bundle(name, **settings)(fixed, moving, pair_id="pair").verdict
+    return bundle(name, **{**GRID.get(name, {}), **settings})(fixed, moving, pair_id="pair").verdict
 
 
 def noise(like: Image) -> Image:

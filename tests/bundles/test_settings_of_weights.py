@@ -55,14 +55,14 @@ def field_in(folder: Path) -> Any:
     ],
 )
 def test_published_weights_give_the_field_of_their_settings(
-    name: str, preset: str, repository: Path, run_cli: Callable[..., str], tmp_path: Path
+    name: str, preset: str, repository: Path, run_here: Callable[..., str], tmp_path: Path
 ) -> None:
-    """In processes of their own: by the file alone, by the preset, or by the bundle's default."""
+    """On command lines: by the bundle's default, by the file alone, or by the preset."""
     bundle, pair = repository / "bundles" / name, smooth_pair(tmp_path, (64, 48) if name == "r2n2" else (20, 24, 20))
     ckpt = str(bundle / "models" / f"model{f'_{preset}' * bool(preset)}.pt")
     ways: dict[str, tuple[list[Path], dict[str, Any]]] = {
-        "weights": (configs(bundle, "inference"), {"ckpt": ckpt}),
         "default": (configs(bundle, "inference"), {}),
+        "weights": (configs(bundle, "inference"), {"ckpt": ckpt}),
     }
     if preset:
         ways["preset"] = (configs(bundle, "inference"), {"preset": preset})
@@ -70,7 +70,7 @@ def test_published_weights_give_the_field_of_their_settings(
     for way, (files, given) in ways.items():
         words = ["run", "inference", "--config_file", str([str(file) for file in files])]
         more = {"output_dir": str(tmp_path / way), "refine_steps": 0, "pair_id": "p", **given}
-        run_cli(words, tmp_path, {**pair, **more})
+        run_here(words, tmp_path, {**pair, **more})
         fields[way] = field_in(tmp_path / way / "p")
     assert np.array_equal(fields["weights"], fields["preset" if preset else "default"])
     assert np.array_equal(fields["weights"], fields["default"]) == (not preset)
