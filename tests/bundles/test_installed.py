@@ -156,18 +156,21 @@ def downloaded(installation: Installation, release: Path, tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="module")
-def loaded(downloaded: Path, installation: Installation) -> dict[str, list[str]]:
-    """Where the package lies, and the sum of the weights that MONAI loads, for each bundle."""
+def loaded(downloaded: Path, installation: Installation) -> dict[str, float]:
+    """The sum of the weights that MONAI loads, for each bundle."""
     script = f"""
+        import json
         import monai_regplugins
         from monai.bundle import load
+        totals = {{}}
         for name in {NAMES!r}:
             network = load(name, bundle_dir={str(downloaded / "served")!r}, device="cpu")
-            total = sum(value.double().sum().item() for value in network.state_dict().values())
-            print(name, monai_regplugins.__file__, total)
+            totals[name] = sum(value.double().sum().item() for value in network.state_dict().values())
+        print(json.dumps([monai_regplugins.__file__, totals]))
     """
-    lines = installation.run("-c", textwrap.dedent(script)).splitlines()[-len(NAMES) :]
-    return {name: rest for name, *rest in map(str.split, lines)}
+    place, totals = json.loads(installation.run("-c", textwrap.dedent(script)).splitlines()[-1])
+    assert Path(place).is_relative_to(installation.folder)
+    return dict(totals)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +179,7 @@ def test_a_bundle_is_of_use(
     installation: Installation,
     release: Path,
     downloaded: Path,
-    loaded: dict[str, list[str]],
+    loaded: dict[str, float],
     settings: Any,
     pair: Any,
     tmp_path: Path,
@@ -184,10 +187,8 @@ def test_a_bundle_is_of_use(
     bundle = downloaded / "served" / name
     assert files_of(bundle) == files_of(downloaded / "copied" / name)
     assert files_of(bundle) == (files := files_of(release.parent / name))
-    place, total = loaded[name]
-    assert Path(place).is_relative_to(installation.folder)
     weights = read_weights(bundle / "models" / "model.pt")
-    assert float(total) == pytest.approx(sum(value.double().sum().item() for value in weights.values()))
+    assert loaded[name] == pytest.approx(sum(value.double().sum().item() for value in weights.values()))
 
     commands = [monai("run", "inference", **settings(bundle, "inference", tmp_path / "out", **pair(name)))]
     if name == "ran":
