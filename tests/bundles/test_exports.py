@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from bundle_files import configs
+from bundle_files import configs, read_weights
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from torch import nn
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.bundle, pytest.mark.slow]
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ran-3d": ("ran", {}, (16, 16, 18)),
     "ran-2d": ("ran", {"spatial_dims": 2}, (16, 18)),
-    "r2n2-2d": ("r2n2", {"steps": 3}, (32, 35)),
+    "r2n2-2d": ("r2n2", {"steps": 2}, (32, 35)),
     "r2n2-3d": ("r2n2", {"spatial_dims": 3, "steps": 2, "channels": [4, 8, 16]}, (32, 32, 33)),
     "regnet-3d": ("regnet", {"width": 0.2}, (12, 13, 12)),
     "regnet-2d": ("regnet", {"spatial_dims": 2}, (20, 23)),
@@ -100,24 +100,31 @@ def test_torch_export_for_more_than_the_example(case: Case, axes: tuple[int, ...
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter
-@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("case", [name for name in CASES if name != "ran-3d"], indirect=True)  # that one is the page's
 def test_onnx(case: Case, tmp_path: Path) -> None:
     """For the size of the example, in another runtime."""
     pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     shape, file = list(case.image.shape), tmp_path / "model.onnx"
     onnx_export("network_def", str(file), **case.files(), input_shape=shape, **case.overrides)
-    session = runtime.InferenceSession(file)
-    (actual,) = session.run(None, {session.get_inputs()[0].name: case.image.numpy()})
-    assert actual.dtype == np.float32
-    assert_equal(torch.from_numpy(actual), case.eager(case.image))
+    assert_equal(run_onnx(file, case.image), case.eager(case.image))
+
+
+def run_onnx(file: Path, image: torch.Tensor) -> torch.Tensor:
+    """What an ONNX file gives, in float32."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    (field,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    assert field.dtype == np.float32
+    return torch.from_numpy(field)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_an_exported_file_registers_as_the_page_shows(
     repository: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The block of the page, run on a pair, gives the field of the bundle."""
+    """The file equals the network, and the block of the page, run on a pair, gives the field of the bundle."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     page = (repository / "docs" / "how-to" / "use-in-python.md").read_text(encoding="utf-8")
@@ -130,8 +137,16 @@ def test_an_exported_file_registers_as_the_page_shows(
     files = {key: options[key] for key in ("config_file", "ckpt_file")}
     onnx_export("network_def", str(tmp_path / "ran.onnx"), **files, input_shape=shape, converter_kwargs=names)
     monkeypatch.chdir(tmp_path)
-    for side, image in zip(("fixed", "moving"), sorted((phantoms / "imagesTr").glob("*.nii.gz")), strict=False):
-        shutil.copy(image, f"{side}.nii.gz")
+    config = ConfigParser.load_config_file(repository / options["config_file"])
+    eager = ConfigParser(config).get_parsed_content("network_def").eval()
+    eager.load_state_dict(read_weights(repository / options["ckpt_file"]))
+    image = torch.rand(shape)
+    with torch.no_grad():
+        ddf = eager(image)
+    assert ddf.abs().max() > 0.01
+    assert_equal(run_onnx(tmp_path / "ran.onnx", image), ddf)
+    for side, file in zip(("fixed", "moving"), sorted((phantoms / "imagesTr").glob("*.nii.gz")), strict=False):
+        shutil.copy(file, f"{side}.nii.gz")
     values: dict[str, Any] = {}
     exec(code, values)
     expected = load_bundle(repository / "bundles" / "ran", device="cpu", refine_steps=0)(
