@@ -456,7 +456,7 @@ def assert_whole(pairs: list[dict[str, str]], output: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(30))
+@pytest.mark.parametrize("block", range(15))
 def test_nothing_is_lost_and_nothing_is_half(block: int, tmp_path: Path) -> None:
     tqdm.set_lock(threading.RLock())  # the usual one is shared with children, which may be killed while they have it
     refused = 0
