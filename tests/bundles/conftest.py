@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from in_turn import run_program
+from in_turn import flags_of, run_program
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 
@@ -236,11 +236,6 @@ def lone_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if dist.is_initialized():  # a failed run has left it
         dist.destroy_process_group()
-
-
-def flags_of(overrides: Mapping[str, Any]) -> list[str]:
-    """Overrides as words of a command line."""
-    return [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
 
 
 def assert_nothing_is_wrong(status: int, errors: str) -> None:

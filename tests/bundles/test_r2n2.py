@@ -529,7 +529,7 @@ class TestTools:
 
 @pytest.mark.slow
 class TestCommandLine:
-    """The real program, from everywhere a user may call it."""
+    """The commands, from everywhere a user may give them."""
 
     @pytest.fixture
     def copy(self, copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> Path:
@@ -537,7 +537,7 @@ class TestCommandLine:
         return copy_bundle("r2n2", tmp_path / "copies")
 
     def test_all_commands(
-        self, repository: Path, copy: Path, tiny_r2n2: Any, run_cli: Any, cine_lung: Path, tmp_path: Path
+        self, repository: Path, copy: Path, tiny_r2n2: Any, run_here: Any, cine_lung: Path, tmp_path: Path
     ) -> None:
         """Training, evaluation, a pair and a series with the weights of that training."""
         elsewhere = tmp_path / "elsewhere"
@@ -549,7 +549,7 @@ class TestCommandLine:
             files = [f"{folder}/{name}.json" for name in names]
             overrides = tiny_r2n2([cwd / file for file in files], tmp_path / command, **changes)
             config = files[0] if len(files) == 1 else str(files)
-            return str(run_cli(["run", command.split("_")[0], "--config_file", config], cwd, overrides))
+            return str(run_here(["run", command.split("_")[0], "--config_file", config], cwd, overrides))
 
         run("training", "train")
         ckpt = str(tmp_path / "training" / "models" / "checkpoint.pt")
@@ -574,7 +574,7 @@ class TestCommandLine:
         assert not any(elsewhere.iterdir())
 
     def test_a_copy_is_trained_in_its_own_folder_and_exported(
-        self, copy: Path, tiny_r2n2: Any, run_cli: Any, tmp_path: Path
+        self, copy: Path, tiny_r2n2: Any, run_cli: Any, run_here: Any, tmp_path: Path
     ) -> None:
         """Without a given output folder everything lies in the copy, whose own weights only a person replaces."""
         overrides = tiny_r2n2(configs(copy, "train"), "")
@@ -584,10 +584,10 @@ class TestCommandLine:
         (copy / "models").mkdir()
         trained = read_weights(copy / "runs" / "train" / "models" / "checkpoint.pt")["model"]
         torch.save(trained, copy / "models" / "model.pt")
-        run_cli(["run", "--config_file", "configs/inference.json"], copy, {"dataset_dir": overrides["dataset_dir"]})
+        run_here(["run", "--config_file", "configs/inference.json"], copy, {"dataset_dir": overrides["dataset_dir"]})
         (result,) = (copy / "output").iterdir()
         assert (result / "warped.nii.gz").is_file()
-        run_cli(["ckpt_export"], copy, {"bundle_root": ".", "config_file": "configs/inference.json"})
+        run_here(["ckpt_export"], copy, {"bundle_root": ".", "config_file": "configs/inference.json"})
         scripted = torch.jit.load(copy / "models" / "model.ts")
         eager = shipped_network(copy, json.loads((copy / "configs" / "inference.json").read_text())["steps"])
         eager.load_state_dict(read_weights(copy / "models" / "model.pt"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from in_turn import flags_of, run_program
 from monai.bundle import create_workflow
 
 from monai_regplugins.checks import InputError
@@ -380,21 +379,12 @@ def test_the_command_line_shows_one_line(
         name, wrong, ckpt = "train", "cut short", Path(weights())
         ckpt.write_bytes(ckpt.read_bytes()[:-1000])
         settings |= {"dataset_dir": dataset(), "ckpt": str(ckpt)}
-    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     config = repository / "bundles" / "ran" / "configs" / f"{name}.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *words],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    shown = done.stdout + done.stderr
+    done = run_program("monai.bundle", ["run", "--config_file", config, *flags_of(settings)])
+    shown = done.output + done.errors
     errors = [line for line in shown.splitlines() if line.startswith("error: ")]
 
-    assert done.returncode == 1
+    assert done.status == 1
     assert "Traceback" not in shown
     assert len(errors) == 1
     contains(errors[0], wrong)

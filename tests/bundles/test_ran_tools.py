@@ -95,11 +95,11 @@ class TestNetwork:
 
 @pytest.mark.slow
 class TestCommandLine:
-    """The real program from everywhere a user may call it."""
+    """The commands from everywhere a user may give them, and in several processes."""
 
     @pytest.mark.parametrize("place", ["repository root", "bundle folder", "elsewhere"])
     def test_training_starts_from_anywhere(
-        self, place: str, repository: Path, ran: Path, bundle: Path, tiny: Any, run_cli: Any, tmp_path: Path
+        self, place: str, repository: Path, ran: Path, bundle: Path, tiny: Any, run_here: Any, tmp_path: Path
     ) -> None:
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
@@ -110,7 +110,7 @@ class TestCommandLine:
         }[place]
         before = {name: sorted((repository / name).iterdir()) for name in (".", "bundles/ran")}
         overrides = tiny([ran / "configs" / "train.json"], tmp_path / "output")
-        run_cli(["run", "training", "--config_file", config], cwd, overrides)
+        run_here(["run", "training", "--config_file", config], cwd, overrides)
         assert (tmp_path / "output" / "models" / "model.pt").is_file()
         assert (tmp_path / "output" / "eval" / "metrics.csv").is_file()
         assert before == {name: sorted((repository / name).iterdir()) for name in (".", "bundles/ran")}

@@ -8,7 +8,7 @@ import json
 import logging
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -18,6 +18,11 @@ class Done(NamedTuple):
     status: int
     output: str
     errors: str
+
+
+def flags_of(overrides: Mapping[str, object]) -> list[str]:
+    """Overrides as words of a command line."""
+    return [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
 
 
 @contextlib.contextmanager
