@@ -184,9 +184,8 @@ def test_a_bundle_is_of_use(
     pair: Any,
     tmp_path: Path,
 ) -> None:
-    bundle = downloaded / "served" / name
-    assert files_of(bundle) == files_of(downloaded / "copied" / name)
-    assert files_of(bundle) == (files := files_of(release.parent / name))
+    bundle, files = downloaded / "served" / name, files_of(release.parent / name)
+    assert files_of(bundle) == files_of(downloaded / "copied" / name) == files
     weights = read_weights(bundle / "models" / "model.pt")
     assert loaded[name] == pytest.approx(sum(value.double().sum().item() for value in weights.values()))
 
