@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from monai.networks.layers import gaussian_1d
@@ -17,13 +17,14 @@ from monai_regplugins.losses.contrast import ContrastMap
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels", "in_contrast_of"]
+__all__ = ["Judge", "Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels", "in_contrast_of"]
 
 LATTICE = (1, 3, 2)  # no two of every eighth voxel along i + 3 j + 2 k share a face or an edge
 EVERY = 8
 SAME_FOLDING = 0.01  # percent of the voxels: fields that differ by less are as regular
 SMALLEST_SHARE = 1e-4  # of a voxel that counts; less is rounding
 JUDGE_SMOOTHING = 0.75  # voxels; else interpolation, which averages the moving image's noise, would look like a match
+STILL_SMOOTHING = 0.5  # of interpolation's variance: where both err equally by known displacements, either is kept
 LEAST_STEEPNESS = 1e-3  # variances of the image per squared voxel: less is that of noise
 
 
@@ -69,6 +70,14 @@ class Judgement(NamedTuple):
         if abs(self.folding_percent - other.folding_percent) > SAME_FOLDING:
             return self.folding_percent < other.folding_percent
         return self.gain > other.gain
+
+
+class Judge(Protocol):
+    """What judges a field, see :meth:`ObservedPair.judge`."""
+
+    def __call__(self, ddf: Tensor, smoothed_by: Tensor | None = None) -> Judgement:
+        """Judge a field, with the moving image smoothed as by another one."""
+        ...
 
 
 class ObservedPair:
@@ -149,8 +158,11 @@ class ObservedPair:
         size: list[int],
         padding: str,
         driving: Callable[[Tensor], Tensor] | None = None,
-    ) -> Callable[[Tensor], Judgement]:
+    ) -> Judge:
         """A function that judges fields of this size by the voxels that were held out, resized to it.
+
+        Its second argument, if any, is a field by which the moving image is smoothed as interpolation would, but not
+        moved: what judges no displacement beside that field, since else the sharper image would win.
 
         Args:
             loss: that of the optimization.
@@ -160,9 +172,13 @@ class ObservedPair:
         """
         (moving,) = self._moving_at([size], max(self.smoothing, JUDGE_SMOOTHING))
         fixed = _resized(WeightedImage(self._fixed, self._unused), size)
-        dissimilarity = loss.of_single_voxels().similarity_of_pair(moving, fixed, padding)
+        single = loss.of_single_voxels()
+        as_it_is = single.similarity_of_pair(moving, fixed, padding)
 
-        def judge(ddf: Tensor) -> Judgement:
+        def judge(ddf: Tensor, smoothed_by: Tensor | None = None) -> Judgement:
+            dissimilarity = as_it_is
+            if smoothed_by is not None:
+                dissimilarity = single.similarity_of_pair(_smoothed_as_by(moving, smoothed_by), fixed, padding)
             pull = 0.0 if driving is None else float(driving(ddf)) / loss.weights["similarity"]
             return Judgement(-float(dissimilarity(ddf)), _folding_percent(ddf), pull)
 
@@ -236,6 +252,25 @@ def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
     for start, weight in enumerate(weights):
         mean.add_(continued.narrow(axis, start, n), alpha=weight)
     return mean
+
+
+def _smoothed_as_by(moving: WeightedImage, ddf: Tensor) -> WeightedImage:
+    r"""An image that lies still, smoothed as linear interpolation under a field smooths it.
+
+    At a fraction f between two voxels that averages with variance f (1 - f) along the axis, as does
+    :math:`I + \frac{1}{2} f (1 - f) \, \partial^2 I`.
+    """
+    image, fraction = moving.image.clone(), ddf - ddf.floor()
+    counts = None if moving.weights is None else moving.weights > 0
+    for axis in range(2, image.ndim):
+        n, places = image.shape[axis], torch.arange(image.shape[axis], device=image.device)
+        bend = torch.zeros_like(image)
+        for beside in ((places - 1).clamp(min=0), (places + 1).clamp(max=n - 1)):
+            step = moving.image.index_select(axis, beside) - moving.image
+            bend += step if counts is None else torch.where(counts.index_select(axis, beside), step, 0)
+        f = fraction[:, axis - 2 : axis - 1]
+        image += bend.mul_(STILL_SMOOTHING / 2 * f * (1 - f))
+    return moving._replace(image=image)
 
 
 def _most(shares: Tensor | None) -> Tensor | None:

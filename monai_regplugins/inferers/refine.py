@@ -18,7 +18,7 @@ from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.drivers import Drivers, PairDrivers
-from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, gaussian_mean, in_contrast_of
+from monai_regplugins.inferers.observed_pair import Judge, Judgement, ObservedPair, gaussian_mean, in_contrast_of
 from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
 from monai_regplugins.inferers.refined import (
     AtSize,
@@ -64,7 +64,7 @@ class _Course(NamedTuple):
     loss: InstanceLoss
     observed: ObservedPair
     driving: PairDrivers
-    judge: Callable[[Tensor], Judgement]
+    judge: Judge
     contrast: str = ""
 
     @property
@@ -95,7 +95,8 @@ class RefinedInferer(Inferer):
     network's field and from zero, and the better field is kept, the one that folds less or, if both fold equally, the
     one with the higher similarity on held-out voxels, see
     :class:`~monai_regplugins.inferers.observed_pair.ObservedPair`. A result that is no better on these than the aligned
-    pair is replaced by zero displacement.
+    pair is replaced by zero displacement. The moving image of the aligned pair is smoothed for that, half as much as
+    interpolation smooths it under the result: it would look better for being sharper.
 
     With the similarity ``auto`` the first level is optimized by the loss of images of one contrast. Where a map of the
     intensities of either image to those of the other, see
@@ -304,8 +305,9 @@ class RefinedInferer(Inferer):
             return outputs | driving.outputs() | self._uncertainty(course, outputs["ddf"])
         if course.contrast:
             judge = self._judge(course.judged_by, observed, driving, size)
-        aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
-        found = judge(refined.at(size))
+        field = refined.at(size)
+        aligned, predicted = judge(zero_field(ddf, size), field), judge(resized_field(ddf, size))
+        found = judge(field)
         if self.never_worse and not found.gain > aligned.gain:
             refined = refined.still()
             found = aligned
@@ -378,9 +380,7 @@ class RefinedInferer(Inferer):
                 best = name if judgement.is_better_than(judged[best]) else best
         return _Course(best, coarse[best], loss, observed, driving, judge)
 
-    def _judge(
-        self, loss: InstanceLoss, observed: ObservedPair, driving: PairDrivers, size: list[int]
-    ) -> Callable[[Tensor], Judgement]:
+    def _judge(self, loss: InstanceLoss, observed: ObservedPair, driving: PairDrivers, size: list[int]) -> Judge:
         """What judges fields of a size, by the voxels that were held out and by what drives."""
         return observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
 

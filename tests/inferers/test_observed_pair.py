@@ -9,7 +9,13 @@ from scipy import ndimage
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
-from monai_regplugins.inferers.observed_pair import Judgement, ObservedPair, held_out_voxels, in_contrast_of
+from monai_regplugins.inferers.observed_pair import (
+    Judgement,
+    ObservedPair,
+    _smoothed_as_by,
+    held_out_voxels,
+    in_contrast_of,
+)
 from monai_regplugins.losses import InstanceLoss
 from monai_regplugins.losses.instance import WeightedImage
 
@@ -73,6 +79,33 @@ def test_the_true_field_is_judged_better_than_none_and_than_a_folded_one() -> No
     assert true.similarity > 0.95
     assert none.is_better_than(folded)
     assert folded.folding_percent > 1
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_lies_still_beside_a_field_is_smoothed_half_as_much_as_that_smooths(axis: int) -> None:
+    """A cosine: linear interpolation at a fraction f leaves 1 - f (1 - f) (2 - 2 cos k) of its power."""
+    k, f = 2 * torch.pi / 8, 0.3
+    wave = torch.cos(k * torch.arange(32.0)).view(*((32, 1) if axis == 0 else (1, 32))).expand(32, 32)
+    field = torch.zeros(1, 2, 32, 32)
+    field[:, axis] = 5 + f
+    pair = WeightedImage(wave[None, None], None)
+    still = _smoothed_as_by(pair, field).image[0, 0]
+    lost = f * (1 - f) * (2 - 2 * np.cos(k)) / 2  # of the amplitude
+    torch.testing.assert_close(still[1:-1, 1:-1], (1 - lost / 2) * wave[1:-1, 1:-1])
+    moved = fields.warp(
+        wave[None, None], torch.zeros_like(field).index_fill(1, torch.tensor(axis), f), padding="border"
+    )
+    rows = moved[0, 0].movedim(axis, 0)[8:24, 8]
+    assert float(1 - (2 * rows.square().mean()).sqrt()) == pytest.approx(lost, abs=lost**2)
+    assert torch.equal(_smoothed_as_by(pair, field.round()).image, pair.image)
+
+
+def test_what_does_not_count_is_not_smoothed_into_what_lies_still() -> None:
+    image, field = torch.rand(1, 1, 12, 10), torch.full((1, 2, 12, 10), 0.5)
+    counts = torch.ones_like(image)
+    counts[..., 6:] = 0
+    seen = [_smoothed_as_by(WeightedImage(image + add * (1 - counts), counts), field).image for add in (0, 90)]
+    torch.testing.assert_close(seen[0][..., :6], seen[1][..., :6])
 
 
 def test_folding_counts_first_and_similarity_second() -> None:
