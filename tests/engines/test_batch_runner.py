@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from monai_regplugins.checks import InputError
 from monai_regplugins.data.pair_list import read_pair_list
 from monai_regplugins.engines import BatchRunner
 from monai_regplugins.files.claims import claim, release
+from monai_regplugins.io import result_folder
 from monai_regplugins.io.provenance import Provenance
 from monai_regplugins.outputs import RegistrationReport, RegistrationWriter
 from monai_regplugins.result import RegistrationResult
@@ -366,11 +367,13 @@ def test_processes_of_torchrun_leave_waiting_report_and_errors_to_the_first(
 
 
 class Slow(Writer):
-    """Takes its time between its files, so that a kill finds it at work."""
+    """Takes its time between its files, so that a kill finds it at work, and writes others for other settings."""
+
+    steps = 0
 
     def _write(self, folder: Path, result: RegistrationResult) -> None:
         for name, content in (
-            ("value.txt", result.item["value"]),
+            ("value.txt", f"{result.item['value']} {self.steps}"),
             ("metrics.json", '{"ncc": 1}'),
             ("registration.png", ""),
         ):
@@ -427,8 +430,19 @@ def run_list(pairs: list[dict[str, str]], output: Path, steps: int, shard: str =
     """Register a list, or a shard of it; return the names of the pairs that were not done."""
     register: Any = Register()
     writer = Slow(output, provenance=Provenance({"steps": steps}))
+    writer.steps = steps
     BatchRunner(register, pairs, writer, RegistrationReport(output) if steps % 2 else None, shard=shard).run()
     return register.calls  # type: ignore[no-any-return]
+
+
+def dwelling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes its time first, so that a kill finds what is before it done and nothing more."""
+
+    def dwell(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.002)
+        return function(*arguments, **options)
+
+    return dwell
 
 
 def run_in_child(pairs: list[dict[str, str]], output: Path, steps: int, shard: str) -> int:
@@ -442,6 +456,8 @@ def run_in_child(pairs: list[dict[str, str]], output: Path, steps: int, shard: s
         logging.disable()
         with contextlib.suppress(BaseException), open(os.devnull, "w") as nowhere:
             sys.stderr = nowhere
+            for name in ("_moved", "write_file"):  # between the steps of a replacement
+                setattr(result_folder, name, dwelling(getattr(result_folder, name)))
             run_list(pairs, output, steps, shard)
         os._exit(0)
     return child
@@ -452,7 +468,10 @@ def assert_whole(pairs: list[dict[str, str]], output: Path, steps: int) -> None:
     assert run_list(pairs, output, steps) == ([pairs[0]["pair_id"]] if len(pairs) == 1 else [])
     writer = Slow(output, provenance=Provenance({"steps": steps}))
     assert all(writer.folder(pair).is_complete(writer.provenance.describe(pair)["fingerprint"]) for pair in pairs)
+    values = [(writer.folder(pair).path / "value.txt").read_text() for pair in pairs]
+    assert all(value.endswith(f" {steps}") for value in values)
     assert {path.name for path in output.rglob(".*")} <= {".mine", ".a.claim"}
+    assert not list(output.rglob("*.kept-*")), "the program took a file of its own for one of somebody else"
 
 
 @pytest.mark.slow
