@@ -45,11 +45,11 @@ def export_on_demand(package: str, **names: Sequence[str]) -> None:
 def postponed_imports(*modules: str) -> Iterator[None]:
     """Let other packages import names of some modules without these modules.
 
-    Each name becomes a class of which nothing is an instance, and which imports its module when it is called. Modules
+    Each name becomes a class of which nothing is an instance, and which imports its module when it is used. Modules
     that are imported already stay as they are, and after the ``with`` block all are imported in the usual way.
 
     Args:
-        modules: full names of modules of which only functions and classes are imported by name.
+        modules: full names of modules of which only functions, classes and modules are imported by name.
 
     Example:
         >>> with postponed_imports("this"):
@@ -77,9 +77,22 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
+        return _Name(name, (), {"stand_in": self})
 
-        def call(_: type, *arguments: Any, **options: Any) -> Any:
-            self.leave()
-            return getattr(import_module(self.__name__), name)(*arguments, **options)
 
-        return type(name, (), {"__new__": call})
+class _Name(type):
+    """A name of a module that is imported when the name is called, or asked for anything."""
+
+    stand_in: _StandIn
+
+    def __call__(cls, *arguments: Any, **options: Any) -> Any:
+        return cls._found()(*arguments, **options)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._found(), name)
+
+    def _found(cls) -> Any:
+        cls.stand_in.leave()
+        return getattr(import_module(cls.stand_in.__name__), cls.__name__)

@@ -441,10 +441,13 @@ class RegistrationResult:
         fixed = self.fixed.as_tensor()
         found = {name: local_similarity(image, fixed, self.compared) for name, image in states.items()}
         if self.one_patient:
-            seen, first = self._seen, {name: image for name, image in states.items() if name != "lncc"}
-            alike = {name: local_similarity(image, fixed, seen) for name, image in first.items()}
-            found["likeness"] = max((value for value in alike.values() if not math.isnan(value)), default=math.nan)
-            start = before.get("aligned", before["moving"])
+            seen, start = self._seen, before.get("aligned", before["moving"])
+            alike = [
+                found[name] if seen is self.compared else local_similarity(image, fixed, seen)
+                for name, image in states.items()
+                if name != "lncc"
+            ]
+            found["likeness"] = max((value for value in alike if not math.isnan(value)), default=math.nan)
             found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, seen)
         return found
 

@@ -108,7 +108,7 @@ def test_an_inference_imports_no_phantoms_and_no_simpleitk() -> None:
 @pytest.fixture
 def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a module with a class and a function."""
-    text = "class Known:\n    pass\n\n\ndef double(x, *, plus=0):\n    return 2 * x + plus\n"
+    text = "class Known:\n    colors = ('red',)\n\n\ndef double(x, *, plus=0):\n    return 2 * x + plus\n"
     (tmp_path / "other_package.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "other_package", raising=False)
@@ -123,6 +123,8 @@ def test_names_of_a_postponed_module_import_it_when_they_are_called(other_packag
         assert not isinstance("anything", known)
     assert other_package not in sys.modules
     assert double(3, plus=1) == 7
+    assert known.colors == ("red",)
+    assert not hasattr(known, "shapes")
     real = importlib.import_module(other_package)
     assert real is not stand_in
     assert isinstance(known(), real.Known)

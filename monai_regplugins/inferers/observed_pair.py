@@ -255,10 +255,10 @@ def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
 
 
 def _smoothed_as_by(moving: WeightedImage, ddf: Tensor) -> WeightedImage:
-    r"""An image that lies still, smoothed as linear interpolation under a field smooths it.
+    r"""An image that lies still, smoothed half as much as linear interpolation under a field smooths it.
 
-    At a fraction f between two voxels that averages with variance f (1 - f) along the axis, as does
-    :math:`I + \frac{1}{2} f (1 - f) \, \partial^2 I`.
+    At a fraction f between two voxels interpolation averages with variance f (1 - f) along the axis, as does
+    :math:`I + \frac{1}{2} f (1 - f) \, \partial^2 I`; half of that second term is added.
     """
     image, fraction = moving.image.clone(), ddf - ddf.floor()
     counts = None if moving.weights is None else moving.weights > 0
