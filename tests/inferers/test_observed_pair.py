@@ -67,6 +67,17 @@ def test_what_is_held_out_moves_nothing(size: list[int]) -> None:
     torch.testing.assert_close(moving.image[inner], ramp[inner])
 
 
+@pytest.mark.parametrize("size", [(17, 13, 11), (23, 19)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_slab_by_slab_it_is_the_same(size: tuple[int, ...], masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    moving, fixed, mask = torch.rand(3, 1, 1, *size)
+    pair = ObservedPair(moving, fixed, (mask > 0.3).float() if masked else None, smoothing=0.75)
+    whole = pair.at([list(size)])[0][1].image
+    for voxels in (50, 700):
+        monkeypatch.setattr(fields, "SLAB_VOXELS", voxels)
+        torch.testing.assert_close(pair.at([list(size)])[0][1].image, whole)
+
+
 def test_the_true_field_is_judged_better_than_none_and_than_a_folded_one() -> None:
     scene = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(0).random((48, 48)), 2)).float()
     moving = ((scene - scene.min()) / (scene.max() - scene.min()))[None, None]
