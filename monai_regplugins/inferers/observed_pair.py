@@ -142,15 +142,14 @@ class ObservedPair:
         """The fixed image, of which the held-out voxels leave no trace in the others."""
         if self.smoothing == 0:
             return self._fixed
-        image, n = self._fixed.clone(), self._fixed.shape[2]
-        thickness = max(1, fields.SLAB_VOXELS * n // image.numel())
-        for first in range(0, n, thickness):  # means of all of a large image take many times its memory
-            last = min(n, first + thickness)
-            around, inner = slice(max(0, first - 1), last + 1), slice(min(1, first), min(1, first) + last - first)
+        image = self._fixed.clone()
+        for slab in fields.slabs(image.shape[2:], fields.SLAB_VOXELS):  # all at once would take many times its memory
+            first = max(0, slab.start - 1)
+            around, inner = slice(first, slab.stop + 1), slice(slab.start - first, slab.stop - first)
             counts = None if self._counts is None else self._counts[:, :, around]
             mean = _mean_of_neighbors(WeightedImage(self._fixed[:, :, around], counts))[:, :, inner]
-            slab = image[:, :, first:last]
-            slab.copy_(torch.where(self._unused[:, :, first:last], mean, slab))
+            part = image[:, :, slab]
+            part.copy_(torch.where(self._unused[:, :, slab], mean, part))
         return _smoothed(WeightedImage(image, self._counts), self.smoothing).image
 
     def _share(self, compared: Tensor) -> float:
