@@ -447,7 +447,7 @@ class RegistrationResult:
                 for name, image in states.items()
                 if name != "lncc"
             ]
-            found["likeness"] = max((value for value in alike if not math.isnan(value)), default=math.nan)
+            found["likeness"] = max(alike)  # NaN, if so, in all states: that is where the fixed image is flat
             found["unchanged_percent"] = unchanged_percent(start, states["lncc"], fixed, seen)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,14 @@ def test_whether_it_is_one_patient_is_seen_by_all_of_the_image_whatever_the_mask
     assert states[True]["likeness"] == states[False]["likeness"] == states[False]["lncc_before"]
     assert states[True]["unchanged_percent"] == states[False]["unchanged_percent"] == 100.0
     assert states[True]["lncc_before"] < states[True]["likeness"] - 0.1
+
+
+def test_of_a_flat_image_it_is_not_known_whether_it_is_one_patient() -> None:
+    images = {"moving": torch.rand(1, *SIZE), "fixed": torch.ones(1, *SIZE)}
+    item = ResampleToFixedd(keep_original=True)(
+        {**{key: MetaTensor(image, affine=AFFINE) for key, image in images.items()}, "pair_id": "a_to_b"}
+    )
+    targets = {key: item[key].as_tensor() for key in images} | {"spacing": item["spacing"]}
+    output = {"pred": {"ddf": torch.zeros(3, *SIZE), "warped": targets["moving"]}, "label": targets}
+    found = RegistrationResult(item, output, one_patient=True).evidence
+    assert all(math.isnan(found[name]) for name in ("likeness", "unchanged_percent", "lncc_before", "lncc"))

@@ -110,6 +110,9 @@ def test_a_field_that_is_not_finite_fails() -> None:
 
 
 def test_comparisons_with_nan_are_no_good_ones() -> None:
+    of_one = SANE | {"one_patient": 1.0, "lncc_before": math.nan, "lncc_aligned": 0.3, "likeness": 0.3}
+    assert any("too unlike for two of one patient" in reason for reason in judge(of_one).reasons)
+    assert judge(SANE | {"one_patient": 1.0, "likeness": math.nan}) == Verdict("PASS")
     kept = judge(SANE | {"unused": 0.40, "motion95": 0.0, "lncc": math.nan})
     assert any("no displacement was found" in reason for reason in kept.reasons)
 
