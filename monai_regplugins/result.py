@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_regplugins import figures
+from monai_regplugins.fields import sample_at
 from monai_regplugins.grids import (
     above_zero,
     as_meta_tensor,
@@ -29,7 +30,6 @@ from monai_regplugins.metrics.pair import measure_pair
 from monai_regplugins.transforms.measured import COVERED
 from monai_regplugins.transforms.warp_original import (
     WarpOriginald,
-    map_to_moving,
     resample_aligned,
     solved_inverse,
     total_displacement,
@@ -194,7 +194,8 @@ class RegistrationResult:
         points = self.item.get("fixed_landmarks", self.item.get("fixed_keypoints"))
         if points is None:
             return None
-        return map_to_moving(points, self.displacement, self.fixed.affine, self.moving.affine)
+        x = points.double()
+        return map_points(x + sample_at(self.ddf[None], x[None])[0], self._fixed_to_moving_voxels)
 
     @property
     def aligned(self) -> MetaTensor:

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-from monai.networks.layers import gaussian_1d
 from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import above_zero
-from monai_regplugins.losses.contrast import ContrastMap
+from monai_regplugins.inferers.gaussian import gaussian_mean
+from monai_regplugins.inferers.pair_contrast import in_contrast_of
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["Judge", "Judgement", "ObservedPair", "gaussian_mean", "held_out_voxels", "in_contrast_of"]
+__all__ = ["Judge", "Judgement", "ObservedPair", "held_out_voxels"]
 
 LATTICE = (1, 3, 2)  # no two of every eighth voxel along i + 3 j + 2 k share a face or an edge
 EVERY = 8
@@ -25,7 +25,6 @@ SAME_FOLDING = 0.01  # percent of the voxels: fields that differ by less are as 
 SMALLEST_SHARE = 1e-4  # of a voxel that counts; less is rounding
 JUDGE_SMOOTHING = 0.75  # voxels; else interpolation, which averages the moving image's noise, would look like a match
 STILL_SMOOTHING = 0.5  # of interpolation's variance: where both err equally by known displacements, either is kept
-LEAST_STEEPNESS = 1e-3  # variances of the image per squared voxel: less is that of noise
 
 
 def held_out_voxels(size: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -197,70 +196,6 @@ class ObservedPair:
         return [WeightedImage(image, _most(weights)) for image, weights in (_resized(smoothed, size) for size in sizes)]
 
 
-def in_contrast_of(
-    side: str, moving: WeightedImage, fixed: WeightedImage, ddf: Tensor
-) -> tuple[WeightedImage, WeightedImage]:
-    r"""Two images in the contrast of one of them, as far as a field matches them.
-
-    The other image is mapped by the regression of that one on it, see
-    :class:`~monai_regplugins.losses.contrast.ContrastMap`. Where an image is steep a small error of the field pairs
-    unlike intensities: each voxel counts by the inverse of the variance that this adds,
-    :math:`w = 1 / (|\nabla I|^2 / s_I + |\nabla J|^2 / s_J + \epsilon)` with the variances s of the images.
-
-    Args:
-        side: ``fixed`` or ``moving``, the image that is left as it is.
-        moving: the moving image.
-        fixed: the fixed image, on the same grid.
-        ddf: the field on that grid, ``(1, d, *spatial)``.
-
-    Returns:
-        The moving and the fixed image.
-    """
-    warped = fields.warp(moving.image, ddf, padding="border")
-    weights = (_steepness(warped) + _steepness(fixed.image)).add_(LEAST_STEEPNESS).reciprocal_()
-    if fixed.weights is not None:
-        weights *= fixed.weights
-    if moving.weights is not None:
-        weights *= fields.warp(moving.weights.float(), ddf, mode="nearest")
-    if side == "fixed":
-        return moving._replace(image=_mapped(moving.image, warped, fixed.image, weights)), fixed
-    return moving, fixed._replace(image=_mapped(fixed.image, fixed.image, warped, weights))
-
-
-def gaussian_mean(image: Tensor, sigma: float) -> Tensor:
-    """Smooth ``(B, C, *spatial)`` by a Gaussian; the border voxels continue beyond the image.
-
-    The same as a convolution, which on a CPU takes six times as long and several times the memory.
-
-    Args:
-        image: what to smooth.
-        sigma: standard deviation, voxels; 0 leaves the image as it is.
-
-    Example:
-        >>> gaussian_mean(torch.ones(1, 1, 8, 8), 0.75).std() < 1e-6
-        tensor(True)
-    """
-    sampled = gaussian_1d(torch.tensor(sigma), approx="sampled") if sigma else torch.ones(1)
-    weights = (sampled / sampled.sum()).tolist()  # a narrow one sums to more than 1
-    image = image.clone()
-    for axis in range(2, image.ndim):
-        across = 3 if axis == 2 else 2
-        thickness = max(1, fields.SLAB_VOXELS * image.shape[across] // image.numel())
-        for part in image.split(thickness, dim=across):
-            part.copy_(_mean_along(part, weights, axis))
-    return image
-
-
-def _mean_along(image: Tensor, weights: Sequence[float], axis: int) -> Tensor:
-    """Weighted mean along an axis, an odd number of voxels."""
-    n, reach = image.shape[axis], len(weights) // 2
-    continued = image.index_select(axis, torch.arange(-reach, n + reach, device=image.device).clamp(0, n - 1))
-    mean = torch.zeros_like(image)
-    for start, weight in enumerate(weights):
-        mean.add_(continued.narrow(axis, start, n), alpha=weight)
-    return mean
-
-
 def _smoothed_as_by(moving: WeightedImage, ddf: Tensor) -> WeightedImage:
     r"""An image that lies still, smoothed half as much as linear interpolation under a field smooths it.
 
@@ -283,24 +218,6 @@ def _smoothed_as_by(moving: WeightedImage, ddf: Tensor) -> WeightedImage:
 def _most(shares: Tensor | None) -> Tensor | None:
     """The voxels of which at least a half counts."""
     return None if shares is None else (shares >= 0.5).float()
-
-
-def _mapped(image: Tensor, one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """The image, each channel by the regression of one image on another; as it is where no voxel counts."""
-    if not bool(weights.any()):
-        return image
-    parts = [part.split(1, dim=1) for part in (image, one, other, weights)]
-    mapped = [ContrastMap.fitted(x, y, w)(values) for values, x, y, w in zip(*parts, strict=True)]
-    return torch.cat(mapped, dim=1)
-
-
-def _steepness(image: Tensor) -> Tensor:
-    """Squared gradient of a smoothed image, in variances of the image per squared voxel."""
-    smooth, total = gaussian_mean(image, JUDGE_SMOOTHING), torch.zeros_like(image)
-    for axis in range(2, image.ndim):
-        inner = total.narrow(axis, 1, image.shape[axis] - 2)
-        inner += (smooth.narrow(axis, 2, inner.shape[axis]) - smooth.narrow(axis, 0, inner.shape[axis])).square_() / 4
-    return total.div_(smooth.var().clamp_min(torch.finfo(image.dtype).tiny))
 
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:

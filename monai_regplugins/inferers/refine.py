@@ -18,8 +18,10 @@ from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.drivers import Drivers, PairDrivers
-from monai_regplugins.inferers.observed_pair import Judge, Judgement, ObservedPair, gaussian_mean, in_contrast_of
+from monai_regplugins.inferers.gaussian import gaussian_mean
+from monai_regplugins.inferers.observed_pair import Judge, Judgement, ObservedPair
 from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
+from monai_regplugins.inferers.pair_contrast import in_contrast_of
 from monai_regplugins.inferers.refined import (
     AtSize,
     OfField,
@@ -100,7 +102,7 @@ class RefinedInferer(Inferer):
 
     With the similarity ``auto`` the first level is optimized by the loss of images of one contrast. Where a map of the
     intensities of either image to those of the other, see
-    :func:`~monai_regplugins.inferers.observed_pair.in_contrast_of`, hardly raises the similarity, and the images share
+    :func:`~monai_regplugins.inferers.pair_contrast.in_contrast_of`, hardly raises the similarity, and the images share
     more information than without displacement, that is all, and costs next to nothing. Else the first level is
     optimized by ``mind`` too, and with either image mapped as the best of both and of no displacement states it, from
     there on. Of all these the field by which the images share most information on the held-out voxels goes on, with
@@ -243,14 +245,13 @@ class RefinedInferer(Inferer):
             targets |= {"moving": moving.float(), "fixed": fixed.float()}
             targets = {key: outside_inference(value) for key, value in targets.items()}
             pairs = [{key: value[b : b + 1] for key, value in targets.items()} for b in range(len(inputs))]
-            warped = result.pop("warped")  # as large as an image, and made anew
             if self.steps:
+                del result["warped"]  # as large as an image, and made anew
                 result.pop("uncertainty", None)
             found = [refine(u, pair) for u, pair in zip(result["ddf"].split(1), pairs, strict=True)]
             refined = {key: _batched([one[key] for one in found]) for key in found[0]}
             if self.steps == 0:
-                return result | refined | {"warped": warped}
-            del warped
+                return result | refined
             warped = fields.warp(targets["moving"], refined["ddf"], padding=self.inferer.padding)
             return result | refined | {"warped": warped}
 

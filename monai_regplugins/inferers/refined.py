@@ -143,11 +143,20 @@ class RefinedDisplacement(Refined):
     def field(self, size: list[int], unfolds: bool) -> Tensor:
         """The field on the image's grid."""
         ddf = zero_field(self.residual, size) if self.start is None else self.start.clone()
-        _add_resized(ddf, self.residual)
-        if unfolds:
+        _add_resized(ddf, self._unfolded() if unfolds else self.residual)
+        if unfolds:  # what the finer grid of the start, or interpolation, leaves
             finer = sum(n / m for n, m in zip(size, self.residual.shape[2:], strict=True)) / len(size)
             unfold(ddf, SIGMA * max(1.0, finer))
         return ddf
+
+    def _unfolded(self) -> Tensor:
+        """The residual with which the field has no folds at its size, where that costs a small part of the image."""
+        began = zero_field(self.residual, list(self.residual.shape[2:]))
+        if self.start is not None:
+            began = resized_field(self.start, list(began.shape[2:]))
+        ddf = began + self.residual
+        unfold(ddf)
+        return ddf - began
 
 
 @dataclass(frozen=True)

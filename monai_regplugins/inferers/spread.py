@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_regplugins.fields import central_difference
-from monai_regplugins.inferers.observed_pair import gaussian_mean
+from monai_regplugins.inferers.gaussian import gaussian_mean
 
 __all__ = ["STIFFER", "bending", "deviation"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_regplugins.inferers.observed_pair import gaussian_mean
+from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.metrics.regularity import folds_strict
 
 __all__ = ["unfold", "unfolded_field"]

@@ -12,7 +12,6 @@ __all__ = ["ContrastMap"]
 KNOTS = 128
 STIFFNESS = 1.0  # voxels that a unit second difference of the knots is worth
 OUTLIERS = 1e-3  # of the voxels at each end of the range, which is not to be spent on them
-SAMPLES = 2**20  # voxels that are used, most
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class ContrastMap:
             weights: w, the same shape, not all of them 0; ones by default.
         """
         w = torch.ones_like(image) if weights is None else weights
-        step = -(-image.numel() // SAMPLES)
-        x, y, w = (values.flatten()[::step].double() for values in (image, target, w))
+        x, y, w = (values.flatten().double() for values in (image, target, w))
         x, y, w = (values[w > 0] for values in (x, y, w))
         ordered = x.sort().values
         low, high = (float(ordered[int(at * (len(x) - 1))]) for at in (OUTLIERS, 1 - OUTLIERS))

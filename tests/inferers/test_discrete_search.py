@@ -7,7 +7,7 @@ import torch
 
 from monai_regplugins import fields
 from monai_regplugins.inferers.discrete_search import discrete_field
-from monai_regplugins.inferers.observed_pair import gaussian_mean
+from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.losses.instance import WeightedImage
 
 

@@ -25,7 +25,6 @@ from monai_regplugins.inferers import (
     SequenceInferer,
     StoppingRule,
 )
-from monai_regplugins.inferers.observed_pair import gaussian_mean
 from monai_regplugins.inferers.refine import RefinedInferer
 from monai_regplugins.inferers.spread import deviation
 from monai_regplugins.losses import (
@@ -512,13 +511,6 @@ class TestSmoothing:
             expected = ndimage.gaussian_filter(image[0, channel].numpy(), 0.8, mode="nearest")
             np.testing.assert_allclose(seen[0][key][0, 0], expected, atol=1e-3)
         assert torch.equal(result["warped"], fields.warp(image[:, :1], result["ddf"], padding="border"))
-
-    @pytest.mark.parametrize("sigma", [0.3, 0.75, 1.2])
-    @pytest.mark.parametrize("size", [(9, 3), (5, 8, 2)])
-    def test_noise_is_averaged_as_scipy_does(self, size: tuple[int, ...], sigma: float) -> None:
-        image = torch.rand(1, 1, *size)
-        expected = ndimage.gaussian_filter(image[0, 0].numpy(), sigma, mode="nearest")
-        np.testing.assert_allclose(gaussian_mean(image, sigma)[0, 0], expected, rtol=0, atol=1e-6)
 
     def test_noise_alone_moves_nothing(self) -> None:
         anatomy = smooth((32, 32), 3.0, 0)

@@ -78,6 +78,15 @@ class TestForms:
         assert folds[0] > 0 == folds[1]
 
 
+def test_far_from_folds_nothing_changes() -> None:
+    start, residual = torch.zeros(1, 2, 48, 48), torch.zeros(1, 2, 24, 24)
+    start[:, 1], residual[:, 0, 12, 12] = 0.3, 9.0
+    refined = RefinedDisplacement(start, residual)
+    before, after = (refined.outputs([48, 48], unfolds=unfolds)["ddf"] for unfolds in (False, True))
+    assert folding_strict(after[0])[0] == 0 < folding_strict(before[0])[0]
+    torch.testing.assert_close(after[..., :10], before[..., :10])
+
+
 def test_a_velocity_begins_at_the_logarithm() -> None:
     x = torch.pi * fields.identity_grid((16, 16))[None] / 15
     start = 2.0 * x.sin().square().prod(dim=1, keepdim=True) * torch.tensor([1.0, -0.7]).view(1, 2, 1, 1)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from monai_regplugins import fields
-from monai_regplugins.inferers.observed_pair import gaussian_mean
+from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.inferers.unfold import unfold, unfolded_field
 from monai_regplugins.metrics.regularity import folding_strict, folds_strict
 

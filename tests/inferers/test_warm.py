@@ -9,7 +9,7 @@ import torch
 
 from monai_regplugins import fields
 from monai_regplugins.inferers import PairInferer, RefinedInferer, WarmInferer
-from monai_regplugins.inferers.observed_pair import gaussian_mean
+from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.losses import InstanceLoss
 
 SIZE = (24, 20)
