@@ -43,7 +43,7 @@ DATA_SET = ("dataset_dir", "embedded_dir", "phantom")  # each of these chooses o
 
 # Of a training's loss; a registration calls those of its instance optimization by the same names. Weights bring them to
 # a training that goes on from them, but for published ones, of which those of the registration are known.
-OF_THE_LOSS = ("similarity_weight", "smoothness_weight", "smoothness_form")
+OF_THE_LOSS = ("similarity_weight", "smoothness_weight", "smoothness_form", "lncc_window")
 
 # Settings of one run, files, and noise, which regularizes a training and measures the uncertainty of a registration.
 OF_A_RUN = frozenset(

@@ -114,13 +114,13 @@ class TestPrecedence:
         ]
 
     def test_the_preset_is_in_between(self, bundle: Path, tmp_path: Path, said: Log) -> None:
-        ckpt = weights_with(tmp_path / "own.pt", settings={"window": [0, 1], "lncc_window": 7})
+        ckpt = weights_with(tmp_path / "own.pt", settings={"window": [0, 1], "geometry": "other"})
         parser = settled(bundle, ckpt=ckpt, preset="hippocampus", refine_folding=2.0)
-        found = [parser[key] for key in ("window", "lncc_window", "refine_folding", "spatial_size")]
-        assert found == [[], 7, 2.0, [36, 48, 36]]
+        found = [parser[key] for key in ("window", "geometry", "refine_folding", "spatial_size")]
+        assert found == [[], "other", 2.0, [36, 48, 36]]
         assert parser.get_parsed_content("ckpt") == ckpt
         assert said.messages == [
-            f"The weights '{ckpt}' bring lncc_window 7.",
+            f"The weights '{ckpt}' bring geometry other.",
             f"The preset 'hippocampus' overrules the weights '{ckpt}': window [] instead of [0, 1].",
         ]
 
@@ -199,13 +199,14 @@ class TestRecord:
 
     def test_the_loss_of_a_training_is_not_that_of_the_optimization(self, bundle: Path, tmp_path: Path) -> None:
         """A training that goes on from the weights keeps it; a registration has its own."""
-        given = {"smoothness_weight": 0.05, "smoothness_form": "l1", "similarity_weight": 9.0, "mask_threshold": 0.5}
+        given = {"smoothness_weight": 0.05, "smoothness_form": "l1", "similarity_weight": 9.0, "lncc_window": 11}
+        given |= {"mask_threshold": 0.5}
         record = training_record(configuration(bundle, "train", **given))
         ckpt = weights_with(tmp_path / "own.pt", **record)
         expected = configuration(bundle, "inference")
         found = settled(bundle, "inference", ckpt=ckpt)
         again = settled(bundle, "train", ckpt=ckpt)
-        for key in ("smoothness_weight", "smoothness_form", "similarity_weight"):
+        for key in ("smoothness_weight", "smoothness_form", "similarity_weight", "lncc_window"):
             assert found.get_parsed_content(key) == expected.get_parsed_content(key) != given[key]
             assert again.get_parsed_content(key) == given[key]
         assert found.get_parsed_content("mask_threshold") == 0.5

@@ -54,6 +54,7 @@ TRANSFORMS = ("displacement", "velocity")
 NETWORK, ALIGNED, SEARCHED = "the network's field", "the aligned pair", "the discrete search"
 PERFECT = {"lncc": -1.0, "mse": 0.0}
 ALIKE = 0.07  # of what is missing: a map of intensities adds no more to the similarity of images of one contrast
+NEARLY = 2  # times as many voxels as the last level: the images themselves take its place
 LITTLE = 0.01  # missing similarity: less is not worth the while
 FEW = 0.01  # of the voxels above the threshold
 
@@ -136,7 +137,8 @@ class RefinedInferer(Inferer):
         learning_rate: approximate maximum displacement of a node per step, in voxels.
         spatial_size: grid size of the first level, such as that of the training; -1 (or an empty list) keeps an axis as
             it is. The network's field keeps its resolution.
-        levels: number of levels; each doubles the size of the previous one, up to that of the image.
+        levels: number of levels; each doubles the size of the previous one, up to that of the image. The image's size
+            takes the place of the last of several levels where it has at most twice as many voxels.
         full_resolution: whether the size of the image is one level more. Above two million voxels the loss is computed
             in slabs, see :class:`~monai_regplugins.losses.slabs.SlabLoss`: the same, in less memory.
         smoothing: standard deviation of the Gaussian that smooths both images for the loss, in image voxels.
@@ -472,6 +474,8 @@ class RefinedInferer(Inferer):
             if doubled == sizes[-1]:
                 break
             sizes.append(doubled)
+        if len(sizes) > 1 and math.prod(native) <= NEARLY * math.prod(sizes[-1]):
+            sizes[-1] = native
         return sizes
 
     def _full(self, native: list[int], sizes: list[list[int]]) -> list[list[int]]:

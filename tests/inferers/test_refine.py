@@ -234,6 +234,19 @@ class TestLevels:
         torch.testing.assert_close(slabs, whole, atol=0.01, rtol=0)
         assert error(slabs, true_ddf) < 0.5 * error(torch.zeros_like(true_ddf), true_ddf)
 
+    @pytest.mark.parametrize(("levels", "last"), [(3, (40, 40)), (2, (16, 16)), (1, (8, 8))])
+    def test_images_that_are_little_finer_take_the_place_of_the_last_level(
+        self, levels: int, last: tuple[int, int]
+    ) -> None:
+        seen: list[torch.Size] = []
+
+        def loss(pred: Tensors, targets: Tensors) -> torch.Tensor:
+            seen.append(targets["fixed"].shape[2:])
+            return pred["warped"].square().mean()
+
+        refined(loss, 1, spatial_size=[8, 8], levels=levels)(torch.rand(1, 2, 40, 40), always(torch.ones(1, 2, 40, 40)))
+        assert seen[-1] == last
+
     def test_what_is_far_is_found_on_the_coarse_levels(self) -> None:
         """Fine texture repeats within a few voxels and misleads; the structures beneath it do not."""
         noise = np.random.default_rng(0).normal(size=(96, 96))
