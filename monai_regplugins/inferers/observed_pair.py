@@ -13,7 +13,7 @@ from monai_regplugins import fields
 from monai_regplugins.checks import InputError
 from monai_regplugins.grids import above_zero
 from monai_regplugins.inferers.gaussian import gaussian_mean
-from monai_regplugins.inferers.pair_contrast import in_contrast_of
+from monai_regplugins.inferers.pair_contrast import in_contrast_of, without_bias
 from monai_regplugins.losses.instance import InstanceLoss, WeightedImage
 from monai_regplugins.transforms.prepare import resize_image
 
@@ -135,6 +135,12 @@ class ObservedPair:
         ddf, other = fields.resize(ddf, list(self._fixed.shape[2:])), copy.copy(self)
         pair = WeightedImage(self._moving, self._moving_mask), WeightedImage(self._fixed, self._used)
         (other._moving, _), (other._fixed, _) = in_contrast_of(side, *pair, ddf)
+        return other
+
+    def without_bias(self, bias: Tensor) -> ObservedPair:
+        """The pair with its fixed image divided by a bias of any size, see :func:`bias_of`."""
+        other = copy.copy(self)
+        other._fixed = without_bias(self._fixed, bias)
         return other
 
     def _smoothed_fixed(self) -> Tensor:

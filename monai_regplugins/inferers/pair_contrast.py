@@ -14,14 +14,18 @@ from monai_regplugins import fields
 from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.losses.contrast import ContrastMap
 from monai_regplugins.losses.instance import WeightedImage
+from monai_regplugins.transforms.prepare import resize_image
 
-__all__ = ["in_contrast_of"]
+__all__ = ["bias_of", "in_contrast_of", "without_bias"]
 
 SAMPLES = 2**20  # voxels whose intensities state a contrast, about
 SLAB = 2**22  # voxels of which these are taken at a time: the whole of an image would take many times its memory
 EDGE = 0.75  # voxels, the scale of a gradient
 REACH = 4  # voxels that smoothing by this and a difference see
 LEAST_STEEPNESS = 1e-3  # variances of the image per squared voxel: less is that of noise
+BIAS_SCALE = {2: 0.15, 3: 0.1}  # of the shortest axis, deviation of the Gaussian; in 2D fewer voxels state a bias
+NEGATIVE = 0.01  # of the mean magnitude, what noise leaves below zero
+DARK = 0.05  # of the mean intensity, added to both means: nothing is known where both images are dark
 
 Read: TypeAlias = Callable[[slice], Tensor]  # a part of an image along its first axis
 
@@ -63,6 +67,46 @@ def in_contrast_of(
     if side == "fixed":
         return moving._replace(image=_mapped(moving.image, one.values, other.values, weights)), fixed
     return moving, fixed._replace(image=_mapped(fixed.image, other.values, one.values, weights))
+
+
+def bias_of(moving: WeightedImage, fixed: WeightedImage, ddf: Tensor) -> Tensor | None:
+    r"""The ratio of the local brightness of two images, as far as a field matches them: of their bias fields.
+
+    .. math::
+        b = \frac{G (w J) + \epsilon \bar J}{G (w \, I \circ \phi) + \epsilon \, \overline{I \circ \phi}}
+
+    with a wide Gaussian G, the weights w of both images and the means of the images over them.
+
+    Args:
+        moving: the moving image I.
+        fixed: the fixed image J, on the same grid.
+        ddf: the field on that grid, ``(1, d, *spatial)``.
+
+    Returns:
+        b, ``(1, C, *spatial)``; None where an image has more than noise below zero: intensities are no multiples then.
+
+    Example:
+        >>> image = torch.rand(1, 1, 16, 16)
+        >>> bias_of(WeightedImage(image), WeightedImage(3 * image), torch.zeros(1, 2, 16, 16)).mean()
+        tensor(3.0000)
+    """
+    if any(bool(-image.clamp(max=0).mean() > NEGATIVE * image.abs().mean()) for image in (moving.image, fixed.image)):
+        return None
+    one, counts = fields.warp(moving.image, ddf, padding="border"), torch.ones_like(fixed.image[:, :1])
+    if moving.weights is not None:
+        counts = counts * fields.warp(moving.weights.float(), ddf, mode="nearest")
+    if fixed.weights is not None:
+        counts = counts * fixed.weights
+    sigma = BIAS_SCALE[ddf.ndim - 2] * min(ddf.shape[2:])
+    spread = [gaussian_mean(counts * image, sigma) for image in (fixed.image, one)]
+    least = [DARK * image.mean(dim=list(range(2, image.ndim)), keepdim=True) for image in spread]
+    tiny = torch.finfo(one.dtype).tiny
+    return (spread[0] + least[0]).clamp_min(tiny) / (spread[1] + least[1]).clamp_min(tiny)
+
+
+def without_bias(image: Tensor, bias: Tensor) -> Tensor:
+    """The fixed image divided by :func:`bias_of` a pair of any size."""
+    return resize_image(bias[0], list(image.shape[2:]))[None].reciprocal_().mul_(image)
 
 
 class _Samples(NamedTuple):

@@ -21,7 +21,7 @@ from monai_regplugins.inferers.drivers import Drivers, PairDrivers
 from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.inferers.observed_pair import Judge, Judgement, ObservedPair
 from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
-from monai_regplugins.inferers.pair_contrast import in_contrast_of
+from monai_regplugins.inferers.pair_contrast import bias_of, in_contrast_of, without_bias
 from monai_regplugins.inferers.refined import (
     AtSize,
     OfField,
@@ -69,11 +69,22 @@ class _Course(NamedTuple):
     driving: PairDrivers
     judge: Judge
     contrast: str = ""
+    unbiased: bool = False
 
     @property
     def judged_by(self) -> InstanceLoss:
         """A loss of the images as they are: that of mapped ones would favor the field by which they were mapped."""
         return self.loss.taking("nmi") if self.contrast else self.loss
+
+    def __str__(self) -> str:
+        return "".join(
+            (
+                f"{self.refined} by {self.loss.similarity}",
+                f" in the contrast of the {self.contrast} image" if self.contrast else "",
+                " without the bias of the fixed image" if self.unbiased else "",
+                f" from {self.start}",
+            )
+        )
 
 
 class RefinedInferer(Inferer):
@@ -104,10 +115,11 @@ class RefinedInferer(Inferer):
     With the similarity ``auto`` the first level is optimized by the loss of images of one contrast. Where a map of the
     intensities of either image to those of the other, see
     :func:`~monai_regplugins.inferers.pair_contrast.in_contrast_of`, hardly raises the similarity, and the images share
-    more information than without displacement, that is all, and costs next to nothing. Else the first level is
-    optimized by ``mind`` too, and with either image mapped as the best of both and of no displacement states it, from
-    there on. Of all these the field by which the images share most information on the held-out voxels goes on, with
-    its loss.
+    more information than without displacement, that is all, and costs next to nothing; nor does a bias of the fixed
+    image, see :func:`~monai_regplugins.inferers.pair_contrast.bias_of`. Else the first level is optimized by ``mind``
+    too, and with either image mapped as the best of both and of no displacement states it, from there on. Of all these
+    the field by which the images share most information on the held-out voxels goes on, with its loss. A bias by which
+    they match better than by any map is removed first.
 
     With the transform ``velocity`` the nodes are those of a stationary velocity field, of which the field is the
     exponential,
@@ -303,11 +315,9 @@ class RefinedInferer(Inferer):
         if "fixed_mask" in masks:
             refined = refined.faded(masks["fixed_mask"])
         if not self.judged:
-            logger.info("refined: %s by %s", refined, course.loss.similarity)
+            logger.info("refined: %s", course._replace(refined=refined))
             outputs = refined.outputs(list(ddf.shape[2:]), unfolds=True) | seen
             return outputs | driving.outputs() | self._uncertainty(course, outputs["ddf"])
-        if course.contrast:
-            judge = self._judge(course.judged_by, observed, driving, size)
         field = refined.at(size)
         aligned, predicted = judge(zero_field(ddf, size), field), judge(resized_field(ddf, size))
         found = judge(field)
@@ -315,11 +325,8 @@ class RefinedInferer(Inferer):
             refined = refined.still()
             found = aligned
         logger.info(
-            "refined: %s by %s%s from %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
-            refined,
-            course.loss.similarity,
-            f" in the contrast of the {course.contrast} image" if course.contrast else "",
-            course.start,
+            "refined: %s; similarity on unused voxels %.4f, %.4f of the aligned pair%s",
+            course._replace(refined=refined),
             found.similarity,
             aligned.similarity,
             ", which is kept" if found is aligned else "",
@@ -345,7 +352,7 @@ class RefinedInferer(Inferer):
         native = list(ddf.shape[2:])
         sizes = self._sizes(native)
         levels = [*sizes, *self._full(native, sizes)]
-        pairs = dict(zip(map(tuple, levels), observed.at(levels), strict=True))
+        pairs: Pairs = dict(zip(map(tuple, levels), observed.at(levels), strict=True))
         first = partial(
             self._first_level,
             ddf=ddf,
@@ -356,9 +363,11 @@ class RefinedInferer(Inferer):
         )
         own = observed.loss_of_pair(loss.of_one_contrast())
         course = first(own)
-        if loss.similarity == "auto" and self._differs_in_contrast(course, pairs[tuple(sizes[0])]):
+        if loss.similarity == "auto" and self._differs_in_contrast(
+            course, pairs[tuple(sizes[0])], pairs[tuple(sizes[-1])]
+        ):
             free = first(observed.loss_of_pair(loss.taking("mind")))
-            course = self._best_contrast(course, free, ddf, observed, sizes)
+            course, observed, pairs = self._best_contrast(course, free, ddf, observed, pairs)
         for size in levels[1:]:
             course = self._next_level(course, ddf, observed, pairs, size)
         return course
@@ -387,36 +396,64 @@ class RefinedInferer(Inferer):
         """What judges fields of a size, by the voxels that were held out and by what drives."""
         return observed.judge(loss, size, self.inferer.padding, driving.loss(size) if self.drivers else None)
 
-    def _differs_in_contrast(self, course: _Course, pair: Images) -> bool:
-        """Whether a map of intensities improves the match, or what was found has lost mutual information."""
-        ddf, padding = course.refined.at(list(pair[1].image.shape[2:])), self.inferer.padding
-        pairs = [pair, *(in_contrast_of(side, *pair, ddf) for side in IMAGE_KEYS)]
-        plain, *mapped = (float(course.loss.similarity_of_pair(*each, padding)(ddf)) for each in pairs)
+    def _differs_in_contrast(self, course: _Course, first: Images, last: Images) -> bool:
+        """Whether a map of intensities or a bias improves the match, or what was found has lost information."""
+        ddf, padding = course.refined.at(list(first[1].image.shape[2:])), self.inferer.padding
+        plain, *mapped = (
+            float(course.loss.similarity_of_pair(*each, padding)(ddf)) for each in _contrasts(first, ddf, None)
+        )
         if plain - min(mapped) > ALIKE * max(plain - PERFECT[course.loss.similarity], LITTLE):
             return True
-        shared = course.loss.taking("nmi").similarity_of_pair(*pair, padding)
+        bias = bias_of(*first, ddf)
+        if bias is not None and self._differs_by_bias(course, course.loss, last, bias):
+            return True
+        shared = course.loss.taking("nmi").similarity_of_pair(*first, padding)
         return bool(shared(ddf) > shared(torch.zeros_like(ddf)))
 
+    def _differs_by_bias(self, course: _Course, loss: InstanceLoss, pair: Images, bias: Tensor) -> bool:
+        """Whether a pair matches much better without a bias than as it is, or by a map of intensities."""
+        ddf = course.refined.at(list(pair[1].image.shape[2:]))
+        *others, unbiased = (
+            float(loss.similarity_of_pair(*each, self.inferer.padding)(ddf)) for each in _contrasts(pair, ddf, bias)
+        )
+        plain, best = others[0], min(others)
+        return best - unbiased > ALIKE * max(plain - PERFECT[loss.similarity], LITTLE)
+
     def _best_contrast(
-        self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, sizes: list[list[int]]
-    ) -> _Course:
+        self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs
+    ) -> tuple[_Course, ObservedPair, Pairs]:
         """Of the results without and with descriptors, no displacement, and those in one contrast, the best.
 
-        What all share, whatever their contrast, is mutual information.
-        """
-        last = sizes[-1]
-        shared = observed.judge(same.loss.taking("nmi"), last, self.inferer.padding)
+        What all share, whatever their contrast, is mutual information. A bias that the best of the first three states
+        is removed, once for all, if that raises the similarity more than any map of intensities does, and the mutual
+        information above that of all others.
 
-        def information(course: _Course) -> float:
-            return shared(course.refined.at(last)).similarity
+        Returns:
+            The best, the pair, and it at all sizes.
+        """
+        sizes = self._sizes(list(ddf.shape[2:]))
+        first, last = sizes[0], sizes[-1]
+
+        def judged(pair: ObservedPair, *courses: _Course) -> tuple[float, _Course]:
+            judge = pair.judge(same.loss.taking("nmi"), last, self.inferer.padding)
+            found = [(judge(course.refined.at(last)).similarity, course) for course in courses]
+            return max(found, key=lambda one: one[0])
+
+        def mapped(begun: _Course, pair: ObservedPair, pairs: Pairs, contrasts: Sequence[str]) -> list[_Course]:
+            begun = begun._replace(loss=same.loss)
+            return [self._next_level(begun._replace(contrast=to), ddf, pair, pairs, first) for to in contrasts]
 
         still = same._replace(start=ALIGNED, refined=same.refined.still())
-        begun = max(same, free, still, key=information)
-        mapped = [
-            self._next_level(begun._replace(loss=same.loss, contrast=side), ddf, observed, {}, sizes[0])
-            for side in IMAGE_KEYS
-        ]
-        return max(begun, *mapped, key=information)
+        _, begun = judged(observed, same, free, still)
+        information, best = judged(observed, begun, *mapped(begun, observed, pairs, IMAGE_KEYS))
+        bias = bias_of(*pairs[tuple(first)], begun.refined.at(first))
+        if bias is not None and self._differs_by_bias(begun, same.loss, pairs[tuple(last)], bias):
+            other = observed.without_bias(bias)
+            if judged(other, begun)[0] > information:
+                observed, pairs = other, dict(zip(pairs, other.at([list(size) for size in pairs]), strict=True))
+                begun = begun._replace(unbiased=True)
+                _, best = judged(observed, begun, *mapped(begun, observed, pairs, ("", *IMAGE_KEYS)))
+        return best._replace(judge=self._judge(best.judged_by, observed, best.driving, last)), observed, pairs
 
     def _next_level(
         self, course: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs, size: list[int]
@@ -522,6 +559,13 @@ def _outcome(
         "unused_similarity": like.new_tensor([[aligned.similarity, found.similarity]]),
         "network_folding": like.new_tensor([predicted.folding_percent]),
     }
+
+
+def _contrasts(pair: Images, ddf: Tensor, bias: Tensor | None) -> list[Images]:
+    """A pair as it is, in the contrast of either image, and without a bias of the fixed image if there is one."""
+    moving, fixed = pair
+    found = [pair, *(in_contrast_of(side, *pair, ddf) for side in IMAGE_KEYS)]
+    return found if bias is None else [*found, (moving, fixed._replace(image=without_bias(fixed.image, bias)))]
 
 
 def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from monai_regplugins.inferers import pair_contrast
 from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.inferers.observed_pair import ObservedPair
-from monai_regplugins.inferers.pair_contrast import in_contrast_of
+from monai_regplugins.inferers.pair_contrast import bias_of, in_contrast_of, without_bias
 from monai_regplugins.losses.instance import WeightedImage
 
 
@@ -62,3 +62,25 @@ def test_without_a_common_voxel_images_keep_their_contrast() -> None:
         moving, fixed = in_contrast_of(side, *pair, torch.zeros(1, 2, 8, 8))
         assert torch.equal(moving.image, image)
         assert torch.equal(fixed.image, 1 - image)
+
+
+def test_a_bias_is_found_where_both_images_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = 0.2 + gaussian_mean(torch.rand(1, 1, 32, 32, 32, generator=generator), 1.0)
+    true = 1 + 0.3 * torch.linspace(-1, 1, 32).expand(1, 1, 32, 32, 32)
+    mask = torch.ones_like(image)
+    mask[:, :, :4] = 0
+    fixed = torch.where(mask > 0, true * image, 9.0)
+    bias = bias_of(WeightedImage(image), WeightedImage(fixed, mask), torch.zeros(1, 3, 32, 32, 32))
+    assert bias is not None
+    inner = (..., slice(4, -4))
+    torch.testing.assert_close(bias[:, :, 8:][inner], true[:, :, 8:][inner], atol=0.03, rtol=0)
+    unbiased = without_bias(image * true, bias)
+    assert (unbiased - image)[:, :, 8:][inner].abs().max() < 0.05
+
+
+def test_of_intensities_below_zero_nothing_is_a_multiple() -> None:
+    image, still = torch.rand(1, 1, 16, 16), torch.zeros(1, 2, 16, 16)
+    assert bias_of(WeightedImage(image - 0.5), WeightedImage(image), still) is None
+    assert bias_of(WeightedImage(image), WeightedImage(-image), still) is None
+    assert bias_of(WeightedImage(image - 0.005), WeightedImage(image), still) is not None

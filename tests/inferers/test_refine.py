@@ -25,6 +25,7 @@ from monai_regplugins.inferers import (
     SequenceInferer,
     StoppingRule,
 )
+from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.inferers.refine import RefinedInferer
 from monai_regplugins.inferers.spread import deviation
 from monai_regplugins.losses import (
@@ -740,6 +741,24 @@ class TestNeverWorseThanAligned:
         auto, plain = (refined(InstanceLoss(name), 60, **self.options())(image, no_motion) for name in ("auto", "lncc"))
         assert auto["contrast_free"].tolist() == [0.0]
         assert torch.equal(auto["ddf"], plain["ddf"])
+
+    def test_a_bias_field_is_removed(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(1, 1, 32, 32, 32, generator=generator)
+        moving = (8 * gaussian_mean(noise, 2.0) - 3.5).clamp(0, 1) + 0.2
+        true_ddf = 30 * gaussian_mean(torch.randn(1, 3, 32, 32, 32, generator=generator), 5.0)
+        bias = torch.exp(8 * gaussian_mean(torch.randn(1, 1, 32, 32, 32, generator=generator), 8.0))
+        fixed = fields.warp(moving, true_ddf, padding="border")
+        options: dict[str, Any] = {"spatial_size": [16] * 3, "levels": 2, "smoothing": 0.75}
+        found = {}
+        for name, image in (("equal", fixed), ("auto", bias * fixed), ("lncc", bias * fixed)):
+            inferer = refined(InstanceLoss("auto" if name == "auto" else "lncc"), 40, **options)
+            found[name] = error(inferer(torch.cat([moving, image], dim=1), no_motion)["ddf"], true_ddf)
+        assert [" without the bias of the fixed image " in line for line in caplog.messages] == [False, True, False]
+        before = error(torch.zeros_like(true_ddf), true_ddf)
+        assert found["equal"] < 0.3 * before
+        assert found["auto"] < 0.8 * found["lncc"]
 
     @pytest.mark.parametrize(
         ("side", "options"),
