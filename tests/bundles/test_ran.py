@@ -222,7 +222,9 @@ def test_the_hippocampus_overlay_fits_each_configuration_and_its_weights_the_net
     ran = repository / "bundles" / "ran"
     overlay = json.loads((ran / "configs" / "hippocampus.json").read_text())
     plain = json.loads((ran / "configs" / f"{name}.json").read_text())
-    assert overlay.keys() - plain.keys() <= ({"refine_smoothing", "refine_folding"} if name == "train" else set())
+    assert overlay.keys() - plain.keys() <= (
+        {"refine_smoothing", "refine_folding", "refine_bending"} if name == "train" else set()
+    )
     parser = ConfigParser({**plain, **overlay, "bundle_root": str(ran)})
     weights = read_weights(Path(parser.get_parsed_content("ckpt")))
     parser.get_parsed_content("network_def").load_state_dict(weights)
