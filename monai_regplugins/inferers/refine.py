@@ -434,8 +434,10 @@ class RefinedInferer(Inferer):
         sizes = self._sizes(list(ddf.shape[2:]))
         first, last = sizes[0], sizes[-1]
 
-        def judged(pair: ObservedPair, *courses: _Course) -> tuple[float, _Course]:
-            judge = pair.judge(same.loss.taking("nmi"), last, self.inferer.padding)
+        def by_information(pair: ObservedPair) -> Judge:
+            return pair.judge(same.loss.taking("nmi"), last, self.inferer.padding)
+
+        def judged(judge: Judge, *courses: _Course) -> tuple[float, _Course]:
             found = [(judge(course.refined.at(last)).similarity, course) for course in courses]
             return max(found, key=lambda one: one[0])
 
@@ -444,15 +446,17 @@ class RefinedInferer(Inferer):
             return [self._next_level(begun._replace(contrast=to), ddf, pair, pairs, first) for to in contrasts]
 
         still = same._replace(start=ALIGNED, refined=same.refined.still())
-        _, begun = judged(observed, same, free, still)
-        information, best = judged(observed, begun, *mapped(begun, observed, pairs, IMAGE_KEYS))
+        shared = by_information(observed)
+        _, begun = judged(shared, same, free, still)
+        information, best = judged(shared, begun, *mapped(begun, observed, pairs, IMAGE_KEYS))
         bias = bias_of(*pairs[tuple(first)], begun.refined.at(first))
         if bias is not None and self._differs_by_bias(begun, same.loss, pairs[tuple(last)], bias):
             other = observed.without_bias(bias)
-            if judged(other, begun)[0] > information:
+            shared = by_information(other)
+            if judged(shared, begun)[0] > information:
                 observed, pairs = other, dict(zip(pairs, other.at([list(size) for size in pairs]), strict=True))
                 begun = begun._replace(unbiased=True)
-                _, best = judged(observed, begun, *mapped(begun, observed, pairs, ("", *IMAGE_KEYS)))
+                _, best = judged(shared, begun, *mapped(begun, observed, pairs, ("", *IMAGE_KEYS)))
         return best._replace(judge=self._judge(best.judged_by, observed, best.driving, last)), observed, pairs
 
     def _next_level(

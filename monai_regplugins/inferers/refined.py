@@ -151,12 +151,9 @@ class RefinedDisplacement(Refined):
 
     def _unfolded(self) -> Tensor:
         """The residual with which the field has no folds at its size, where that costs a small part of the image."""
-        began = zero_field(self.residual, list(self.residual.shape[2:]))
-        if self.start is not None:
-            began = resized_field(self.start, list(began.shape[2:]))
-        ddf = began + self.residual
-        unfold(ddf)
-        return ddf - began
+        folded = self.at(list(self.residual.shape[2:]))
+        unfold(ddf := folded.clone())
+        return self.residual + (ddf - folded)
 
 
 @dataclass(frozen=True)
