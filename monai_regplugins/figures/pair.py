@@ -39,17 +39,14 @@ PANEL, GAP = 2.53, 0.07  # inches: the width of a panel, and what lies between t
 ROW_GAP, HEAD = 0.14, 0.7  # between two rows, and above the first for the titles
 DIGIT, KEY_SIZE = 0.08, 9.5  # of the numbers of labels: inches, points
 BAR = (0.06, 0.08, 0.9)  # of the scale of the displacement: distance to the edges of its panel, width, height
-LETTER = 0.05  # inches: the distance of a letter of the body's directions to its edge
+LETTER = 0.1  # inches: the distance of the middle of a letter of the body's directions to its edge
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 MASK_KEYS = ("fixed_mask", "moving_mask", "warped_mask")
 POINT_KEYS = (("fixed_landmarks", "moving_landmarks"), ("fixed_keypoints", "moving_keypoints"))
 NEAR = 1.5  # voxels from a plane, within which points are drawn in it
 LEFT_OUT, SHADE = (0.16, 0.23, 0.38), 0.75  # color of what does not count, and how much of an image it covers
-READABLE: dict[str, Any] = {  # on bright colors and lines
-    "fontsize": 7.5,
-    "zorder": 3,
-    "bbox": {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0},
-}
+SHADOW: dict[str, Any] = {"color": "black", "alpha": 0.6, "linewidth": 0, "zorder": 3}  # behind what is written
+SMALL: dict[str, Any] = {"color": "white", "fontsize": 7.5, "zorder": 3.1}
 
 
 class DrawnImage(NamedTuple):
@@ -277,9 +274,8 @@ def pair_figure(
     _draw_scale(axes, rows[0][-1], longest, most)
     if known := [one.label for one in columns if one.label is not None]:
         _draw_key(axes, rows[0][0], known[0])
-    axes.add_collection(
-        LineCollection([panel.outline() for row in rows for panel in row], colors="black", linewidths=0.8)
-    )
+    frames = [panel.outline() for row in rows for panel in row]
+    axes.add_collection(LineCollection(frames, colors="black", linewidths=0.8), autolim=False)
     _write_titles(axes, rows[0], _column_titles(values, columns, most), title)
     return axes.figure  # type: ignore[return-value]
 
@@ -388,7 +384,8 @@ def _draw_points(axes: Axes, panels: Sequence[Panel], columns: Sequence[_Column]
         errors = np.zeros_like(points) if one.errors is None else one.errors
         shape = plane.cut(one.image).shape
         ends = [panel.place(place[near][:, axis], shape) for place in (points, points + errors)]
-        axes.add_collection(LineCollection(list(np.stack(ends, axis=1)), colors="yellow", linewidths=0.9))
+        lines = LineCollection(list(np.stack(ends, axis=1)), colors="yellow", linewidths=0.9)
+        axes.add_collection(lines, autolim=False)
         axes.plot(*ends[0].T, "+", color="yellow", markersize=4, markeredgewidth=0.8)
 
 
@@ -404,7 +401,8 @@ def _draw_scale(axes: Axes, panel: Panel, longest: float, most: float) -> None:
         corners = [(left, top - head), (left + width / 2, top), (left + width, top - head)]
         axes.add_patch(Polygon(corners, facecolor=colormaps["viridis"](1.0), zorder=3))
     for place, text, side in ((top - head, _mm(longest), "top"), (bottom, "0", "bottom")):
-        axes.text(left + width + 0.04, place, text, color="white", va=side, **READABLE)
+        room = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
+        axes.text(left + width + 0.04, place, text, va=side, bbox=room, **SMALL)
 
 
 def _mm(length: float) -> str:
@@ -419,27 +417,28 @@ def _draw_letters(axes: Axes, panel: Panel, plane: Plane) -> None:
     left, right = sorted((panel.left, panel.right))
     bottom, top = sorted((panel.bottom, panel.top))
     middle = (left + right) / 2, (bottom + top) / 2
-    first, last = plane.letters, [OPPOSITE[letter] for letter in plane.letters]
-    for place, text, side in (
-        ((left + LETTER, middle[1]), first[0], ("left", "center")),
-        ((right - LETTER, middle[1]), last[0], ("right", "center")),
-        ((middle[0], top - LETTER), first[1], ("center", "top")),
-        ((middle[0], bottom + LETTER), last[1], ("center", "bottom")),
-    ):
-        axes.text(*place, text, color="white", ha=side[0], va=side[1], **READABLE)
+    letters = [letter for first in plane.letters for letter in (first, OPPOSITE[first])]
+    places = [(left + LETTER, middle[1]), (right - LETTER, middle[1])]
+    places += [(middle[0], top - LETTER), (middle[0], bottom + LETTER)]
+    across, up = zip(*places, strict=True)
+    axes.scatter(across, up, 120, marker="s", **SHADOW)  # much faster than a box about each
+    for letter, place in zip(letters, places, strict=True):
+        axes.text(*place, letter, ha="center", va="center_baseline", **SMALL)
 
 
 def _draw_key(axes: Axes, panel: Panel, labels: Array) -> None:
     """Write the numbers of the labels in their colors into the lower left corner of a panel, as many as have room."""
     left, bottom = min(panel.left, panel.right) + BAR[0], min(panel.bottom, panel.top) + 0.04
-    end, style = max(panel.left, panel.right) - 3 * DIGIT, READABLE | {"fontsize": KEY_SIZE, "fontweight": "bold"}
+    start, end = left, max(panel.left, panel.right) - 3 * DIGIT
+    style: dict[str, Any] = {"fontsize": KEY_SIZE, "fontweight": "bold", "zorder": 3.1}
     for label in np.unique(labels[labels != 0]):
         text, color = f"{label:g}", _color(label)
-        if left + len(text) * DIGIT > end:
-            axes.text(left, bottom, "...", color="white", va="bottom", **style)
-            break
-        axes.text(left, bottom, text, color=color, va="bottom", **style)
+        full = left + len(text) * DIGIT > end
+        axes.text(left, bottom, "..." if full else text, color="white" if full else color, va="bottom", **style)
         left += (len(text) + 1) * DIGIT
+        if full:
+            break
+    axes.add_patch(Rectangle((start - 0.03, bottom - 0.02), left - start, 0.18, **SHADOW))
 
 
 def _color(label: float) -> str:
@@ -569,7 +568,7 @@ def _draw_outlines(
 ) -> None:
     """Draw outlines of a plane of so many rows and columns in a panel."""
     lines, colors = [panel.place(line, shape) for line, _ in outlines], [color for _, color in outlines]
-    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9, linestyles=style))
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.9, linestyles=style), autolim=False)
 
 
 def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
@@ -580,7 +579,7 @@ def _draw_grid(axes: Axes, panel: Panel, plane: Plane, ddf: Array) -> None:
     step = max(1, round(max(across.shape) / GRID_LINES))
     lines = [*points[step // 2 :: step], *points[:, step // 2 :: step].swapaxes(0, 1)]
     grid = LineCollection(lines, colors="white", linewidths=0.5)
-    axes.add_collection(grid)
+    axes.add_collection(grid, autolim=False)
     (dots,) = axes.plot(*points[_folds(plane, ddf)].T, ".", color="red", markersize=1.5)
     corner = (panel.left, panel.bottom)
     for drawn in (grid, dots):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_regplugins.figures.pair import Panel, Plane, lying, slice_plane
-from monai_regplugins.figures.png import QUICK
+from monai_regplugins.figures.png import png_of
 from monai_regplugins.networks.blocks.local_gaussian import (
     LocalTransforms,
     rotation_matrix,
@@ -52,7 +52,7 @@ class LocalTransformsWriter:
         (folder / f"{name}.json").write_text(json.dumps(to_json(transforms), indent=1), encoding="utf-8")
         spacing = [float(s) for s in result.targets["spacing"]]
         figure = local_transforms_figure(transforms, fixed, spacing, getattr(result.fixed, "affine", None))
-        figure.savefig(folder / f"{name}.png", dpi=110, pil_kwargs=QUICK)
+        (folder / f"{name}.png").write_bytes(png_of(figure))
 
 
 def local_transforms_figure(

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from monai_regplugins.figures.pair import PANELS
+from monai_regplugins.figures.png import png_of
 from monai_regplugins.io.result_folder import check_result, read_record, write_result
 from monai_regplugins.metrics.pair import complete_states, finite_values
 from monai_regplugins.outputs.metric_table import STATES, metrics_csv, state_values, states_of, summarized
@@ -140,7 +141,7 @@ def report_page(
 
 def _boxes(labels: Mapping[str, Sequence[Sequence[float]]], states: Sequence[str]) -> str:
     """Dice of each label with a heading."""
-    return f"<h2>Dice per label</h2>{_image(_png(box_figure(labels, states)), 'Dice per label')}"
+    return f"<h2>Dice per label</h2>{_image(png_of(box_figure(labels, states)), 'Dice per label')}"
 
 
 def box_figure(values: Mapping[str, Sequence[Sequence[float]]], states: Sequence[str] = ("before", "after")) -> Figure:
@@ -326,13 +327,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 def _image(png: bytes, name: str) -> str:
     """A picture within the page."""
     return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def _png(figure: Figure) -> bytes:
-    """A figure as a file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
 
 
 def _key(value: Any, sign: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,7 +110,7 @@ def _length95(field: Tensor, steps: Tensor, inside: Tensor | None) -> float:
     """95th percentile of the length of vectors in mm."""
     lengths = (field * steps.reshape(-1, *[1] * (field.ndim - 1))).square().sum(dim=0).sqrt()
     counted = lengths.flatten() if inside is None or not bool(inside.any()) else lengths[inside[0]]
-    return float(counted.quantile(0.95))
+    return float(np.percentile(counted.numpy(), 95))  # several times as fast as torch.quantile, which sorts all
 
 
 def local_similarity(image: Tensor, fixed: Tensor, weights: Tensor | None = None) -> float:

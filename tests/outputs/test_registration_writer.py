@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 from field_cases import oblique
 from ignite.engine import Engine
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from nifti_headers import KINDS, save_kind
 from PIL import Image
@@ -64,8 +65,7 @@ def engine(shift: Sequence[int], pair_id: str = "a_to_b", labels: bool = True) -
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture, which takes most of the time."""
-    picture = SimpleNamespace(axes=[], savefig=lambda path, **options: Path(path).write_bytes(b"picture"))
-    monkeypatch.setattr(RegistrationResult, "figure", picture)
+    monkeypatch.setattr(RegistrationResult, "figure", Figure(figsize=(1, 1)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import torch
 from monai_regplugins.checks import InputError
 from monai_regplugins.figures import pair_figure
 from monai_regplugins.figures.pair import PANELS, panels_of
+from monai_regplugins.figures.png import png_of
 from monai_regplugins.outputs import report
 from monai_regplugins.outputs.report import (
     RegistrationReport,
@@ -264,7 +265,8 @@ def strange_report(tmp_path: Path) -> Path:
     for name in (NAME, "plain"):
         folder = tmp_path / "out" / name
         folder.mkdir(parents=True)
-        figure.savefig(folder / "registration.png", metadata={PANELS: json.dumps(panels_of(figure))})
+        picture = png_of(figure, texts={PANELS: json.dumps(panels_of(figure))})
+        (folder / "registration.png").write_bytes(picture)
         measures = {"verdict": "WARN", "reasons": [f"WARN: {NAME}"], "ncc_before": 0.1, "ncc": 0.9}
         (folder / "metrics.json").write_text(json.dumps(measures))
     RegistrationReport(tmp_path / "out", title=NAME)([NAME, "plain"], {f"{NAME}2": f"failed by {NAME}"})
