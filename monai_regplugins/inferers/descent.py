@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
+from monai_regplugins.inferers.field_sum import FieldSum
 from monai_regplugins.losses.axis_products import along_axes, gaussian_matrix, interpolation_matrix
 from monai_regplugins.losses.slabs import SlabLoss
 
 __all__ = ["Descent", "NodeDescent"]
 
+OfField: TypeAlias = Callable[[Tensor], Tensor]
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -84,7 +85,7 @@ class NodeDescent:
         self.node_smoothing = node_smoothing
         self.patience, self.smallest_change = patience, smallest_change
 
-    def __call__(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor) -> Descent:
+    def __call__(self, objective: OfField | SlabLoss, start: Tensor) -> Descent:
         """Descend.
 
         Args:
@@ -94,14 +95,32 @@ class NodeDescent:
         Returns:
             The residual ``W G v`` of the lowest loss seen, zero if no step lowered it.
         """
-        size = start.shape[2:]
-        smoothing = self._smoothing(size, start)
-        weights = [w @ g for w, g in zip(self._interpolation(size, start), smoothing, strict=True)]
-        nodes = start.new_zeros(1, len(size), *self.nodes(size))
-        best, losses = self._minimize(_of_nodes(objective, start, weights), nodes, size.numel())
-        return Descent(along_axes(best, weights), losses)
+        best, losses = self._descend(objective, start, start)
+        return Descent(along_axes(best, self._weights(start.shape[2:], start)), losses)
 
-    def of_velocity(self, objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor, size: list[int]) -> Descent:
+    def at_nodes(self, objective: SlabLoss, start: FieldSum) -> Descent:
+        """Descend without a field of the size of the start; arguments as of a call.
+
+        Returns:
+            The residual ``G v`` at the nodes, as a field on their grid, in voxels of that.
+        """
+        best, losses = self._descend(objective, start, start.terms[0])
+        return Descent(along_axes(best, self._smoothing(start.size, best)) / _growth(best, start.size), losses)
+
+    def _descend(
+        self, objective: OfField | SlabLoss, start: Tensor | FieldSum, like: Tensor
+    ) -> tuple[Tensor, list[float]]:
+        """Return the nodes v of the lowest loss seen, and the losses."""
+        size = start.size if isinstance(start, FieldSum) else start.shape[2:]
+        nodes = like.new_zeros(1, len(size), *self.nodes(size))
+        return self._minimize(_of_nodes(objective, start, self._weights(size, like)), nodes, math.prod(size))
+
+    def _weights(self, size: Sequence[int], like: Tensor) -> list[Tensor]:
+        """W G along each axis."""
+        smoothing = self._smoothing(size, like)
+        return [w @ g for w, g in zip(self._interpolation(size, like), smoothing, strict=True)]
+
+    def of_velocity(self, objective: OfField | SlabLoss, start: Tensor, size: list[int]) -> Descent:
         r"""Descend over stationary velocities at the nodes: minimize the loss of :math:`W \exp(v_0 + G v)`.
 
         The exponential is that of :func:`~monai_regplugins.fields.exponential` on the grid of the nodes.
@@ -181,11 +200,15 @@ def _growth(nodes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _of_nodes(
-    objective: Callable[[Tensor], Tensor] | SlabLoss, start: Tensor, weights: Sequence[Tensor]
+    objective: OfField | SlabLoss, start: Tensor | FieldSum, weights: Sequence[Tensor]
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The loss of ``start + W nodes`` and its gradient, as functions of the nodes."""
-    of_nodes = objective.of_nodes if isinstance(objective, SlabLoss) else partial(_by_autograd, objective)
-    return of_nodes(start, weights)
+    if isinstance(objective, SlabLoss):
+        return objective.of_nodes(
+            start.rows if isinstance(start, FieldSum) else lambda rows: start[:, :, rows], weights
+        )
+    assert isinstance(start, Tensor)
+    return _by_autograd(objective, start, weights)
 
 
 def _of_exponential(
@@ -204,7 +227,7 @@ def _of_exponential(
 
 
 def _by_autograd(
-    objective: Callable[[Tensor], Tensor], start: Tensor, weights: Sequence[Tensor]
+    objective: OfField, start: Tensor, weights: Sequence[Tensor]
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The loss of ``start + W nodes`` and its gradient, as functions of the nodes."""
 

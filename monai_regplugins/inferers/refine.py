@@ -18,6 +18,7 @@ from monai_regplugins.inferers.dense import DenseInferer
 from monai_regplugins.inferers.descent import NodeDescent
 from monai_regplugins.inferers.discrete_search import discrete_field
 from monai_regplugins.inferers.drivers import Drivers, PairDrivers
+from monai_regplugins.inferers.field_sum import outside_inference, resized_field
 from monai_regplugins.inferers.gaussian import gaussian_mean
 from monai_regplugins.inferers.observed_pair import Judge, Judgement, ObservedPair
 from monai_regplugins.inferers.pair import PairInferer, moving_and_fixed
@@ -28,8 +29,6 @@ from monai_regplugins.inferers.refined import (
     Refined,
     RefinedDisplacement,
     RefinedVelocity,
-    outside_inference,
-    resized_field,
     zero_field,
 )
 from monai_regplugins.inferers.spread import STIFFER, deviation

@@ -15,7 +15,9 @@ from torch.nn import functional
 
 from monai_regplugins import fields
 from monai_regplugins.inferers.descent import NodeDescent
+from monai_regplugins.inferers.field_sum import FieldSum, add_resized, resized_field
 from monai_regplugins.inferers.unfold import SIGMA, unfold, unfolded_field
+from monai_regplugins.losses.slabs import SlabLoss
 
 __all__ = [
     "AtSize",
@@ -24,8 +26,6 @@ __all__ = [
     "RefinedDisplacement",
     "RefinedVelocity",
     "faded",
-    "outside_inference",
-    "resized_field",
     "zero_field",
 ]
 
@@ -96,7 +96,8 @@ class RefinedDisplacement(Refined):
 
     Attributes:
         start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
-        residual: field at the size of the last level.
+        added: fields whose sum was added: one at the size of the last level, and after a level in slabs one at its
+            nodes, since a field at its size takes the memory of three images.
 
     Example:
         >>> refined = RefinedDisplacement.begun(torch.zeros(1, 2, 16, 16), None, [8, 8])
@@ -105,55 +106,69 @@ class RefinedDisplacement(Refined):
     """
 
     start: Tensor | None
-    residual: Tensor
+    added: tuple[Tensor, ...]
 
     @staticmethod
     def begun(like: Tensor, start: Tensor | None, size: list[int]) -> RefinedDisplacement:
         """Begin at a field, of which ``like`` has the type."""
-        return RefinedDisplacement(start, zero_field(like, size))
+        return RefinedDisplacement(start, (zero_field(like, size),))
 
     def at(self, size: list[int]) -> Tensor:
         """The field at a size."""
-        residual = resized_field(self.residual, size)
-        return residual if self.start is None else resized_field(self.start, size) + residual
+        return FieldSum(self._terms, size).whole()
+
+    @property
+    def _terms(self) -> tuple[Tensor, ...]:
+        """The fields whose sum it is."""
+        return self.added if self.start is None else (self.start, *self.added)
 
     def still(self) -> RefinedDisplacement:
         """The same for no displacement."""
-        return replace(self, start=None, residual=torch.zeros_like(self.residual))
+        return replace(self, start=None, added=(torch.zeros_like(self.added[0]),))
 
     def faded(self, counts: Tensor) -> RefinedDisplacement:
-        """The same with a residual that falls off where nothing counts."""
-        return replace(self, residual=faded(self.residual, counts))
+        """The same with what was added falling off where nothing counts."""
+        return replace(self, added=tuple(faded(one, counts) for one in self.added))
 
     def descended(self, descend: NodeDescent, at: AtSize, sizes: list[list[int]]) -> RefinedDisplacement:
         """Optimize at some sizes."""
-        residual, steps = self.residual, self.steps
+        refined, steps = self, self.steps
         for size in sizes:
-            objective = at(size)
-            began = zero_field(residual, size) if self.start is None else resized_field(self.start, size)
-            added, losses = descend.after(steps)(objective, began + resized_field(residual, size))
-            residual, steps = resized_field(residual, size) + added, steps + len(losses) - 1
+            objective, level = at(size), descend.after(steps)
+            if isinstance(objective, SlabLoss):
+                refined = replace(refined, added=(refined._unfolded(),))  # on a coarse grid that costs little
+                found, losses = level.at_nodes(objective, FieldSum(refined._terms, size))
+                refined = replace(refined, added=(*refined.added, found))
+            else:
+                found, losses = level(objective, refined.at(size))
+                refined = replace(refined, added=(FieldSum(refined.added, size).whole() + found,))
+            steps += len(losses) - 1
         before, after = losses[0], min(losses)
         if self.steps or len(sizes) > 1:  # what the levels before made of the start, the last may like less
-            before = float(objective(began))
+            before = float(
+                objective(zero_field(found, size) if self.start is None else resized_field(self.start, size))
+            )
             if not after < before:
-                residual, after = torch.zeros_like(residual), before
-        return replace(self, residual=residual, before=before, after=after, steps=steps)
+                refined, after = RefinedDisplacement.begun(found, self.start, size), before
+        return replace(refined, before=before, after=after, steps=steps)
 
     def field(self, size: list[int], unfolds: bool) -> Tensor:
         """The field on the image's grid."""
-        ddf = zero_field(self.residual, size) if self.start is None else self.start.clone()
-        _add_resized(ddf, self._unfolded() if unfolds else self.residual)
+        ddf = zero_field(self.added[0], size) if self.start is None else self.start.clone()
+        single = len(self.added) == 1
+        for one in (self._unfolded(),) if unfolds and single else self.added:
+            add_resized(ddf, one)
         if unfolds:  # what the finer grid of the start, or interpolation, leaves
-            finer = sum(n / m for n, m in zip(size, self.residual.shape[2:], strict=True)) / len(size)
-            unfold(ddf, SIGMA * max(1.0, finer))
+            finer = sum(n / m for n, m in zip(size, self.added[0].shape[2:], strict=True)) / len(size)
+            unfold(ddf, SIGMA * (max(1.0, finer) if single else 1.0))
         return ddf
 
     def _unfolded(self) -> Tensor:
-        """The residual with which the field has no folds at its size, where that costs a small part of the image."""
-        folded = self.at(list(self.residual.shape[2:]))
+        """What was added at the size of the last level, so that the field has no folds at that size."""
+        added = FieldSum(self.added, list(self.added[0].shape[2:])).whole()
+        folded = self.at(list(added.shape[2:]))
         unfold(ddf := folded.clone())
-        return self.residual + (ddf - folded)
+        return added + (ddf - folded)
 
 
 @dataclass(frozen=True)
@@ -263,26 +278,6 @@ def zero_field(like: Tensor, size: Sequence[int]) -> Tensor:
     return like.new_zeros(1, len(size), *size)
 
 
-def resized_field(ddf: Tensor, size: list[int]) -> Tensor:
-    """Resize a field, unless it has that size; of inference mode, a copy."""
-    return outside_inference(ddf) if list(ddf.shape[2:]) == size else fields.resize(ddf, size)
-
-
-def outside_inference(values: Tensor) -> Tensor:
-    """A copy of a tensor that was made in inference mode, which no gradient may pass; any other as it is."""
-    return values.clone() if values.is_inference() else values
-
-
 def _field_of(velocity: Tensor, size: list[int]) -> Tensor:
     """The field of a velocity at nodes, at a size."""
     return fields.resize(fields.exponential(velocity), size)
-
-
-def _add_resized(ddf: Tensor, residual: Tensor) -> None:
-    """Add a field of another size in place; by components, since all at once take the memory of as many images."""
-    size, mode = ddf.shape[2:], "bilinear" if ddf.ndim == 4 else "trilinear"
-    for k, (old, new) in enumerate(zip(residual.shape[2:], size, strict=True)):
-        component = residual[:, k : k + 1]
-        if residual.shape != ddf.shape:
-            component = functional.interpolate(component, size=size, mode=mode, align_corners=False).mul_(new / old)
-        ddf[:, k : k + 1] += component

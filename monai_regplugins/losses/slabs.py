@@ -111,11 +111,13 @@ class SlabLoss:
         """Return the loss of a field ``(1, d, *spatial)``."""
         return self._value([self._parts(slab, ddf[:, :, slab.rows]) for slab in self._slabs()])
 
-    def of_nodes(self, start: Tensor, weights: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def of_nodes(
+        self, start: Callable[[slice], Tensor], weights: Sequence[Tensor]
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Return a function of nodes ``(1, d, *nodes)``: the loss of ``start + W nodes`` and its gradient.
 
         Args:
-            start: ``(1, d, *spatial)``.
+            start: returns some rows of the first axis of a field, ``(1, d, rows, ...)``.
             weights: W along each axis, ``(voxels, nodes)``.
         """
 
@@ -124,7 +126,7 @@ class SlabLoss:
             for slab in self._slabs():
                 columns = _columns(weights[0][slab.rows])
                 near = [weights[0][slab.rows, columns], *weights[1:]]
-                part = self._parts(slab, start[:, :, slab.rows] + along_axes(nodes[:, :, columns], near))
+                part = self._parts(slab, start(slab.rows) + along_axes(nodes[:, :, columns], near))
                 back = [weight.T for weight in near]
                 by_similarity[:, :, columns] += along_axes(part.by_similarity, back)
                 by_others[:, :, columns] += along_axes(part.by_others, back)
