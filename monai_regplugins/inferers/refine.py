@@ -306,7 +306,8 @@ class RefinedInferer(Inferer):
         driving = self.drivers.of_pair(pair)
         if self.steps == 0:
             judge = self._judge(own, observed, driving, size)
-            aligned, predicted = judge(zero_field(ddf, size)), judge(resized_field(ddf, size))
+            field = resized_field(ddf, size)
+            aligned, predicted = judge(zero_field(ddf, size), field), judge(field)
             _report_worse(aligned, predicted)
             return _outcome(ddf, own, NETWORK, (aligned, predicted, predicted)) | seen
         course = self._course(loss, ddf, observed, driving)

@@ -826,6 +826,17 @@ class TestNeverWorseThanAligned:
             assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
             assert all("the network's field is worse than the aligned pair" in line for line in caplog.messages)
 
+    def test_without_steps_a_right_field_of_a_part_of_a_voxel_is_not_called_worse(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Interpolation blurs fine structure; the image that is not moved is sharper, and no match for that."""
+        fine = smooth((1320, 1320), 12.0, 1)  # 20 of its voxels are one
+        image = torch.stack([fine[17:1297:20, 20:1300:20], fine[20:1300:20, 20:1300:20]])[None]
+        image += 0.05 * image.std() * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        ddf = torch.tensor([0.15, 0.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
+        aligned, found = refined(InstanceLoss(), 0)(image, always(ddf))["unused_similarity"][0].tolist()
+        assert (found > aligned, caplog.messages) == (True, [])
+
     @pytest.mark.parametrize("size", [(48, 48), (24, 26, 22)])
     def test_velocity_finds_the_field_as_displacements_do(self, size: tuple[int, ...]) -> None:
         image, true_ddf = known_pair(size)
