@@ -40,14 +40,19 @@ class _Slab(NamedTuple):
         return slice(self.core.start - self.rows.start, self.core.stop - self.rows.start)
 
 
-class _Parts(NamedTuple):
-    """Shares of a slab: sum and number of the similarity, sum of the other terms, and the derivatives by the field."""
+class _Sums(NamedTuple):
+    """Shares of a slab: sum and number of the similarity, sum of the other terms."""
 
     similarity: Tensor
     number: Tensor
     others: Tensor
-    by_similarity: Tensor
-    by_others: Tensor
+
+
+class _Slopes(NamedTuple):
+    """Derivatives of a slab's sums by its rows of the field, as large as these."""
+
+    similarity: Tensor
+    others: Tensor
 
 
 class SlabLoss:
@@ -109,7 +114,7 @@ class SlabLoss:
 
     def __call__(self, ddf: Tensor) -> Tensor:
         """Return the loss of a field ``(1, d, *spatial)``."""
-        return self._value([self._parts(slab, ddf[:, :, slab.rows]) for slab in self._slabs()])
+        return self._value([self._shares(slab, ddf[:, :, slab.rows])[0] for slab in self._slabs()])
 
     def of_nodes(
         self, start: Callable[[slice], Tensor], weights: Sequence[Tensor]
@@ -122,17 +127,17 @@ class SlabLoss:
         """
 
         def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
-            by_similarity, by_others, parts = torch.zeros_like(nodes), torch.zeros_like(nodes), []
+            by_similarity, by_others, sums = torch.zeros_like(nodes), torch.zeros_like(nodes), []
             for slab in self._slabs():
                 columns = _columns(weights[0][slab.rows])
                 near = [weights[0][slab.rows, columns], *weights[1:]]
-                part = self._parts(slab, start(slab.rows) + along_axes(nodes[:, :, columns], near))
+                share, slopes = self._shares(slab, start(slab.rows) + along_axes(nodes[:, :, columns], near))
                 back = [weight.T for weight in near]
-                by_similarity[:, :, columns] += along_axes(part.by_similarity, back)
-                by_others[:, :, columns] += along_axes(part.by_others, back)
-                parts.append(part)
-            factor = -self.loss.weights["similarity"] / _number(parts)
-            return self._value(parts), by_similarity.mul_(factor).add_(by_others)
+                by_similarity[:, :, columns] += along_axes(slopes.similarity, back)
+                by_others[:, :, columns] += along_axes(slopes.others, back)
+                sums.append(share)
+            factor = -self.loss.weights["similarity"] / _number(sums)
+            return self._value(sums), by_similarity.mul_(factor).add_(by_others)
 
         return value_and_gradient
 
@@ -144,13 +149,13 @@ class SlabLoss:
             first = max(0, core.start - reach) // self.loss.stride * self.loss.stride
             yield _Slab(core, slice(first, min(size[0], core.stop + reach)))
 
-    def _value(self, parts: Sequence[_Parts]) -> Tensor:
+    def _value(self, sums: Sequence[_Sums]) -> Tensor:
         """The loss from the shares of all slabs."""
-        similarity = torch.stack([part.similarity for part in parts]).sum()
-        others = torch.stack([part.others for part in parts]).sum()
-        return others - self.loss.weights["similarity"] * similarity / _number(parts)
+        similarity = torch.stack([share.similarity for share in sums]).sum()
+        others = torch.stack([share.others for share in sums]).sum()
+        return others - self.loss.weights["similarity"] * similarity / _number(sums)
 
-    def _parts(self, slab: _Slab, ddf: Tensor) -> _Parts:
+    def _shares(self, slab: _Slab, ddf: Tensor) -> tuple[_Sums, _Slopes]:
         """The shares of a slab at its rows of a field."""
         image, weights = self.fixed
         fixed = WeightedImage(image[:, :, slab.rows], None if weights is None else weights[:, :, slab.rows])
@@ -167,7 +172,7 @@ class SlabLoss:
             value, slope = driver.sums(ddf[:, :, slab.inner], slab.core.start)
             others += value
             by_others[:, :, slab.inner] += slope
-        return _Parts(similarity, number, others, slopes.mul_(gradient), by_others)
+        return _Sums(similarity, number, others), _Slopes(slopes.mul_(gradient), by_others)
 
     def _similarity(self, fixed: WeightedImage, core: Tensor) -> LocalCorrelation | SquaredDifference:
         """The similarity of a slab: its own windows or voxels count, those of its neighborhood are only seen."""
@@ -213,9 +218,9 @@ class SlabLoss:
         return g[:, :, inner.start + 1 : inner.stop + 1], list(across)
 
 
-def _number(parts: Sequence[_Parts]) -> Tensor:
+def _number(sums: Sequence[_Sums]) -> Tensor:
     """How much was compared."""
-    return torch.stack([part.number for part in parts]).sum().clamp_min(SMALLEST_EXTENT)
+    return torch.stack([share.number for share in sums]).sum().clamp_min(SMALLEST_EXTENT)
 
 
 def _columns(weights: Tensor) -> slice:
