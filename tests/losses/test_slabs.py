@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -86,3 +87,24 @@ def test_terms_that_do_not_come_in_slabs_are_refused() -> None:
         assert not SlabLoss.takes(loss)
         with pytest.raises(InputError, match="cannot be computed in slabs"):
             SlabLoss(loss, image, image)
+
+
+def test_derivatives_of_earlier_slabs_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them take the memory of six images."""
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    shares = SlabLoss._shares
+
+    def counted(self: SlabLoss, *of: Any) -> Any:
+        alive.append(sum(one() is not None for one in made))
+        found = shares(self, *of)
+        made.extend(weakref.ref(slope) for slope in found[1])
+        return found
+
+    monkeypatch.setattr(SlabLoss, "_shares", counted)
+    pair, ddf = [WeightedImage(image) for image in torch.rand(2, 1, 1, 24, 9)], torch.zeros(1, 2, 24, 9)
+    slabs = SlabLoss(InstanceLoss(window=3), *pair, voxels=18)
+    slabs(ddf)
+    slabs.of_nodes(rows_of(ddf), [interpolation_matrix(n, -(-n // 2), ddf) for n in (24, 9)])(torch.zeros(1, 2, 12, 5))
+    assert len(made) == 2 * 2 * 12
+    assert max(alive) <= 2  # of the slab before
