@@ -86,8 +86,8 @@ def load_baseline(name: str, stiffness: float = 1.0) -> Register:
     Args:
         name: of the method.
         stiffness: factor on its regularization: the widths of the Gaussians that smooth the field (greedy, demons,
-            DIPY), the distance of the nodes (elastix, SimpleITK) or the weight of the total variation. ANTs smooths
-            its total field by half a voxel for each unit above 1, below which it is as with 1.
+            DIPY), the distance of the nodes (elastix, SimpleITK) or the weight of the differences (ConvexAdam, total
+            variation). ANTs smooths its total field by half a voxel for each unit above 1, below which it is as with 1.
 
     Raises:
         InputError: When there is no such method, or its package is not installed.
@@ -235,6 +235,18 @@ def _dipy(job: Job) -> Tensor:
     return _divided(np.moveaxis(np.asarray(mapping.get_forward_field()), -1, 0), job.spacing)
 
 
+def _convexadam(job: Job) -> Tensor:
+    """ConvexAdam (Siebert et al. 2021): discrete search over MIND, coupled convex, then Adam. It takes no spacing."""
+    if job.fixed.ndim != 4:
+        raise InputError("ConvexAdam registers volumes, the images are slices; leave it out.")
+    register: Any = importlib.import_module("convexAdam.convex_adam_MIND").convex_adam_pt
+    device = torch.device("cpu")
+    found = register(
+        job.fixed[0], job.moving[0], lambda_weight=1.25 * job.stiffness, dtype=torch.float32, device=device
+    )
+    return torch.from_numpy(np.moveaxis(found, -1, 0)).float()
+
+
 def _imported(module: str, package: str) -> None:
     """Import an optional package."""
     with warnings.catch_warnings():
@@ -328,6 +340,12 @@ BASELINES: dict[str, Baseline] = {
         "SyN, CC of 4 voxels radius, 100 x 50 x 20 iterations, no mask",
         "dipy",
         partial(_imported, "dipy.align.imwarp", "dipy"),
+    ),
+    "convexadam": Baseline(
+        _convexadam,
+        "MIND-SSC, discrete search of 4 x 6 voxels, 80 iterations of Adam, no mask",
+        "convexAdam",
+        partial(_imported, "convexAdam.convex_adam_MIND", "convexAdam"),
     ),
     "simpleitk-bspline": Baseline(
         _simpleitk_bspline,

@@ -14,7 +14,7 @@ from torch import Tensor
 from monai_regplugins.benchmark import baselines
 from monai_regplugins.checks import InputError
 
-MODULES = {"elastix": "itk", "greedy": "picsl_greedy", "ants": "ants", "dipy": "dipy"}
+MODULES = {"elastix": "itk", "greedy": "picsl_greedy", "ants": "ants", "dipy": "dipy", "convexadam": "convexAdam"}
 MISSING = [module for module in MODULES.values() if importlib.util.find_spec(module) is None]
 SPACING = (1.0, 1.5, 2.0)
 SHIFT = (2.0, -1.0, 0.0)  # voxels, not mm
@@ -99,6 +99,7 @@ class TestFields:
             ("dipy", slow, 0.25),
             ("ants", slow, 0.35),
             ("elastix", slow, 0.1),
+            ("convexadam", [], 0.2),
             ("simpleitk-bspline", slow, 0.05),
         ),
     )
@@ -220,6 +221,11 @@ class TestBadInput:
         package = baselines.BASELINES[name].package
         with pytest.raises(InputError, match=rf'needs the package {package}; .*"monai-regplugins\[benchmark\]"'):
             baselines.load_baseline(name)
+
+    @pytest.mark.parametrize("name", installed(("convexadam", [])))
+    def test_slices(self, name: str) -> None:
+        with pytest.raises(InputError, match="ConvexAdam registers volumes, the images are slices"):
+            register(name, pair((12, 12), wave))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", installed(("dipy", [])))
