@@ -223,7 +223,7 @@ def _smoothed_as_by(moving: WeightedImage, ddf: Tensor) -> WeightedImage:
 
 def _most(shares: Tensor | None) -> Tensor | None:
     """The voxels of which at least a half counts."""
-    return None if shares is None else (shares >= 0.5).float()
+    return None if shares is None else shares >= 0.5
 
 
 def _check_overlap(fixed_mask: Tensor | None, moving_mask: Tensor | None) -> None:

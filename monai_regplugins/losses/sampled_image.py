@@ -60,9 +60,9 @@ class SampledImage:
         padded = functional.pad(image.detach(), around, mode=mode)
         self.strides = [math.prod(padded.shape[axis + 1 :]) for axis in range(2, padded.ndim)]
         self.voxels = padded[0].flatten(1)
-        self.whole_cells = torch.empty(0)  # as if nothing was asked
+        self.whole_cells = torch.empty(0, dtype=torch.uint8)  # as if nothing was asked
         if counts is not None:
-            self.whole_cells = _whole_cells(functional.pad(counts.to(image.dtype), around, mode="replicate"))
+            self.whole_cells = _whole_cells(counts, self.margin)
 
     def __call__(self, ddf: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the image under a field ``(1, d, *spatial)``, and which voxels see it, both ``(1, 1, *spatial)``."""
@@ -102,7 +102,7 @@ class SampledImage:
             cells, fractions = self._cells(positions, voxels)
             seen = None
             if len(self.whole_cells):
-                seen = _taken(self.whole_cells, cells).mul_(self._is_on_image(positions))
+                seen = _taken(self.whole_cells, cells).to(ddf.dtype).mul_(self._is_on_image(positions))
             yield slab, seen, self._channels(cells, fractions)
 
     def _channels(self, cells: Tensor, fractions: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -149,11 +149,15 @@ def _taken(values: Tensor, index: Tensor) -> Tensor:
     return values.index_select(0, index.flatten()).view(index.shape)
 
 
-def _whole_cells(counts: Tensor) -> Tensor:
-    """For each voxel ``(1, 1, *spatial)``, whether the cell above it has only voxels that count; flat."""
+def _whole_cells(counts: Tensor, margin: int) -> Tensor:
+    """For each voxel ``(1, 1, *spatial)`` and in a margin, whether the cell above it has only such that count; flat."""
+    whole = counts.byte()  # a quarter of the memory of a number
     for axis in range(2, counts.ndim):
-        counts = counts * counts.roll(-1, axis)
-    return counts.flatten()
+        ends = [whole.narrow(axis, at, 1) for at in (0, whole.shape[axis] - 1)]
+        whole = torch.cat([*[ends[0]] * margin, whole, *[ends[1]] * margin], dim=axis)
+    for axis in range(2, counts.ndim):
+        whole = whole & whole.roll(-1, axis)
+    return whole.flatten()
 
 
 def _values_and_slopes(corners: list[Tensor], fractions: Sequence[Tensor]) -> list[Tensor]:
