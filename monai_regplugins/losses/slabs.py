@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ class SlabLoss:
         moving: the moving image.
         fixed: the fixed image, on the same grid.
         padding: what lies outside of the moving image, ``zeros`` or ``border``.
-        voxels: of a slab, most, half a million by default; its neighborhood comes on top.
+        voxels: of a slab, most, with its neighborhood on top; by default half a million, but so many rows at least
+            that these are more than their neighbors, which are computed twice.
         drivers: further terms.
 
     Raises:
@@ -102,7 +104,9 @@ class SlabLoss:
                 f"{loss.weights['folding']} cannot be computed in slabs, expected 'lncc' or 'mse', and 'edges_l2' or "
                 "'l2' without a folding weight; or leave out full resolution."
             )
-        self.loss, self.fixed, self.voxels = loss, fixed, voxels or SLAB_VOXELS
+        self.loss, self.fixed = loss, fixed
+        self.reach = loss.window // 2 + 1  # rows that a slab depends on, on either side
+        self.voxels = voxels or max(SLAB_VOXELS, 3 * self.reach * math.prod(fixed.image.shape[3:]))
         self.drivers = drivers
         self.image = loss.sampled(moving, padding)
 
@@ -144,10 +148,9 @@ class SlabLoss:
     def _slabs(self) -> Iterator[_Slab]:
         """The slabs; rows begin at a window, so that these are the same as those of the whole image."""
         size = self.fixed.image.shape[2:]
-        reach = self.loss.window // 2 + 1
         for core in fields.slabs(size, self.voxels):
-            first = max(0, core.start - reach) // self.loss.stride * self.loss.stride
-            yield _Slab(core, slice(first, min(size[0], core.stop + reach)))
+            first = max(0, core.start - self.reach) // self.loss.stride * self.loss.stride
+            yield _Slab(core, slice(first, min(size[0], core.stop + self.reach)))
 
     def _value(self, sums: Sequence[_Sums]) -> Tensor:
         """The loss from the shares of all slabs."""
