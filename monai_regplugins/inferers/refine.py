@@ -402,7 +402,7 @@ class RefinedInferer(Inferer):
         plain, *mapped = (
             float(course.loss.similarity_of_pair(*each, padding)(ddf)) for each in _contrasts(first, ddf, None)
         )
-        if plain - min(mapped) > ALIKE * max(plain - PERFECT[course.loss.similarity], LITTLE):
+        if _is_much_less(min(mapped), plain, plain, course.loss):
             return True
         bias = bias_of(*first, ddf)
         if bias is not None and self._differs_by_bias(course, course.loss, last, bias):
@@ -416,8 +416,7 @@ class RefinedInferer(Inferer):
         *others, unbiased = (
             float(loss.similarity_of_pair(*each, self.inferer.padding)(ddf)) for each in _contrasts(pair, ddf, bias)
         )
-        plain, best = others[0], min(others)
-        return best - unbiased > ALIKE * max(plain - PERFECT[loss.similarity], LITTLE)
+        return _is_much_less(unbiased, min(others), others[0], loss)
 
     def _best_contrast(
         self, same: _Course, free: _Course, ddf: Tensor, observed: ObservedPair, pairs: Pairs
@@ -570,6 +569,11 @@ def _contrasts(pair: Images, ddf: Tensor, bias: Tensor | None) -> list[Images]:
     moving, fixed = pair
     found = [pair, *(in_contrast_of(side, *pair, ddf) for side in IMAGE_KEYS)]
     return found if bias is None else [*found, (moving, fixed._replace(image=without_bias(fixed.image, bias)))]
+
+
+def _is_much_less(dissimilarity: float, than: float, plain: float, loss: InstanceLoss) -> bool:
+    """Whether a dissimilarity is less than another one by a considerable part of what the pair as it is misses."""
+    return than - dissimilarity > ALIKE * max(plain - PERFECT[loss.similarity], LITTLE)
 
 
 def _of_training(loss: Loss, targets: Tensors, size: list[int], padding: str) -> OfField:
