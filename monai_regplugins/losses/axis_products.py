@@ -10,13 +10,16 @@ from torch.nn import functional
 
 __all__ = ["along_axes", "box_matrix", "gaussian_matrix", "interpolation_matrix"]
 
+LONG, BLOCK = 128, 64  # entries of an axis: those above the first are computed in blocks of rows
 CUTOFF = 4.0  # standard deviations, beyond which a Gaussian is 0
 
 
 def along_axes(values: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """Apply a matrix along each spatial axis; the gradient is the product with the transposed matrices.
 
-    Products need no transposed copies of the image and no graph beside their inputs, and are deterministic on GPUs.
+    Products need no transposed copies of the image and no graph beside their inputs, and are deterministic on GPUs. On
+    a CPU long axes are computed block by block, with those columns alone that a block of rows has: of sums over windows
+    and of interpolation these are few.
 
     Args:
         values: ``(B, C, *spatial)``.
@@ -30,13 +33,30 @@ def along_axes(values: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.
         tensor([[[[4., 4., 4.]]]])
     """
     for axis, matrix in enumerate(matrices, start=2):
-        shape = [*values.shape[:axis], len(matrix), *values.shape[axis + 1 :]]
-        if axis == values.ndim - 1:
-            values = (values.reshape(-1, matrix.shape[1]) @ matrix.T).reshape(shape)
+        if min(matrix.shape) > LONG and values.device.type == "cpu":
+            values = _by_blocks(values, matrix, axis)
         else:
-            planes = values.reshape(-1, matrix.shape[1], math.prod(shape[axis + 1 :]))
-            values = torch.matmul(matrix, planes).reshape(shape)
+            values = _product(values, matrix, axis)
     return values
+
+
+def _by_blocks(values: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:
+    """Apply a matrix along an axis, some rows after the other."""
+    parts = []
+    for rows in matrix.split(BLOCK):
+        used = rows.any(dim=0).nonzero()
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        parts.append(_product(values.narrow(axis, first, last + 1 - first), rows[:, first : last + 1], axis))
+    return torch.cat(parts, dim=axis)
+
+
+def _product(values: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:
+    """Apply a matrix along an axis."""
+    shape = [*values.shape[:axis], len(matrix), *values.shape[axis + 1 :]]
+    if axis == values.ndim - 1:
+        return (values.reshape(-1, matrix.shape[1]) @ matrix.T).reshape(shape)
+    planes = values.reshape(-1, matrix.shape[1], math.prod(shape[axis + 1 :]))
+    return torch.matmul(matrix, planes).reshape(shape)
 
 
 def box_matrix(size: int, window: int, stride: int, like: torch.Tensor) -> torch.Tensor:

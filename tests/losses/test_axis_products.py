@@ -51,3 +51,22 @@ def test_gaussian_matrix_is_the_filter_of_scipy(size: int, sigma: float) -> None
 
 def test_a_gaussian_without_width_changes_nothing() -> None:
     assert torch.equal(gaussian_matrix(3, 0.0, torch.ones(())), torch.eye(3))
+
+
+def test_long_axes_in_blocks_are_the_whole_product() -> None:
+    """Box sums and interpolation have few columns to a row, a Gaussian many, and a row may have none."""
+    values = torch.rand(1, 2, 150, 5, 140, dtype=torch.float64, requires_grad=True)
+    empty = box_matrix(140, 7, 1, values)
+    empty[:80] = 0
+    for first, last in (
+        (box_matrix(150, 7, 1, values), empty),
+        (gaussian_matrix(150, 9.0, values), interpolation_matrix(281, 140, values)),
+        (interpolation_matrix(260, 150, values), gaussian_matrix(140, 1.0, values)),
+    ):
+        middle = torch.eye(5, dtype=torch.float64)
+        found = along_axes(values, [first, middle, last])
+        expected = torch.einsum("ck,bnajk->bnajc", last, torch.einsum("ai,bnijk->bnajk", first, values))
+        torch.testing.assert_close(found, expected)
+        (slope,) = torch.autograd.grad(found.square().sum(), values, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), values)
+        torch.testing.assert_close(slope, wanted)
