@@ -2,8 +2,9 @@
 # A head CT with a gantry tilt of 20 degrees: an upright rod is leaning in some readers, upright in others.
 # Most expect: the positions of the slices are used, or an error, since the grid is sheared.
 # Seen: SimpleITK and MONAI's ITKReader stack the slices along their normal, silently: after ten slices of 2 mm they are
-# 6.9 mm off. dcm2niix writes two files: in the first one the slices are 1.88 mm apart instead of 2, only the second,
-# `_Tilt_1`, has the rod upright (to a voxel). MONAI's PydicomReader is right, highdicom refuses.
+# 6.9 mm off. dcm2niix writes two files: in the first one the slices are 1.88 mm apart instead of 2, and ITK reads it as
+# leaning by its qform; only the second, `_Tilt_1`, has the rod upright (to a voxel). MONAI's PydicomReader is right,
+# highdicom refuses.
 # For users: compare the first and the last ImagePositionPatient with the affine before a registration.
 
 . "$(dirname "$0")/lib.sh"
@@ -53,6 +54,9 @@ subprocess.run(["dcm2niix", "-z", "n", "-f", "%f", "head"], check=True, capture_
 for name, wanted in (("head/head.nii", [0, 0, 18.79]), ("head/head_Tilt_1.nii", [0, 0.15, 20.05])):
     image = nib.load(name)
     expect(f"dcm2niix, {name}", rod(np.asarray(image.dataobj), image.affine), wanted, 0.01)
+scan = sitk.ReadImage("head/head.nii")
+ends = [np.array(scan.TransformIndexToPhysicalPoint((4, 7, number))) for number in (0, 10)]
+expect("head/head.nii in SimpleITK", ends[1] - ends[0], [0, -6.43, 17.66], 0.01)
 try:
     seen = str(highdicom.get_volume_from_series([pydicom.dcmread(path) for path in paths]).affine)
 except ValueError as error:
@@ -68,4 +72,5 @@ EOF
 # MONAI's PydicomReader: [0.0, 0.0, 20.0]
 # dcm2niix, head/head.nii: [0.0, 0.0, 18.79386]
 # dcm2niix, head/head_Tilt_1.nii: [0.0, 0.14998, 20.05459]
+# head/head.nii in SimpleITK: [0.0, -6.42787, 17.66045]
 # highdicom: Series is not a regularly-spaced volume.
