@@ -96,8 +96,9 @@ class RefinedDisplacement(Refined):
 
     Attributes:
         start: field on the image's grid, ``(1, d, *spatial)``; None for no displacement.
-        added: fields whose sum was added: one at the size of the last level, and after a level in slabs one at its
-            nodes, since a field at its size takes the memory of three images.
+        added: fields whose sum was added: one at the size of the last level; or, if that was computed in slabs, one at
+            the size of the level before, and one at its nodes, since a field at its size takes the memory of images.
+        size: of the last level.
 
     Example:
         >>> refined = RefinedDisplacement.begun(torch.zeros(1, 2, 16, 16), None, [8, 8])
@@ -107,11 +108,12 @@ class RefinedDisplacement(Refined):
 
     start: Tensor | None
     added: tuple[Tensor, ...]
+    size: list[int]
 
     @staticmethod
     def begun(like: Tensor, start: Tensor | None, size: list[int]) -> RefinedDisplacement:
         """Begin at a field, of which ``like`` has the type."""
-        return RefinedDisplacement(start, (zero_field(like, size),))
+        return RefinedDisplacement(start, (zero_field(like, size),), size)
 
     def at(self, size: list[int]) -> Tensor:
         """The field at a size."""
@@ -124,7 +126,8 @@ class RefinedDisplacement(Refined):
 
     def still(self) -> RefinedDisplacement:
         """The same for no displacement."""
-        return replace(self, start=None, added=(torch.zeros_like(self.added[0]),))
+        nothing = torch.zeros_like(self.added[0])
+        return replace(self, start=None, added=(nothing,), size=list(nothing.shape[2:]))
 
     def faded(self, counts: Tensor) -> RefinedDisplacement:
         """The same with what was added falling off where nothing counts."""
@@ -136,20 +139,21 @@ class RefinedDisplacement(Refined):
         for size in sizes:
             objective, level = at(size), descend.after(steps)
             if isinstance(objective, SlabLoss):
-                refined = replace(refined, added=(refined._unfolded(),))  # on a coarse grid that costs little
+                if refined.size != size:
+                    refined = replace(refined, added=(refined._unfolded(),))  # on a coarser grid that costs little
                 found, losses = level.at_nodes(objective, FieldSum(refined._terms, size))
-                refined = replace(refined, added=(*refined.added, found))
+                refined = replace(refined, added=(*refined.added, found), size=size)
             else:
                 found, losses = level(objective, refined.at(size))
-                refined = replace(refined, added=(FieldSum(refined.added, size).whole() + found,))
+                refined = replace(refined, added=(FieldSum(refined.added, size).whole() + found,), size=size)
             steps += len(losses) - 1
         before, after = losses[0], min(losses)
         if self.steps or len(sizes) > 1:  # what the levels before made of the start, the last may like less
-            before = float(
-                objective(zero_field(found, size) if self.start is None else resized_field(self.start, size))
-            )
+            still = found.new_zeros(1).expand(1, len(size), *size)  # one number
+            before = float(objective(still if self.start is None else resized_field(self.start, size)))
             if not after < before:
-                refined, after = RefinedDisplacement.begun(found, self.start, size), before
+                nothing = torch.zeros_like(found)
+                refined, after = replace(refined, added=(nothing,), size=list(nothing.shape[2:])), before
         return replace(refined, before=before, after=after, steps=steps)
 
     def field(self, size: list[int], unfolds: bool) -> Tensor:
@@ -165,8 +169,7 @@ class RefinedDisplacement(Refined):
 
     def _unfolded(self) -> Tensor:
         """What was added at the size of the last level, so that the field has no folds at that size."""
-        added = FieldSum(self.added, list(self.added[0].shape[2:])).whole()
-        folded = self.at(list(added.shape[2:]))
+        added, folded = FieldSum(self.added, self.size).whole(), self.at(self.size)
         unfold(ddf := folded.clone())
         return added + (ddf - folded)
 

@@ -225,11 +225,17 @@ class TestLevels:
         inferer(torch.rand(1, 2, 16, 12), always(torch.ones(1, 2, 16, 12)))
         assert list(dict.fromkeys(sizes)) == [(8, 6), (16, 12)]
 
-    def test_a_large_level_in_slabs_is_that_of_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("levels", "large"), [(1, 1000), (2, 100), (2, 50)], ids=["last", "two", "all"])
+    def test_large_levels_in_slabs_are_those_of_the_whole(
+        self, levels: int, large: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pair, true_ddf = known_pair((40, 36))
-        inferer = refined(InstanceLoss(), 20, spatial_size=[20, 18], full_resolution=True, smallest_change=0)
+        first = [20 // levels, 18 // levels]
+        inferer = refined(
+            InstanceLoss(), 20, spatial_size=first, levels=levels, full_resolution=True, smallest_change=0
+        )
         whole = inferer(pair, always(torch.zeros_like(true_ddf)))["ddf"]
-        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", 1000)
+        monkeypatch.setattr("monai_regplugins.inferers.refine.LARGE", large)
         monkeypatch.setattr("monai_regplugins.losses.slabs.SLAB_VOXELS", 300)
         slabs = inferer(pair, always(torch.zeros_like(true_ddf)))["ddf"]
         torch.testing.assert_close(slabs, whole, atol=0.01, rtol=0)

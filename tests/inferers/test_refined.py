@@ -70,7 +70,7 @@ class TestForms:
     def test_folds_leave_the_result_on_request_alone(self, form: str) -> None:
         refined: Refined
         if form == "displacement":
-            refined = RefinedDisplacement(None, (5 * torch.randn(1, 2, 8, 8),))
+            refined = RefinedDisplacement(None, (5 * torch.randn(1, 2, 8, 8),), [8, 8])
         else:
             velocity = 5 * torch.randn(1, 2, 8, 8)
             refined = RefinedVelocity(velocity, velocity)
@@ -81,7 +81,7 @@ class TestForms:
 def test_far_from_folds_nothing_changes() -> None:
     start, residual = torch.zeros(1, 2, 48, 48), torch.zeros(1, 2, 24, 24)
     start[:, 1], residual[:, 0, 12, 12] = 0.3, 9.0
-    refined = RefinedDisplacement(start, (residual,))
+    refined = RefinedDisplacement(start, (residual,), [24, 24])
     before, after = (refined.outputs([48, 48], unfolds=unfolds)["ddf"] for unfolds in (False, True))
     assert folding_strict(after[0])[0] == 0 < folding_strict(before[0])[0]
     torch.testing.assert_close(after[..., :10], before[..., :10])
