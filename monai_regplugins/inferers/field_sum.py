@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_regplugins import fields
-from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix
+from monai_regplugins.losses.axis_products import along_axes, interpolation_matrix, used_columns
 
 __all__ = ["FieldSum", "add_resized", "outside_inference", "resized_field"]
 
@@ -30,6 +31,14 @@ class FieldSum:
     def __init__(self, terms: Sequence[Tensor], size: Sequence[int]) -> None:
         self.terms, self.size = tuple(terms), list(size)
 
+    @cached_property
+    def _matrices(self) -> list[list[Tensor]]:
+        """The interpolation of each term along each axis; rows are asked for many times."""
+        return [
+            [interpolation_matrix(n, m, term) for n, m in zip(self.size, term.shape[2:], strict=True)]
+            for term in self.terms
+        ]
+
     def whole(self) -> Tensor:
         """All rows, ``(1, d, *size)``."""
         first, *others = self.terms
@@ -42,16 +51,16 @@ class FieldSum:
 
     def rows(self, rows: slice) -> Tensor:
         """Some rows of the first axis, ``(1, d, rows, ...)``."""
-        return torch.stack([self._rows_of(one, rows) for one in self.terms]).sum(dim=0)
+        pairs = zip(self.terms, self._matrices, strict=True)
+        return torch.stack([self._rows_of(*one, rows) for one in pairs]).sum(dim=0)
 
-    def _rows_of(self, term: Tensor, rows: slice) -> Tensor:
+    def _rows_of(self, term: Tensor, matrices: Sequence[Tensor], rows: slice) -> Tensor:
         """Some rows of a term."""
         if list(term.shape[2:]) == self.size:
             return term[:, :, rows]
         ratios = [n / m for n, m in zip(self.size, term.shape[2:], strict=True)]
-        first, *across = (interpolation_matrix(n, m, term) for n, m in zip(self.size, term.shape[2:], strict=True))
-        used = first[rows].any(dim=0).nonzero()
-        near = slice(int(used[0]), int(used[-1]) + 1)
+        first, *across = matrices
+        near = used_columns(first[rows])
         values = along_axes(term[:, :, near], [first[rows, near], *across])
         return values.mul_(values.new_tensor(ratios).view(1, -1, *[1] * len(ratios)))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-__all__ = ["along_axes", "box_matrix", "gaussian_matrix", "interpolation_matrix"]
+__all__ = ["along_axes", "box_matrix", "gaussian_matrix", "interpolation_matrix", "used_columns"]
 
 LONG, BLOCK = 128, 64  # entries of an axis: those above the first are computed in blocks of rows
 CUTOFF = 4.0  # standard deviations, beyond which a Gaussian is 0
@@ -44,10 +44,20 @@ def _by_blocks(values: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.T
     """Apply a matrix along an axis, some rows after the other."""
     parts = []
     for rows in matrix.split(BLOCK):
-        used = rows.any(dim=0).nonzero()
-        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-        parts.append(_product(values.narrow(axis, first, last + 1 - first), rows[:, first : last + 1], axis))
+        near = used_columns(rows)
+        parts.append(_product(values.narrow(axis, near.start, near.stop - near.start), rows[:, near], axis))
     return torch.cat(parts, dim=axis)
+
+
+def used_columns(rows: torch.Tensor) -> slice:
+    """Return the columns from the first to the last one in which some rows of a matrix are not 0; the first of none.
+
+    Example:
+        >>> used_columns(box_matrix(8, 3, 1, torch.ones(()))[3:5])
+        slice(2, 6, None)
+    """
+    used = rows.any(dim=0).nonzero()
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
 
 
 def _product(values: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:

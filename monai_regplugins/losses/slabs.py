@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monai_regplugins import fields
 from monai_regplugins.checks import InputError
-from monai_regplugins.losses.axis_products import along_axes
+from monai_regplugins.losses.axis_products import along_axes, used_columns
 from monai_regplugins.losses.drivers import Driver
 from monai_regplugins.losses.instance import SMALLEST_EXTENT, InstanceLoss, SquaredDifference, WeightedImage
 from monai_regplugins.losses.local_correlation import LocalCorrelation
@@ -133,7 +133,7 @@ class SlabLoss:
         def value_and_gradient(nodes: Tensor) -> tuple[Tensor, Tensor]:
             by_similarity, by_others, sums = torch.zeros_like(nodes), torch.zeros_like(nodes), []
             for slab in self._slabs():
-                columns = _columns(weights[0][slab.rows])
+                columns = used_columns(weights[0][slab.rows])
                 near = [weights[0][slab.rows, columns], *weights[1:]]
                 share, slopes = self._shares(slab, start(slab.rows) + along_axes(nodes[:, :, columns], near))
                 back = [weight.T for weight in near]
@@ -224,9 +224,3 @@ class SlabLoss:
 def _number(sums: Sequence[_Sums]) -> Tensor:
     """How much was compared."""
     return torch.stack([share.number for share in sums]).sum().clamp_min(SMALLEST_EXTENT)
-
-
-def _columns(weights: Tensor) -> slice:
-    """The nodes that some rows of voxels depend on."""
-    used = weights.any(dim=0).nonzero()
-    return slice(int(used[0]), int(used[-1]) + 1)
