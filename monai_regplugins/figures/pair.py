@@ -401,7 +401,7 @@ def _draw_scale(axes: Axes, panel: Panel, longest: float, most: float) -> None:
         corners = [(left, top - head), (left + width / 2, top), (left + width, top - head)]
         axes.add_patch(Polygon(corners, facecolor=colormaps["viridis"](1.0), zorder=3))
     for place, text, side in ((top - head, _mm(longest), "top"), (bottom, "0", "bottom")):
-        room = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
+        room = SHADOW | {"pad": 0.8}
         axes.text(left + width + 0.04, place, text, va=side, bbox=room, **SMALL)
 
 
